@@ -1,0 +1,21 @@
+//! Cairn's database as a synchronous library: documents' chunks in, nearest and best-matching points out.
+//!
+//! The log is the truth. Segments are a cache of the log. A view is one moment of the segments.
+//!
+//! No sockets, no wire types, no async. Time, files and threads come in from outside. Modules are listed from the base
+//! up; a module imports only from those above it in this list (checked by a test).
+
+// base
+pub mod error;
+pub mod limits;
+pub mod op;
+pub mod schema;
+pub mod types;
+// what indexes and answers
+pub mod filter;
+pub mod text;
+pub mod vector;
+// questions
+pub mod query;
+
+pub use error::{Error, ErrorKind, Result};

@@ -1,0 +1,60 @@
+//! Every bound of the engine, with its reason. A limit that is not here does not exist.
+
+/// Bytes of a point or document id: long enough for a URL, short enough to be a RocksDB key and to be compared freely.
+pub const ID_BYTES_MAX: usize = 512;
+/// Bytes of a collection, vector or field name.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Dimensions of a dense vector: covers every published text and image embedder; the peers' bound too.
+pub const DIM_MAX: usize = 65_535;
+/// Named dense vectors of a collection.
+pub const VECTORS_MAX: usize = 16;
+/// Declared payload fields of a collection.
+pub const FIELDS_MAX: usize = 128;
+/// Shards of a collection on one node.
+pub const SHARDS_MAX: u32 = 64;
+/// Collections on one node: ten thousand are tested, a hundred thousand still fit memory.
+pub const COLLECTIONS_MAX: usize = 100_000;
+/// Points in one write request: keeps one log record and one group commit bounded.
+pub const BATCH_POINTS_MAX: usize = 10_000;
+/// Encoded bytes of one log record (a whole document is one record).
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
+/// Chunks of one document (replacing it is one record).
+pub const DOCUMENT_CHUNKS_MAX: usize = 10_000;
+/// Encoded bytes of one point's payload.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// Depth of payload JSON.
+pub const PAYLOAD_DEPTH_MAX: usize = 32;
+/// Indexed leaf values of one payload that are not in the schema (`dynamic`): bounds postings per point.
+pub const DYNAMIC_VALUES_MAX: usize = 256;
+/// Longest string that goes into a filter posting; longer undeclared strings are stored but not filterable.
+pub const KEYWORD_BYTES_MAX: usize = 512;
+/// Hits a query may ask for, offset included.
+pub const TOP_K_MAX: usize = 10_000;
+/// `ef` of a graph search.
+pub const EF_MAX: usize = 10_000;
+/// Depth of a filter tree.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Conditions in a filter, values of `any` and `has_id` included.
+pub const FILTER_NODES_MAX: usize = 4_096;
+/// Depth of a prefetch tree.
+pub const QUERY_DEPTH_MAX: usize = 4;
+/// Legs of a prefetch tree.
+pub const QUERY_LEGS_MAX: usize = 16;
+/// Queries in one batch call.
+pub const QUERY_BATCH_MAX: usize = 1_000;
+/// Bytes of a text query: a prompt may be long, but its terms are bounded below.
+pub const QUERY_TEXT_BYTES_MAX: usize = 1 << 20;
+/// Distinct terms of a text query that are scored; a longer query keeps its rarest.
+pub const QUERY_TERMS_MAX: usize = 1_024;
+/// Records that one group commit takes.
+pub const GROUP_COMMIT_RECORDS_MAX: usize = 1_024;
+/// Bytes that one group commit takes (one record may exceed it alone).
+pub const GROUP_COMMIT_BYTES_MAX: usize = 16 << 20;
+/// Rows of an in-memory segment: beyond this, growing rows are not merged in memory any more.
+pub const MEMORY_SEGMENT_ROWS_MAX: usize = 4_096;
+/// In-memory segments of the same tier that are merged into one of the next.
+pub const MEMORY_MERGE_FANIN: usize = 8;
+/// Bytes of a checksummed block of a sealed file.
+pub const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a request id.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;

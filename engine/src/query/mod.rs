@@ -1,0 +1,13 @@
+//! One universal question and its answer.
+//!
+//! A query is a tree: leaves find candidates (nearest vectors, BM25), inner nodes fuse them. It is validated against the
+//! schema, planned per segment (exact scan or graph walk), run on one view to the end, fused, and only the final k hits
+//! fetch their payload.
+
+mod ask;
+
+
+
+
+pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
+

@@ -1,0 +1,139 @@
+//! The nouns everything else is written in: ids, numbers, points, tokens.
+//!
+//! An *id* is what a person chose; a *row* is one inserted version of a point, never reused; an *ordinal* is a
+//! row's place inside one segment. Mixing them is a type error.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// One inserted version of a point in a shard. Grows for ever; an update is a new row and the old row's death.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Row(pub u64);
+
+/// A place in a log group: one record, one sequence number. Orders everything in the group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Seq(pub u64);
+
+/// A row's place inside one segment.
+pub type Ordinal = u32;
+
+/// Internal number of a collection: never reused, the first bytes of every key. Paths on disk use it, never the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CollectionNo(pub u32);
+
+/// A shard of a collection, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ShardNo(pub u32);
+
+/// A point's or document's id: any UTF-8 string of 1 to 512 bytes. `42` and `"42"` are the same id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PointId(Box<str>);
+
+impl PointId {
+    /// Checks the length; nothing is normalised.
+    pub fn new(id: impl Into<Box<str>>) -> Result<Self> {
+        let id = id.into();
+        if id.is_empty() || id.len() > limits::ID_BYTES_MAX {
+            return Err(Error::invalid(
+                "bad_id",
+                format!("an id is 1 to {} bytes of UTF-8, got {} bytes", limits::ID_BYTES_MAX, id.len()),
+            ));
+        }
+        Ok(Self(id))
+    }
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A point's payload: a JSON object.
+pub type Payload = serde_json::Map<String, serde_json::Value>;
+
+/// Dense vectors by name. The unnamed vector of a collection with a single one is called `""` nowhere: it has the
+/// schema's name (default `dense`).
+pub type Vectors = BTreeMap<String, Vec<f32>>;
+
+/// A point as a caller gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PointInput {
+    /// Chosen by the caller.
+    pub id: PointId,
+    /// Dense vectors by name; a point may lack some of the collection's.
+    pub vectors: Vectors,
+    /// JSON payload.
+    pub payload: Payload,
+    /// The document this point is a chunk of, if any. Decides the shard.
+    pub document: Option<PointId>,
+    /// Milliseconds since the Unix epoch after which the point is invisible. Stored now; enforced at read.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A point as it is stored and given back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Point {
+    /// The id it was written under.
+    pub id: PointId,
+    /// Exactly the vectors that were written (only when asked for).
+    pub vectors: Option<Vectors>,
+    /// Exactly the payload that was written (only when asked for).
+    pub payload: Option<Payload>,
+    /// The document this point is a chunk of.
+    pub document: Option<PointId>,
+    /// Opaque token of the write that made this version.
+    pub version: Token,
+}
+
+/// An opaque place in the history of a log group: what a write answers with and a read may ask to see (`after`).
+/// Carries epoch and group so that a cluster can use the same token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Token {
+    /// Ownership epoch of the group (1 on a single node).
+    pub epoch: u32,
+    /// Log group (0 on a single node).
+    pub group: u32,
+    /// Place in the group's log.
+    pub seq: Seq,
+}
+
+impl Token {
+    /// The token of a sequence number on this single-group node.
+    pub fn local(seq: Seq) -> Self {
+        Self { epoch: 1, group: 0, seq }
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c1-{:x}-{:x}-{:x}", self.epoch, self.group, self.seq.0)
+    }
+}
+
+impl std::str::FromStr for Token {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = || Error::invalid("bad_token", "not a token that a write of this service returned");
+        let mut parts = text.strip_prefix("c1-").ok_or_else(bad)?.split('-');
+        let mut number = || parts.next().and_then(|p| u64::from_str_radix(p, 16).ok()).ok_or_else(bad);
+        let (epoch, group, seq) = (number()?, number()?, number()?);
+        if parts.next().is_some() {
+            return Err(bad());
+        }
+        Ok(Self {
+            epoch: u32::try_from(epoch).map_err(|_| bad())?,
+            group: u32::try_from(group).map_err(|_| bad())?,
+            seq: Seq(seq),
+        })
+    }
+}

@@ -1,0 +1,1 @@
+//! Dense vectors: distances, exact scan and graph search over ordinals and bytes.
