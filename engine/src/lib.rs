@@ -6,6 +6,7 @@
 //! up; a module imports only from those above it in this list (checked by a test).
 
 // base
+pub mod config;
 pub mod error;
 pub mod limits;
 pub mod op;
@@ -17,5 +18,8 @@ pub mod text;
 pub mod vector;
 // questions
 pub mod query;
+// the face
+pub mod engine;
 
+pub use engine::Engine;
 pub use error::{Error, ErrorKind, Result};

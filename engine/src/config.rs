@@ -1,0 +1,52 @@
+//! What is given to an engine when it opens: numbers in [`Settings`], things that do work in [`Components`].
+
+use std::sync::Arc;
+
+/// Numbers, checked once at open. Defaults suit a laptop and a small server alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// A growing segment is sealed when it holds this many rows.
+    pub seal_rows: usize,
+    /// ... or this many bytes of vectors, payloads and postings.
+    pub seal_bytes: usize,
+    /// Bytes of all growing segments of the process; writes wait, then are refused, beyond it.
+    pub growing_bytes_max: usize,
+    /// How long a write without a deadline waits for growing memory, in milliseconds.
+    pub write_wait_ms: u64,
+    /// Adjacent sealed segments of one size tier that are merged together.
+    pub merge_fanin: usize,
+    /// A sealed segment never grows beyond this many rows by merging.
+    pub segment_rows_max: usize,
+    /// Share of dead rows, in percent, past which a sealed segment is rewritten.
+    pub dead_percent_max: u32,
+    /// Bytes of log kept for rows that are not sealed yet; beyond it the oldest such rows are copied to `rows`.
+    pub log_bytes_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seal_rows: 20_000,
+            seal_bytes: 64 << 20,
+            growing_bytes_max: 512 << 20,
+            write_wait_ms: 5_000,
+            merge_fanin: 8,
+            segment_rows_max: 2_000_000,
+            dead_percent_max: 30,
+            log_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// Wall-clock time. Decides record timestamps and expiry, never durability or order.
+pub trait Clock: Send + Sync {
+    /// Milliseconds since the Unix epoch.
+    fn now_ms(&self) -> u64;
+}
+
+/// Things that do work. The engine reads no clock and spawns no thread by itself.
+#[derive(Clone)]
+pub struct Components {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}

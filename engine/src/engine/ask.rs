@@ -1,0 +1,172 @@
+//! What callers of the engine hand in and get back: plain data.
+
+use std::time::Instant;
+
+use crate::filter::Filter;
+use crate::schema::Schema;
+use crate::types::{Payload, Point, PointId, PointInput, Token};
+
+use crate::query::With;
+
+/// Settings of one write.
+#[derive(Debug, Clone, Default)]
+pub struct WriteOptions {
+    /// Chosen by the client, at most 64 bytes; kept in the record.
+    pub request_id: Option<String>,
+    /// Give up waiting at this instant. The write may still happen.
+    pub deadline: Option<Instant>,
+}
+
+/// Which points a delete means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Selector {
+    /// By id; missing ids are ignored.
+    Ids(Vec<PointId>),
+    /// Everything that matches when the record is applied. An empty filter is refused.
+    Matching(Filter),
+}
+
+/// A change of payloads. Each changed point becomes a new version with the same vectors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PayloadChange {
+    /// Keys to set (top level).
+    pub set: Payload,
+    /// Top-level keys to remove.
+    pub unset: Vec<String>,
+    /// Replace the whole payload by `set`.
+    pub replace: bool,
+}
+
+/// A document with its chunks, ready to be stored as one record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentInput {
+    /// Its id.
+    pub id: PointId,
+    /// Shown with citations.
+    pub title: String,
+    /// Where it came from.
+    pub source: String,
+    /// What the caller wants to keep with it.
+    pub metadata: Payload,
+    /// Equal to the stored one means that nothing changed.
+    pub checksum: [u8; 16],
+    /// Bytes of the text.
+    pub text_bytes: u64,
+    /// In order; every point's `document` is set by the engine.
+    pub chunks: Vec<ChunkInput>,
+}
+
+/// One chunk of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChunkInput {
+    /// Checksum of the text that was embedded.
+    pub checksum: [u8; 16],
+    /// The point.
+    pub point: PointInput,
+}
+
+/// A stored document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentInfo {
+    /// Its id.
+    pub id: PointId,
+    /// Shown with citations.
+    pub title: String,
+    /// Where it came from.
+    pub source: String,
+    /// As given.
+    pub metadata: Payload,
+    /// As given.
+    pub checksum: [u8; 16],
+    /// Bytes of the text.
+    pub text_bytes: u64,
+    /// Number of chunks.
+    pub chunks: u64,
+    /// Token of the write that made this version.
+    pub version: Token,
+}
+
+/// One page of points in the order they were inserted.
+#[derive(Debug, Clone, Default)]
+pub struct Scroll {
+    /// Which points.
+    pub filter: Filter,
+    /// Points in a page.
+    pub limit: usize,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// What points carry.
+    pub with: With,
+    /// Answer only from a view that has seen this write.
+    pub after: Option<Token>,
+    /// Give up at this instant.
+    pub deadline: Option<Instant>,
+}
+
+/// A page of points.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The points.
+    pub points: Vec<Point>,
+    /// Give this back for the next page; none at the end.
+    pub cursor: Option<String>,
+}
+
+/// A collection and its state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionInfo {
+    /// Its name.
+    pub name: String,
+    /// Its definition.
+    pub schema: Schema,
+    /// Live points.
+    pub points: u64,
+    /// Documents.
+    pub documents: u64,
+    /// Live points in sealed, indexed segments.
+    pub indexed_points: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// Dead rows not yet merged away.
+    pub dead_rows: u64,
+    /// Bytes of sealed files.
+    pub disk_bytes: u64,
+    /// Bytes of growing segments.
+    pub growing_bytes: u64,
+    /// True if a seal or merge is due or running.
+    pub optimizing: bool,
+}
+
+/// Numbers of the whole engine, for metrics.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EngineStats {
+    /// Collections.
+    pub collections: u64,
+    /// Live points.
+    pub points: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// Bytes of growing segments.
+    pub growing_bytes: u64,
+    /// Bytes of sealed files.
+    pub segment_bytes: u64,
+    /// Last applied sequence number.
+    pub applied_seq: u64,
+    /// First sequence number that the log still holds.
+    pub log_start_seq: u64,
+    /// Log records replayed when this engine opened.
+    pub replayed_records: u64,
+    /// Seals finished since open.
+    pub seals: u64,
+    /// Merges finished since open.
+    pub merges: u64,
+}
+
+/// What one step of background work did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Maintained {
+    /// Something was sealed, merged or trimmed; call again.
+    Worked,
+    /// Nothing to do.
+    Idle,
+}
