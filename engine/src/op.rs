@@ -118,8 +118,8 @@ pub struct DocumentRecord {
     pub metadata: String,
     /// xxh3-128 of text, title, metadata and chunking: equal means nothing to do.
     pub checksum: [u8; 16],
-    /// xxh3-128 of the text that was embedded for each chunk, in order: an equal one needs no new embedding.
-    pub chunk_checksums: Vec<[u8; 16]>,
+    /// Id of each chunk and xxh3-128 of the text that was embedded for it, in order: an equal one needs no new embedding.
+    pub chunks: Vec<(PointId, [u8; 16])>,
     /// Bytes of the text.
     pub text_bytes: u64,
 }

@@ -41,6 +41,8 @@ pub struct PendingRow {
     pub vectors: Vec<Option<Vec<f32>>>,
     /// JSON object.
     pub payload: String,
+    /// Its content stands in `rows`, so it does not need the log to be rebuilt.
+    pub inline: bool,
     /// Died before it got into a segment.
     pub dead: bool,
 }
@@ -253,6 +255,7 @@ fn write_identity<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<(
     let mut hashes: Vec<(u64, u32)> = Vec::with_capacity(n);
     let (mut documents, mut documents_at) = (Vec::<u8>::new(), vec![0u32]);
     let mut document_of: Vec<u32> = Vec::with_capacity(n);
+    let mut document_rows: Vec<Vec<Ordinal>> = Vec::new();
     let mut document_numbers: HashMap<String, u32> = HashMap::new();
     let offset = |len: usize| u32::try_from(len).map_err(|_| Error::internal("more than 4 GiB of ids in a segment"));
     rows.for_each(|row| {
@@ -271,14 +274,28 @@ fn write_identity<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<(
                 None => {
                     let number = document_numbers.len() as u32;
                     document_numbers.insert(id.to_owned(), number);
+                    document_rows.push(Vec::new());
                     documents.extend_from_slice(id.as_bytes());
                     documents_at.push(offset(documents.len())?);
                     number
                 }
             },
         });
+        if let Some(document) = document_of.last().filter(|d| **d != NO_DOCUMENT) {
+            document_rows[*document as usize].push(document_of.len() as Ordinal - 1);
+        }
         Ok(())
     })?;
+    // Documents by hash, each with its rows: what finds a document's chunks without a scan.
+    let mut by_hash: Vec<(u64, u32)> = document_numbers.iter().map(|(id, number)| (hash_id(id), *number)).collect();
+    by_hash.sort_unstable();
+    let (document_hash, document_order): (Vec<u64>, Vec<u32>) = by_hash.into_iter().unzip();
+    let mut rows_at = vec![0u32];
+    rows_at.extend(document_rows.iter().scan(0, |at, rows| {
+        *at += rows.len() as u32;
+        Some(*at)
+    }));
+    let document_rows = document_rows.concat();
     hashes.sort_unstable();
     let (hash, order): (Vec<u64>, Vec<u32>) = hashes.into_iter().unzip();
     writer.section("rows", bytemuck::cast_slice(&numbers))?;
@@ -296,7 +313,14 @@ fn write_identity<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<(
     writer.section("ids.order", bytemuck::cast_slice(&order))?;
     writer.section("documents", &documents)?;
     writer.section("documents.at", bytemuck::cast_slice(&documents_at))?;
-    writer.section("documents.of", bytemuck::cast_slice(&document_of))
+    writer.section("documents.of", bytemuck::cast_slice(&document_of))?;
+    if !document_rows.is_empty() {
+        writer.section("documents.hash", bytemuck::cast_slice(&document_hash))?;
+        writer.section("documents.order", bytemuck::cast_slice(&document_order))?;
+        writer.section("documents.rows.at", bytemuck::cast_slice(&rows_at))?;
+        writer.section("documents.rows", bytemuck::cast_slice(&document_rows))?;
+    }
+    Ok(())
 }
 
 fn write_payload<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()> {

@@ -114,6 +114,16 @@ impl Segment {
             if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
                 return Err(Error::damaged("segment: a row names a document that is not there"));
             }
+            if of.iter().any(|d| *d != NO_DOCUMENT) {
+                expect("documents.hash", documents * 8)?;
+                expect("documents.order", documents * 4)?;
+                check_offsets(slice("documents.rows.at"), documents, slice("documents.rows").len() / 4, "documents.rows")?;
+                let order: &[u32] = cast(slice("documents.order"))?;
+                let of_documents: &[u32] = cast(slice("documents.rows"))?;
+                if order.iter().any(|d| *d as usize >= documents) || of_documents.iter().any(|o| *o >= rows) {
+                    return Err(Error::damaged("segment: the document index names what is not there"));
+                }
+            }
             let order: &[u32] = cast(slice("ids.order"))?;
             if order.iter().any(|o| *o >= rows) {
                 return Err(Error::damaged("segment: the id index names a row that is not there"));
@@ -275,13 +285,18 @@ impl Segment {
 
     /// Ordinals of a document's rows.
     pub fn find_document(&self, id: &str) -> RoaringBitmap {
-        let of = self.numbers::<u32>("documents.of");
-        let documents = (self.numbers::<u32>("documents.at").len()).saturating_sub(1);
-        let Some(document) = (0..documents).find(|d| self.text_at("documents.at", "documents", *d) == id) else {
-            return RoaringBitmap::new();
-        };
-        let rows = of.iter().enumerate().filter(|(_, d)| **d as usize == document).map(|(i, _)| i as Ordinal);
-        RoaringBitmap::from_sorted_iter(rows).expect("ordinals ascend")
+        let hash = hash_id(id);
+        let hashes = self.numbers::<u64>("documents.hash");
+        let order = self.numbers::<u32>("documents.order");
+        let from = hashes.partition_point(|h| *h < hash);
+        let candidates = hashes[from..].iter().zip(&order[from..]).take_while(|(h, _)| **h == hash).map(|(_, d)| *d as usize);
+        let rows_at = self.numbers::<u32>("documents.rows.at");
+        let rows = self.numbers::<u32>("documents.rows");
+        candidates
+            .filter(|d| self.text_at("documents.at", "documents", *d) == id)
+            .flat_map(|d| &rows[rows_at[d] as usize..rows_at[d + 1] as usize])
+            .copied()
+            .collect()
     }
 
     /// A row's payload as JSON text.
