@@ -29,7 +29,8 @@ pub enum Condition {
         /// Allowed values; `match` is a list of one.
         values: Vec<Scalar>,
     },
-    /// The field has an element that is none of the values.
+    /// The field has an element that is none of the values: `["a", "b"]` passes an exclusion of `a`, and a missing field
+    /// passes nothing. To demand that no element is in the list, put an `Any` into `must_not`.
     Except {
         /// Dotted path.
         field: String,
@@ -43,7 +44,7 @@ pub enum Condition {
         /// Bounds.
         range: Range,
     },
-    /// The field has no indexed value: missing, null, or an empty array.
+    /// The field has no indexed value: missing, null, an empty array, or an object (only its leaves have values).
     IsEmpty {
         /// Dotted path.
         field: String,

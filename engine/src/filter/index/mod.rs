@@ -3,12 +3,13 @@
 //! Operations: build from `(ordinal, path, value)`, merge with rows dropped, look up by value, range and presence, list
 //! the values of a path with their counts. Guarantees: answers are exact; bytes are a function of the indexed values
 //! alone, so merging parts gives what building the whole gives; any bytes may be read, damage found on the way is an
-//! error. Not guaranteed: that damage *is* found (the segment file's block checksums are for that), and order or kind of
-//! the values of a row: the index knows sets, and 1.0 comes back as 1. Nothing is decoded at open.
+//! error. Not guaranteed: that damage *is* found beyond the header (the segment file's block checksums are for that), and
+//! order or kind of the values of a row: the index knows sets, and 1.0 comes back as 1. Nothing is decoded at open.
 //!
 //! ```text
 //! section   = header, heap, dictionary of paths
-//! header    = "CFIX" | version u32 = 1 | rows u32 | 0 u32 | paths u64 | paths_at u64            little-endian, 32 bytes
+//! header    = "CFIX" | version u32 = 1 | rows u32 | check u32 | paths u64 | paths_at u64        little-endian, 32 bytes
+//!             check is the CRC32C of the header's other 28 bytes
 //! heap      = postings, numeric columns and dictionaries of strings, found by absolute offset
 //! paths     = dictionary: path -> field record
 //!
@@ -155,6 +156,8 @@ impl SectionWriter {
         self.section[8..12].copy_from_slice(&self.rows.to_le_bytes());
         self.section[16..24].copy_from_slice(&paths.to_le_bytes());
         self.section[24..32].copy_from_slice(&paths_at.to_le_bytes());
+        let check = header_check(&self.section);
+        self.section[12..16].copy_from_slice(&check.to_le_bytes());
         self.section
     }
 }
@@ -260,6 +263,11 @@ fn put_place(at: usize, section: &[u8], record: &mut Vec<u8>) {
     put_varint((section.len() - at) as u64, record);
 }
 
+/// The one checksum of a section. The header is what sizes are computed from, and `rows` may be billions.
+fn header_check(section: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&section[..12]), &section[16..HEADER_LEN])
+}
+
 /// Where things are in a section: what the header says, checked once. Holds no bytes, so that a segment can keep it
 /// beside its map.
 #[derive(Debug, Clone, Copy)]
@@ -285,14 +293,14 @@ impl FilterIndexLayout {
         if version != VERSION {
             return Err(damaged(&format!("version is {version}, this build reads {VERSION}")));
         }
-        let (rows, reserved) = (word()?, word()?);
+        let (rows, check) = (word()?, word()?);
         let mut long = || {
             let bytes = header.take(8)?.try_into().expect("took 8");
             usize::try_from(u64::from_le_bytes(bytes)).map_err(|_| damaged("an offset is too large"))
         };
         let (paths, paths_at) = (long()?, long()?);
-        if reserved != 0 || paths_at < HEADER_LEN {
-            return Err(damaged("the header contradicts itself"));
+        if check != header_check(bytes) || paths_at < HEADER_LEN {
+            return Err(damaged("the header is damaged"));
         }
         let layout = Self { rows, paths, paths_at };
         layout.view(bytes).paths()?;
