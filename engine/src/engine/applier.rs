@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
+use super::commit::Shared;
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
@@ -264,7 +264,7 @@ impl Applier {
             }
         }
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
-        shared.storage.write_effects(&effects)?;
+        shared.storage.write_effects(effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();
         touched.iter().for_each(|(no, shard)| by_collection.entry(*no).or_default().push(*shard));
         for (no, shards) in by_collection {

@@ -234,7 +234,7 @@ impl Shared {
                     Ok(row <= last)
                 })?;
             }
-            self.storage.write_effects(&effects)?;
+            self.storage.write_effects(effects)?;
             applier.publish(no, &[shard_no]);
             applier.changed.insert((no, shard_no));
             Ok(())
@@ -301,7 +301,7 @@ impl Shared {
                 }
             }
         }
-        self.storage.write_effects(&effects)?;
+        self.storage.write_effects(effects)?;
         drop(applier);
         self.flush_and_trim()
     }

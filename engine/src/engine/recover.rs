@@ -256,7 +256,8 @@ fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
 
 fn remove_orphans(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let mut named = BTreeSet::new();
-    for (no, shard_no) in places(applier) {
+    let all: Vec<Place> = places(applier).collect();
+    for (no, shard_no) in all {
         for view in &applier.states[&no].shards[shard_no.0 as usize].sealed {
             let number = view.segment.no.expect("sealed segments have a number");
             applier.next_segment = applier.next_segment.max(number + 1);

@@ -10,12 +10,12 @@ use roaring::RoaringBitmap;
 use super::index::{FieldView, FilterIndexView, Identity};
 use super::{Condition, Filter, Scalar};
 use crate::error::{Error, Result};
-use crate::types::{Ordinal, PointId};
+use crate::types::PointId;
 
 /// Who has which id: the segment knows.
 pub trait IdLookup {
-    /// The row of a point in this segment.
-    fn ordinals_of_id(&self, id: &PointId) -> Result<Option<Ordinal>>;
+    /// The rows of a point in this segment: more than one where older versions of it are dead here.
+    fn ordinals_of_id(&self, id: &PointId) -> Result<RoaringBitmap>;
     /// The rows of a document's chunks in this segment.
     fn ordinals_of_document(&self, id: &PointId) -> Result<RoaringBitmap>;
 }
@@ -126,7 +126,7 @@ impl<'v> Eval<'_, 'v> {
             Condition::HasId { ids } => {
                 let mut rows = RoaringBitmap::new();
                 for id in ids {
-                    rows.extend(self.ids.ordinals_of_id(id)?);
+                    rows |= self.ids.ordinals_of_id(id)?;
                 }
                 Ok(self.known(rows))
             }

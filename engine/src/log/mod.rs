@@ -37,7 +37,7 @@ impl LocalLog {
         for (i, record) in records.iter().enumerate() {
             batch.put(LOG, &key::log(self.group, Seq(first.0 + i as u64)), record);
         }
-        self.storage.append(&batch)
+        self.storage.append(batch)
     }
 
     /// Calls `each` for every record from `from` on, in order, until it returns false. A gap or a bad record is damage.
@@ -75,7 +75,7 @@ impl LocalLog {
     pub fn trim(&self, from: Seq, to: Seq) -> Result<()> {
         let mut batch = Effects::new(&self.storage);
         batch.delete_range(LOG, &key::log(self.group, from), &key::log(self.group, to));
-        self.storage.write_effects(&batch)
+        self.storage.write_effects(batch)
     }
 }
 

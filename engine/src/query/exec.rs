@@ -77,7 +77,7 @@ impl Context<'_> {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
-    pub(super) fn check_deadline(&self) -> Result<()> {
+    pub(crate) fn check_deadline(&self) -> Result<()> {
         if self.is_late() {
             return Err(Error::new(
                 ErrorKind::Deadline,

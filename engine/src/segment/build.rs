@@ -386,8 +386,8 @@ fn build_text(rows: &[&PendingRow], path: &str, analyzer: &Analyzer, n: u32) -> 
         extract::text_values(&payload, path, &mut |_| has = true);
         if has {
             any = true;
-            builder.add(ordinal as Ordinal, &mut |sink| {
-                extract::text_values(&payload, path, &mut |text| analyzer.analyze(text, sink));
+            builder.add(ordinal as Ordinal, |sink: &mut dyn FnMut(&str)| {
+                extract::text_values(&payload, path, &mut |text| analyzer.analyze(text, &mut *sink));
             });
         }
     }

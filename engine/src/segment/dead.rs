@@ -33,8 +33,7 @@ impl Dead {
         self.live = OnceLock::new();
         for path in segment.texts.keys() {
             if let Some(view) = segment.text(path) {
-                let len = view.len_of(ordinal);
-                if len > 0 {
+                if let Some(len) = view.len_of(ordinal) {
                     self.texts.entry(path.clone()).or_default().add(FieldStats { docs: 1, total_len: u64::from(len) });
                 }
             }

@@ -169,7 +169,7 @@ impl Segment {
             let bytes = slice(&format!("text/{path}"));
             if !bytes.is_empty() {
                 let layout = TextIndexLayout::parse(bytes)?;
-                if layout.rows() != rows {
+                if layout.view(bytes).rows() != rows {
                     return Err(Error::damaged("segment: a text index has another number of rows"));
                 }
                 texts.insert(path.to_owned(), layout);
@@ -322,7 +322,7 @@ impl Segment {
     }
 
     /// The graph over them, if there is one.
-    pub fn graph(&self, index: usize) -> Option<crate::vector::Hnsw<'_>> {
+    pub fn graph(&self, index: usize) -> Option<crate::vector::hnsw::Hnsw<'_>> {
         let part = &self.vectors[index];
         part.graph.as_ref().map(|layout| layout.view(self.slice(&format!("graph/{}", part.name))))
     }

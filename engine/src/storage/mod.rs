@@ -83,7 +83,7 @@ impl Storage {
                 batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
                 let mut sync = WriteOptions::default();
                 sync.set_sync(true);
-                self.db.write_opt(&batch.batch, &sync)?;
+                self.db.write_opt(batch.batch, &sync)?;
                 Ok(())
             }
             Some(bytes) if bytes == FORMAT_VERSION.to_le_bytes() => Ok(()),
@@ -122,17 +122,17 @@ impl Storage {
     }
 
     /// Writes records durably: one batch, WAL, fsync.
-    pub(crate) fn append(&self, batch: &Effects<'_>) -> Result<()> {
+    pub(crate) fn append(&self, batch: Effects<'_>) -> Result<()> {
         let mut sync = WriteOptions::default();
         sync.set_sync(true);
-        Ok(self.db.write_opt(&batch.batch, &sync)?)
+        Ok(self.db.write_opt(batch.batch, &sync)?)
     }
 
     /// Writes effects: one batch, no WAL (see the module doc).
-    pub fn write_effects(&self, batch: &Effects<'_>) -> Result<()> {
+    pub fn write_effects(&self, batch: Effects<'_>) -> Result<()> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        Ok(self.db.write_opt(&batch.batch, &options)?)
+        Ok(self.db.write_opt(batch.batch, &options)?)
     }
 
     /// Brings every effect written so far to disk, all families at one point.
