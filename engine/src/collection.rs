@@ -22,7 +22,7 @@ pub struct Collection {
     /// Definition.
     pub schema: Arc<Schema>,
     /// One a text field; shared by collections whose fields are analysed alike.
-    pub analyzers: BTreeMap<String, Analyzer>,
+    pub analyzers: BTreeMap<String, &'static Analyzer>,
     view: ArcSwap<View>,
     dropped: AtomicBool,
 }
@@ -35,7 +35,7 @@ impl Collection {
         for (path, spec) in schema.text_fields() {
             let at = |e: crate::Error| e.at(format!("/fields/{path}/analyzer"));
             analyzer::check(spec).map_err(at)?;
-            analyzers.insert(path.to_owned(), Analyzer::new(spec).map_err(at)?);
+            analyzers.insert(path.to_owned(), Analyzer::shared(spec).map_err(at)?);
         }
         let view = View { shards: vec![Arc::default(); schema.shards as usize], ..View::default() };
         Ok(Self {

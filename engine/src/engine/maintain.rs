@@ -209,7 +209,7 @@ impl Shared {
         }
         let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
         let stop = || stop() || build.collection.is_dropped();
-        Ok(Some(Arc::new(seal(&build.collection.spec(), &kept, &path, build.no, &stop)?)))
+        Ok(Some(Arc::new(seal(&build.collection.spec(), &kept, &path, build.no, self.settings.graph_rows_min, &stop)?)))
     }
 
     /// The manifest changes, together with everything that follows from it, in one batch; readers see it at once.

@@ -19,7 +19,7 @@ use crate::types::{Point, PointId, Row, Token, Vectors};
 pub(crate) struct Context<'a> {
     pub(crate) view: &'a View,
     pub(crate) schema: &'a Schema,
-    pub(crate) analyzers: &'a BTreeMap<String, Analyzer>,
+    pub(crate) analyzers: &'a BTreeMap<String, &'static Analyzer>,
     /// Rows that expire at or before this are invisible.
     pub(crate) now_ms: u64,
     pub(crate) deadline: Option<Instant>,

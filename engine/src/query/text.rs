@@ -1,7 +1,5 @@
 //! BM25: one leg over all segments, with statistics over the live rows of the whole collection.
 
-use std::collections::BTreeMap;
-
 use super::exec::{Context, Found, Matches, Raw};
 use super::view::Place;
 use super::{ExplainLeg, TextField, score};
@@ -24,8 +22,7 @@ pub(super) fn search(
     let mut plans = Vec::new();
     for field in &fields {
         let analyzer = &context.analyzers[field.path.as_str()];
-        let mut terms: BTreeMap<String, u32> = BTreeMap::new();
-        analyzer.analyze(query, &mut |term| *terms.entry(term.to_owned()).or_default() += 1);
+        let terms = bm25::query_terms(analyzer, query);
         let mut stats = FieldStats::default();
         for (_, view) in context.view.segments() {
             if let Some(text) = view.segment.text(&field.path) {

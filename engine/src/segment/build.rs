@@ -11,7 +11,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::file::{Backing, FileSink, Writer};
-use super::{NO_DOCUMENT, Segment, hash_id, payload, wants_graph};
+use super::{NO_DOCUMENT, Segment, hash_id, payload};
 use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::filter::index::{self as filter_index, FilterIndexBuilder};
@@ -148,7 +148,7 @@ pub struct Spec<'a> {
     /// Its definition.
     pub schema: &'a Schema,
     /// One a text field.
-    pub analyzers: &'a BTreeMap<String, Analyzer>,
+    pub analyzers: &'a BTreeMap<String, &'static Analyzer>,
 }
 
 /// Makes a growing segment of rows just applied. Rows that died in the same commit are left out.
@@ -172,10 +172,18 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     Segment::read(Backing::Memory { words, len }, None, spec.schema, false)
 }
 
-/// Makes a sealed file of the kept rows, durably, and opens it. `stop` is polled while the graph is built.
-pub fn seal(spec: &Spec<'_>, inputs: &[Kept], path: &Path, no: u64, stop: &dyn Fn() -> bool) -> Result<Segment> {
+/// Makes a sealed file of the kept rows, durably, and opens it. Vectors get their graph if there are at least
+/// `graph_rows_min` rows. `stop` is polled while it is built.
+pub fn seal(
+    spec: &Spec<'_>,
+    inputs: &[Kept],
+    path: &Path,
+    no: u64,
+    graph_rows_min: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<Segment> {
     let (file, temporary) = files::create_temporary(path)?;
-    let written = write_sealed(spec, inputs, file, &temporary, no, stop);
+    let written = write_sealed(spec, inputs, file, &temporary, no, graph_rows_min, stop);
     let file = match written {
         Ok(file) => file,
         Err(error) => {
@@ -194,6 +202,7 @@ fn write_sealed(
     file: File,
     temporary: &Path,
     no: u64,
+    graph_rows_min: usize,
     stop: &dyn Fn() -> bool,
 ) -> Result<File> {
     let rows = Rows::Kept(inputs);
@@ -202,7 +211,7 @@ fn write_sealed(
     write_columns(&mut writer, spec, &rows)?;
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
         let IndexSpec::Hnsw { m, ef_construction } = vector.index else { continue };
-        if !wants_graph(&vector.index, n) {
+        if rows.len() < graph_rows_min {
             continue;
         }
         // The vectors are in the file already: the graph is built over the mapped file, so a merge of any size needs no

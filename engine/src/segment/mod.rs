@@ -26,13 +26,10 @@ use file::Backing;
 use crate::error::{Error, Result};
 use crate::filter::eval::IdLookup;
 use crate::filter::index::{FilterIndexLayout, FilterIndexView};
-use crate::schema::{IndexSpec, Schema};
+use crate::schema::Schema;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
 use crate::vector::{BitSet, HnswLayout, VectorsRef};
-
-/// Sealed segments with fewer rows than this are scanned: a graph would cost more than it saves.
-pub const GRAPH_ROWS_MIN: u32 = 1_000;
 
 /// An immutable segment. Cheap to share.
 pub struct Segment {
@@ -355,11 +352,6 @@ impl IdLookup for Segment {
 
 /// Marks a row that belongs to no document.
 const NO_DOCUMENT: u32 = u32::MAX;
-
-/// Whether sealed segments of this size get a graph for a vector.
-pub fn wants_graph(index: &IndexSpec, rows: u32) -> bool {
-    matches!(index, IndexSpec::Hnsw { .. }) && rows >= GRAPH_ROWS_MIN
-}
 
 fn hash_id(id: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(id.as_bytes())

@@ -23,7 +23,7 @@ const UNPACKED_MAX: usize = crate::limits::PAYLOAD_BYTES_MAX * 2 + BLOCK;
 
 /// Packs payloads, in order of ordinals.
 #[derive(Default)]
-pub struct Packer {
+pub(super) struct Packer {
     offsets: Vec<u64>,
     first: Vec<u32>,
     sizes: Vec<u32>,
@@ -34,7 +34,7 @@ pub struct Packer {
 
 impl Packer {
     /// Adds a row's payload; calls `out` with a block when one is full.
-    pub fn push(&mut self, json: &str, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    pub(super) fn push(&mut self, json: &str, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
         if self.block.is_empty() {
             self.first.push(self.starts.len() as u32);
             self.offsets.push(self.written);
@@ -60,7 +60,7 @@ impl Packer {
     }
 
     /// Ends the last block; gives the table.
-    pub fn finish(mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
+    pub(super) fn finish(mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Vec<u8>> {
         self.close(out)?;
         self.offsets.push(self.written);
         self.first.push(self.starts.len() as u32);
@@ -74,7 +74,7 @@ impl Packer {
 }
 
 /// Where payloads are: the checked table, as numbers.
-pub struct Layout {
+pub(super) struct Layout {
     offsets: Vec<u64>,
     first: Vec<u32>,
     sizes: Vec<u32>,
@@ -83,7 +83,7 @@ pub struct Layout {
 
 impl Layout {
     /// Reads a table.
-    pub fn parse(table: &[u8], payload_len: usize, rows: u32) -> Result<Self> {
+    pub(super) fn parse(table: &[u8], payload_len: usize, rows: u32) -> Result<Self> {
         let bad = || Error::damaged("segment: payload table does not fit");
         if rows == 0 {
             return Ok(Self { offsets: vec![0], first: vec![0], sizes: Vec::new(), starts: Vec::new() });
@@ -111,7 +111,7 @@ impl Layout {
     }
 
     /// One row's JSON.
-    pub fn get<'a>(&self, payload: &'a [u8], ordinal: Ordinal) -> Result<Cow<'a, str>> {
+    pub(super) fn get<'a>(&self, payload: &'a [u8], ordinal: Ordinal) -> Result<Cow<'a, str>> {
         let bad = |what: &str| Error::damaged(format!("segment: payload block: {what}"));
         let block = self.first.partition_point(|f| *f <= ordinal) - 1;
         if block >= self.sizes.len() {
