@@ -30,7 +30,7 @@ pub enum ErrorKind {
 }
 
 /// The engine's error.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// What the caller should do.
     pub kind: ErrorKind,

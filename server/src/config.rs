@@ -159,7 +159,10 @@ impl Default for EngineConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: LogFormat::Text, filter: "info".into() }
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
     }
 }
 
@@ -217,9 +220,19 @@ impl Config {
             ("drain_ms", self.drain_ms, 0, 3_600_000),
             ("engine.seal_rows", self.engine.seal_rows as u64, 1, 100_000_000),
             ("engine.seal_bytes", self.engine.seal_bytes as u64, 1 << 10, 1 << 40),
-            ("engine.growing_bytes_max", self.engine.growing_bytes_max as u64, 1 << 20, 1 << 44),
+            (
+                "engine.growing_bytes_max",
+                self.engine.growing_bytes_max as u64,
+                1 << 20,
+                1 << 44,
+            ),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
-            ("engine.dead_percent_max", u64::from(self.engine.dead_percent_max), 1, 100),
+            (
+                "engine.dead_percent_max",
+                u64::from(self.engine.dead_percent_max),
+                1,
+                100,
+            ),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
@@ -248,17 +261,26 @@ impl Config {
 impl Limits {
     /// The deadline a request gets: what it asked for within the bound, or the default.
     pub fn timeout(&self, asked: Option<Duration>) -> Duration {
-        asked.unwrap_or(Duration::from_millis(self.timeout_ms)).min(Duration::from_millis(self.timeout_ms_max))
+        asked
+            .unwrap_or(Duration::from_millis(self.timeout_ms))
+            .min(Duration::from_millis(self.timeout_ms_max))
     }
 }
 
 /// Says which key of which source is wrong, and what is allowed.
 fn explain(error: figment::Error) -> ConfigError {
-    let source = error.metadata.as_ref().map_or_else(String::new, |m| format!(" in {}", m.name));
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or_else(String::new, |m| format!(" in {}", m.name));
     let at = error.path.join(".");
     ConfigError(match &error.kind {
         Kind::UnknownField(field, allowed) => {
-            let key = if at.is_empty() || at.ends_with(field.as_str()) { field.clone() } else { format!("{at}.{field}") };
+            let key = if at.is_empty() || at.ends_with(field.as_str()) {
+                field.clone()
+            } else {
+                format!("{at}.{field}")
+            };
             format!("unknown key {key:?}{source}; allowed here: {}", allowed.join(", "))
         }
         kind => format!("key {at:?}{source}: {kind}"),
@@ -279,7 +301,10 @@ mod tests {
         let file = dir.path().join("cairn.toml");
         std::fs::write(&file, "drain_ms = 5\n[limits]\nwrites_max = 7\nreads_max = 3\n").unwrap();
         let config = Config::load(Some(&file), &[("limits.reads_max".into(), "9".into())]).unwrap();
-        assert_eq!((config.drain_ms, config.limits.writes_max, config.limits.reads_max), (5, 7, 9));
+        assert_eq!(
+            (config.drain_ms, config.limits.writes_max, config.limits.reads_max),
+            (5, 7, 9)
+        );
         assert_eq!(config.limits.timeout_ms, Limits::default().timeout_ms);
     }
 
@@ -289,7 +314,10 @@ mod tests {
         let file = dir.path().join("cairn.toml");
         std::fs::write(&file, "[limits]\nbody_byte_max = 7\n").unwrap();
         let message = Config::load(Some(&file), &[]).unwrap_err().to_string();
-        assert!(message.contains("body_byte_max") && message.contains("body_bytes_max"), "{message}");
+        assert!(
+            message.contains("body_byte_max") && message.contains("body_bytes_max"),
+            "{message}"
+        );
         let message = flag("lissten", "127.0.0.1:1").unwrap_err().to_string();
         assert!(message.contains("\"lissten\""), "{message}");
     }
@@ -306,13 +334,20 @@ mod tests {
     fn listening_to_the_world_without_auth_must_be_said_twice() {
         let message = flag("listen", "0.0.0.0:7700").unwrap_err().to_string();
         assert!(message.contains("--insecure-no-auth"), "{message}");
-        let flags = [("listen".into(), "0.0.0.0:7700".into()), ("insecure_no_auth".into(), "true".into())];
+        let flags = [
+            ("listen".into(), "0.0.0.0:7700".into()),
+            ("insecure_no_auth".into(), "true".into()),
+        ];
         assert!(Config::load(None, &flags).is_ok());
     }
 
     #[test]
     fn bounds_are_checked_and_named() {
-        for (key, value) in [("limits.body_bytes_max", "0"), ("limits.timeout_ms", "999999999"), ("engine.merge_fanin", "1")] {
+        for (key, value) in [
+            ("limits.body_bytes_max", "0"),
+            ("limits.timeout_ms", "999999999"),
+            ("engine.merge_fanin", "1"),
+        ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");
         }

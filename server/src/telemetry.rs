@@ -20,8 +20,9 @@ const IN_FLIGHT: &str = "cairn_requests_in_flight";
 const REJECTED: &str = "cairn_rejected_total";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
-const SECONDS: [f64; 16] =
-    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+const SECONDS: [f64; 16] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
 
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,9 @@ impl Api {
 /// Sends logs to standard error. The first call of the process wins; later ones change nothing.
 pub fn init_logs(config: &LogConfig) -> Result<(), ParseError> {
     let filter: EnvFilter = config.filter.parse()?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let _already_set = match config.format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
@@ -63,8 +66,14 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &SECONDS)?
         .install_recorder()?;
-    describe_counter!(REQUESTS, "Requests answered, by api, method and code (ok or an error's code)");
-    describe_histogram!(REQUEST_SECONDS, "Time from a request's decoding to its answer, queueing included");
+    describe_counter!(
+        REQUESTS,
+        "Requests answered, by api, method and code (ok or an error's code)"
+    );
+    describe_histogram!(
+        REQUEST_SECONDS,
+        "Time from a request's decoding to its answer, queueing included"
+    );
     describe_histogram!(SEARCH_SECONDS, "Time of retrieval itself, without queueing, by method");
     describe_gauge!(IN_FLIGHT, "Requests being answered or waiting for their turn");
     describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
@@ -82,7 +91,12 @@ pub(crate) struct Request {
 impl Request {
     pub(crate) fn begin(api: Api, method: &'static str) -> Self {
         gauge!(IN_FLIGHT, "api" => api.label()).increment(1.0);
-        Self { api, method, started: Instant::now(), answered: false }
+        Self {
+            api,
+            method,
+            started: Instant::now(),
+            answered: false,
+        }
     }
 
     /// Milliseconds so far.
@@ -139,7 +153,10 @@ pub(crate) fn searched(method: &'static str, started: Instant) {
 
 /// The engine's numbers as gauges; called when metrics are scraped.
 pub(crate) fn engine_gauges(stats: &EngineStats) {
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floats; 2^53 bytes or points are out of reach")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floats; 2^53 bytes or points are out of reach"
+    )]
     let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
     set("cairn_collections", stats.collections);
     set("cairn_points", stats.points);

@@ -40,12 +40,18 @@ fn value_in(value: pb::Value, depth: usize) -> Result<Value> {
         Some(Kind::Int(i)) => i.into(),
         Some(Kind::Uint(u)) => u.into(),
         Some(Kind::Double(d)) => Value::Number(Number::from_f64(d).ok_or_else(|| {
-            Error::invalid("not_finite", format!("a payload is JSON and must hold finite numbers, got {d}"))
+            Error::invalid(
+                "not_finite",
+                format!("a payload is JSON and must hold finite numbers, got {d}"),
+            )
         })?),
         Some(Kind::String(s)) => s.into(),
-        Some(Kind::List(list)) => {
-            Value::Array(list.values.into_iter().map(|v| value_in(v, depth + 1)).collect::<Result<_>>()?)
-        }
+        Some(Kind::List(list)) => Value::Array(
+            list.values
+                .into_iter()
+                .map(|v| value_in(v, depth + 1))
+                .collect::<Result<_>>()?,
+        ),
         Some(Kind::Struct(object)) => Value::Object(object_in(object, depth + 1)?),
     })
 }
@@ -73,14 +79,18 @@ fn value_out(value: Value) -> pb::Value {
             (None, None) => Kind::Double(n.as_f64().unwrap_or_default()),
         },
         Value::String(s) => Kind::String(s),
-        Value::Array(values) => Kind::List(pb::List { values: values.into_iter().map(value_out).collect() }),
+        Value::Array(values) => Kind::List(pb::List {
+            values: values.into_iter().map(value_out).collect(),
+        }),
         Value::Object(object) => Kind::Struct(object_out(object)),
     };
     pb::Value { kind: Some(kind) }
 }
 
 fn object_out(object: Payload) -> pb::Struct {
-    pb::Struct { fields: object.into_iter().map(|(key, value)| (key, value_out(value))).collect() }
+    pb::Struct {
+        fields: object.into_iter().map(|(key, value)| (key, value_out(value))).collect(),
+    }
 }
 
 fn id_in(id: String, pointer: &str) -> Result<PointId> {
@@ -88,7 +98,10 @@ fn id_in(id: String, pointer: &str) -> Result<PointId> {
 }
 
 pub(super) fn ids_in(ids: Vec<String>) -> Result<Vec<PointId>> {
-    ids.into_iter().enumerate().map(|(i, id)| PointId::new(id).map_err(|e| e.at(format!("/ids/{i}")))).collect()
+    ids.into_iter()
+        .enumerate()
+        .map(|(i, id)| PointId::new(id).map_err(|e| e.at(format!("/ids/{i}"))))
+        .collect()
 }
 
 pub(super) fn document_id_in(id: String) -> Result<PointId> {
@@ -101,7 +114,10 @@ pub(super) fn text_in(text: String) -> Option<String> {
 }
 
 pub(super) fn token_in(token: Option<String>, pointer: &str) -> Result<Option<Token>> {
-    token.filter(|t| !t.is_empty()).map(|t| t.parse::<Token>().map_err(|e| e.at(pointer))).transpose()
+    token
+        .filter(|t| !t.is_empty())
+        .map(|t| t.parse::<Token>().map_err(|e| e.at(pointer)))
+        .transpose()
 }
 
 fn size_in(n: u32) -> usize {
@@ -114,7 +130,11 @@ fn count_out(n: usize) -> u32 {
 
 pub(super) fn with_in(with: Option<pb::With>) -> With {
     let with = with.unwrap_or_default();
-    With { payload: with.payload.unwrap_or(true), vectors: with.vectors, explain: with.explain }
+    With {
+        payload: with.payload.unwrap_or(true),
+        vectors: with.vectors,
+        explain: with.explain,
+    }
 }
 
 fn point_in(point: pb::PointInput) -> Result<NewPoint> {
@@ -143,7 +163,10 @@ pub(super) fn point_out(point: Point) -> pb::Point {
     let vectors = point.vectors.unwrap_or_default();
     pb::Point {
         id: point.id.as_str().to_owned(),
-        vectors: vectors.into_iter().map(|(name, values)| (name, pb::Vector { values })).collect(),
+        vectors: vectors
+            .into_iter()
+            .map(|(name, values)| (name, pb::Vector { values }))
+            .collect(),
         payload: point.payload.map(object_out),
         document: point.document.map(|d| d.as_str().to_owned()),
         version: point.version.to_string(),
@@ -151,18 +174,26 @@ pub(super) fn point_out(point: Point) -> pb::Point {
 }
 
 pub(super) fn applied_out(applied: &Applied) -> pb::WriteResponse {
-    pb::WriteResponse { token: applied.token.to_string(), changed: applied.changed }
+    pb::WriteResponse {
+        token: applied.token.to_string(),
+        changed: applied.changed,
+    }
 }
 
 // ---- filters ----
 
 pub(super) fn filter_in(filter: Option<pb::Filter>) -> Result<Filter> {
-    filter.map_or_else(|| Ok(Filter::default()), |f| filter_at(f, 1)).map_err(|e| e.at("/filter"))
+    filter
+        .map_or_else(|| Ok(Filter::default()), |f| filter_at(f, 1))
+        .map_err(|e| e.at("/filter"))
 }
 
 fn filter_at(filter: pb::Filter, depth: usize) -> Result<Filter> {
     if depth > limits::FILTER_DEPTH_MAX {
-        return Err(Error::invalid("filter_too_deep", format!("a filter may nest {} levels", limits::FILTER_DEPTH_MAX)));
+        return Err(Error::invalid(
+            "filter_too_deep",
+            format!("a filter may nest {} levels", limits::FILTER_DEPTH_MAX),
+        ));
     }
     let part = |name: &str, conditions: Vec<pb::Condition>| -> Result<Vec<Condition>> {
         let one = |(i, c)| condition_in(c, depth).map_err(|e: Error| e.at(format!("/{name}/{i}")));
@@ -193,31 +224,59 @@ fn condition_in(condition: pb::Condition, depth: usize) -> Result<Condition> {
             "bad_filter",
             "a condition holds one of match, any, except, range, is_empty, has_id, has_document, nested",
         )),
-        Some(Test::Match(value)) => Ok(Condition::Any { field: on_field(field)?, values: vec![scalar_in(value, "/match")?] }),
-        Some(Test::Any(values)) => Ok(Condition::Any { field: on_field(field)?, values: scalars_in(values, "/any")? }),
-        Some(Test::Except(values)) => {
-            Ok(Condition::Except { field: on_field(field)?, values: scalars_in(values, "/except")? })
-        }
+        Some(Test::Match(value)) => Ok(Condition::Any {
+            field: on_field(field)?,
+            values: vec![scalar_in(value, "/match")?],
+        }),
+        Some(Test::Any(values)) => Ok(Condition::Any {
+            field: on_field(field)?,
+            values: scalars_in(values, "/any")?,
+        }),
+        Some(Test::Except(values)) => Ok(Condition::Except {
+            field: on_field(field)?,
+            values: scalars_in(values, "/except")?,
+        }),
         Some(Test::Range(r)) => {
-            let range = Range { gt: r.gt, gte: r.gte, lt: r.lt, lte: r.lte };
-            Ok(Condition::Range { field: on_field(field)?, range })
+            let range = Range {
+                gt: r.gt,
+                gte: r.gte,
+                lt: r.lt,
+                lte: r.lte,
+            };
+            Ok(Condition::Range {
+                field: on_field(field)?,
+                range,
+            })
         }
-        Some(Test::IsEmpty(true)) => Ok(Condition::IsEmpty { field: on_field(field)? }),
+        Some(Test::IsEmpty(true)) => Ok(Condition::IsEmpty {
+            field: on_field(field)?,
+        }),
         Some(Test::IsEmpty(false)) => {
-            let empty = Condition::IsEmpty { field: on_field(field)? };
-            Ok(Condition::Nested(Box::new(Filter { must_not: vec![empty], ..Filter::default() })))
+            let empty = Condition::IsEmpty {
+                field: on_field(field)?,
+            };
+            Ok(Condition::Nested(Box::new(Filter {
+                must_not: vec![empty],
+                ..Filter::default()
+            })))
         }
         Some(Test::HasId(list)) => {
             no_field(&field)?;
-            Ok(Condition::HasId { ids: ids(list).map_err(|e| e.at("/has_id"))? })
+            Ok(Condition::HasId {
+                ids: ids(list).map_err(|e| e.at("/has_id"))?,
+            })
         }
         Some(Test::HasDocument(list)) => {
             no_field(&field)?;
-            Ok(Condition::HasDocument { ids: ids(list).map_err(|e| e.at("/has_document"))? })
+            Ok(Condition::HasDocument {
+                ids: ids(list).map_err(|e| e.at("/has_document"))?,
+            })
         }
         Some(Test::Nested(filter)) => {
             no_field(&field)?;
-            Ok(Condition::Nested(Box::new(filter_at(filter, depth + 1).map_err(|e| e.at("/nested"))?)))
+            Ok(Condition::Nested(Box::new(
+                filter_at(filter, depth + 1).map_err(|e| e.at("/nested"))?,
+            )))
         }
     }
 }
@@ -234,13 +293,20 @@ fn scalar_in(scalar: pb::Scalar, pointer: &str) -> Result<Scalar> {
 }
 
 fn scalars_in(scalars: pb::Scalars, pointer: &str) -> Result<Vec<Scalar>> {
-    scalars.values.into_iter().enumerate().map(|(i, s)| scalar_in(s, &format!("{pointer}/{i}"))).collect()
+    scalars
+        .values
+        .into_iter()
+        .enumerate()
+        .map(|(i, s)| scalar_in(s, &format!("{pointer}/{i}")))
+        .collect()
 }
 
 // ---- collections ----
 
 pub(super) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
-    let Some(schema) = schema else { return Ok(empty_schema()) };
+    let Some(schema) = schema else {
+        return Ok(empty_schema());
+    };
     let vector = |(name, v)| match vector_spec_in(v) {
         Ok(spec) => Ok((name, spec)),
         Err(e) => Err(e.at(format!("/schema/vectors/{name}"))),
@@ -252,8 +318,16 @@ pub(super) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
     let defaults = Chunking::default();
     let chunking = schema.chunking.unwrap_or_default();
     Ok(Schema {
-        vectors: schema.vectors.into_iter().map(vector).collect::<Result<BTreeMap<_, _>>>()?,
-        fields: schema.fields.into_iter().map(field).collect::<Result<BTreeMap<_, _>>>()?,
+        vectors: schema
+            .vectors
+            .into_iter()
+            .map(vector)
+            .collect::<Result<BTreeMap<_, _>>>()?,
+        fields: schema
+            .fields
+            .into_iter()
+            .map(field)
+            .collect::<Result<BTreeMap<_, _>>>()?,
         dynamic: schema.dynamic.unwrap_or(true),
         shards: schema.shards.unwrap_or(1),
         chunking: Chunking {
@@ -271,15 +345,20 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         Ok(pb::Metric::Euclid) => Metric::Euclid,
         Ok(pb::Metric::Manhattan) => Metric::Manhattan,
         Err(_) => {
-            return Err(Error::invalid("bad_metric", format!("metric must be one of Metric, got {}", spec.metric)).at("/metric"));
+            return Err(Error::invalid(
+                "bad_metric",
+                format!("metric must be one of Metric, got {}", spec.metric),
+            )
+            .at("/metric"));
         }
     };
     let index = match (spec.index, IndexSpec::default()) {
         (None, default) => default,
         (Some(Index::Flat(_)), _) => IndexSpec::Flat {},
-        (Some(Index::Hnsw(h)), IndexSpec::Hnsw { m, ef_construction }) => {
-            IndexSpec::Hnsw { m: h.m.unwrap_or(m), ef_construction: h.ef_construction.unwrap_or(ef_construction) }
-        }
+        (Some(Index::Hnsw(h)), IndexSpec::Hnsw { m, ef_construction }) => IndexSpec::Hnsw {
+            m: h.m.unwrap_or(m),
+            ef_construction: h.ef_construction.unwrap_or(ef_construction),
+        },
         (Some(Index::Hnsw(_)), IndexSpec::Flat {}) => unreachable!("the default index is a graph"),
     };
     let embedder = spec.embedder.map(|e| EmbedderFingerprint {
@@ -290,7 +369,12 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         query_prefix: e.query_prefix,
         passage_prefix: e.passage_prefix,
     });
-    Ok(VectorSpec { dim: spec.dim, metric, index, embedder })
+    Ok(VectorSpec {
+        dim: spec.dim,
+        metric,
+        index,
+        embedder,
+    })
 }
 
 fn field_spec_in(spec: pb::FieldSpec) -> Result<FieldSpec> {
@@ -310,7 +394,10 @@ fn field_spec_in(spec: pb::FieldSpec) -> Result<FieldSpec> {
             FieldSpec::Text { analyzer }
         }
         None => {
-            return Err(Error::invalid("bad_field", "a field's type is one of keyword, integer, float, bool, text, stored"));
+            return Err(Error::invalid(
+                "bad_field",
+                "a field's type is one of keyword, integer, float, bool, text, stored",
+            ));
         }
     })
 }
@@ -327,9 +414,10 @@ fn schema_out(schema: Schema) -> pb::Schema {
         };
         let index = match v.index {
             IndexSpec::Flat {} => Index::Flat(pb::FlatIndex {}),
-            IndexSpec::Hnsw { m, ef_construction } => {
-                Index::Hnsw(pb::HnswIndex { m: Some(m), ef_construction: Some(ef_construction) })
-            }
+            IndexSpec::Hnsw { m, ef_construction } => Index::Hnsw(pb::HnswIndex {
+                m: Some(m),
+                ef_construction: Some(ef_construction),
+            }),
         };
         let embedder = v.embedder.map(|e| pb::Embedder {
             name: e.name,
@@ -339,7 +427,15 @@ fn schema_out(schema: Schema) -> pb::Schema {
             query_prefix: e.query_prefix,
             passage_prefix: e.passage_prefix,
         });
-        (name, pb::VectorSpec { dim: v.dim, metric: metric.into(), index: Some(index), embedder })
+        (
+            name,
+            pb::VectorSpec {
+                dim: v.dim,
+                metric: metric.into(),
+                index: Some(index),
+                embedder,
+            },
+        )
     };
     let field = |(path, f): (String, FieldSpec)| {
         let r#type = match f {
@@ -348,9 +444,10 @@ fn schema_out(schema: Schema) -> pb::Schema {
             FieldSpec::Float {} => Type::Float(pb::FloatField {}),
             FieldSpec::Bool {} => Type::Bool(pb::BoolField {}),
             FieldSpec::Stored {} => Type::Stored(pb::StoredField {}),
-            FieldSpec::Text { analyzer } => {
-                Type::Text(pb::TextField { language: Some(analyzer.language), version: Some(analyzer.version) })
-            }
+            FieldSpec::Text { analyzer } => Type::Text(pb::TextField {
+                language: Some(analyzer.language),
+                version: Some(analyzer.version),
+            }),
         };
         (path, pb::FieldSpec { r#type: Some(r#type) })
     };
@@ -403,7 +500,11 @@ pub(super) fn scroll_in(request: pb::ScrollRequest) -> Result<(String, ScrollReq
 }
 
 pub(super) fn payload_change_in(set: Option<pb::Struct>, unset: Vec<String>, replace: bool) -> Result<PayloadChange> {
-    Ok(PayloadChange { set: payload_in(set).map_err(|e| e.at("/set"))?, unset, replace })
+    Ok(PayloadChange {
+        set: payload_in(set).map_err(|e| e.at("/set"))?,
+        unset,
+        replace,
+    })
 }
 
 // ---- queries ----
@@ -425,7 +526,10 @@ pub(super) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)> {
         offset: size_in(request.offset),
         score_threshold: request.score_threshold,
         with: with_in(request.with),
-        params: Params { ef: params.ef.map(size_in), exact: params.exact },
+        params: Params {
+            ef: params.ef.map(size_in),
+            exact: params.exact,
+        },
         after: token_in(request.after, "/after")?,
     };
     Ok((request.collection, ask))
@@ -442,31 +546,59 @@ fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
         Some(To::Text(t)) => NearestTo::Text(t),
         None => return Err(Error::invalid("bad_query", "nearest holds a vector or a text").at("/nearest")),
     };
-    Ok(AskSource::Nearest { using: text_in(nearest.using), to })
+    Ok(AskSource::Nearest {
+        using: text_in(nearest.using),
+        to,
+    })
 }
 
 fn text_source_in(text: pb::Text) -> Result<AskSource> {
-    let fields = text.fields.iter().enumerate().map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/text/fields/{i}"))));
-    Ok(AskSource::Text { fields: fields.collect::<Result<_>>()?, query: text.query })
+    let fields = text
+        .fields
+        .iter()
+        .enumerate()
+        .map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/text/fields/{i}"))));
+    Ok(AskSource::Text {
+        fields: fields.collect::<Result<_>>()?,
+        query: text.query,
+    })
 }
 
 fn hybrid_in(hybrid: pb::Hybrid) -> Result<AskSource> {
-    let fields =
-        hybrid.fields.iter().enumerate().map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/hybrid/fields/{i}"))));
-    Ok(AskSource::Hybrid { fields: fields.collect::<Result<_>>()?, text: hybrid.text, using: text_in(hybrid.using) })
+    let fields = hybrid
+        .fields
+        .iter()
+        .enumerate()
+        .map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/hybrid/fields/{i}"))));
+    Ok(AskSource::Hybrid {
+        fields: fields.collect::<Result<_>>()?,
+        text: hybrid.text,
+        using: text_in(hybrid.using),
+    })
 }
 
 fn prefetch_in(prefetch: pb::Prefetch, depth: usize) -> Result<AskSource> {
     use pb::prefetch::Fuse as Wire;
     if depth > limits::QUERY_DEPTH_MAX {
-        return Err(Error::invalid("query_too_large", format!("a query may nest {} levels", limits::QUERY_DEPTH_MAX)));
+        return Err(Error::invalid(
+            "query_too_large",
+            format!("a query may nest {} levels", limits::QUERY_DEPTH_MAX),
+        ));
     }
     let leg = |(i, leg)| leg_in(leg, depth).map_err(|e: Error| e.at(format!("/prefetch/{i}")));
     let fuse = prefetch.fuse.map(|fuse| match fuse {
-        Wire::Rrf(rrf) => Fuse::Rrf { k: rrf.k.unwrap_or(crate::rag::retrieval::DEFAULT_RRF_K), weights: rrf.weights },
-        Wire::Weighted(weighted) => Fuse::Weighted { weights: weighted.weights },
+        Wire::Rrf(rrf) => Fuse::Rrf {
+            k: rrf.k.unwrap_or(crate::rag::retrieval::DEFAULT_RRF_K),
+            weights: rrf.weights,
+        },
+        Wire::Weighted(weighted) => Fuse::Weighted {
+            weights: weighted.weights,
+        },
     });
-    Ok(AskSource::Prefetch { legs: prefetch.legs.into_iter().enumerate().map(leg).collect::<Result<_>>()?, fuse })
+    Ok(AskSource::Prefetch {
+        legs: prefetch.legs.into_iter().enumerate().map(leg).collect::<Result<_>>()?,
+        fuse,
+    })
 }
 
 fn leg_in(leg: pb::Leg, depth: usize) -> Result<AskLeg> {
@@ -478,7 +610,12 @@ fn leg_in(leg: pb::Leg, depth: usize) -> Result<AskLeg> {
         Some(Source::Prefetch(p)) => prefetch_in(p, depth + 1)?,
         None => return Err(no_source()),
     };
-    Ok(AskLeg { name: text_in(leg.name), source, filter: filter_in(leg.filter)?, limit: leg.limit.map(size_in) })
+    Ok(AskLeg {
+        name: text_in(leg.name),
+        source,
+        filter: filter_in(leg.filter)?,
+        limit: leg.limit.map(size_in),
+    })
 }
 
 pub(super) fn answer_out(answer: Answer) -> pb::QueryResponse {
@@ -492,8 +629,16 @@ pub(super) fn answer_out(answer: Answer) -> pb::QueryResponse {
 }
 
 fn hit_out(hit: Hit) -> pb::Hit {
-    let leg = |l: cairn_engine::query::LegScore| pb::LegScore { leg: l.leg, raw: l.raw, rank: l.rank };
-    pb::Hit { point: Some(point_out(hit.point)), score: hit.score, legs: hit.legs.into_iter().map(leg).collect() }
+    let leg = |l: cairn_engine::query::LegScore| pb::LegScore {
+        leg: l.leg,
+        raw: l.raw,
+        rank: l.rank,
+    };
+    pb::Hit {
+        point: Some(point_out(hit.point)),
+        score: hit.score,
+        legs: hit.legs.into_iter().map(leg).collect(),
+    }
 }
 
 fn explain_out(explain: Explain) -> pb::Explain {
@@ -505,7 +650,9 @@ fn explain_out(explain: Explain) -> pb::Explain {
         matches: l.matches,
         evaluated: l.evaluated,
     };
-    pb::Explain { legs: explain.legs.into_iter().map(leg).collect() }
+    pb::Explain {
+        legs: explain.legs.into_iter().map(leg).collect(),
+    }
 }
 
 // ---- documents ----
@@ -608,7 +755,16 @@ pub(super) fn enriched_out(enriched: Enriched) -> pb::EnrichResponse {
                 Role::System => "system".to_owned(),
                 Role::User => "user".to_owned(),
             };
-            (None, messages.into_iter().map(|m| pb::ChatMessage { role: role(m.role), content: m.content }).collect())
+            (
+                None,
+                messages
+                    .into_iter()
+                    .map(|m| pb::ChatMessage {
+                        role: role(m.role),
+                        content: m.content,
+                    })
+                    .collect(),
+            )
         }
     };
     let tokens = pb::TokenUse {
@@ -622,13 +778,20 @@ pub(super) fn enriched_out(enriched: Enriched) -> pb::EnrichResponse {
         title: b.title.unwrap_or_default(),
         heading: b.heading,
         source: b.source.unwrap_or_default(),
-        span: Some(pb::Span { start: b.span.0 as u64, end: b.span.1 as u64 }),
+        span: Some(pb::Span {
+            start: b.span.0 as u64,
+            end: b.span.1 as u64,
+        }),
         text: b.text,
         score: b.score,
         scores: b.legs.into_iter().collect(),
         ids: b.chunk_ids,
     };
-    let dropped = |d: crate::rag::pack::Dropped| pb::Dropped { id: d.id, document: d.document, reason: d.reason.to_string() };
+    let dropped = |d: crate::rag::pack::Dropped| pb::Dropped {
+        id: d.id,
+        document: d.document,
+        reason: d.reason.to_string(),
+    };
     pb::EnrichResponse {
         prompt,
         messages,
@@ -659,9 +822,16 @@ mod tests {
 
     #[test]
     fn numbers_that_json_lacks_are_refused_with_their_place() {
-        let nan = pb::Value { kind: Some(pb::value::Kind::Double(f64::NAN)) };
-        let list = pb::Value { kind: Some(pb::value::Kind::List(pb::List { values: vec![nan] })) };
-        let error = payload_in(Some(pb::Struct { fields: [("a".to_owned(), list)].into() })).unwrap_err();
+        let nan = pb::Value {
+            kind: Some(pb::value::Kind::Double(f64::NAN)),
+        };
+        let list = pb::Value {
+            kind: Some(pb::value::Kind::List(pb::List { values: vec![nan] })),
+        };
+        let error = payload_in(Some(pb::Struct {
+            fields: [("a".to_owned(), list)].into(),
+        }))
+        .unwrap_err();
         assert_eq!((error.code, error.pointer.as_deref()), ("not_finite", Some("/a")));
     }
 
@@ -681,25 +851,68 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(schema_in(Some(schema_out(schema.clone()))).unwrap(), schema);
-        assert_eq!(schema_in(Some(pb::Schema::default())).unwrap(), schema_in(None).unwrap());
+        assert_eq!(
+            schema_in(Some(pb::Schema::default())).unwrap(),
+            schema_in(None).unwrap()
+        );
     }
 
     #[test]
     fn conditions_say_where_they_are_wrong() {
         use pb::condition::Test;
         let filter = |condition: pb::Condition| {
-            let nested = pb::Filter { should: vec![condition], ..pb::Filter::default() };
-            let outer = pb::Condition { field: String::new(), test: Some(Test::Nested(nested)) };
-            filter_in(Some(pb::Filter { must: vec![outer], ..pb::Filter::default() }))
+            let nested = pb::Filter {
+                should: vec![condition],
+                ..pb::Filter::default()
+            };
+            let outer = pb::Condition {
+                field: String::new(),
+                test: Some(Test::Nested(nested)),
+            };
+            filter_in(Some(pb::Filter {
+                must: vec![outer],
+                ..pb::Filter::default()
+            }))
         };
-        let scalar = pb::Scalar { value: Some(pb::scalar::Value::Int(1)) };
+        let scalar = pb::Scalar {
+            value: Some(pb::scalar::Value::Int(1)),
+        };
         let cases = [
-            (pb::Condition { field: "a".into(), test: None }, ""),
-            (pb::Condition { field: String::new(), test: Some(Test::Match(scalar.clone())) }, "/field"),
-            (pb::Condition { field: "a".into(), test: Some(Test::HasId(pb::Ids::default())) }, "/field"),
-            (pb::Condition { field: "a".into(), test: Some(Test::Match(pb::Scalar { value: None })) }, "/match"),
             (
-                pb::Condition { field: String::new(), test: Some(Test::HasId(pb::Ids { ids: vec![String::new()] })) },
+                pb::Condition {
+                    field: "a".into(),
+                    test: None,
+                },
+                "",
+            ),
+            (
+                pb::Condition {
+                    field: String::new(),
+                    test: Some(Test::Match(scalar.clone())),
+                },
+                "/field",
+            ),
+            (
+                pb::Condition {
+                    field: "a".into(),
+                    test: Some(Test::HasId(pb::Ids::default())),
+                },
+                "/field",
+            ),
+            (
+                pb::Condition {
+                    field: "a".into(),
+                    test: Some(Test::Match(pb::Scalar { value: None })),
+                },
+                "/match",
+            ),
+            (
+                pb::Condition {
+                    field: String::new(),
+                    test: Some(Test::HasId(pb::Ids {
+                        ids: vec![String::new()],
+                    })),
+                },
                 "/has_id/ids/0",
             ),
         ];
@@ -707,9 +920,19 @@ mod tests {
             let error = filter(condition).unwrap_err();
             assert_eq!(error.pointer.unwrap(), format!("/filter/must/0/nested/should/0{at}"));
         }
-        let right = filter(pb::Condition { field: "a".into(), test: Some(Test::Match(scalar)) }).unwrap();
-        let leaf = Condition::Any { field: "a".into(), values: vec![Scalar::Int(1)] };
-        let inner = Filter { should: vec![leaf], ..Filter::default() };
+        let right = filter(pb::Condition {
+            field: "a".into(),
+            test: Some(Test::Match(scalar)),
+        })
+        .unwrap();
+        let leaf = Condition::Any {
+            field: "a".into(),
+            values: vec![Scalar::Int(1)],
+        };
+        let inner = Filter {
+            should: vec![leaf],
+            ..Filter::default()
+        };
         assert_eq!(right, Filter::must(Condition::Nested(Box::new(inner))));
     }
 
@@ -717,15 +940,25 @@ mod tests {
     fn nesting_is_bounded_before_anything_looks_at_it() {
         let mut filter = pb::Filter::default();
         for _ in 0..limits::FILTER_DEPTH_MAX {
-            let nested = pb::Condition { field: String::new(), test: Some(pb::condition::Test::Nested(filter)) };
-            filter = pb::Filter { must: vec![nested], ..pb::Filter::default() };
+            let nested = pb::Condition {
+                field: String::new(),
+                test: Some(pb::condition::Test::Nested(filter)),
+            };
+            filter = pb::Filter {
+                must: vec![nested],
+                ..pb::Filter::default()
+            };
         }
         assert_eq!(filter_in(Some(filter)).unwrap_err().code, "filter_too_deep");
         let mut value = pb::Value::default();
         for _ in 0..=limits::PAYLOAD_DEPTH_MAX {
-            value = pb::Value { kind: Some(pb::value::Kind::List(pb::List { values: vec![value] })) };
+            value = pb::Value {
+                kind: Some(pb::value::Kind::List(pb::List { values: vec![value] })),
+            };
         }
-        let payload = pb::Struct { fields: [("a".to_owned(), value)].into() };
+        let payload = pb::Struct {
+            fields: [("a".to_owned(), value)].into(),
+        };
         assert_eq!(payload_in(Some(payload)).unwrap_err().code, "payload_too_deep");
     }
 }

@@ -29,7 +29,9 @@ pub(crate) type Health = tonic_health::server::HealthReporter;
 /// The gRPC routes, ready to be merged into an axum router, and the switch of their health service.
 pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), tonic_reflection::server::Error> {
     let most = service.limits().body_bytes_max;
-    let api = Grpc { service: Arc::clone(service) };
+    let api = Grpc {
+        service: Arc::clone(service),
+    };
     // The macro-generated servers share no trait for these settings.
     macro_rules! bounded {
         ($server:ident) => {
@@ -53,13 +55,16 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
         .add_service(reflection)
         .prepare()
         .into_axum_router()
-        .layer(axum::middleware::map_response(async |response| status::complete(response)));
+        .layer(axum::middleware::map_response(async |response| {
+            status::complete(response)
+        }));
     Ok((routes, health))
 }
 
 /// What a request for a method that no service has is answered with.
 pub(crate) fn unknown_method() -> axum::response::Response {
-    let answer = Status::unimplemented("no such service or method, see grpc.reflection.v1").into_http::<axum::body::Body>();
+    let answer =
+        Status::unimplemented("no such service or method, see grpc.reflection.v1").into_http::<axum::body::Body>();
     status::complete(answer)
 }
 
@@ -89,7 +94,9 @@ impl Grpc {
 
 /// `grpc-timeout`: at most eight digits and a unit.
 fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>> {
-    let Some(value) = metadata.get("grpc-timeout") else { return Ok(None) };
+    let Some(value) = metadata.get("grpc-timeout") else {
+        return Ok(None);
+    };
     let parse = || {
         let text = value.to_str().ok()?;
         let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -109,7 +116,10 @@ fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>> {
     };
     match parse() {
         Some(timeout) => Ok(Some(timeout)),
-        None => Err(Error::invalid("bad_timeout", format!("grpc-timeout is up to 8 digits and one of HMSmun, got {value:?}"))),
+        None => Err(Error::invalid(
+            "bad_timeout",
+            format!("grpc-timeout is up to 8 digits and one of HMSmun, got {value:?}"),
+        )),
     }
 }
 
@@ -118,8 +128,14 @@ impl Collections for Grpc {
     async fn create(&self, request: Request<pb::CreateCollectionRequest>) -> Answer<pb::Collection> {
         answer(async {
             let (call, m) = self.open(request)?;
-            let create = CreateCollection { name: m.collection, schema: convert::schema_in(m.schema)? };
-            self.service.create_collection(call, create).await.map(convert::collection_out)
+            let create = CreateCollection {
+                name: m.collection,
+                schema: convert::schema_in(m.schema)?,
+            };
+            self.service
+                .create_collection(call, create)
+                .await
+                .map(convert::collection_out)
         })
         .await
     }
@@ -127,7 +143,10 @@ impl Collections for Grpc {
     async fn get(&self, request: Request<pb::GetCollectionRequest>) -> Answer<pb::Collection> {
         answer(async {
             let (call, m) = self.open(request)?;
-            self.service.collection(call, m.collection).await.map(convert::collection_out)
+            self.service
+                .collection(call, m.collection)
+                .await
+                .map(convert::collection_out)
         })
         .await
     }
@@ -135,7 +154,9 @@ impl Collections for Grpc {
     async fn delete(&self, request: Request<pb::DeleteCollectionRequest>) -> Answer<pb::WriteResponse> {
         answer(async {
             let (call, m) = self.open(request)?;
-            Ok(convert::applied_out(&self.service.delete_collection(call, m.collection).await?))
+            Ok(convert::applied_out(
+                &self.service.delete_collection(call, m.collection).await?,
+            ))
         })
         .await
     }
@@ -143,7 +164,9 @@ impl Collections for Grpc {
     async fn list(&self, request: Request<pb::ListCollectionsRequest>) -> Answer<pb::ListCollectionsResponse> {
         answer(async {
             let (call, _) = self.open(request)?;
-            Ok(pb::ListCollectionsResponse { collections: self.service.collections(call).await? })
+            Ok(pb::ListCollectionsResponse {
+                collections: self.service.collections(call).await?,
+            })
         })
         .await
     }
@@ -155,7 +178,10 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let points = convert::points_in(m.points)?;
-            let applied = self.service.upsert(call, m.collection, points, convert::text_in(m.request_id)).await?;
+            let applied = self
+                .service
+                .upsert(call, m.collection, points, convert::text_in(m.request_id))
+                .await?;
             Ok(convert::applied_out(&applied))
         })
         .await
@@ -175,7 +201,9 @@ impl Points for Grpc {
             let call = self.service.call(Api::Grpc, asked);
             let written = async {
                 let points = convert::points_in(m.points)?;
-                self.service.upsert(call, collection.clone(), points, convert::text_in(m.request_id)).await
+                self.service
+                    .upsert(call, collection.clone(), points, convert::text_in(m.request_id))
+                    .await
             };
             let applied = written.await.map_err(|e| status(&place(e)))?;
             done.token = applied.token.to_string();
@@ -189,8 +217,13 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
-            let points = self.service.get_points(call, m.collection, ids, convert::with_in(m.with)).await?;
-            Ok(pb::GetPointsResponse { points: points.into_iter().map(convert::point_out).collect() })
+            let points = self
+                .service
+                .get_points(call, m.collection, ids, convert::with_in(m.with))
+                .await?;
+            Ok(pb::GetPointsResponse {
+                points: points.into_iter().map(convert::point_out).collect(),
+            })
         })
         .await
     }
@@ -200,7 +233,9 @@ impl Points for Grpc {
             let (call, m) = self.open(request)?;
             let selector = convert::selector_in(m.ids, m.filter)?;
             let id = convert::text_in(m.request_id);
-            Ok(convert::applied_out(&self.service.delete_points(call, m.collection, selector, id).await?))
+            Ok(convert::applied_out(
+                &self.service.delete_points(call, m.collection, selector, id).await?,
+            ))
         })
         .await
     }
@@ -211,7 +246,10 @@ impl Points for Grpc {
             let (collection, scroll) = convert::scroll_in(m)?;
             let page = self.service.scroll(call, collection, scroll).await?;
             let points = page.points.into_iter().map(convert::point_out).collect();
-            Ok(pb::ScrollResponse { points, cursor: page.cursor })
+            Ok(pb::ScrollResponse {
+                points,
+                cursor: page.cursor,
+            })
         })
         .await
     }
@@ -220,7 +258,9 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let filter = convert::filter_in(m.filter)?;
-            Ok(pb::CountResponse { count: self.service.count(call, m.collection, filter).await? })
+            Ok(pb::CountResponse {
+                count: self.service.count(call, m.collection, filter).await?,
+            })
         })
         .await
     }
@@ -231,7 +271,9 @@ impl Points for Grpc {
             let ids = convert::ids_in(m.ids)?;
             let change = convert::payload_change_in(m.set, m.unset, m.replace)?;
             let id = convert::text_in(m.request_id);
-            Ok(convert::applied_out(&self.service.set_payload(call, m.collection, ids, change, id).await?))
+            Ok(convert::applied_out(
+                &self.service.set_payload(call, m.collection, ids, change, id).await?,
+            ))
         })
         .await
     }
@@ -239,7 +281,10 @@ impl Points for Grpc {
 
 /// An error in the middle of a stream says what was done before it.
 fn stopped(mut error: Error, batches: u64, changed: u64) -> Error {
-    error.message = format!("{} (message {batches} of the stream; {changed} points before it were written)", error.message);
+    error.message = format!(
+        "{} (message {batches} of the stream; {changed} points before it were written)",
+        error.message
+    );
     error
 }
 
@@ -267,7 +312,10 @@ impl Query for Grpc {
             };
             let asks = m.queries.into_iter().enumerate().map(ask).collect::<Result<Vec<_>>>()?;
             let (answers, took_ms) = self.service.query_batch(call, m.collection, asks).await?;
-            Ok(pb::QueryBatchResponse { results: answers.into_iter().map(convert::answer_out).collect(), took_ms })
+            Ok(pb::QueryBatchResponse {
+                results: answers.into_iter().map(convert::answer_out).collect(),
+                took_ms,
+            })
         })
         .await
     }
@@ -280,7 +328,10 @@ impl Documents for Grpc {
             let (call, m) = self.open(request)?;
             let documents = convert::documents_in(m.documents)?;
             let id = convert::text_in(m.request_id);
-            self.service.put_documents(call, m.collection, documents, id).await.map(convert::put_all_out)
+            self.service
+                .put_documents(call, m.collection, documents, id)
+                .await
+                .map(convert::put_all_out)
         })
         .await
     }
@@ -292,7 +343,9 @@ impl Documents for Grpc {
         let messages = request.into_inner();
         let state = (self.service.clone(), messages, String::new());
         let answers = futures::stream::try_unfold(state, move |(service, mut messages, mut collection)| async move {
-            let Some(m) = messages.message().await? else { return Ok(None) };
+            let Some(m) = messages.message().await? else {
+                return Ok(None);
+            };
             if !m.collection.is_empty() {
                 collection = m.collection;
             }
@@ -308,8 +361,16 @@ impl Documents for Grpc {
             let (call, m) = self.open(request)?;
             let id = convert::document_id_in(m.id)?;
             let view = self.service.document(call, m.collection, id, m.with_chunks).await?;
-            let chunks = view.chunks.unwrap_or_default().into_iter().map(convert::point_out).collect();
-            Ok(pb::GetDocumentResponse { document: Some(convert::document_out(view.info)), chunks })
+            let chunks = view
+                .chunks
+                .unwrap_or_default()
+                .into_iter()
+                .map(convert::point_out)
+                .collect();
+            Ok(pb::GetDocumentResponse {
+                document: Some(convert::document_out(view.info)),
+                chunks,
+            })
         })
         .await
     }
@@ -319,7 +380,9 @@ impl Documents for Grpc {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
             let id = convert::text_in(m.request_id);
-            Ok(convert::applied_out(&self.service.delete_documents(call, m.collection, ids, id).await?))
+            Ok(convert::applied_out(
+                &self.service.delete_documents(call, m.collection, ids, id).await?,
+            ))
         })
         .await
     }
@@ -328,7 +391,10 @@ impl Documents for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let after = convert::after_id_in(m.after_id)?;
-            let page = self.service.documents(call, m.collection, after, convert::page_limit_in(m.limit)).await?;
+            let page = self
+                .service
+                .documents(call, m.collection, after, convert::page_limit_in(m.limit))
+                .await?;
             Ok(pb::ListDocumentsResponse {
                 documents: page.documents.into_iter().map(convert::document_out).collect(),
                 next: page.next.map(|id| id.as_str().to_owned()),
@@ -341,14 +407,22 @@ impl Documents for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let (collection, enrich) = convert::enrich_in(m)?;
-            self.service.enrich(call, collection, enrich).await.map(convert::enriched_out)
+            self.service
+                .enrich(call, collection, enrich)
+                .await
+                .map(convert::enriched_out)
         })
         .await
     }
 }
 
 /// One message of a document stream: an error answers it and does not end the stream.
-async fn put_one(service: &Service, call: Call, collection: String, document: Option<pb::DocumentInput>) -> pb::PutStreamResponse {
+async fn put_one(
+    service: &Service,
+    call: Call,
+    collection: String,
+    document: Option<pb::DocumentInput>,
+) -> pb::PutStreamResponse {
     use pb::put_stream_response::Outcome;
     let id = document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
     let put = async {
@@ -363,10 +437,22 @@ async fn put_one(service: &Service, call: Call, collection: String, document: Op
             outcome: Some(Outcome::Result(convert::put_one_out(one))),
         },
         Err(e) => {
-            let retryable = matches!(e.kind, ErrorKind::Exhausted | ErrorKind::Unavailable | ErrorKind::Deadline);
+            let retryable = matches!(
+                e.kind,
+                ErrorKind::Exhausted | ErrorKind::Unavailable | ErrorKind::Deadline
+            );
             let message = status(&e).message().to_owned();
-            let error = pb::StreamError { code: e.code.to_owned(), message, pointer: e.pointer, retryable };
-            pb::PutStreamResponse { id, token: String::new(), outcome: Some(Outcome::Error(error)) }
+            let error = pb::StreamError {
+                code: e.code.to_owned(),
+                message,
+                pointer: e.pointer,
+                retryable,
+            };
+            pb::PutStreamResponse {
+                id,
+                token: String::new(),
+                outcome: Some(Outcome::Error(error)),
+            }
         }
     }
 }

@@ -64,7 +64,11 @@ pub(super) fn complete<B>(mut response: Response<B>) -> Response<B> {
     if headers.contains_key(CODE) {
         return response;
     }
-    let Some(status) = headers.get("grpc-status").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok()).map(Code::from_i32)
+    let Some(status) = headers
+        .get("grpc-status")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse().ok())
+        .map(Code::from_i32)
     else {
         return response;
     };
@@ -86,7 +90,10 @@ pub(super) fn complete<B>(mut response: Response<B>) -> Response<B> {
 }
 
 fn says(headers: &HeaderMap, word: &str) -> bool {
-    headers.get("grpc-message").and_then(|v| v.to_str().ok()).is_some_and(|message| message.contains(word))
+    headers
+        .get("grpc-message")
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|message| message.contains(word))
 }
 
 #[cfg(test)]
@@ -110,7 +117,10 @@ mod tests {
             let status = status(&Error::new(kind, "some_code", "secret").at("/points/3/vectors/größe"));
             assert_eq!(status.code(), code);
             assert_eq!(status.metadata().get(CODE).unwrap(), "some_code");
-            assert_eq!(status.metadata().get(POINTER).unwrap(), "/points/3/vectors/gr%C3%B6%C3%9Fe");
+            assert_eq!(
+                status.metadata().get(POINTER).unwrap(),
+                "/points/3/vectors/gr%C3%B6%C3%9Fe"
+            );
             assert_eq!(status.metadata().contains_key(RETRY), kind == ErrorKind::Exhausted);
             assert_eq!(status.message().contains("secret"), kind != ErrorKind::Internal);
         }
@@ -121,7 +131,11 @@ mod tests {
     #[test]
     fn an_undecodable_message_is_the_callers_fault() {
         let answer = |status: &'static str, message: &'static str| {
-            let response = Response::builder().header("grpc-status", status).header("grpc-message", message).body(()).unwrap();
+            let response = Response::builder()
+                .header("grpc-status", status)
+                .header("grpc-message", message)
+                .body(())
+                .unwrap();
             let headers = complete(response).into_parts().0.headers;
             let text = |name: &str| headers.get(name).map(|v| v.to_str().unwrap().to_owned());
             (text("grpc-status").unwrap(), text(CODE))

@@ -25,7 +25,10 @@ pub fn default_fields(schema: &Schema) -> Vec<TextField> {
     DEFAULT_TEXT_FIELDS
         .iter()
         .filter(|(path, _)| schema.text_fields().any(|(declared, _)| declared == *path))
-        .map(|(path, weight)| TextField { path: (*path).to_owned(), weight: *weight })
+        .map(|(path, weight)| TextField {
+            path: (*path).to_owned(),
+            weight: *weight,
+        })
         .collect()
 }
 
@@ -40,10 +43,22 @@ pub fn hybrid(vector: Option<(String, Vec<f32>)>, text: String, fields: Vec<Text
     let mut inputs = Vec::with_capacity(2);
     let mut weights = Vec::with_capacity(2);
     if let Some((using, vector)) = vector {
-        inputs.push(leg(DENSE, Source::Nearest { using: Some(using), vector }));
+        inputs.push(leg(
+            DENSE,
+            Source::Nearest {
+                using: Some(using),
+                vector,
+            },
+        ));
         weights.push(DEFAULT_DENSE_WEIGHT);
     }
     inputs.push(leg(BM25, Source::Text { query: text, fields }));
     weights.push(DEFAULT_BM25_WEIGHT);
-    Source::Fusion { inputs, method: Fuse::Rrf { k: DEFAULT_RRF_K, weights } }
+    Source::Fusion {
+        inputs,
+        method: Fuse::Rrf {
+            k: DEFAULT_RRF_K,
+            weights,
+        },
+    }
 }

@@ -49,8 +49,9 @@ impl FromRequestParts<Arc<Service>> for Params {
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
-        let (timeouts, rest): (Vec<_>, Vec<_>) =
-            form_urlencoded::parse(query.as_bytes()).into_owned().partition(|(key, _)| key == TIMEOUT_QUERY);
+        let (timeouts, rest): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .partition(|(key, _)| key == TIMEOUT_QUERY);
         let timeout = match (timeouts.as_slice(), parts.headers.get(TIMEOUT_HEADER)) {
             ([], None) => None,
             ([(_, text)], None) => Some(milliseconds(text, TIMEOUT_QUERY)?),
@@ -60,7 +61,10 @@ impl FromRequestParts<Arc<Service>> for Params {
                 return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_timeout", detail).at(TIMEOUT_QUERY));
             }
         };
-        Ok(Self { call: service.call(Api::Rest, timeout), rest })
+        Ok(Self {
+            call: service.call(Api::Rest, timeout),
+            rest,
+        })
     }
 }
 
@@ -72,13 +76,15 @@ fn milliseconds(text: &str, name: &str) -> Result<Duration, Problem> {
 }
 
 /// A call without further query parameters.
-impl FromRequestParts<Arc<Service>> for Call {
+pub(super) struct Plain(pub(super) Call);
+
+impl FromRequestParts<Arc<Service>> for Plain {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
         let params = Params::from_request_parts(parts, service).await?;
         let call = params.call;
-        params.only(&[]).map(|_| call)
+        params.only(&[]).map(|_| Self(call))
     }
 }
 
@@ -109,7 +115,10 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
             let detail = format!("a body is at most {most} bytes");
             Problem::refused(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
         };
-        let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|n| n > most as u64) {
             return Err(too_large());
         }
@@ -120,7 +129,11 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
                 return Err(too_large());
             }
             Ok(Err(e)) => {
-                return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_body", format!("the body broke off: {e}")));
+                return Err(Problem::refused(
+                    StatusCode::BAD_REQUEST,
+                    "bad_body",
+                    format!("the body broke off: {e}"),
+                ));
             }
             Err(_) => {
                 let detail = format!("the body did not arrive within {} ms", patience.as_millis());
@@ -139,21 +152,39 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
     {
-        return unsupported("unsupported_encoding", format!("send the body as it is, not encoded, got {encoding:?}"));
+        return unsupported(
+            "unsupported_encoding",
+            format!("send the body as it is, not encoded, got {encoding:?}"),
+        );
     }
-    let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let media = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let media = kind
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
         return Ok(());
     }
-    unsupported("unsupported_media_type", format!("content-type must be application/json, got {kind:?}"))
+    unsupported(
+        "unsupported_media_type",
+        format!("content-type must be application/json, got {kind:?}"),
+    )
 }
 
 /// Parses, and only if that fails once more to learn the place: keeping track of it costs time that right requests need not pay.
 fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
     let bad = |code, detail| Problem::refused(StatusCode::BAD_REQUEST, code, detail);
     let text = std::str::from_utf8(bytes).map_err(|e| {
-        bad("bad_utf8", format!("the body must be UTF-8, byte {} is not", e.valid_up_to()))
+        bad(
+            "bad_utf8",
+            format!("the body must be UTF-8, byte {} is not", e.valid_up_to()),
+        )
     })?;
     let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
@@ -201,8 +232,18 @@ mod tests {
     #[test]
     fn a_wrong_body_says_what_where_and_what_is_allowed() {
         let cases: [(&[u8], &str, Option<&str>, &str); 6] = [
-            (b"{\"inner\": [{\"n\": 1}, {\"n\": -1}]}", "bad_request", Some("/inner/1/n"), "-1"),
-            (b"{\"inner\": [{\"m\": 1}]}", "bad_request", Some("/inner/0/m"), "expected `n`"),
+            (
+                b"{\"inner\": [{\"n\": 1}, {\"n\": -1}]}",
+                "bad_request",
+                Some("/inner/1/n"),
+                "-1",
+            ),
+            (
+                b"{\"inner\": [{\"m\": 1}]}",
+                "bad_request",
+                Some("/inner/0/m"),
+                "expected `n`",
+            ),
             (b"{\"inner\": 3}", "bad_request", Some("/inner"), "sequence"),
             (b"{\"inner\": [", "bad_json", None, "EOF"),
             (b"", "bad_json", None, "EOF"),

@@ -49,7 +49,9 @@ impl Problem {
 
     /// Pointers of the service start at a message; here the body is the schema itself.
     pub(super) fn without_prefix(mut self, prefix: &str) -> Self {
-        self.pointer = self.pointer.map(|p| p.strip_prefix(prefix).map(str::to_owned).unwrap_or(p));
+        self.pointer = self
+            .pointer
+            .map(|p| p.strip_prefix(prefix).map(str::to_owned).unwrap_or(p));
         self
     }
 
@@ -98,7 +100,10 @@ impl IntoResponse for Problem {
         let retry = self.retry_after_ms;
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if let Some(ms) = retry {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
         }
@@ -114,7 +119,10 @@ mod tests {
     fn a_problem_says_what_where_and_when_to_retry() {
         let full = Error::new(ErrorKind::Exhausted, "overloaded", "wait").at("/points/0");
         let problem = Problem::from(full);
-        assert_eq!((problem.status, problem.code, problem.retry_after_ms), (429, "overloaded", Some(RETRY_AFTER_MS)));
+        assert_eq!(
+            (problem.status, problem.code, problem.retry_after_ms),
+            (429, "overloaded", Some(RETRY_AFTER_MS))
+        );
         let json = serde_json::to_value(&problem).unwrap();
         assert_eq!(json["type"], "urn:cairn:error:overloaded");
         assert_eq!(json["pointer"], "/points/0");

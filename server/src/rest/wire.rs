@@ -64,11 +64,16 @@ impl Id {
 }
 
 pub(super) fn ids_in(ids: Vec<Id>, pointer: &str) -> Result<Vec<PointId>> {
-    ids.into_iter().enumerate().map(|(i, id)| id.check(&format!("{pointer}/{i}"))).collect()
+    ids.into_iter()
+        .enumerate()
+        .map(|(i, id)| id.check(&format!("{pointer}/{i}")))
+        .collect()
 }
 
 fn after_in(token: Option<String>) -> Result<Option<Token>> {
-    token.map(|t| t.parse::<Token>().map_err(|e| e.at("/after"))).transpose()
+    token
+        .map(|t| t.parse::<Token>().map_err(|e| e.at("/after")))
+        .transpose()
 }
 
 fn sizes(n: Option<u32>) -> Option<usize> {
@@ -80,11 +85,13 @@ fn sizes(n: Option<u32>) -> Option<usize> {
 /// A collection's definition. Without vectors and fields it is the documents preset: a vector `dense` of the built-in
 /// embedder, full text over `text` and `title`, keywords `document` and `source`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct SchemaBody {
     /// Dense vectors by name, at most 16.
+    #[serde(default)]
     vectors: BTreeMap<String, VectorBody>,
     /// Declared payload fields by dotted path, at most 128.
+    #[serde(default)]
     fields: BTreeMap<String, FieldBody>,
     /// Index every scalar of the payload that is not declared, so that it can be filtered. Default: true.
     dynamic: Option<bool>,
@@ -239,12 +246,28 @@ impl VectorBody {
         };
         let index = match self.index {
             None => IndexSpec::default(),
-            Some(IndexBody { r#type: IndexKind::Flat, m: None, ef_construction: None }) => IndexSpec::Flat {},
-            Some(IndexBody { r#type: IndexKind::Flat, .. }) => {
-                return Err(Error::invalid("bad_index", "m and ef_construction are settings of hnsw, not of flat").at("/index"));
+            Some(IndexBody {
+                r#type: IndexKind::Flat,
+                m: None,
+                ef_construction: None,
+            }) => IndexSpec::Flat {},
+            Some(IndexBody {
+                r#type: IndexKind::Flat,
+                ..
+            }) => {
+                return Err(
+                    Error::invalid("bad_index", "m and ef_construction are settings of hnsw, not of flat").at("/index"),
+                );
             }
-            Some(IndexBody { r#type: IndexKind::Hnsw, m, ef_construction }) => match IndexSpec::default() {
-                IndexSpec::Hnsw { m: m_default, ef_construction: ef_default } => IndexSpec::Hnsw {
+            Some(IndexBody {
+                r#type: IndexKind::Hnsw,
+                m,
+                ef_construction,
+            }) => match IndexSpec::default() {
+                IndexSpec::Hnsw {
+                    m: m_default,
+                    ef_construction: ef_default,
+                } => IndexSpec::Hnsw {
                     m: m.unwrap_or(m_default),
                     ef_construction: ef_construction.unwrap_or(ef_default),
                 },
@@ -259,7 +282,12 @@ impl VectorBody {
             query_prefix: e.query_prefix,
             passage_prefix: e.passage_prefix,
         });
-        Ok(VectorSpec { dim: self.dim, metric, index, embedder })
+        Ok(VectorSpec {
+            dim: self.dim,
+            metric,
+            index,
+            embedder,
+        })
     }
 }
 
@@ -335,10 +363,16 @@ impl From<Schema> for SchemaBody {
                 Metric::Manhattan => MetricBody::Manhattan,
             };
             let index = match v.index {
-                IndexSpec::Flat {} => IndexBody { r#type: IndexKind::Flat, m: None, ef_construction: None },
-                IndexSpec::Hnsw { m, ef_construction } => {
-                    IndexBody { r#type: IndexKind::Hnsw, m: Some(m), ef_construction: Some(ef_construction) }
-                }
+                IndexSpec::Flat {} => IndexBody {
+                    r#type: IndexKind::Flat,
+                    m: None,
+                    ef_construction: None,
+                },
+                IndexSpec::Hnsw { m, ef_construction } => IndexBody {
+                    r#type: IndexKind::Hnsw,
+                    m: Some(m),
+                    ef_construction: Some(ef_construction),
+                },
             };
             let embedder = v.embedder.map(|e| EmbedderBody {
                 name: e.name,
@@ -348,7 +382,15 @@ impl From<Schema> for SchemaBody {
                 query_prefix: e.query_prefix,
                 passage_prefix: e.passage_prefix,
             });
-            (name, VectorBody { dim: v.dim, metric, index: Some(index), embedder })
+            (
+                name,
+                VectorBody {
+                    dim: v.dim,
+                    metric,
+                    index: Some(index),
+                    embedder,
+                },
+            )
         };
         let field = |(path, f): (String, FieldSpec)| {
             let plain = |r#type| FieldBody { r#type, analyzer: None };
@@ -360,7 +402,10 @@ impl From<Schema> for SchemaBody {
                 FieldSpec::Stored {} => plain(FieldKind::Stored),
                 FieldSpec::Text { analyzer } => FieldBody {
                     r#type: FieldKind::Text,
-                    analyzer: Some(AnalyzerBody { language: Some(analyzer.language), version: Some(analyzer.version) }),
+                    analyzer: Some(AnalyzerBody {
+                        language: Some(analyzer.language),
+                        version: Some(analyzer.version),
+                    }),
                 },
             };
             (path, body)
@@ -395,7 +440,10 @@ pub(super) struct WriteOut {
 
 impl From<Applied> for WriteOut {
     fn from(applied: Applied) -> Self {
-        Self { token: applied.token.to_string(), changed: applied.changed }
+        Self {
+            token: applied.token.to_string(),
+            changed: applied.changed,
+        }
     }
 }
 
@@ -460,19 +508,25 @@ impl PointBody {
 
 /// What points carry in an answer besides their ids.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct WithBody {
     /// Default: true.
     payload: Option<bool>,
     /// Default: false.
+    #[serde(default)]
     vectors: bool,
     /// The plan of a query and its costs. Only for queries. Default: false.
+    #[serde(default)]
     explain: bool,
 }
 
 fn with_in(with: Option<WithBody>) -> With {
     let with = with.unwrap_or_default();
-    With { payload: with.payload.unwrap_or(true), vectors: with.vectors, explain: with.explain }
+    With {
+        payload: with.payload.unwrap_or(true),
+        vectors: with.vectors,
+        explain: with.explain,
+    }
 }
 
 /// Points to get.
@@ -553,7 +607,7 @@ impl DeletePointsBody {
 
 /// A page of points to read.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ScrollBody {
     filter: Option<FilterBody>,
     /// Points in a page, 1 to 10,000. Default: 100.
@@ -588,7 +642,7 @@ pub(super) struct PageOut {
 
 /// What to count.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct CountBody {
     filter: Option<FilterBody>,
 }
@@ -628,7 +682,11 @@ pub(super) struct SetPayloadBody {
 
 impl SetPayloadBody {
     pub(super) fn change(self) -> Result<(Vec<PointId>, PayloadChange)> {
-        let change = PayloadChange { set: self.set, unset: self.unset, replace: self.replace };
+        let change = PayloadChange {
+            set: self.set,
+            unset: self.unset,
+            replace: self.replace,
+        };
         Ok((ids_in(self.ids, "/ids")?, change))
     }
 }
@@ -637,13 +695,16 @@ impl SetPayloadBody {
 
 /// A boolean tree. Empty means everything; all given parts must hold. At most 16 levels and 4,096 conditions and values.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FilterBody {
     /// Every condition holds.
+    #[serde(default)]
     must: Vec<ConditionBody>,
     /// At least `min_should` of these hold.
+    #[serde(default)]
     should: Vec<ConditionBody>,
     /// None of these holds.
+    #[serde(default)]
     must_not: Vec<ConditionBody>,
     /// 1 to the number of `should` conditions. Default: 1 if there are any.
     min_should: Option<u32>,
@@ -651,7 +712,7 @@ pub(super) struct FilterBody {
 
 /// One test on `field` (`match`, `any`, `except`, `range`, `is_empty`), or `has_id`, or `has_document`, or a filter again.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ConditionBody {
     /// Dotted path into the payload. An array matches if one of its elements does.
     field: Option<String>,
@@ -688,7 +749,7 @@ pub(super) struct ConditionBody {
 
 /// Numeric bounds; at least one must be given.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct RangeBody {
     gt: Option<f64>,
     gte: Option<f64>,
@@ -697,12 +758,17 @@ pub(super) struct RangeBody {
 }
 
 fn filter_in(filter: Option<FilterBody>) -> Result<Filter> {
-    filter.map_or_else(|| Ok(Filter::default()), |f| filter_at(f, 1)).map_err(|e| e.at("/filter"))
+    filter
+        .map_or_else(|| Ok(Filter::default()), |f| filter_at(f, 1))
+        .map_err(|e| e.at("/filter"))
 }
 
 fn filter_at(filter: FilterBody, depth: usize) -> Result<Filter> {
     if depth > limits::FILTER_DEPTH_MAX {
-        return Err(Error::invalid("filter_too_deep", format!("a filter may nest {} levels", limits::FILTER_DEPTH_MAX)));
+        return Err(Error::invalid(
+            "filter_too_deep",
+            format!("a filter may nest {} levels", limits::FILTER_DEPTH_MAX),
+        ));
     }
     let part = |name: &str, conditions: Vec<ConditionBody>| -> Result<Vec<Condition>> {
         let one = |(i, c)| condition_in(c, depth).map_err(|e: Error| e.at(format!("/{name}/{i}")));
@@ -721,10 +787,19 @@ const CONDITION: &str = "a condition holds exactly one of match, any, except, ra
 
 fn condition_in(c: ConditionBody, depth: usize) -> Result<Condition> {
     let nested = c.must.is_some() || c.should.is_some() || c.must_not.is_some() || c.min_should.is_some();
-    let on_field =
-        [c.r#match.is_some(), c.any.is_some(), c.except.is_some(), c.range.is_some(), c.is_empty.is_some()].into_iter();
+    let on_field = [
+        c.r#match.is_some(),
+        c.any.is_some(),
+        c.except.is_some(),
+        c.range.is_some(),
+        c.is_empty.is_some(),
+    ]
+    .into_iter();
     let on_field = on_field.filter(|given| *given).count();
-    let others = [c.has_id.is_some(), c.has_document.is_some(), nested].into_iter().filter(|given| *given).count();
+    let others = [c.has_id.is_some(), c.has_document.is_some(), nested]
+        .into_iter()
+        .filter(|given| *given)
+        .count();
     if on_field + others != 1 {
         return Err(Error::invalid("bad_filter", CONDITION));
     }
@@ -735,29 +810,53 @@ fn condition_in(c: ConditionBody, depth: usize) -> Result<Condition> {
         (None, _) => return Err(Error::invalid("bad_filter", "this condition needs a field").at("/field")),
     };
     if let Some(value) = c.r#match {
-        return Ok(Condition::Any { field, values: vec![scalar_in(value, "/match")?] });
+        return Ok(Condition::Any {
+            field,
+            values: vec![scalar_in(value, "/match")?],
+        });
     }
     if let Some(values) = c.any {
-        return Ok(Condition::Any { field, values: scalars_in(values, "/any")? });
+        return Ok(Condition::Any {
+            field,
+            values: scalars_in(values, "/any")?,
+        });
     }
     if let Some(values) = c.except {
-        return Ok(Condition::Except { field, values: scalars_in(values, "/except")? });
+        return Ok(Condition::Except {
+            field,
+            values: scalars_in(values, "/except")?,
+        });
     }
     if let Some(r) = c.range {
-        return Ok(Condition::Range { field, range: Range { gt: r.gt, gte: r.gte, lt: r.lt, lte: r.lte } });
+        return Ok(Condition::Range {
+            field,
+            range: Range {
+                gt: r.gt,
+                gte: r.gte,
+                lt: r.lt,
+                lte: r.lte,
+            },
+        });
     }
     if let Some(empty) = c.is_empty {
         let is_empty = Condition::IsEmpty { field };
         if empty {
             return Ok(is_empty);
         }
-        return Ok(Condition::Nested(Box::new(Filter { must_not: vec![is_empty], ..Filter::default() })));
+        return Ok(Condition::Nested(Box::new(Filter {
+            must_not: vec![is_empty],
+            ..Filter::default()
+        })));
     }
     if let Some(ids) = c.has_id {
-        return Ok(Condition::HasId { ids: ids_in(ids, "/has_id")? });
+        return Ok(Condition::HasId {
+            ids: ids_in(ids, "/has_id")?,
+        });
     }
     if let Some(ids) = c.has_document {
-        return Ok(Condition::HasDocument { ids: ids_in(ids, "/has_document")? });
+        return Ok(Condition::HasDocument {
+            ids: ids_in(ids, "/has_document")?,
+        });
     }
     let filter = FilterBody {
         must: c.must.unwrap_or_default(),
@@ -784,14 +883,18 @@ fn scalar_in(value: Value, pointer: &str) -> Result<Scalar> {
 }
 
 fn scalars_in(values: Vec<Value>, pointer: &str) -> Result<Vec<Scalar>> {
-    values.into_iter().enumerate().map(|(i, v)| scalar_in(v, &format!("{pointer}/{i}"))).collect()
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(i, v)| scalar_in(v, &format!("{pointer}/{i}")))
+        .collect()
 }
 
 // ---- queries ----
 
 /// A query: exactly one of `nearest`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct QueryBody {
     /// Nearest vectors.
     nearest: Option<NearestBody>,
@@ -808,8 +911,10 @@ pub(super) struct QueryBody {
     /// Hits wanted, at least 1; limit + offset at most 10,000. Default: 10.
     limit: Option<u32>,
     /// Hits skipped. Default: 0.
+    #[serde(default)]
     offset: u32,
     with: Option<WithBody>,
+    #[serde(default)]
     params: ParamsBody,
     /// 0 to 1; hits with a lower final score are dropped.
     score_threshold: Option<f32>,
@@ -853,7 +958,7 @@ pub(super) struct HybridBody {
 
 /// One leg: exactly one of `nearest`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct LegBody {
     /// Name under which its scores are reported.
     name: Option<String>,
@@ -899,11 +1004,12 @@ pub(super) struct WeightedBody {
 
 /// Expert settings.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub(super) struct ParamsBody {
     /// Candidates kept by a graph search, 1 to 10,000. Default: 128, at least the hits wanted.
     ef: Option<u32>,
     /// Scan exactly, use no index. Default: false.
+    #[serde(default)]
     exact: bool,
 }
 
@@ -918,19 +1024,33 @@ struct SourceBody {
 
 impl SourceBody {
     fn source(self, depth: usize) -> Result<AskSource> {
-        let one_of = || Error::invalid("bad_query", "a query holds exactly one of nearest, text, hybrid, prefetch");
+        let one_of = || {
+            Error::invalid(
+                "bad_query",
+                "a query holds exactly one of nearest, text, hybrid, prefetch",
+            )
+        };
         if self.fuse.is_some() && self.prefetch.is_none() {
-            return Err(Error::invalid("bad_query", "fuse joins the legs of a prefetch, and there is none").at("/fuse"));
+            return Err(
+                Error::invalid("bad_query", "fuse joins the legs of a prefetch, and there is none").at("/fuse"),
+            );
         }
         match (self.nearest, self.text, self.hybrid, self.prefetch) {
             (Some(nearest), None, None, None) => nearest.source().map_err(|e| e.at("/nearest")),
             (None, Some(text), None, None) => {
                 let fields = fields_in(&text.fields).map_err(|e| e.at("/text"))?;
-                Ok(AskSource::Text { query: text.query, fields })
+                Ok(AskSource::Text {
+                    query: text.query,
+                    fields,
+                })
             }
             (None, None, Some(hybrid), None) => {
                 let fields = fields_in(&hybrid.fields).map_err(|e| e.at("/hybrid"))?;
-                Ok(AskSource::Hybrid { text: hybrid.text, using: hybrid.using, fields })
+                Ok(AskSource::Hybrid {
+                    text: hybrid.text,
+                    using: hybrid.using,
+                    fields,
+                })
             }
             (None, None, None, Some(legs)) => {
                 if depth > limits::QUERY_DEPTH_MAX {
@@ -939,7 +1059,10 @@ impl SourceBody {
                 }
                 let leg = |(i, leg): (usize, LegBody)| leg.leg(depth).map_err(|e| e.at(format!("/prefetch/{i}")));
                 let legs = legs.into_iter().enumerate().map(leg).collect::<Result<_>>()?;
-                Ok(AskSource::Prefetch { legs, fuse: self.fuse.map(FuseBody::fuse).transpose()? })
+                Ok(AskSource::Prefetch {
+                    legs,
+                    fuse: self.fuse.map(FuseBody::fuse).transpose()?,
+                })
             }
             _ => Err(one_of()),
         }
@@ -947,7 +1070,11 @@ impl SourceBody {
 }
 
 fn fields_in(fields: &[String]) -> Result<Vec<cairn_engine::query::TextField>> {
-    fields.iter().enumerate().map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/fields/{i}")))).collect()
+    fields
+        .iter()
+        .enumerate()
+        .map(|(i, f)| parse_field(f).map_err(|e| e.at(format!("/fields/{i}"))))
+        .collect()
 }
 
 impl NearestBody {
@@ -955,7 +1082,12 @@ impl NearestBody {
         let to = match (self.vector, self.text) {
             (Some(vector), None) => NearestTo::Vector(vector),
             (None, Some(text)) => NearestTo::Text(text),
-            _ => return Err(Error::invalid("bad_query", "nearest holds a vector or a text, and not both")),
+            _ => {
+                return Err(Error::invalid(
+                    "bad_query",
+                    "nearest holds a vector or a text, and not both",
+                ));
+            }
         };
         Ok(AskSource::Nearest { using: self.using, to })
     }
@@ -982,10 +1114,13 @@ impl LegBody {
 impl FuseBody {
     fn fuse(self) -> Result<Fuse> {
         match (self.rrf, self.weighted) {
-            (Some(rrf), None) => {
-                Ok(Fuse::Rrf { k: rrf.k.unwrap_or(crate::rag::retrieval::DEFAULT_RRF_K), weights: rrf.weights })
-            }
-            (None, Some(weighted)) => Ok(Fuse::Weighted { weights: weighted.weights }),
+            (Some(rrf), None) => Ok(Fuse::Rrf {
+                k: rrf.k.unwrap_or(crate::rag::retrieval::DEFAULT_RRF_K),
+                weights: rrf.weights,
+            }),
+            (None, Some(weighted)) => Ok(Fuse::Weighted {
+                weights: weighted.weights,
+            }),
             _ => Err(Error::invalid("bad_query", "fuse holds exactly one of rrf, weighted").at("/fuse")),
         }
     }
@@ -1007,7 +1142,10 @@ impl QueryBody {
             offset: self.offset as usize,
             score_threshold: self.score_threshold,
             with: with_in(self.with),
-            params: Params { ef: sizes(self.params.ef), exact: self.params.exact },
+            params: Params {
+                ef: sizes(self.params.ef),
+                exact: self.params.exact,
+            },
             after: after_in(self.after)?,
         })
     }
@@ -1077,11 +1215,18 @@ pub(super) struct ExplainOut {
 impl QueryOut {
     pub(super) fn alone(answer: Answer) -> Self {
         let took_ms = answer.took_ms;
-        Self { took_ms: Some(took_ms), ..Self::in_batch(answer) }
+        Self {
+            took_ms: Some(took_ms),
+            ..Self::in_batch(answer)
+        }
     }
 
     pub(super) fn in_batch(answer: Answer) -> Self {
-        let leg = |l: cairn_engine::query::LegScore| LegScoreOut { leg: l.leg, raw: l.raw, rank: l.rank };
+        let leg = |l: cairn_engine::query::LegScore| LegScoreOut {
+            leg: l.leg,
+            raw: l.raw,
+            rank: l.rank,
+        };
         let hit = |h: cairn_engine::query::Hit| HitOut {
             id: h.point.id.as_str().to_owned(),
             score: h.score,
@@ -1222,7 +1367,10 @@ impl From<PutAll> for PutDocumentsOut {
             chunks: one.chunks,
             embedded: one.embedded,
         };
-        Self { results: all.results.into_iter().map(one).collect(), token: all.token.map(|t| t.to_string()) }
+        Self {
+            results: all.results.into_iter().map(one).collect(),
+            token: all.token.map(|t| t.to_string()),
+        }
     }
 }
 
@@ -1444,8 +1592,11 @@ impl From<Enriched> for EnrichOut {
             scores: b.legs.into_iter().collect(),
             ids: b.chunk_ids,
         };
-        let dropped =
-            |d: crate::rag::pack::Dropped| DroppedOut { id: d.id, document: d.document, reason: d.reason.to_string() };
+        let dropped = |d: crate::rag::pack::Dropped| DroppedOut {
+            id: d.id,
+            document: d.document,
+            reason: d.reason.to_string(),
+        };
         Self {
             prompt,
             messages,
@@ -1476,7 +1627,10 @@ mod tests {
     #[test]
     fn every_condition_has_its_json() {
         let text = |s: &str| Scalar::Str(s.into());
-        let any = |field: &str, values| Condition::Any { field: field.into(), values };
+        let any = |field: &str, values| Condition::Any {
+            field: field.into(),
+            values,
+        };
         let id = |s: &str| PointId::new(s).unwrap();
         let cases = [
             (json!({"field": "lang", "match": "en"}), any("lang", vec![text("en")])),
@@ -1484,14 +1638,37 @@ mod tests {
                 json!({"field": "n", "any": [1, 2.5, true]}),
                 any("n", vec![Scalar::Int(1), Scalar::Float(2.5), Scalar::Bool(true)]),
             ),
-            (json!({"field": "n", "except": ["a"]}), Condition::Except { field: "n".into(), values: vec![text("a")] }),
+            (
+                json!({"field": "n", "except": ["a"]}),
+                Condition::Except {
+                    field: "n".into(),
+                    values: vec![text("a")],
+                },
+            ),
             (
                 json!({"field": "n", "range": {"gte": 1}}),
-                Condition::Range { field: "n".into(), range: Range { gte: Some(1.0), ..Range::default() } },
+                Condition::Range {
+                    field: "n".into(),
+                    range: Range {
+                        gte: Some(1.0),
+                        ..Range::default()
+                    },
+                },
             ),
-            (json!({"field": "x", "is_empty": true}), Condition::IsEmpty { field: "x".into() }),
-            (json!({"has_id": ["a", 1, -2]}), Condition::HasId { ids: vec![id("a"), id("1"), id("-2")] }),
-            (json!({"has_document": ["d"]}), Condition::HasDocument { ids: vec![id("d")] }),
+            (
+                json!({"field": "x", "is_empty": true}),
+                Condition::IsEmpty { field: "x".into() },
+            ),
+            (
+                json!({"has_id": ["a", 1, -2]}),
+                Condition::HasId {
+                    ids: vec![id("a"), id("1"), id("-2")],
+                },
+            ),
+            (
+                json!({"has_document": ["d"]}),
+                Condition::HasDocument { ids: vec![id("d")] },
+            ),
             (
                 json!({"should": [{"field": "a", "match": 1}], "min_should": 1}),
                 Condition::Nested(Box::new(Filter {
@@ -1520,7 +1697,12 @@ mod tests {
         ];
         for (condition, at) in cases {
             let error = filter(json!({"must_not": [{"must": [condition]}]})).unwrap_err();
-            assert_eq!(error.pointer.unwrap(), format!("/filter/must_not/0/must/0{at}"), "{}", error.message);
+            assert_eq!(
+                error.pointer.unwrap(),
+                format!("/filter/must_not/0/must/0{at}"),
+                "{}",
+                error.message
+            );
         }
     }
 
@@ -1534,7 +1716,10 @@ mod tests {
             filter(value)
         };
         assert!(nested(limits::FILTER_DEPTH_MAX).is_ok());
-        assert_eq!(nested(limits::FILTER_DEPTH_MAX + 1).unwrap_err().code, "filter_too_deep");
+        assert_eq!(
+            nested(limits::FILTER_DEPTH_MAX + 1).unwrap_err().code,
+            "filter_too_deep"
+        );
     }
 
     #[test]
@@ -1561,15 +1746,32 @@ mod tests {
         assert!(ask(json!({"hybrid": {"text": "a"}, "limit": 3})).is_ok());
         let legs = json!([{"nearest": {"vector": [1.0]}}, {"text": {"query": "a", "fields": ["title^2", "text"]}}]);
         let both = ask(json!({"prefetch": legs, "fuse": {"rrf": {"k": 60, "weights": [0.3, 1]}}})).unwrap();
-        let AskSource::Prefetch { legs, fuse } = both.source else { panic!("a prefetch") };
-        assert_eq!((legs.len(), fuse), (2, Some(Fuse::Rrf { k: 60.0, weights: vec![0.3, 1.0] })));
+        let AskSource::Prefetch { legs, fuse } = both.source else {
+            panic!("a prefetch")
+        };
+        assert_eq!(
+            (legs.len(), fuse),
+            (
+                2,
+                Some(Fuse::Rrf {
+                    k: 60.0,
+                    weights: vec![0.3, 1.0]
+                })
+            )
+        );
         let wrong = [
             (json!({}), None),
             (json!({"nearest": {"text": "a"}, "text": {"query": "a"}}), None),
             (json!({"nearest": {}}), Some("/nearest")),
             (json!({"nearest": {"text": "a"}, "fuse": {"rrf": {}}}), Some("/fuse")),
-            (json!({"prefetch": [{"text": {"query": "a", "fields": ["t^x"]}}]}), Some("/prefetch/0/text/fields/0")),
-            (json!({"prefetch": [{"text": {"query": "a"}}], "fuse": {}}), Some("/fuse")),
+            (
+                json!({"prefetch": [{"text": {"query": "a", "fields": ["t^x"]}}]}),
+                Some("/prefetch/0/text/fields/0"),
+            ),
+            (
+                json!({"prefetch": [{"text": {"query": "a"}}], "fuse": {}}),
+                Some("/fuse"),
+            ),
         ];
         for (value, pointer) in wrong {
             assert_eq!(ask(value).unwrap_err().pointer.as_deref(), pointer);

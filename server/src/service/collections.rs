@@ -23,7 +23,10 @@ pub struct CreateCollection {
 impl Service {
     /// Makes a collection; again with an equal schema is not an error.
     pub async fn create_collection(&self, call: Call, create: CreateCollection) -> Result<CollectionInfo> {
-        self.write(call, "Collections.Create", move |core, _| core.create_collection(create)).await
+        self.write(call, "Collections.Create", move |core, _| {
+            core.create_collection(create)
+        })
+        .await
     }
 
     /// One collection and its state.
@@ -46,7 +49,8 @@ impl Service {
 
     /// Names of all collections, in order.
     pub async fn collections(&self, call: Call) -> Result<Vec<String>> {
-        self.read(call, "Collections.List", |core, _| Ok(core.engine.collection_names())).await
+        self.read(call, "Collections.List", |core, _| Ok(core.engine.collection_names()))
+            .await
     }
 }
 
@@ -69,7 +73,9 @@ impl Core {
             index: IndexSpec::default(),
             embedder: Some(self.fingerprint.clone()),
         };
-        let text = || FieldSpec::Text { analyzer: AnalyzerSpec::default() };
+        let text = || FieldSpec::Text {
+            analyzer: AnalyzerSpec::default(),
+        };
         let fields = [
             ("text", text()),
             ("title", text()),

@@ -14,25 +14,18 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX, EMBED_BATCH};
 use super::collections::applied;
-use super::points::{DEFAULT_PAGE, write_options};
+use super::points::write_options;
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count};
 use crate::rag::chunk::{self, Chunk, ChunkSettings, TextFormat};
 use crate::rag::embed::{EmbedError, TextKind};
-use crate::rag::tokens::{self, TokenCounter};
-
-/// Documents in one request: each is a record of its own, so this only bounds the answer and the time.
-pub const BATCH_DOCUMENTS_MAX: usize = 1_000;
-/// Bytes of a document's id: its chunks' ids append `#` and a number, and must stay ids.
-pub const DOCUMENT_ID_BYTES_MAX: usize = 480;
-const _: () = assert!(DOCUMENT_ID_BYTES_MAX + 1 + 20 <= limits::ID_BYTES_MAX);
+use crate::rag::tokens;
 
 /// Keys of a chunk's payload that are ours; metadata may not use them.
 pub const RESERVED_KEYS: [&str; 7] = ["text", "title", "heading", "source", "document", "chunk", "span"];
 
-/// Texts given to the embedder at once.
-const EMBED_BATCH: usize = 64;
 /// Part of every document's checksum: raise it when the same input would give other chunks or payloads.
 const CHUNKS_VERSION: u32 = 1;
 
@@ -113,12 +106,14 @@ impl Service {
             }
             let mut all = PutAll::default();
             for (i, (document, id)) in documents.into_iter().zip(ids).enumerate() {
-                let one = core.put(&collection, &schema, document, id, budget, request_id.clone()).map_err(|mut e| {
-                    if i > 0 {
-                        e.message = format!("{}; the {i} documents before it were stored", e.message);
-                    }
-                    e.at(format!("/documents/{i}"))
-                })?;
+                let one = core
+                    .put(&collection, &schema, document, id, budget, request_id.clone())
+                    .map_err(|mut e| {
+                        if i > 0 {
+                            e.message = format!("{}; the {i} documents before it were stored", e.message);
+                        }
+                        e.at(format!("/documents/{i}"))
+                    })?;
                 all.token = one.token.or(all.token);
                 all.results.push(one);
             }
@@ -145,9 +140,15 @@ impl Service {
         self.read(call, "Documents.Get", move |core, _| {
             core.schema(&collection)?;
             let info = core.engine.document(&collection, &id)?.ok_or_else(|| {
-                Error::not_found("document_not_found", format!("collection {collection:?} has no document {:?}", id.as_str()))
+                Error::not_found(
+                    "document_not_found",
+                    format!("collection {collection:?} has no document {:?}", id.as_str()),
+                )
             })?;
-            let with = With { payload: true, ..With::default() };
+            let with = With {
+                payload: true,
+                ..With::default()
+            };
             let chunks = chunks.then(|| core.engine.chunks(&collection, &id, with)).transpose()?;
             Ok(DocumentView { info, chunks })
         })
@@ -166,7 +167,9 @@ impl Service {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
             let options = write_options(budget, request_id)?;
-            core.engine.delete_documents(&collection, ids, &options).and_then(applied)
+            core.engine
+                .delete_documents(&collection, ids, &options)
+                .and_then(applied)
         })
         .await
     }
@@ -210,12 +213,26 @@ impl Core {
             Some(title) if !title.is_empty() => title,
             _ => chunk::title_of(&document.text, document.format).unwrap_or_default(),
         };
-        let checksum = self.document_checksum(schema, &vectors, &document.text, document.format, &title, &document.source, &document.metadata);
+        let checksum = self.document_checksum(
+            schema,
+            &vectors,
+            &document.text,
+            document.format,
+            &title,
+            &document.source,
+            &document.metadata,
+        );
         if let Some(stored) = self.engine.document(collection, &id)?
             && stored.checksum == checksum
         {
             let chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
-            return Ok(PutOne { id, unchanged: true, chunks, embedded: 0, token: None });
+            return Ok(PutOne {
+                id,
+                unchanged: true,
+                chunks,
+                embedded: 0,
+                token: None,
+            });
         }
 
         let chunks = cut(schema, &document.text, document.format)?;
@@ -253,8 +270,17 @@ impl Core {
             text_bytes,
             chunks: inputs,
         };
-        let done = self.engine.put_document(collection, input, &options).and_then(applied)?;
-        Ok(PutOne { id, unchanged: done.changed == 0, chunks: count, embedded, token: Some(done.token) })
+        let done = self
+            .engine
+            .put_document(collection, input, &options)
+            .and_then(applied)?;
+        Ok(PutOne {
+            id,
+            unchanged: done.changed == 0,
+            chunks: count,
+            embedded,
+            token: Some(done.token),
+        })
     }
 
     /// The vectors that documents are embedded for: all that name an embedder, and it must be ours.
@@ -285,7 +311,10 @@ impl Core {
             if by_checksum.contains_key(checksum) {
                 continue;
             }
-            match stored.get(checksum).filter(|v| names.iter().all(|name| v.contains_key(name))) {
+            match stored
+                .get(checksum)
+                .filter(|v| names.iter().all(|name| v.contains_key(name)))
+            {
                 Some(vectors) => {
                     by_checksum.insert(*checksum, vectors.clone());
                 }
@@ -377,7 +406,10 @@ fn check(document: &DocumentText) -> Result<PointId> {
     if let Some(key) = RESERVED_KEYS.iter().find(|key| document.metadata.contains_key(**key)) {
         return Err(Error::invalid(
             "reserved_key",
-            format!("metadata must not use the keys of chunks ({}), got {key:?}", RESERVED_KEYS.join(", ")),
+            format!(
+                "metadata must not use the keys of chunks ({}), got {key:?}",
+                RESERVED_KEYS.join(", ")
+            ),
         )
         .at(format!("/metadata/{key}")));
     }
@@ -417,7 +449,10 @@ fn payload(metadata: &Payload, title: &str, source: &str, id: &PointId, n: usize
         ("chunk", n.into()),
         ("span", json!([chunk.span.0, chunk.span.1])),
     ];
-    debug_assert!(ours.iter().map(|(key, _)| *key).eq(RESERVED_KEYS), "the reserved keys are those we write");
+    debug_assert!(
+        ours.iter().map(|(key, _)| *key).eq(RESERVED_KEYS),
+        "the reserved keys are those we write"
+    );
     payload.extend(ours.map(|(key, value)| (key.to_owned(), value)));
     payload
 }
@@ -458,7 +493,12 @@ mod tests {
     #[test]
     fn a_chunk_carries_its_citation_and_the_metadata() {
         let metadata = json!({"lang": "en"}).as_object().unwrap().clone();
-        let chunk = Chunk { text: "t".into(), span: (3, 4), heading: vec!["H".into()], tokens: 1 };
+        let chunk = Chunk {
+            text: "t".into(),
+            span: (3, 4),
+            heading: vec!["H".into()],
+            tokens: 1,
+        };
         let payload = payload(&metadata, "T", "s.md", &PointId::new("d").unwrap(), 2, chunk);
         let expected = json!({"lang": "en", "text": "t", "title": "T", "heading": ["H"], "source": "s.md",
                               "document": "d", "chunk": 2, "span": [3, 4]});

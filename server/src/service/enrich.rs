@@ -10,21 +10,13 @@ use cairn_engine::types::{Payload, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
+use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
 use super::pools::Budget;
 use super::query::NO_EMBEDDING;
 use super::{Call, Core, Service, Work};
 use crate::rag::pack::{self, Candidate, PackRequest, Packed};
 use crate::rag::render::{self, PromptFormat};
 use crate::rag::{retrieval, tokens};
-
-/// Tokens of context when a request names no budget.
-pub const DEFAULT_TOKEN_BUDGET: usize = 2_000;
-/// The largest budget: the context windows of today's largest models.
-pub const TOKEN_BUDGET_MAX: usize = 1_000_000;
-/// Candidates retrieved when a request names no limit.
-pub const DEFAULT_CANDIDATES: usize = 50;
-/// The most candidates: each one's text is fetched and counted.
-pub const CANDIDATES_MAX: usize = 1_000;
 
 /// A prompt to enrich. What is `None` gets its default here.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,7 +105,10 @@ impl Core {
             offset: 0,
             // Packing applies the threshold, so that what it drops is accounted for.
             score_threshold: None,
-            with: With { payload: true, ..With::default() },
+            with: With {
+                payload: true,
+                ..With::default()
+            },
             params: Params::default(),
             after: enrich.after,
             deadline: Some(budget.deadline),
@@ -125,7 +120,10 @@ impl Core {
         let found = hits.len();
         let candidates: Vec<Candidate> = hits.into_iter().filter_map(|hit| candidate(hit, only_leg)).collect();
         if candidates.len() < found {
-            notes.push(format!("{} points found have no text in their payload and were passed over", found - candidates.len()));
+            notes.push(format!(
+                "{} points found have no text in their payload and were passed over",
+                found - candidates.len()
+            ));
         }
         let request = PackRequest {
             token_budget,
@@ -168,22 +166,36 @@ impl Core {
         let text = enrich.prompt.clone();
         let bm25 = |text| {
             check_text_fields(schema)?;
-            Ok((Source::Text { query: text, fields: retrieval::default_fields(schema) }, Some(retrieval::BM25)))
+            Ok((
+                Source::Text {
+                    query: text,
+                    fields: retrieval::default_fields(schema),
+                },
+                Some(retrieval::BM25),
+            ))
         };
         if enrich.mode == Mode::Bm25 {
             return bm25(text);
         }
         let using = self.enrich_vector(schema)?;
         match (self.embed_query(&text)?, enrich.mode) {
-            (Some(vector), Mode::Dense) => Ok((Source::Nearest { using: Some(using), vector }, Some(retrieval::DENSE))),
+            (Some(vector), Mode::Dense) => Ok((
+                Source::Nearest {
+                    using: Some(using),
+                    vector,
+                },
+                Some(retrieval::DENSE),
+            )),
             (Some(vector), Mode::Hybrid | Mode::Bm25) => {
                 check_text_fields(schema)?;
                 let fields = retrieval::default_fields(schema);
                 Ok((retrieval::hybrid(Some((using, vector)), text, fields, limit), None))
             }
-            (None, Mode::Dense) => {
-                Err(Error::invalid("empty_text", "the prompt holds nothing that the embedder knows, try mode bm25").at("/prompt"))
-            }
+            (None, Mode::Dense) => Err(Error::invalid(
+                "empty_text",
+                "the prompt holds nothing that the embedder knows, try mode bm25",
+            )
+            .at("/prompt")),
             (None, Mode::Hybrid | Mode::Bm25) => {
                 notes.push(NO_EMBEDDING.to_owned());
                 bm25(text)
@@ -193,7 +205,12 @@ impl Core {
 
     /// The vector that prompts are compared with: `dense`, else the first that names our embedder.
     fn enrich_vector(&self, schema: &Schema) -> Result<String> {
-        let ours = |name: &str| schema.vectors.get(name).is_some_and(|v| v.embedder.as_ref() == Some(&self.fingerprint));
+        let ours = |name: &str| {
+            schema
+                .vectors
+                .get(name)
+                .is_some_and(|v| v.embedder.as_ref() == Some(&self.fingerprint))
+        };
         let name = [retrieval::DENSE]
             .into_iter()
             .chain(schema.vectors.keys().map(String::as_str))
@@ -217,7 +234,11 @@ impl Enrich {
         if self.prompt.len() > limits::QUERY_TEXT_BYTES_MAX {
             return Err(Error::invalid(
                 "query_too_large",
-                format!("a prompt is at most {} bytes, got {}", limits::QUERY_TEXT_BYTES_MAX, self.prompt.len()),
+                format!(
+                    "a prompt is at most {} bytes, got {}",
+                    limits::QUERY_TEXT_BYTES_MAX,
+                    self.prompt.len()
+                ),
             )
             .at("/prompt"));
         }
@@ -231,14 +252,17 @@ impl Enrich {
             if let Some(value) = value
                 && !(1..=most).contains(&value)
             {
-                return Err(Error::invalid(code, format!("{name} must be 1 to {most}, got {value}")).at(format!("/{name}")));
+                return Err(
+                    Error::invalid(code, format!("{name} must be 1 to {most}, got {value}")).at(format!("/{name}"))
+                );
             }
         }
         match self.score_threshold {
-            Some(t) if !(0.0..=1.0).contains(&t) => {
-                Err(Error::invalid("bad_score_threshold", format!("score_threshold must be 0 to 1, got {t}"))
-                    .at("/score_threshold"))
-            }
+            Some(t) if !(0.0..=1.0).contains(&t) => Err(Error::invalid(
+                "bad_score_threshold",
+                format!("score_threshold must be 0 to 1, got {t}"),
+            )
+            .at("/score_threshold")),
             _ => self.filter.check().map_err(|e| e.at("/filter")),
         }
     }
@@ -272,12 +296,20 @@ fn candidate(hit: Hit, only_leg: Option<&str>) -> Option<Candidate> {
         document: hit.point.document.map_or_else(|| id.clone(), |d| d.as_str().to_owned()),
         title: string(&mut payload, "title"),
         source: string(&mut payload, "source"),
-        ordinal: payload.get("chunk").and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        ordinal: payload
+            .get("chunk")
+            .and_then(Value::as_u64)
+            .and_then(|n| u32::try_from(n).ok())
+            .unwrap_or(0),
         heading,
         span,
         text,
         score: hit.score,
-        legs: hit.legs.into_iter().map(|leg| (only_leg.map_or(leg.leg, str::to_owned), leg.raw)).collect(),
+        legs: hit
+            .legs
+            .into_iter()
+            .map(|leg| (only_leg.map_or(leg.leg, str::to_owned), leg.raw))
+            .collect(),
         id,
     })
 }
@@ -311,23 +343,45 @@ mod tests {
             document: Some(PointId::new("d").unwrap()),
             version: Token::local(Seq(1)),
         };
-        Hit { point, score: 0.5, legs: vec![LegScore { leg: "nearest".into(), raw: 0.4, rank: 1 }] }
+        Hit {
+            point,
+            score: 0.5,
+            legs: vec![LegScore {
+                leg: "nearest".into(),
+                raw: 0.4,
+                rank: 1,
+            }],
+        }
     }
 
     #[test]
     fn a_chunk_becomes_a_candidate_with_its_citation() {
-        let payload = json!({"text": "t", "title": "T", "heading": ["A", "B"], "source": "s", "chunk": 1, "span": [7, 8]});
+        let payload =
+            json!({"text": "t", "title": "T", "heading": ["A", "B"], "source": "s", "chunk": 1, "span": [7, 8]});
         let c = candidate(hit(&payload), Some("dense")).unwrap();
-        assert_eq!((c.document.as_str(), c.ordinal, c.span, c.text.as_str()), ("d", 1, (7, 8), "t"));
-        assert_eq!((c.title.as_deref(), c.source.as_deref(), c.heading.len()), (Some("T"), Some("s"), 2));
+        assert_eq!(
+            (c.document.as_str(), c.ordinal, c.span, c.text.as_str()),
+            ("d", 1, (7, 8), "t")
+        );
+        assert_eq!(
+            (c.title.as_deref(), c.source.as_deref(), c.heading.len()),
+            (Some("T"), Some("s"), 2)
+        );
         assert_eq!(c.legs, [("dense".to_owned(), 0.4)]);
     }
 
     #[test]
     fn a_point_without_text_is_no_candidate_and_odd_payloads_do_no_harm() {
         assert_eq!(candidate(hit(&json!({"title": "T"})), None), None);
-        let odd = candidate(hit(&json!({"text": "abc", "span": [1], "chunk": -3, "heading": "H", "title": 7})), None).unwrap();
-        assert_eq!((odd.span, odd.ordinal, odd.heading.len(), odd.title), ((0, 3), 0, 0, None));
+        let odd = candidate(
+            hit(&json!({"text": "abc", "span": [1], "chunk": -3, "heading": "H", "title": 7})),
+            None,
+        )
+        .unwrap();
+        assert_eq!(
+            (odd.span, odd.ordinal, odd.heading.len(), odd.title),
+            ((0, 3), 0, 0, None)
+        );
     }
 
     #[test]
@@ -347,10 +401,34 @@ mod tests {
         };
         assert!(base.check().is_ok());
         let cases = [
-            (Enrich { prompt: " ".into(), ..base.clone() }, "empty_prompt"),
-            (Enrich { token_budget: Some(0), ..base.clone() }, "bad_token_budget"),
-            (Enrich { limit: Some(CANDIDATES_MAX + 1), ..base.clone() }, "bad_limit"),
-            (Enrich { score_threshold: Some(f32::NAN), ..base }, "bad_score_threshold"),
+            (
+                Enrich {
+                    prompt: " ".into(),
+                    ..base.clone()
+                },
+                "empty_prompt",
+            ),
+            (
+                Enrich {
+                    token_budget: Some(0),
+                    ..base.clone()
+                },
+                "bad_token_budget",
+            ),
+            (
+                Enrich {
+                    limit: Some(CANDIDATES_MAX + 1),
+                    ..base.clone()
+                },
+                "bad_limit",
+            ),
+            (
+                Enrich {
+                    score_threshold: Some(f32::NAN),
+                    ..base
+                },
+                "bad_score_threshold",
+            ),
         ];
         for (enrich, code) in cases {
             assert_eq!(enrich.check().unwrap_err().code, code);

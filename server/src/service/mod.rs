@@ -7,6 +7,7 @@
 //! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the embedder, one file
 //! a noun.
 
+pub mod bounds;
 mod collections;
 mod documents;
 mod enrich;
@@ -67,7 +68,15 @@ impl Service {
     /// A service over `engine`, embedding with `embedder`.
     pub fn new(engine: Arc<Engine>, embedder: &'static dyn Embedder, limits: Limits) -> Self {
         let fingerprint = fingerprint(embedder.fingerprint());
-        Self { core: Arc::new(Core { engine, embedder, fingerprint }), pools: Pools::new(&limits), limits }
+        Self {
+            core: Arc::new(Core {
+                engine,
+                embedder,
+                fingerprint,
+            }),
+            pools: Pools::new(&limits),
+            limits,
+        }
     }
 
     /// The bounds this service was made with.
@@ -77,7 +86,10 @@ impl Service {
 
     /// A call that begins now and may take `timeout`, or the default.
     pub fn call(&self, api: Api, timeout: Option<Duration>) -> Call {
-        Call { api, deadline: Instant::now() + self.limits.timeout(timeout) }
+        Call {
+            api,
+            deadline: Instant::now() + self.limits.timeout(timeout),
+        }
     }
 
     /// Admit, wait for a place, do, record. `work` also gets the time so far, for `took_ms`.
@@ -159,10 +171,11 @@ fn check_count(what: &str, n: usize, most: usize, pointer: &str) -> Result<()> {
 fn check_request_id(id: Option<&str>) -> Result<()> {
     let most = cairn_engine::limits::REQUEST_ID_BYTES_MAX;
     match id {
-        Some(id) if id.len() > most => {
-            Err(Error::invalid("bad_request_id", format!("a request id is at most {most} bytes, got {}", id.len()))
-                .at("/request_id"))
-        }
+        Some(id) if id.len() > most => Err(Error::invalid(
+            "bad_request_id",
+            format!("a request id is at most {most} bytes, got {}", id.len()),
+        )
+        .at("/request_id")),
         _ => Ok(()),
     }
 }

@@ -8,12 +8,10 @@ use cairn_engine::schema::Schema;
 use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
+use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_request_id};
-
-/// Things in a page whose request names no limit.
-pub const DEFAULT_PAGE: usize = 100;
 
 /// A point as a caller gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,9 +65,8 @@ impl Service {
             let schema = core.schema(&collection)?;
             check_count("points", points.len(), limits::BATCH_POINTS_MAX, "/points")?;
             let options = write_options(budget, request_id)?;
-            let name = |(i, point): (usize, NewPoint)| {
-                point.named(&schema).map_err(|e| e.at(format!("/points/{i}/vector")))
-            };
+            let name =
+                |(i, point): (usize, NewPoint)| point.named(&schema).map_err(|e| e.at(format!("/points/{i}/vector")));
             let points = points.into_iter().enumerate().map(name).collect::<Result<Vec<_>>>()?;
             core.engine.upsert(&collection, points, &options).and_then(applied)
         })
@@ -77,7 +74,13 @@ impl Service {
     }
 
     /// Points by id, in the order asked; missing ones are left out.
-    pub async fn get_points(&self, call: Call, collection: String, ids: Vec<PointId>, with: With) -> Result<Vec<Point>> {
+    pub async fn get_points(
+        &self,
+        call: Call,
+        collection: String,
+        ids: Vec<PointId>,
+        with: With,
+    ) -> Result<Vec<Point>> {
         self.read(call, "Points.Get", move |core, _| {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
@@ -99,7 +102,9 @@ impl Service {
             match &selector {
                 Selector::Ids(ids) => check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?,
                 Selector::Matching(filter) if filter.is_empty() => {
-                    return Err(Error::invalid("empty_filter", "a filter that deletes must hold a condition").at("/filter"));
+                    return Err(
+                        Error::invalid("empty_filter", "a filter that deletes must hold a condition").at("/filter"),
+                    );
                 }
                 Selector::Matching(filter) => filter.check().map_err(|e| e.at("/filter"))?,
             }
@@ -111,7 +116,10 @@ impl Service {
 
     /// A page of points, in the order they were inserted.
     pub async fn scroll(&self, call: Call, collection: String, request: ScrollRequest) -> Result<Page> {
-        self.read(call, "Points.Scroll", move |core, budget| core.scroll(&collection, request, budget)).await
+        self.read(call, "Points.Scroll", move |core, budget| {
+            core.scroll(&collection, request, budget)
+        })
+        .await
     }
 
     /// Live points that match, exactly.
@@ -137,10 +145,15 @@ impl Service {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
             if change.set.is_empty() && change.unset.is_empty() && !change.replace {
-                return Err(Error::invalid("bad_change", "set or unset must name a key, or replace must be true"));
+                return Err(Error::invalid(
+                    "bad_change",
+                    "set or unset must name a key, or replace must be true",
+                ));
             }
             let options = write_options(budget, request_id)?;
-            core.engine.set_payload(&collection, ids, change, &options).and_then(applied)
+            core.engine
+                .set_payload(&collection, ids, change, &options)
+                .and_then(applied)
         })
         .await
     }
@@ -196,5 +209,8 @@ impl NewPoint {
 /// What the engine is told about a write.
 pub(super) fn write_options(budget: &Budget, request_id: Option<String>) -> Result<WriteOptions> {
     check_request_id(request_id.as_deref())?;
-    Ok(WriteOptions { request_id, deadline: Some(budget.deadline) })
+    Ok(WriteOptions {
+        request_id,
+        deadline: Some(budget.deadline),
+    })
 }

@@ -45,7 +45,11 @@ pub(crate) struct Budget {
 impl Pools {
     pub(crate) fn new(limits: &Limits) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let reads = if limits.reads_max == 0 { 2 * processors } else { limits.reads_max };
+        let reads = if limits.reads_max == 0 {
+            2 * processors
+        } else {
+            limits.reads_max
+        };
         Self {
             reads: Pool::new("read", reads, limits.reads_queued_max),
             writes: Pool::new("write", limits.writes_max, limits.writes_queued_max),
@@ -220,7 +224,10 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_frees_the_place() {
         let pool = Pool::new("read", 1, 0);
-        let broken = pool.run(soon(), |_| -> Result<()> { panic!("on purpose") }).await.unwrap_err();
+        let broken = pool
+            .run(soon(), |_| -> Result<()> { panic!("on purpose") })
+            .await
+            .unwrap_err();
         assert_eq!(broken.kind, ErrorKind::Internal);
         assert!(pool.run(soon(), |_| Ok(())).await.is_ok());
     }

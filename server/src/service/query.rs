@@ -12,15 +12,13 @@ use cairn_engine::schema::Schema;
 use cairn_engine::types::Token;
 use cairn_engine::{Error, Result, limits};
 
+use super::bounds::DEFAULT_LIMIT;
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::{Call, Core, Service, Work, check_count};
 use crate::rag::embed::{EmbedError, TextKind};
 use crate::rag::retrieval;
 use crate::telemetry;
-
-/// Hits of a query whose request names no limit.
-pub const DEFAULT_LIMIT: usize = 10;
 
 /// What prefers an embedding over nothing: said in notes.
 pub(super) const NO_EMBEDDING: &str = "the text holds nothing that the embedder knows, only bm25 was used";
@@ -116,7 +114,10 @@ pub struct Answer {
 
 impl Default for AskSource {
     fn default() -> Self {
-        Self::Prefetch { legs: Vec::new(), fuse: None }
+        Self::Prefetch {
+            legs: Vec::new(),
+            fuse: None,
+        }
     }
 }
 
@@ -127,7 +128,11 @@ impl Service {
             let schema = core.schema(&collection)?;
             let (query, notes) = core.resolve(&schema, ask, budget)?;
             let result = core.search(&collection, &query, "Query.Run")?;
-            Ok(Answer { result, notes, took_ms: 0.0 })
+            Ok(Answer {
+                result,
+                notes,
+                took_ms: 0.0,
+            })
         };
         let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
         answer.took_ms = took_ms;
@@ -142,7 +147,10 @@ impl Service {
             let mut queries = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
-                queries.push(core.resolve(&schema, ask, budget).map_err(|e| e.at(format!("/queries/{i}")))?);
+                queries.push(
+                    core.resolve(&schema, ask, budget)
+                        .map_err(|e| e.at(format!("/queries/{i}")))?,
+                );
             }
             let mut answers = Vec::with_capacity(queries.len());
             for (i, (query, notes)) in queries.into_iter().enumerate() {
@@ -150,7 +158,11 @@ impl Service {
                 let result = core
                     .search(&collection, &query, "Query.RunBatch")
                     .map_err(|e| e.at(format!("/queries/{i}")))?;
-                answers.push(Answer { result, notes, took_ms: 0.0 });
+                answers.push(Answer {
+                    result,
+                    notes,
+                    took_ms: 0.0,
+                });
             }
             Ok(answers)
         };
@@ -202,15 +214,26 @@ impl Core {
             ));
         }
         match source {
-            AskSource::Nearest { using, to: NearestTo::Vector(vector) } => Ok(Source::Nearest { using, vector }),
-            AskSource::Nearest { using, to: NearestTo::Text(text) } => {
+            AskSource::Nearest {
+                using,
+                to: NearestTo::Vector(vector),
+            } => Ok(Source::Nearest { using, vector }),
+            AskSource::Nearest {
+                using,
+                to: NearestTo::Text(text),
+            } => {
                 let at = "/nearest/text";
-                let using = self.text_vector(schema, using.as_deref()).map_err(|e| e.at("/nearest"))?;
+                let using = self
+                    .text_vector(schema, using.as_deref())
+                    .map_err(|e| e.at("/nearest"))?;
                 check_text(&text).map_err(|e| e.at(at))?;
                 let vector = self.embed_query(&text)?.ok_or_else(|| {
                     Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
                 })?;
-                Ok(Source::Nearest { using: Some(using), vector })
+                Ok(Source::Nearest {
+                    using: Some(using),
+                    vector,
+                })
             }
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
@@ -220,12 +243,18 @@ impl Core {
             AskSource::Hybrid { text, using, fields } => {
                 check_text_fields(schema)?;
                 check_text(&text).map_err(|e| e.at("/hybrid/text"))?;
-                let using = self.text_vector(schema, using.as_deref()).map_err(|e| e.at("/hybrid"))?;
+                let using = self
+                    .text_vector(schema, using.as_deref())
+                    .map_err(|e| e.at("/hybrid"))?;
                 let vector = self.embed_query(&text)?;
                 if vector.is_none() {
                     notes.push(NO_EMBEDDING.to_owned());
                 }
-                let fields = if fields.is_empty() { retrieval::default_fields(schema) } else { fields };
+                let fields = if fields.is_empty() {
+                    retrieval::default_fields(schema)
+                } else {
+                    fields
+                };
                 Ok(retrieval::hybrid(vector.map(|v| (using, v)), text, fields, wanted))
             }
             AskSource::Prefetch { legs, fuse } => {
@@ -235,9 +264,17 @@ impl Core {
                     let source = self
                         .resolve_source(schema, leg.source, limit.min(limits::TOP_K_MAX), depth + 1, notes)
                         .map_err(|e| e.at(format!("/prefetch/{i}")))?;
-                    inputs.push(Input { name: leg.name, source, filter: leg.filter, limit });
+                    inputs.push(Input {
+                        name: leg.name,
+                        source,
+                        filter: leg.filter,
+                        limit,
+                    });
                 }
-                let method = fuse.unwrap_or(Fuse::Rrf { k: retrieval::DEFAULT_RRF_K, weights: Vec::new() });
+                let method = fuse.unwrap_or(Fuse::Rrf {
+                    k: retrieval::DEFAULT_RRF_K,
+                    weights: Vec::new(),
+                });
                 Ok(Source::Fusion { inputs, method })
             }
         }
@@ -248,7 +285,11 @@ impl Core {
         let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, spec) = match using {
             Some(name) => schema.vectors.get_key_value(name).ok_or_else(|| {
-                Error::invalid("unknown_vector", format!("no vector {name:?}; the collection has: {}", names())).at("/using")
+                Error::invalid(
+                    "unknown_vector",
+                    format!("no vector {name:?}; the collection has: {}", names()),
+                )
+                .at("/using")
             })?,
             None if schema.vectors.len() == 1 => schema.vectors.iter().next().expect("there is exactly one"),
             None => {
@@ -291,17 +332,26 @@ pub fn parse_field(text: &str) -> Result<TextField> {
         Some((path, weight)) => (
             path,
             weight.parse().map_err(|_| {
-                Error::invalid("bad_weight", format!("a field is a dotted path, or path^weight with a number, got {text:?}"))
+                Error::invalid(
+                    "bad_weight",
+                    format!("a field is a dotted path, or path^weight with a number, got {text:?}"),
+                )
             })?,
         ),
     };
-    Ok(TextField { path: path.to_owned(), weight })
+    Ok(TextField {
+        path: path.to_owned(),
+        weight,
+    })
 }
 
 fn check_text(text: &str) -> Result<()> {
     let most = limits::QUERY_TEXT_BYTES_MAX;
     if text.len() > most {
-        return Err(Error::invalid("query_too_large", format!("a text is at most {most} bytes, got {}", text.len())));
+        return Err(Error::invalid(
+            "query_too_large",
+            format!("a text is at most {most} bytes, got {}", text.len()),
+        ));
     }
     Ok(())
 }
@@ -312,7 +362,10 @@ mod tests {
 
     #[test]
     fn a_field_may_carry_its_weight() {
-        let field = |path: &str, weight| TextField { path: path.into(), weight };
+        let field = |path: &str, weight| TextField {
+            path: path.into(),
+            weight,
+        };
         assert_eq!(parse_field("title^2").unwrap(), field("title", 2.0));
         assert_eq!(parse_field("a.b").unwrap(), field("a.b", 1.0));
         assert_eq!(parse_field("a^b^0.5").unwrap(), field("a^b", 0.5));
