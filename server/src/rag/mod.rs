@@ -10,3 +10,4 @@ pub mod chunk;
 pub mod embed;
 pub mod pack;
 pub mod render;
+pub mod retrieval;
