@@ -15,7 +15,9 @@ CARGO_TARGET_DIR ?= $(CAIRN_CACHE)/target
 ROCKSDB_LIB_DIR ?= $(CAIRN_CACHE)/rocksdb
 ROCKSDB_STATIC ?= 1
 CARGO_INCREMENTAL ?= 1
-export CAIRN_CACHE CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL
+export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL
+# Not exported: to `cairn`, CAIRN_... variables are its configuration, and it refuses those that it does not know.
+unexport CAIRN_CACHE
 
 # Always the whole workspace: building a subset would unify other features and compile shared dependencies again.
 CARGO_ARGS := --workspace --locked
@@ -28,7 +30,7 @@ help: ## what there is
 
 .PHONY: setup
 setup: ## install what is missing (as root on Debian) and compile RocksDB's C++ once
-	@scripts/setup.sh
+	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/setup.sh
 
 .PHONY: build
 build: setup ## build the `cairn` binary
@@ -40,7 +42,7 @@ demo: build ## real documents in, three questions out: command line, REST, gRPC
 
 .PHONY: test
 test: setup ## everything that must hold: format, chart, tests, doc tests
-	@scripts/test.sh
+	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/test.sh
 
 .PHONY: lint
 lint: setup ## clippy over everything, warnings are errors (checks all dependencies once more: slow when cold)
@@ -54,7 +56,7 @@ bench: setup ## the short measurements; records go to target/bench/*.jsonl
 
 .PHONY: env
 env: ## settings for a shell: eval "$(make -s env)"
-	@for v in CAIRN_CACHE CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL; do printf 'export %s=%q\n' "$$v" "$${!v}"; done
+	@for v in CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL; do printf 'export %s=%q\n' "$$v" "$${!v}"; done
 
 .PHONY: clean
 clean: ## remove what cargo built; RocksDB's C++ stays (delete $CAIRN_CACHE/rocksdb for that)

@@ -17,7 +17,7 @@ ROCKSDB_LIB_DIR=${ROCKSDB_LIB_DIR:-$CAIRN_CACHE/rocksdb}
 
 main() {
     command -v cargo >/dev/null || die "cargo not found: install a Rust toolchain (https://rustup.rs)"
-    command -v python3 >/dev/null || die "python3 not found: install Python 3.10 or newer"
+    command -v python3 >/dev/null || die "python3 not found: install Python 3.11 or newer"
     mkdir -p "$CAIRN_CACHE" "$ROCKSDB_LIB_DIR"
     system_packages
     # One setup at a time: two would compile the same library twice, on the same cores.

@@ -12,6 +12,8 @@ else
     warn "rustfmt is not installed (rustup component add rustfmt): FORMAT IS NOT CHECKED"
 fi
 step "chart" helm/tests/run.sh
+# To the servers that tests start, CAIRN_... variables are configuration.
+unset CAIRN_CACHE
 # The binary first: end to end tests start it as a process, and `cargo test` alone builds no other package's binary.
 step "build" cargo build --workspace --locked --bins
 step "build tests" cargo test --workspace --locked --lib --bins --tests --no-run
