@@ -75,7 +75,7 @@ impl From<Condition> for Filter {
 
 /// One test, or a tree of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, try_from = "Body")]
 pub enum Condition {
     /// The field equals the value.
     Match {
@@ -123,10 +123,7 @@ pub enum Condition {
         has_document: Vec<String>,
     },
     /// A filter as a condition.
-    Nested {
-        /// The inner tree.
-        nested: Box<Filter>,
-    },
+    Nested(Box<Filter>),
 }
 
 impl Condition {
@@ -179,9 +176,7 @@ impl Condition {
     }
     /// A filter as a condition.
     pub fn nested(filter: Filter) -> Self {
-        Self::Nested {
-            nested: Box::new(filter),
-        }
+        Self::Nested(Box::new(filter))
     }
 }
 
@@ -216,6 +211,145 @@ impl Range {
         Self {
             lte: Some(max),
             ..Self::default()
+        }
+    }
+}
+
+/// A condition as it is written in JSON. Every key is known, and exactly one test must be there: a key that is silently left out
+/// would find too much.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Body {
+    field: Option<String>,
+    r#match: Option<Value>,
+    any: Option<Vec<Value>>,
+    except: Option<Vec<Value>>,
+    range: Option<Range>,
+    is_empty: Option<bool>,
+    has_id: Option<Vec<Id>>,
+    has_document: Option<Vec<Id>>,
+    must: Option<Vec<Condition>>,
+    should: Option<Vec<Condition>>,
+    must_not: Option<Vec<Condition>>,
+    min_should: Option<u32>,
+}
+
+/// `42` and `"42"` are the same id.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Id {
+    Text(String),
+    Number(i64),
+}
+
+impl TryFrom<Body> for Condition {
+    type Error = String;
+
+    fn try_from(body: Body) -> Result<Self, String> {
+        let field = body.field;
+        let named = |test: &str| field.clone().ok_or_else(|| format!("{test} needs a field"));
+        let ids = |ids: Vec<Id>| ids.into_iter().map(Id::text).collect();
+        let mut tests = Vec::new();
+        if let Some(r#match) = body.r#match {
+            tests.push(Self::Match {
+                field: named("match")?,
+                r#match,
+            });
+        }
+        if let Some(any) = body.any {
+            tests.push(Self::Any {
+                field: named("any")?,
+                any,
+            });
+        }
+        if let Some(except) = body.except {
+            tests.push(Self::Except {
+                field: named("except")?,
+                except,
+            });
+        }
+        if let Some(range) = body.range {
+            tests.push(Self::Range {
+                field: named("range")?,
+                range,
+            });
+        }
+        if let Some(is_empty) = body.is_empty {
+            tests.push(Self::IsEmpty {
+                field: named("is_empty")?,
+                is_empty,
+            });
+        }
+        let on_a_field = !tests.is_empty();
+        if let Some(has_id) = body.has_id {
+            tests.push(Self::HasId { has_id: ids(has_id) });
+        }
+        if let Some(has_document) = body.has_document {
+            tests.push(Self::HasDocument {
+                has_document: ids(has_document),
+            });
+        }
+        if body.must.is_some() || body.should.is_some() || body.must_not.is_some() || body.min_should.is_some() {
+            let [must, should, must_not] = [body.must, body.should, body.must_not].map(Option::unwrap_or_default);
+            tests.push(Self::nested(Filter {
+                must,
+                should,
+                must_not,
+                min_should: body.min_should,
+            }));
+        }
+        match (tests.pop(), tests.len(), field.is_some() == on_a_field) {
+            (Some(test), 0, true) => Ok(test),
+            (Some(_), 0, false) => Err("has_id, has_document and nested filters take no field".to_owned()),
+            _ => Err("a condition holds exactly one of match, any, except, range, is_empty, has_id, has_document, or a filter".to_owned()),
+        }
+    }
+}
+
+impl Id {
+    fn text(self) -> String {
+        match self {
+            Self::Text(id) => id,
+            Self::Number(id) => id.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_read_as_the_server_reads_it_and_written_back() {
+        for (text, condition) in [
+            (r#"{"field":"a","match":1}"#, Condition::equals("a", 1)),
+            (r#"{"field":"a","except":["x"]}"#, Condition::except("a", ["x"])),
+            (r#"{"field":"a","is_empty":true}"#, Condition::is_empty("a")),
+            (r#"{"has_id":["1","b"]}"#, Condition::has_id(["1", "b"])),
+            (
+                r#"{"should":[{"has_document":["d"]}]}"#,
+                Condition::nested(Filter::new().should(Condition::has_document(["d"]))),
+            ),
+        ] {
+            assert_eq!(serde_json::from_str::<Condition>(text).unwrap(), condition);
+            assert_eq!(serde_json::to_string(&condition).unwrap(), text);
+        }
+        let numbers: Condition = serde_json::from_str(r#"{"has_id": [1, "b"]}"#).unwrap();
+        assert_eq!(numbers, Condition::has_id(["1", "b"]));
+    }
+
+    #[test]
+    fn a_condition_is_exactly_one_known_test() {
+        for wrong in [
+            r#"{}"#,
+            r#"{"field":"a"}"#,
+            r#"{"match":1}"#,
+            r#"{"field":"a","match":1,"range":{"gt":0}}"#,
+            r#"{"field":"a","has_id":["1"]}"#,
+            r#"{"field":"a","match":1,"boost":2}"#,
+            r#"{"field":"a","range":{"min":0}}"#,
+        ] {
+            assert!(serde_json::from_str::<Condition>(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// A collection's definition.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[must_use]
 pub struct Schema {
     /// Dense vectors by name.
@@ -59,7 +61,7 @@ impl Schema {
 }
 
 /// One named dense vector.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[must_use]
 pub struct VectorSpec {
     /// How many numbers.
@@ -95,7 +97,8 @@ impl VectorSpec {
 }
 
 /// How nearness is measured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Cosine similarity; zero vectors are refused.
     #[default]
@@ -109,7 +112,8 @@ pub enum Metric {
 }
 
 /// How sealed segments are searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
 pub enum Index {
     /// Exact scan.
     Flat,
@@ -123,7 +127,7 @@ pub enum Index {
 }
 
 /// Identity of the model that made a vector. The server refuses vectors and text of another.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Embedder {
     /// Name.
     pub name: String,
@@ -140,7 +144,8 @@ pub struct Embedder {
 }
 
 /// One declared payload field.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
 pub enum Field {
     /// Exact strings, or arrays of them.
     Keyword,
@@ -152,27 +157,35 @@ pub enum Field {
     Bool,
     /// Full text, searched with BM25.
     Text {
-        /// Language of stemmer and stop words, or `none`. Default: english.
-        language: Option<String>,
-        /// Version of the analysis rules. Default: the newest, which is then recorded.
-        version: Option<u32>,
+        /// How text becomes terms.
+        analyzer: Analyzer,
     },
     /// Stored, not indexed.
     Stored,
 }
 
+/// How text becomes terms, of what is stored and of questions alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Analyzer {
+    /// Language of stemmer and stop words, or `none`. Default: english.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Version of the analysis rules. Default: the newest, which is then recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
 impl Field {
-    /// English full text.
+    /// Full text in the default language, English.
     pub fn text() -> Self {
         Self::Text {
-            language: None,
-            version: None,
+            analyzer: Analyzer::default(),
         }
     }
 }
 
 /// How documents are cut into chunks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Chunking {
     /// Most word pieces in a chunk. Default: 256.
     pub max_tokens: Option<u32>,
@@ -181,7 +194,7 @@ pub struct Chunking {
 }
 
 /// A collection's definition and state.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct CollectionInfo {
     /// Name.

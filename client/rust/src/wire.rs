@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::points::{Payload, Point, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
-use crate::schema::{Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ fn condition(condition: Condition) -> Result<v1::Condition> {
         Condition::IsEmpty { field, is_empty } => (field, Test::IsEmpty(is_empty)),
         Condition::HasId { has_id } => (String::new(), Test::HasId(v1::Ids { ids: has_id })),
         Condition::HasDocument { has_document } => (String::new(), Test::HasDocument(v1::Ids { ids: has_document })),
-        Condition::Nested { nested } => (String::new(), Test::Nested(filter(*nested)?)),
+        Condition::Nested(nested) => (String::new(), Test::Nested(filter(*nested)?)),
     };
     Ok(v1::Condition {
         field,
@@ -202,7 +202,10 @@ impl From<Field> for v1::FieldSpec {
             Field::Integer => Type::Integer(v1::IntegerField {}),
             Field::Float => Type::Float(v1::FloatField {}),
             Field::Bool => Type::Bool(v1::BoolField {}),
-            Field::Text { language, version } => Type::Text(v1::TextField { language, version }),
+            Field::Text { analyzer } => Type::Text(v1::TextField {
+                language: analyzer.language,
+                version: analyzer.version,
+            }),
             Field::Stored => Type::Stored(v1::StoredField {}),
         };
         Self { r#type: Some(r#type) }
@@ -290,8 +293,10 @@ fn read_field(field: v1::FieldSpec) -> Result<Field> {
         Some(Type::Float(_)) => Field::Float,
         Some(Type::Bool(_)) => Field::Bool,
         Some(Type::Text(t)) => Field::Text {
-            language: t.language,
-            version: t.version,
+            analyzer: Analyzer {
+                language: t.language,
+                version: t.version,
+            },
         },
         Some(Type::Stored(_)) => Field::Stored,
         None => return Err(Error::bad_answer("a field of a type that this client does not know")),

@@ -313,6 +313,21 @@ async fn a_missing_method_is_the_callers_error() {
     assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "unimplemented"));
 }
 
+/// Calls can be spawned: a future that is not `Send` would compile here and fail at its user's.
+#[tokio::test]
+async fn calls_can_be_spawned() {
+    let (collection, _server) = serve([]).await;
+    let upsert = tokio::spawn({
+        let collection = collection.clone();
+        async move { collection.upsert_all(points(10, 2)).await }
+    });
+    let count = tokio::spawn(async move { collection.count(Filter::new()).await });
+    assert_eq!(
+        (upsert.await.unwrap().unwrap().changed, count.await.unwrap().unwrap()),
+        (10, 7)
+    );
+}
+
 #[test]
 fn the_readme_holds_the_example_word_for_word() {
     let (readme, example) = (include_str!("../README.md"), include_str!("../examples/quickstart.rs"));
