@@ -436,16 +436,35 @@ fn check_text(engine: &Engine, model: &Model) {
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to.join(entry.file_name()));
+/// Copies a directory; fails if a file vanished on the way.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<BTreeSet<std::path::PathBuf>> {
+    let mut names = BTreeSet::new();
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(copy_dir(&entry.path(), &to.join(entry.file_name()))?);
         } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            names.insert(entry.path());
         }
     }
+    Ok(names)
+}
+
+/// What a crash now would leave. RocksDB compacts in the background: a copy during which files came or went is not one
+/// moment and is made again.
+fn crash_image(dir: &Path, to: &Path) {
+    for _ in 0..50 {
+        let scratch = tempfile::tempdir().unwrap();
+        if let (Ok(before), Ok(after)) = (copy_dir(dir, to), copy_dir(dir, scratch.path()))
+            && before == after
+        {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    panic!("the data directory did not hold still");
 }
 
 fn run_model(seed: u64, shards: u32, steps: u64) {
@@ -462,7 +481,7 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
         }
         if rng.below(25) == 0 {
             let next = root.path().join(format!("{}", n + 1));
-            copy_dir(&dir, &next);
+            crash_image(&dir, &next);
             engine = Engine::open(&next, small(), components()).unwrap();
             dir = next;
         }
