@@ -491,8 +491,7 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
     }
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     check(&engine, &model, &mut rng);
-    let stats = engine.stats();
-    assert!(stats.seals > 0 || steps < 200, "{stats:?}");
+    assert!(engine.stats().segments > 0, "the run must have sealed something");
 }
 
 #[test]
