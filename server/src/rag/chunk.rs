@@ -296,7 +296,8 @@ fn markdown_sections(text: &str, from: usize) -> Vec<Section> {
     sections
 }
 
-/// Where blocks begin, ascending. Markdown's blocks begin and end at lines, whatever containers they are in.
+/// Where blocks begin, ascending. Markdown's blocks begin and end at lines, whatever containers they are in. A heading
+/// within a quote, a list or a footnote heads nothing of the document.
 fn markdown_marks(text: &str, from: usize) -> Vec<Mark> {
     let body = &text[from..];
     let options = Options::ENABLE_TABLES | Options::ENABLE_FOOTNOTES | Options::ENABLE_HEADING_ATTRIBUTES;
@@ -328,23 +329,17 @@ fn markdown_marks(text: &str, from: usize) -> Vec<Mark> {
     for (event, range) in Parser::new_ext(body, options).into_offset_iter() {
         match event {
             Event::Start(tag) => {
-                let kind = match tag {
-                    Tag::Heading { .. } if containers == 0 => Kind::Heading,
-                    Tag::Heading { .. } | Tag::Paragraph | Tag::Item => Kind::Prose,
-                    Tag::BlockQuote(_) | Tag::FootnoteDefinition(_) | Tag::List(_) => Kind::Prose,
-                    Tag::CodeBlock(_) | Tag::HtmlBlock | Tag::Table(_) => Kind::Lines,
+                let (kind, heading) = match tag {
+                    Tag::Heading { level, .. } if containers == 0 => (Kind::Heading, Some((level, String::new()))),
+                    Tag::BlockQuote(_) | Tag::FootnoteDefinition(_) | Tag::List(_) => {
+                        containers += 1;
+                        (Kind::Prose, None)
+                    }
+                    Tag::Heading { .. } | Tag::Paragraph | Tag::Item => (Kind::Prose, None),
+                    Tag::CodeBlock(_) | Tag::HtmlBlock | Tag::Table(_) => (Kind::Lines, None),
                     _ => continue,
                 };
-                let heading = match tag {
-                    Tag::Heading { level, .. } if containers == 0 => {
-                        title = Some(String::new());
-                        Some((level, String::new()))
-                    }
-                    _ => None,
-                };
-                if matches!(tag, Tag::BlockQuote(_) | Tag::FootnoteDefinition(_) | Tag::List(_)) {
-                    containers += 1;
-                }
+                title = heading.is_some().then(String::new);
                 marks.push(Mark {
                     at: line_start(range.start),
                     kind,
