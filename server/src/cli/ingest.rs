@@ -36,9 +36,11 @@ Examples:
   cairn ingest articles.jsonl -c docs                one document a line
   cairn ingest ./docs -c docs --prefix handbook/     ids begin with handbook/
 
-Files: .md and .markdown (cut along headings), .txt, and .jsonl with {\"id\", \"text\"} and, if wanted, \"title\",
-\"source\", \"format\" (plain or markdown) and \"metadata\" on each line. Other files of a directory are left out, and so
-is what begins with a dot. Running it again skips what is unchanged and goes on where it was stopped.
+Files: .md and .markdown (cut along headings), .txt, and .jsonl with \"id\" and
+\"text\" on each line, and if wanted \"title\", \"source\", \"format\" (plain or
+markdown) and \"metadata\". Other files of a directory are left out, and so is
+what begins with a dot. Running it again skips what is unchanged and goes on
+where it was stopped.
 
 Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed.";
 
