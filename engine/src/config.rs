@@ -13,6 +13,8 @@ pub struct Settings {
     pub growing_bytes_max: usize,
     /// How long a write without a deadline waits for growing memory, in milliseconds.
     pub write_wait_ms: u64,
+    /// Sealed segments with fewer rows are scanned: a graph would cost more than it saves.
+    pub graph_rows_min: usize,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -30,6 +32,7 @@ impl Default for Settings {
             seal_bytes: 64 << 20,
             growing_bytes_max: 512 << 20,
             write_wait_ms: 5_000,
+            graph_rows_min: 1_000,
             merge_fanin: 8,
             segment_rows_max: 2_000_000,
             dead_percent_max: 30,

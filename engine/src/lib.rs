@@ -9,15 +9,22 @@
 pub mod config;
 pub mod error;
 pub mod limits;
+pub mod log;
 pub mod op;
 pub mod schema;
+pub mod storage;
 pub mod types;
 // what indexes and answers
 pub mod filter;
 pub mod text;
 pub mod vector;
+// rows at rest
+pub mod segment;
 // questions
 pub mod query;
+// state and its one writer
+pub mod collection;
+pub mod shard;
 // the face
 pub mod engine;
 

@@ -83,8 +83,8 @@ pub enum Op {
 pub struct PointRecord {
     /// Its id.
     pub id: PointId,
-    /// (index of the vector name in the schema's order, little-endian f32 bytes).
-    pub vectors: Vec<(u8, Vec<u8>)>,
+    /// Its dense vectors.
+    pub vectors: Vec<VectorRecord>,
     /// JSON object.
     pub payload: String,
     /// The document it is a chunk of.
@@ -93,6 +93,16 @@ pub struct PointRecord {
     pub expires_at_ms: u64,
     /// Principal sets that may see it; empty = everybody. Written now, enforced by a later version.
     pub acl: Vec<u32>,
+}
+
+/// A vector in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VectorRecord {
+    /// Place of the vector's name in the schema's order.
+    pub index: u8,
+    /// Little-endian f32.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
 }
 
 /// A document in the log and in the `docs` column family.
@@ -108,8 +118,8 @@ pub struct DocumentRecord {
     pub metadata: String,
     /// xxh3-128 of text, title, metadata and chunking: equal means nothing to do.
     pub checksum: [u8; 16],
-    /// xxh3-128 of the text that was embedded for each chunk, in order: an equal one needs no new embedding.
-    pub chunk_checksums: Vec<[u8; 16]>,
+    /// Id of each chunk and xxh3-128 of the text that was embedded for it, in order: an equal one needs no new embedding.
+    pub chunks: Vec<(PointId, [u8; 16])>,
     /// Bytes of the text.
     pub text_bytes: u64,
 }

@@ -30,15 +30,33 @@ struct Server {
 impl Server {
     fn start(data_dir: &Path) -> Self {
         let mut process = cairn()
-            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--set", "log.filter=warn", "--data-dir"])
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--metrics-listen",
+                "127.0.0.1:0",
+                "--set",
+                "log.filter=warn",
+                "--data-dir",
+            ])
             .arg(data_dir)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.split_whitespace().nth(4).filter(|_| line.contains("listening on")).map(str::to_owned);
-        Self { process, url: url.unwrap_or_else(|| panic!("the first line says where: {line:?}")) }
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .split_whitespace()
+            .nth(4)
+            .filter(|_| line.contains("listening on"))
+            .map(str::to_owned);
+        Self {
+            process,
+            url: url.unwrap_or_else(|| panic!("the first line says where: {line:?}")),
+        }
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -47,7 +65,10 @@ impl Server {
 
     /// SIGTERM, as an orchestrator sends it, and the exit status after the drain.
     fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
         self.process.wait().unwrap().code()
     }
@@ -83,8 +104,14 @@ fn documents(dir: &Path) -> PathBuf {
     let docs = dir.join("docs");
     std::fs::create_dir_all(docs.join("a")).unwrap();
     let write = |name: &str, text: &[u8]| std::fs::write(docs.join(name), text).unwrap();
-    write("a/raft.md", b"# Raft\n\n## Election\n\nA candidate becomes leader when a majority of the members votes for it.");
-    write("tea.txt", b"Green tea is brewed with water of seventy to eighty degrees.");
+    write(
+        "a/raft.md",
+        b"# Raft\n\n## Election\n\nA candidate becomes leader when a majority of the members votes for it.",
+    );
+    write(
+        "tea.txt",
+        b"Green tea is brewed with water of seventy to eighty degrees.",
+    );
     write("facts.jsonl", b"{\"id\": 7, \"text\": \"Cairns mark the path for whoever comes next.\", \"metadata\": {\"kind\": \"stone\"}}\n{\"id\": \"x\"}\n");
     write("broken.md", b"\xff\xfe\xfd");
     docs
@@ -104,35 +131,71 @@ fn documents_go_in_and_come_out_cited() {
     let partly = server.run(&["ingest", docs, "-c", "docs", "--create", "--json"]);
     assert_eq!(code(&partly), 4, "{}", stderr(&partly));
     let summary: Value = serde_json::from_slice(&partly.stdout).unwrap();
-    assert_eq!((&summary["documents"], &summary["failed"], &summary["unchanged"]), (&5.into(), &2.into(), &0.into()));
+    assert_eq!(
+        (&summary["documents"], &summary["failed"], &summary["unchanged"]),
+        (&5.into(), &2.into(), &0.into())
+    );
     for wrong in ["broken.md", "facts.jsonl:2"] {
         assert!(stderr(&partly).contains(wrong), "{}", stderr(&partly));
     }
 
     // Again: nothing is embedded twice.
     std::fs::remove_file(Path::new(docs).join("broken.md")).unwrap();
-    std::fs::write(Path::new(docs).join("tea.txt"), "Black tea is brewed with boiling water.").unwrap();
+    std::fs::write(
+        Path::new(docs).join("tea.txt"),
+        "Black tea is brewed with boiling water.",
+    )
+    .unwrap();
     let again = server.run(&["ingest", docs, "-c", "docs", "--json"]);
     let summary: Value = serde_json::from_slice(&again.stdout).unwrap();
-    assert_eq!((&summary["unchanged"], &summary["embedded"], &summary["failed"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!(
+        (&summary["unchanged"], &summary["embedded"], &summary["failed"]),
+        (&2.into(), &1.into(), &1.into())
+    );
 
     // Search in each mode finds the right chunk first.
     for mode in ["hybrid", "dense", "bm25"] {
-        let found = json(&server.run(&["search", "majority of votes makes a leader", "-c", "docs", "--mode", mode, "--json"]));
+        let found = json(&server.run(&[
+            "search",
+            "majority of votes makes a leader",
+            "-c",
+            "docs",
+            "--mode",
+            mode,
+            "--json",
+        ]));
         assert_eq!(found["hits"][0]["document"], "a/raft.md", "{mode}: {found}");
     }
     let only_stones = r#"{"must": [{"field": "kind", "match": "stone"}]}"#;
     let found = json(&server.run(&["search", "path", "-c", "docs", "--filter", only_stones, "--json"]));
-    let ids: Vec<&str> = found["hits"].as_array().unwrap().iter().map(|h| h["document"].as_str().unwrap()).collect();
+    let ids: Vec<&str> = found["hits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|h| h["document"].as_str().unwrap())
+        .collect();
     assert_eq!(ids, ["7"]);
     let shown = server.run(&["search", "leader", "-c", "docs"]);
     assert!(stdout(&shown).contains("Raft › Election"), "{}", stdout(&shown));
 
     // Enrich: the prompt alone on standard output, sources beside it.
-    let enriched = server.run(&["enrich", "How does a candidate become leader?", "-c", "docs", "--budget", "300"]);
+    let enriched = server.run(&[
+        "enrich",
+        "How does a candidate become leader?",
+        "-c",
+        "docs",
+        "--budget",
+        "300",
+    ]);
     assert_eq!(code(&enriched), 0, "{}", stderr(&enriched));
-    assert!(stdout(&enriched).contains("majority of the members") && stdout(&enriched).contains("How does a candidate"));
-    assert!(stderr(&enriched).contains("[1] a/raft.md") && !stdout(&enriched).contains("tokens used"), "{}", stderr(&enriched));
+    assert!(
+        stdout(&enriched).contains("majority of the members") && stdout(&enriched).contains("How does a candidate")
+    );
+    assert!(
+        stderr(&enriched).contains("[1] a/raft.md") && !stdout(&enriched).contains("tokens used"),
+        "{}",
+        stderr(&enriched)
+    );
     let whole = json(&server.run(&["enrich", "tea?", "-c", "docs", "--format", "messages", "--json"]));
     assert!(whole["messages"].as_array().is_some_and(|m| !m.is_empty()), "{whole}");
     assert!(whole["tokens"]["context"].as_u64() <= whole["tokens"]["budget"].as_u64());
@@ -148,11 +211,32 @@ fn documents_go_in_and_come_out_cited() {
 fn collections_are_made_shown_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
-    assert_eq!(json(&server.run(&["collections", "list", "--json"])), Value::Array(vec![]));
-    let made = server.run(&["collections", "create", "shop", "--dim", "4", "--metric", "dot", "--field", "brand=keyword", "--field", "title=text"]);
+    assert_eq!(
+        json(&server.run(&["collections", "list", "--json"])),
+        Value::Array(vec![])
+    );
+    let made = server.run(&[
+        "collections",
+        "create",
+        "shop",
+        "--dim",
+        "4",
+        "--metric",
+        "dot",
+        "--field",
+        "brand=keyword",
+        "--field",
+        "title=text",
+    ]);
     assert_eq!(code(&made), 0, "{}", stderr(&made));
     let shop = json(&server.run(&["collections", "get", "shop", "--json"]));
-    assert_eq!((&shop["schema"]["vectors"]["dense"]["dim"], &shop["schema"]["vectors"]["dense"]["metric"]), (&4.into(), &"dot".into()));
+    assert_eq!(
+        (
+            &shop["schema"]["vectors"]["dense"]["dim"],
+            &shop["schema"]["vectors"]["dense"]["metric"]
+        ),
+        (&4.into(), &"dot".into())
+    );
     assert_eq!(shop["schema"]["fields"]["brand"]["type"], "keyword");
     assert_eq!(stdout(&server.run(&["collections"])), "shop\n");
     // Deleting everything must be meant.
@@ -168,11 +252,18 @@ fn exit_codes_say_what_kind_of_failure() {
     let dir = tempfile::tempdir().unwrap();
     let run = |args: &[&str]| cairn().current_dir(dir.path()).args(args).output().unwrap();
     // Nobody listens on a port that was free a moment ago.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let nobody = format!("http://{free}");
     let unreachable = run(&["collections", "--url", &nobody, "--timeout-ms", "500"]);
     assert_eq!(code(&unreachable), 3, "{}", stderr(&unreachable));
-    assert!(stderr(&unreachable).contains("cairn serve"), "it says what to do: {}", stderr(&unreachable));
+    assert!(
+        stderr(&unreachable).contains("cairn serve"),
+        "it says what to do: {}",
+        stderr(&unreachable)
+    );
     for usage in [
         &["nonsense"][..],
         &["ingest", "-c", "docs"],
@@ -187,7 +278,10 @@ fn exit_codes_say_what_kind_of_failure() {
         assert_eq!(code(&output), 2, "{usage:?}: {}", stderr(&output));
         assert_eq!(stdout(&output), "", "errors are no results: {usage:?}");
     }
-    assert!(!dir.path().join("data").exists(), "a refused configuration touches nothing");
+    assert!(
+        !dir.path().join("data").exists(),
+        "a refused configuration touches nothing"
+    );
 }
 
 #[test]
@@ -195,7 +289,14 @@ fn a_data_directory_has_one_server() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Server::start(dir.path());
     let second = cairn()
-        .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--data-dir"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
         .arg(dir.path())
         .output()
         .unwrap();
@@ -207,19 +308,37 @@ fn a_data_directory_has_one_server() {
 fn the_clients_readme_example_runs() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let prompt = runtime.block_on(quickstart::quickstart(&server.url)).unwrap();
-    assert!(prompt.contains("How is a leader elected?") && prompt.contains("majority of the members"), "{prompt}");
+    assert!(
+        prompt.contains("How is a leader elected?") && prompt.contains("majority of the members"),
+        "{prompt}"
+    );
 }
 
 #[test]
 fn the_demo_asks_three_ways_and_leaves_nothing_behind() {
     let dir = tempfile::tempdir().unwrap();
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/docs/etcd-v3.6/learning");
-    let output = cairn().env("TMPDIR", dir.path()).arg("demo").arg("--docs").arg(&docs).output().unwrap();
+    let output = cairn()
+        .env("TMPDIR", dir.path())
+        .arg("demo")
+        .arg("--docs")
+        .arg(&docs)
+        .output()
+        .unwrap();
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let shown = stdout(&output);
-    for part in ["Ask on the command line", "Ask by REST", "Ask by gRPC", "documents/s", "stop"] {
+    for part in [
+        "Ask on the command line",
+        "Ask by REST",
+        "Ask by gRPC",
+        "documents/s",
+        "stop",
+    ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert_eq!(shown.matches("[1]").count() >= 3, true, "three cited prompts: {shown}");

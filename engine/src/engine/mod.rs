@@ -1,159 +1,499 @@
 //! The engine's face: open, write, read, maintain.
+//!
+//! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
+//! `check` refuses bad input before it enters the log. Readers never wait for writers: they take a collection's last view.
 
+mod applier;
 mod ask;
+mod check;
+mod commit;
+mod maintain;
+mod recover;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 pub use ask::{
     ChunkInput, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page, PayloadChange, Scroll,
     Selector, WriteOptions,
 };
 
+use crate::collection::Collection;
 use crate::config::{Components, Settings};
-use crate::error::Result;
-use crate::filter::Filter;
-use crate::op::Applied;
-use crate::query::{Query, QueryResult, With};
-use crate::schema::Schema;
-use crate::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{Filter, extract};
+use crate::limits;
+use crate::op::{Applied, Op};
+use crate::query::{self, Context, Query, QueryResult, View, With};
+use crate::schema::{Schema, check_name};
+use crate::shard::policy;
+use crate::storage::{DOCS, key};
+use crate::types::{CollectionNo, Payload, Point, PointId, PointInput, Seq, ShardNo, Token, Vectors};
 
 /// One data directory, opened by one process. Cheap to share behind an `Arc`; every method may be called from any thread.
-#[derive(Debug)]
-pub struct Engine {}
+pub struct Engine {
+    shared: commit::Shared,
+}
 
 impl Engine {
     /// Opens or creates a data directory: locks it, opens RocksDB, verifies and maps the segments, replays the log.
     pub fn open(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
-        let _ = (dir, settings, components);
-        todo!()
+        Ok(Self {
+            shared: recover::open(dir, settings, components)?,
+        })
     }
 
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
     /// (`collection_exists`).
     pub fn create_collection(&self, name: &str, schema: Schema) -> Result<CollectionInfo> {
-        let _ = (name, schema);
-        todo!()
+        check_name("collection", name).map_err(|e| e.at("/name"))?;
+        // Refuses everything that applying would refuse, analyzers included.
+        Collection::new(CollectionNo(0), name.to_owned(), schema.clone())?;
+        let _naming = self.shared.naming.lock();
+        let existing = self.shared.collections.read().get(name).cloned();
+        if let Some(existing) = existing {
+            if *existing.schema == schema {
+                return self.collection(name);
+            }
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "collection_exists",
+                format!("collection {name:?} exists with another schema; delete it first or choose another name"),
+            ));
+        }
+        if self.shared.collections.read().len() >= limits::COLLECTIONS_MAX {
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                "too_many_collections",
+                format!("a node holds at most {} collections", limits::COLLECTIONS_MAX),
+            ));
+        }
+        let no = CollectionNo(self.shared.applier.lock().next_collection);
+        let schema = serde_json::to_string(&schema).map_err(|e| Error::internal(format!("schema: {e}")))?;
+        let op = Op::CreateCollection {
+            no,
+            name: name.to_owned(),
+            schema,
+        };
+        self.shared.submit(vec![op], &WriteOptions::default(), false)?;
+        self.collection(name)
     }
+
     /// Removes a collection and everything in it (`collection_not_found` if there is none).
     pub fn drop_collection(&self, name: &str) -> Result<Applied> {
-        let _ = name;
-        todo!()
+        let no = self.find(name)?.no;
+        self.shared
+            .submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false)
     }
+
     /// One collection.
     pub fn collection(&self, name: &str) -> Result<CollectionInfo> {
-        let _ = name;
-        todo!()
+        let collection = self.find(name)?;
+        let view = collection.view();
+        let mut info = CollectionInfo {
+            name: name.to_owned(),
+            schema: (*collection.schema).clone(),
+            points: view.live(),
+            documents: view.documents,
+            indexed_points: 0,
+            segments: 0,
+            dead_rows: 0,
+            disk_bytes: 0,
+            growing_bytes: 0,
+            optimizing: false,
+        };
+        for segment in view.shards.iter().flat_map(|s| &s.segments) {
+            info.dead_rows += segment.dead.count();
+            if segment.segment.no.is_some() {
+                info.indexed_points += segment.live();
+                info.segments += 1;
+                info.disk_bytes += segment.segment.bytes() as u64;
+            } else {
+                info.growing_bytes += segment.segment.bytes() as u64;
+            }
+        }
+        if let Some(state) = self.shared.applier.lock().states.get(&collection.no) {
+            info.optimizing = state.shards.iter().any(|shard| {
+                shard.sealing > 0
+                    || shard.merging
+                    || self.shared.seal_due(shard)
+                    || policy::sealed_merge(&maintain::summary(shard), &self.shared.settings).is_some()
+            });
+        }
+        Ok(info)
     }
+
     /// The schema alone: cheap, no statistics.
-    pub fn schema(&self, name: &str) -> Result<std::sync::Arc<Schema>> {
-        let _ = name;
-        todo!()
+    pub fn schema(&self, name: &str) -> Result<Arc<Schema>> {
+        Ok(Arc::clone(&self.find(name)?.schema))
     }
+
     /// Names of all collections, in order.
     pub fn collection_names(&self) -> Vec<String> {
-        todo!()
+        self.shared.collections.read().keys().cloned().collect()
     }
 
     /// Inserts points or replaces them whole: atomic, durable when it returns.
     pub fn upsert(&self, collection: &str, points: Vec<PointInput>, options: &WriteOptions) -> Result<Applied> {
-        let _ = (collection, points, options);
-        todo!()
+        let collection = self.find(collection)?;
+        check::points(&collection.schema, &points)?;
+        let records = points
+            .into_iter()
+            .map(|p| check::record(&collection.schema, p))
+            .collect::<Result<Vec<_>>>()?;
+        self.shared.submit(
+            vec![Op::Upsert {
+                no: collection.no,
+                points: records,
+            }],
+            options,
+            true,
+        )
     }
+
     /// Deletes points.
     pub fn delete(&self, collection: &str, selector: Selector, options: &WriteOptions) -> Result<Applied> {
-        let _ = (collection, selector, options);
-        todo!()
+        let collection = self.find(collection)?;
+        let no = collection.no;
+        let op = match selector {
+            Selector::Ids(ids) => {
+                check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
+                Op::Delete { no, ids }
+            }
+            Selector::Matching(filter) => {
+                if filter.is_empty() {
+                    return Err(Error::invalid(
+                        "empty_filter",
+                        "deleting by an empty filter would delete everything: drop the collection if that is meant",
+                    )
+                    .at("/filter"));
+                }
+                filter
+                    .check()
+                    .and_then(|()| extract::check_filter(&filter, &collection.schema))
+                    .map_err(|e| e.at("/filter"))?;
+                Op::DeleteMatching { no, filter }
+            }
+        };
+        self.shared.submit(vec![op], options, false)
     }
+
     /// Changes payloads of existing points; missing ids are ignored.
-    pub fn set_payload(&self, collection: &str, ids: Vec<PointId>, change: PayloadChange, options: &WriteOptions) -> Result<Applied> {
-        let _ = (collection, ids, change, options);
-        todo!()
+    pub fn set_payload(
+        &self,
+        collection: &str,
+        ids: Vec<PointId>,
+        change: PayloadChange,
+        options: &WriteOptions,
+    ) -> Result<Applied> {
+        let collection = self.find(collection)?;
+        check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
+        check::payload(&collection.schema, &change.set).map_err(|e| e.at("/set"))?;
+        let set = payload_json(&change.set).map_err(|e| e.at("/set"))?;
+        let op = Op::SetPayload {
+            no: collection.no,
+            ids,
+            set,
+            unset: change.unset,
+            replace: change.replace,
+        };
+        self.shared.submit(vec![op], options, true)
     }
+
     /// Replaces a document with all its chunks in one atomic record. If the stored checksum is equal nothing is written
     /// and `changed` is 0.
     pub fn put_document(&self, collection: &str, document: DocumentInput, options: &WriteOptions) -> Result<Applied> {
-        let _ = (collection, document, options);
-        todo!()
+        let collection = self.find(collection)?;
+        let (document, chunks) = check::document(&collection.schema, document)?;
+        let key = key::id(collection.no, collection.shard_of(&document.id, None), &document.id);
+        if let Some(stored) = applier::load_document(&self.shared.storage, &key)?
+            && stored.record.checksum == document.checksum
+        {
+            return Ok(Applied {
+                token: Token::local(stored.seq),
+                changed: 0,
+                refused: None,
+            });
+        }
+        self.shared.submit(
+            vec![Op::PutDocument {
+                no: collection.no,
+                document,
+                chunks,
+            }],
+            options,
+            true,
+        )
     }
+
     /// Deletes documents with their chunks; missing ids are ignored. `changed` counts points.
     pub fn delete_documents(&self, collection: &str, ids: Vec<PointId>, options: &WriteOptions) -> Result<Applied> {
-        let _ = (collection, ids, options);
-        todo!()
+        let collection = self.find(collection)?;
+        check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
+        self.shared
+            .submit(vec![Op::DeleteDocuments { no: collection.no, ids }], options, false)
     }
 
     /// Answers a query from one view.
     pub fn query(&self, collection: &str, query: &Query) -> Result<QueryResult> {
-        let _ = (collection, query);
-        todo!()
+        let collection = self.find(collection)?;
+        self.check_after(query.after)?;
+        self.read(&collection, query.deadline, |context| query::run(context, query))
     }
+
     /// Points by id, in the order asked; missing ones are left out.
     pub fn get(&self, collection: &str, ids: &[PointId], with: With) -> Result<Vec<Point>> {
-        let _ = (collection, ids, with);
-        todo!()
+        let collection = self.find(collection)?;
+        check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
+        self.read(&collection, None, |context| query::get(context, ids, with))
     }
+
     /// A page of points.
     pub fn scroll(&self, collection: &str, scroll: &Scroll) -> Result<Page> {
-        let _ = (collection, scroll);
-        todo!()
+        let collection = self.find(collection)?;
+        self.check_after(scroll.after)?;
+        self.read(&collection, scroll.deadline, |context| {
+            let (points, cursor) = query::scroll(
+                context,
+                &scroll.filter,
+                scroll.limit,
+                scroll.cursor.as_deref(),
+                scroll.with,
+            )?;
+            Ok(Page { points, cursor })
+        })
     }
+
     /// Live points that match.
     pub fn count(&self, collection: &str, filter: &Filter) -> Result<u64> {
-        let _ = (collection, filter);
-        todo!()
+        let collection = self.find(collection)?;
+        self.read(&collection, None, |context| query::count(context, filter))
     }
+
     /// One document.
     pub fn document(&self, collection: &str, id: &PointId) -> Result<Option<DocumentInfo>> {
-        let _ = (collection, id);
-        todo!()
+        let collection = self.find(collection)?;
+        let key = key::id(collection.no, collection.shard_of(id, None), id);
+        applier::load_document(&self.shared.storage, &key)?
+            .map(document_info)
+            .transpose()
     }
+
     /// A page of documents in id order, after `after`.
     pub fn documents(&self, collection: &str, after: Option<&PointId>, limit: usize) -> Result<Vec<DocumentInfo>> {
-        let _ = (collection, after, limit);
-        todo!()
+        let collection = self.find(collection)?;
+        if limit == 0 || limit > limits::TOP_K_MAX {
+            return Err(Error::invalid(
+                "bad_limit",
+                format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX),
+            )
+            .at("/limit"));
+        }
+        let mut found: BTreeMap<String, applier::StoredDocument> = BTreeMap::new();
+        for shard in (0..collection.schema.shards).map(ShardNo) {
+            let prefix = key::shard(collection.no, shard);
+            let from = after.map_or_else(Vec::new, |id| key::id(collection.no, shard, id));
+            let mut taken = 0;
+            self.shared.storage.scan(DOCS, &prefix, &from, |key, value| {
+                if key != from {
+                    let stored: applier::StoredDocument = applier::decode(value, "docs")?;
+                    found.insert(stored.record.id.as_str().to_owned(), stored);
+                    taken += 1;
+                }
+                Ok(taken < limit)
+            })?;
+        }
+        found.into_values().take(limit).map(document_info).collect()
     }
+
     /// The chunks of a document, in order, of one view.
     pub fn chunks(&self, collection: &str, document: &PointId, with: With) -> Result<Vec<Point>> {
-        let _ = (collection, document, with);
-        todo!()
+        let collection = self.find(collection)?;
+        let key = key::id(collection.no, collection.shard_of(document, None), document);
+        let order: HashMap<PointId, usize> = match applier::load_document(&self.shared.storage, &key)? {
+            Some(stored) => stored
+                .record
+                .chunks
+                .into_iter()
+                .enumerate()
+                .map(|(i, (id, _))| (id, i))
+                .collect(),
+            None => HashMap::new(),
+        };
+        let mut points = self.read(&collection, None, |context| query::chunks(context, document, with))?;
+        // A chunk whose payload was changed is a new row: its place comes from the document.
+        points.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
+        Ok(points)
     }
+
     /// Vectors of the document's stored chunks by the checksum of the text they were made from: what need not be embedded again.
     pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], Vectors>> {
-        let _ = (collection, document);
-        todo!()
+        let found = self.find(collection)?;
+        let key = key::id(found.no, found.shard_of(document, None), document);
+        let Some(stored) = applier::load_document(&self.shared.storage, &key)? else {
+            return Ok(HashMap::new());
+        };
+        let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
+        let with = With {
+            vectors: true,
+            ..With::default()
+        };
+        let chunks = self.read(&found, None, |context| query::chunks(context, document, with))?;
+        Ok(chunks
+            .into_iter()
+            // A chunk that was written again by other means may hold another vector.
+            .filter(|point| point.version.seq == stored.seq)
+            .filter_map(|point| Some((*checksums.get(&point.id)?, point.vectors?)))
+            .collect())
     }
 
     /// Does one piece of background work (seal, merge, trim), or finds none. `stop` is polled; stopping loses only that piece.
     pub fn maintain(&self, stop: &dyn Fn() -> bool) -> Result<Maintained> {
-        let _ = stop;
-        todo!()
+        self.shared.maintain(stop)
     }
+
     /// Sleeps until there may be background work, or the timeout.
     pub fn wait_for_work(&self, timeout: Duration) {
-        let _ = timeout;
-        todo!()
+        self.shared.work.wait(timeout);
     }
+
     /// Writes all effects to disk, so that the next open replays little. Not needed for durability.
     pub fn flush(&self) -> Result<()> {
-        todo!()
+        self.shared.check_alive()?;
+        self.shared.flush_and_trim()
     }
+
     /// Numbers of the whole engine.
     pub fn stats(&self) -> EngineStats {
-        todo!()
+        let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
+        let counters = &self.shared.counters;
+        let mut stats = EngineStats {
+            collections: collections.len() as u64,
+            growing_bytes: self.shared.memory.bytes(),
+            applied_seq: counters.applied.load(Ordering::Acquire),
+            replayed_records: counters.replayed.load(Ordering::Relaxed),
+            seals: counters.seals.load(Ordering::Relaxed),
+            merges: counters.merges.load(Ordering::Relaxed),
+            log_start_seq: self.shared.applier.lock().log_start.0,
+            ..EngineStats::default()
+        };
+        for view in collections.iter().map(|c| c.view()) {
+            stats.points += view.live();
+            for segment in view
+                .shards
+                .iter()
+                .flat_map(|s| &s.segments)
+                .filter(|s| s.segment.no.is_some())
+            {
+                stats.segments += 1;
+                stats.segment_bytes += segment.segment.bytes() as u64;
+            }
+        }
+        stats
     }
+
     /// Token of the last applied record.
     pub fn applied(&self) -> Token {
-        todo!()
+        Token::local(Seq(self.shared.counters.applied.load(Ordering::Acquire)))
     }
+
+    /// An error if the engine stopped after a failure and must be restarted.
+    pub fn check_alive(&self) -> Result<()> {
+        self.shared.check_alive()
+    }
+
     /// Checks points against a collection's schema without writing them. Errors carry a JSON pointer (`/points/3/vectors/dense`).
     pub fn check_points(&self, collection: &str, points: &[PointInput]) -> Result<()> {
-        let _ = (collection, points);
-        todo!()
+        check::points(&self.find(collection)?.schema, points)
     }
-    /// Checks a payload change likewise.
+
+    /// Checks a payload likewise.
     pub fn check_payload(&self, collection: &str, payload: &Payload) -> Result<()> {
-        let _ = (collection, payload);
-        todo!()
+        check::payload(&self.find(collection)?.schema, payload)
     }
+
+    fn find(&self, name: &str) -> Result<Arc<Collection>> {
+        self.shared.collections.read().get(name).cloned().ok_or_else(|| {
+            let name: String = name.chars().take(limits::NAME_BYTES_MAX).collect();
+            Error::not_found("collection_not_found", format!("there is no collection {name:?}"))
+        })
+    }
+
+    /// Asks a question of the newest view, and of that view only.
+    fn read<T>(
+        &self,
+        collection: &Collection,
+        deadline: Option<Instant>,
+        ask: impl FnOnce(&Context<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let view: Arc<View> = collection.view();
+        let context = Context {
+            view: &view,
+            schema: &collection.schema,
+            analyzers: &collection.analyzers,
+            now_ms: self.shared.components.clock.now_ms(),
+            deadline,
+        };
+        context.check_deadline()?;
+        ask(&context)
+    }
+
+    /// A write that was acked is visible at once on this node, so a token is either seen or not ours.
+    fn check_after(&self, after: Option<Token>) -> Result<()> {
+        let Some(token) = after else { return Ok(()) };
+        let applied = self.applied();
+        if token.epoch != applied.epoch || token.group != applied.group || token.seq > applied.seq {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "not_caught_up",
+                format!("this node has not seen {token}, only up to {applied}: was the token given by another server?"),
+            )
+            .at("/after"));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("dir", &self.shared.dir)
+            .field("applied", &self.applied())
+            .finish_non_exhaustive()
+    }
+}
+
+fn document_info(stored: applier::StoredDocument) -> Result<DocumentInfo> {
+    let record = stored.record;
+    Ok(DocumentInfo {
+        metadata: serde_json::from_str(&record.metadata).map_err(|e| Error::damaged(format!("docs: metadata: {e}")))?,
+        id: record.id,
+        title: record.title,
+        source: record.source,
+        checksum: record.checksum,
+        text_bytes: record.text_bytes,
+        chunks: record.chunks.len() as u64,
+        version: Token::local(stored.seq),
+    })
+}
+
+/// A payload as it is stored, within its bound.
+fn payload_json(payload: &Payload) -> Result<String> {
+    let json = serde_json::to_string(payload).map_err(|e| Error::internal(format!("payload: {e}")))?;
+    if json.len() > limits::PAYLOAD_BYTES_MAX {
+        return Err(Error::invalid(
+            "payload_too_large",
+            format!(
+                "a payload is at most {} bytes of JSON, got {}",
+                limits::PAYLOAD_BYTES_MAX,
+                json.len()
+            ),
+        ));
+    }
+    Ok(json)
 }

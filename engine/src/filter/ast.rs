@@ -29,7 +29,8 @@ pub enum Condition {
         /// Allowed values; `match` is a list of one.
         values: Vec<Scalar>,
     },
-    /// The field has an element that is none of the values.
+    /// The field has an element that is none of the values: `["a", "b"]` passes an exclusion of `a`, and a missing field
+    /// passes nothing. To demand that no element is in the list, put an `Any` into `must_not`.
     Except {
         /// Dotted path.
         field: String,
@@ -43,7 +44,7 @@ pub enum Condition {
         /// Bounds.
         range: Range,
     },
-    /// The field has no indexed value: missing, null, or an empty array.
+    /// The field has no indexed value: missing, null, an empty array, or an object (only its leaves have values).
     IsEmpty {
         /// Dotted path.
         field: String,
@@ -91,7 +92,10 @@ pub struct Range {
 impl Filter {
     /// A filter of one condition that must hold.
     pub fn must(condition: Condition) -> Self {
-        Self { must: vec![condition], ..Self::default() }
+        Self {
+            must: vec![condition],
+            ..Self::default()
+        }
     }
 
     /// True if it says nothing.
@@ -117,13 +121,22 @@ impl Filter {
         {
             return Err(Error::invalid(
                 "bad_filter",
-                format!("min_should must be 1 to the number of should conditions ({}), got {n}", self.should.len()),
+                format!(
+                    "min_should must be 1 to the number of should conditions ({}), got {n}",
+                    self.should.len()
+                ),
             )
             .at("/min_should"));
         }
-        for (part, conditions) in [("must", &self.must), ("should", &self.should), ("must_not", &self.must_not)] {
+        for (part, conditions) in [
+            ("must", &self.must),
+            ("should", &self.should),
+            ("must_not", &self.must_not),
+        ] {
             for (i, condition) in conditions.iter().enumerate() {
-                condition.check_at(depth, nodes).map_err(|e| e.at(format!("/{part}/{i}")))?;
+                condition
+                    .check_at(depth, nodes)
+                    .map_err(|e| e.at(format!("/{part}/{i}")))?;
             }
         }
         Ok(())
@@ -158,7 +171,9 @@ impl Condition {
                 take(1)?;
                 let bounds = [range.gt, range.gte, range.lt, range.lte];
                 if bounds.iter().all(Option::is_none) {
-                    return Err(Error::invalid("bad_filter", "a range needs at least one of gt, gte, lt, lte").at("/range"));
+                    return Err(
+                        Error::invalid("bad_filter", "a range needs at least one of gt, gte, lt, lte").at("/range"),
+                    );
                 }
                 if bounds.iter().flatten().any(|b| b.is_nan()) {
                     return Err(Error::invalid("bad_filter", "a range bound must not be NaN").at("/range"));

@@ -5,9 +5,15 @@
 //! fetch their payload.
 
 mod ask;
+mod exec;
+mod fuse;
+mod nearest;
+pub mod plan;
+pub mod score;
+mod text;
+mod view;
 
-
-
-
+pub(crate) use ask::check_finite;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
-
+pub(crate) use exec::{Context, chunks, count, get, run, scroll};
+pub use view::{ShardView, View};

@@ -1,1 +1,146 @@
-//! Dense vectors: distances, exact scan and graph search over ordinals and bytes.
+//! Dense vectors seen as ordinals and bytes: distances, exact scan and graph search.
+//!
+//! Callers hand in the rows of one segment ([`VectorsRef`]), the ordinals that may be answered ([`Allow`]: deaths and
+//! filter already folded in) and a way to say "time is up"; they get the nearest ordinals. Nothing here knows points,
+//! files, clocks or segments.
+//!
+//! [`Flat`] is exact and always available, and the oracle of the tests; [`hnsw`] is the graph for what is too large
+//! to scan.
+
+use std::cmp::Ordering;
+
+pub mod bitset;
+pub mod flat;
+pub mod hnsw;
+pub mod kernels;
+pub mod space;
+#[cfg(test)]
+mod tests;
+
+pub use bitset::BitSet;
+pub use flat::Flat;
+pub use hnsw::HnswLayout;
+pub use space::{QueryScorer, VectorsRef, inv_norm};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::Ordinal;
+
+/// Finds the vectors nearest to a query.
+///
+/// - *Operations:* one search over one segment's vectors, the same ones the index was built from.
+/// - *Guarantees:* hits ascend by distance, then ordinal; each is allowed, present and appears once; at most `k` of
+///   them.
+/// - *Non-guarantees:* an approximate index may miss near vectors, and may return fewer than `k` hits although `k` are
+///   allowed: a caller that promised `k` falls back to [`Flat`].
+/// - *Failure:* a query of the wrong length is `Invalid`, vectors that do not fit the index are `Damaged`, and once
+///   `stop` says true the search ends as `Deadline`: never a short list for want of time. Nothing is kept between
+///   searches, so any of them can be retried.
+/// - *Enforced by:* the tests beside this file, which run every implementation against `Flat`.
+pub trait VectorIndex {
+    /// The `k` nearest of the allowed vectors. `ef` is how many candidates an approximate index keeps in mind while
+    /// it looks (more is slower and finds more; at least `k` are kept); an exact one ignores it.
+    fn search(
+        &self,
+        vectors: &VectorsRef<'_>,
+        query: &[f32],
+        k: usize,
+        ef: usize,
+        allow: &Allow<'_>,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Found>;
+}
+
+/// Which ordinals may be answered.
+#[derive(Debug, Clone, Copy)]
+pub enum Allow<'a> {
+    /// Every one that has a vector.
+    All,
+    /// Those of the set.
+    Only(&'a BitSet),
+}
+
+impl Allow<'_> {
+    /// Whether the ordinal may be answered.
+    #[inline]
+    pub fn contains(&self, ordinal: Ordinal) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(set) => set.contains(ordinal),
+        }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Found {
+    /// Nearest first.
+    pub hits: Vec<Scored>,
+    /// How many distances were computed to find them.
+    pub evaluated: u64,
+}
+
+/// An ordinal and its distance from something; ordered by distance, then ordinal.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored {
+    /// Smaller is closer; [`crate::schema::Metric::raw`] turns it into the metric's value.
+    pub distance: f32,
+    /// Whose distance.
+    pub ordinal: Ordinal,
+}
+
+impl Ord for Scored {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        // Total even for NaN, so that no input can break a heap.
+        self.distance
+            .total_cmp(&other.distance)
+            .then(self.ordinal.cmp(&other.ordinal))
+    }
+}
+
+impl PartialOrd for Scored {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scored {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Scored {}
+
+/// Counts distance evaluations and now and then asks whether to go on.
+struct Meter<'a> {
+    stop: &'a dyn Fn() -> bool,
+    evaluated: u64,
+}
+
+impl<'a> Meter<'a> {
+    /// Between two questions: some tens of microseconds of work, far below any deadline, far above the question's cost.
+    const EVERY: u64 = 256;
+
+    fn new(stop: &'a dyn Fn() -> bool) -> Self {
+        Self { stop, evaluated: 0 }
+    }
+
+    /// Counts one evaluation that is about to happen. The first one asks, so that a late search does no work at all.
+    #[inline]
+    fn tick(&mut self) -> Result<()> {
+        if self.evaluated.is_multiple_of(Self::EVERY) && (self.stop)() {
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                format!(
+                    "the deadline passed during a vector search, after {} distances",
+                    self.evaluated
+                ),
+            ));
+        }
+        self.evaluated += 1;
+        Ok(())
+    }
+}

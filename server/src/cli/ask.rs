@@ -92,9 +92,14 @@ pub(super) struct Enrich {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
+<<<<<<< HEAD
     // Through a map: serde takes `[]` for a struct of defaults, which would filter nothing.
     let read = serde_json::from_str::<serde_json::Map<String, Value>>(text);
     read.and_then(|map| serde_json::from_value(Value::Object(map))).map_err(|e| format!("{e}; write it like {{\"must\": [{{\"field\": \"lang\", \"match\": \"en\"}}]}}"))
+=======
+    serde_json::from_str(text)
+        .map_err(|e| format!("{e}; write it like {{\"must\": [{{\"field\": \"lang\", \"match\": \"en\"}}]}}"))
+>>>>>>> main
 }
 
 impl Search {
@@ -123,14 +128,21 @@ impl Search {
 
 fn show_hits(answer: &Answer) {
     for (i, hit) in answer.hits.iter().enumerate() {
-        output::out(format!("{:>3}. {}  {}", i + 1, output::bold(&hit.point.id), heading(hit)));
+        output::out(format!(
+            "{:>3}. {}  {}",
+            i + 1,
+            output::bold(&hit.point.id),
+            heading(hit)
+        ));
         if let Some(text) = text_of(hit, "text") {
             output::out(format!("     {}", output::snippet(text, 240)));
         }
         output::out(output::dim(&format!("     {:.3}  {}", hit.score, legs(hit))));
     }
     for leg in &answer.explain {
-        let segment = leg.segment.map_or_else(|| "growing".to_owned(), |s| format!("segment {s}"));
+        let segment = leg
+            .segment
+            .map_or_else(|| "growing".to_owned(), |s| format!("segment {s}"));
         output::note(format!(
             "explain: {} shard {} {segment}: {}, {} match, {} evaluated",
             leg.leg, leg.shard, leg.strategy, leg.matches, leg.evaluated
@@ -145,24 +157,39 @@ fn text_of<'a>(hit: &'a Hit, key: &str) -> Option<&'a str> {
 
 /// `FAQ › etcd, general`; the title if there are no headings.
 fn heading(hit: &Hit) -> String {
-    let path = hit.point.payload.as_ref().and_then(|p| p.get("heading")).and_then(Value::as_array);
+    let path = hit
+        .point
+        .payload
+        .as_ref()
+        .and_then(|p| p.get("heading"))
+        .and_then(Value::as_array);
     let path: Vec<&str> = path.into_iter().flatten().filter_map(Value::as_str).collect();
-    if path.is_empty() { text_of(hit, "title").unwrap_or_default().to_owned() } else { path.join(" › ") }
+    if path.is_empty() {
+        text_of(hit, "title").unwrap_or_default().to_owned()
+    } else {
+        path.join(" › ")
+    }
 }
 
 fn legs(hit: &Hit) -> String {
-    let legs: Vec<String> = hit.legs.iter().map(|l| format!("{} {:.3} (#{})", l.leg, l.raw, l.rank)).collect();
+    let legs: Vec<String> = hit
+        .legs
+        .iter()
+        .map(|l| format!("{} {:.3} (#{})", l.leg, l.raw, l.rank))
+        .collect();
     legs.join(" · ")
 }
 
 impl Enrich {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let collection = self.at.connection.client().await?.collection(&self.at.collection);
-        let mut request = cairn_client::Enrich::new(&self.question).token_budget(self.budget).mode(match self.at.mode {
-            ModeArg::Hybrid => Mode::Hybrid,
-            ModeArg::Dense => Mode::Dense,
-            ModeArg::Bm25 => Mode::Bm25,
-        });
+        let mut request = cairn_client::Enrich::new(&self.question)
+            .token_budget(self.budget)
+            .mode(match self.at.mode {
+                ModeArg::Hybrid => Mode::Hybrid,
+                ModeArg::Dense => Mode::Dense,
+                ModeArg::Bm25 => Mode::Bm25,
+            });
         if self.format == FormatArg::Messages {
             request = request.as_messages();
         }
@@ -195,7 +222,11 @@ pub(super) fn show_sources(enriched: &Enriched) {
     output::note("");
     for item in &enriched.context {
         let raw: Vec<String> = item.scores.iter().map(|(leg, raw)| format!("{leg} {raw:.3}")).collect();
-        let place = if item.heading.is_empty() { item.title.clone() } else { item.heading.join(" › ") };
+        let place = if item.heading.is_empty() {
+            item.title.clone()
+        } else {
+            item.heading.join(" › ")
+        };
         output::note(format!(
             "[{}] {}  {}  bytes {}..{}  score {:.3} ({})",
             item.n,

@@ -97,7 +97,9 @@ impl Collections {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let action = self.action.unwrap_or(Action::List { json: false });
         if let Action::Delete { name, yes: false } = &action {
-            return Err(Failure::usage(format!("this removes {name:?} and everything in it: say --yes")));
+            return Err(Failure::usage(format!(
+                "this removes {name:?} and everything in it: say --yes"
+            )));
         }
         let client = self.connection.client().await?;
         match action {
@@ -135,7 +137,10 @@ impl Create {
                     MetricArg::Manhattan => Metric::Manhattan,
                 };
                 let index = match self.index {
-                    IndexArg::Hnsw => Index::Hnsw { m: None, ef_construction: None },
+                    IndexArg::Hnsw => Index::Hnsw {
+                        m: None,
+                        ef_construction: None,
+                    },
                     IndexArg::Flat => Index::Flat,
                 };
                 Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))
@@ -162,7 +167,11 @@ fn field(text: &str) -> Result<(String, Field), String> {
         "bool" => Field::Bool,
         "text" => Field::text(),
         "stored" => Field::Stored,
-        other => return Err(format!("a type is keyword, integer, float, bool, text or stored, got {other:?}")),
+        other => {
+            return Err(format!(
+                "a type is keyword, integer, float, bool, text or stored, got {other:?}"
+            ));
+        }
     };
     Ok((path.to_owned(), field))
 }
@@ -183,13 +192,32 @@ async fn list(client: &Client, json: bool) -> Result<(), Failure> {
 
 fn show(c: &CollectionInfo) {
     output::out(output::bold(&c.name));
-    let points = format!("{} ({} indexed, in {} segments)", output::number(c.points), output::number(c.indexed_points), c.segments);
-    output::out(format!("  points     {points}{}", if c.optimizing { ", optimizing" } else { "" }));
+    let points = format!(
+        "{} ({} indexed, in {} segments)",
+        output::number(c.points),
+        output::number(c.indexed_points),
+        c.segments
+    );
+    output::out(format!(
+        "  points     {points}{}",
+        if c.optimizing { ", optimizing" } else { "" }
+    ));
     output::out(format!("  documents  {}", output::number(c.documents)));
-    output::out(format!("  bytes      {} on disk, {} growing", output::bytes(c.disk_bytes), output::bytes(c.growing_bytes)));
+    output::out(format!(
+        "  bytes      {} on disk, {} growing",
+        output::bytes(c.disk_bytes),
+        output::bytes(c.growing_bytes)
+    ));
     for (name, v) in &c.schema.vectors {
-        let by = v.embedder.as_ref().map_or_else(String::new, |e| format!(", embedded by {}", e.name));
-        output::out(format!("  vector     {name}: {} numbers, {}{by}", v.dim, format!("{:?}", v.metric).to_lowercase()));
+        let by = v
+            .embedder
+            .as_ref()
+            .map_or_else(String::new, |e| format!(", embedded by {}", e.name));
+        output::out(format!(
+            "  vector     {name}: {} numbers, {}{by}",
+            v.dim,
+            format!("{:?}", v.metric).to_lowercase()
+        ));
     }
     for (path, field) in &c.schema.fields {
         let kind = match field {
@@ -210,7 +238,10 @@ mod tests {
 
     #[test]
     fn fields_are_path_and_type() {
-        assert_eq!(field("meta.lang=keyword").unwrap(), ("meta.lang".to_owned(), Field::Keyword));
+        assert_eq!(
+            field("meta.lang=keyword").unwrap(),
+            ("meta.lang".to_owned(), Field::Keyword)
+        );
         assert!(field("lang").unwrap_err().contains("path=type"));
         assert!(field("lang=string").unwrap_err().contains("keyword"));
     }

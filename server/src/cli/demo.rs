@@ -96,6 +96,7 @@ impl Demo {
         let (summary, ingest_time) = timed(ingest::ingest(&collection, sources, 4, &ingest::Progress::new(true))).await;
         let summary = summary?;
         output::out(summary.to_string());
+        summary.show_failures();
         if summary.failed > 0 {
             return Err(Failure::partly(format!("{} sample documents were refused", summary.failed)));
         }

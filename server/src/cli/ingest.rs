@@ -101,7 +101,10 @@ impl Ingest {
                 output::note(format!("made collection {}", self.collection));
             }
             Err(e) if e.kind() == ErrorKind::NotFound => {
-                return Err(Failure::new(format!("there is no collection {:?}: say --create to make it", self.collection)));
+                return Err(Failure::new(format!(
+                    "there is no collection {:?}: say --create to make it",
+                    self.collection
+                )));
             }
             Err(e) => return Err(e.into()),
         }
@@ -112,13 +115,21 @@ impl Ingest {
         } else {
             output::out(summary.to_string());
         }
-        for failure in summary.failures.iter().take(FAILURES_SHOWN) {
-            output::error(&format!("{}: {}", failure.what, failure.why));
-        }
+        summary.show_failures();
         match summary.failed {
             0 => Ok(()),
-            n if n > FAILURES_SHOWN as u64 => Err(Failure::partly(format!("{n} documents failed, the first {FAILURES_SHOWN} are above"))),
+            n if n > FAILURES_SHOWN as u64 => Err(Failure::partly(format!(
+                "{n} documents failed, the first {FAILURES_SHOWN} are above"
+            ))),
             n => Err(Failure::partly(format!("{n} documents failed"))),
+        }
+    }
+}
+
+impl Summary {
+    pub(super) fn show_failures(&self) {
+        for failure in self.failures.iter().take(FAILURES_SHOWN) {
+            output::error(&format!("{}: {}", failure.what, failure.why));
         }
     }
 }
@@ -157,7 +168,10 @@ pub(super) async fn ingest(
     // Once nobody answers, the rest is not tried: each batch would wait for its own deadline.
     let unreachable = AtomicBool::new(false);
     let mut seen = HashSet::new();
-    let items = sources.into_iter().flat_map(Source::documents).map(move |item| once(&mut seen, item));
+    let items = sources
+        .into_iter()
+        .flat_map(Source::documents)
+        .map(move |item| once(&mut seen, item));
     let batches = Batches { items, waiting: None };
     let mut answers = futures::stream::iter(batches.take_while(|_| !unreachable.load(Ordering::Relaxed)))
         .map(|batch| put(collection, batch))
@@ -183,7 +197,10 @@ pub(super) async fn ingest(
                         unreachable.store(true, Ordering::Relaxed);
                         lost.get_or_insert_with(|| e.clone());
                     }
-                    summary.failures.push(FailedDocument { what, why: why.to_string() });
+                    summary.failures.push(FailedDocument {
+                        what,
+                        why: why.to_string(),
+                    });
                 }
             }
             progress.moved(bytes, summary.documents, began.elapsed());
@@ -196,7 +213,10 @@ pub(super) async fn ingest(
         Some(e) => {
             let mut failure = Failure::from(e);
             let stored = summary.documents - summary.failed;
-            failure.message = format!("{}; {stored} documents are stored, run it again to go on", failure.message);
+            failure.message = format!(
+                "{}; {stored} documents are stored, run it again to go on",
+                failure.message
+            );
             Err(failure)
         }
         None => Ok(summary),
@@ -208,7 +228,10 @@ fn once(seen: &mut HashSet<String>, mut item: Item) -> Item {
     if let Ok(document) = &item.document
         && !seen.insert(document.id.clone())
     {
-        item.document = Err(format!("an earlier document of this run has the same id: {:?}", document.id));
+        item.document = Err(format!(
+            "an earlier document of this run has the same id: {:?}",
+            document.id
+        ));
     }
     item
 }
@@ -242,13 +265,23 @@ async fn put(collection: &Collection, batch: Vec<Item>) -> Vec<Outcome> {
     for item in batch {
         match item.document {
             Ok(document) => good.push((item.what, item.bytes, document)),
-            Err(why) => outcomes.push(Outcome { what: item.what, bytes: item.bytes, result: Err(Why::Said(why)) }),
+            Err(why) => outcomes.push(Outcome {
+                what: item.what,
+                bytes: item.bytes,
+                result: Err(Why::Said(why)),
+            }),
         }
     }
     let together = collection.put_documents(good.iter().map(|(_, _, d)| d.clone())).await;
     match together {
         Ok(summary) => outcomes.extend(
-            good.into_iter().zip(summary.results).map(|((what, bytes, _), put)| Outcome { what, bytes, result: Ok(put) }),
+            good.into_iter()
+                .zip(summary.results)
+                .map(|((what, bytes, _), put)| Outcome {
+                    what,
+                    bytes,
+                    result: Ok(put),
+                }),
         ),
         Err(e) if e.kind() == ErrorKind::Invalid && good.len() > 1 => {
             for (what, bytes, document) in good {
@@ -256,9 +289,11 @@ async fn put(collection: &Collection, batch: Vec<Item>) -> Vec<Outcome> {
                 outcomes.push(Outcome { what, bytes, result });
             }
         }
-        Err(e) => outcomes.extend(
-            good.into_iter().map(|(what, bytes, _)| Outcome { what, bytes, result: Err(Why::Refused(e.clone())) }),
-        ),
+        Err(e) => outcomes.extend(good.into_iter().map(|(what, bytes, _)| Outcome {
+            what,
+            bytes,
+            result: Err(Why::Refused(e.clone())),
+        })),
     }
     outcomes
 }
@@ -327,21 +362,35 @@ pub(super) fn find(paths: &[PathBuf], prefix: &str) -> Result<Vec<Source>, Failu
         let meta = fs::metadata(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
         if meta.is_dir() {
             let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !e.file_name().to_string_lossy().starts_with('.');
-            for entry in walkdir::WalkDir::new(path).sort_by_file_name().into_iter().filter_entry(visible) {
+            for entry in walkdir::WalkDir::new(path)
+                .sort_by_file_name()
+                .into_iter()
+                .filter_entry(visible)
+            {
                 let entry = entry.map_err(|e| Failure::new(e.to_string()))?;
                 if entry.file_type().is_file()
                     && let Some(kind) = kind(entry.path())
                 {
                     let below = entry.path().strip_prefix(path).unwrap_or(entry.path());
                     let bytes = entry.metadata().map_or(0, |m| m.len());
-                    sources.push(Source { id: id_of(prefix, below), path: entry.into_path(), kind, bytes });
+                    sources.push(Source {
+                        id: id_of(prefix, below),
+                        path: entry.into_path(),
+                        kind,
+                        bytes,
+                    });
                 }
             }
         } else {
             let known = "a file must end in .md, .markdown, .txt or .jsonl";
             let kind = kind(path).ok_or_else(|| Failure::usage(format!("{}: {known}", path.display())))?;
             let name = path.file_name().map_or(path.as_path(), Path::new);
-            sources.push(Source { id: id_of(prefix, name), path: path.clone(), kind, bytes: meta.len() });
+            sources.push(Source {
+                id: id_of(prefix, name),
+                path: path.clone(),
+                kind,
+                bytes: meta.len(),
+            });
         }
     }
     if sources.is_empty() {
@@ -371,7 +420,12 @@ impl Source {
         match self.kind {
             Kind::Markdown | Kind::Text => Box::new(std::iter::once(self.whole())),
             Kind::Jsonl => match File::open(&self.path) {
-                Ok(file) => Box::new(JsonLines { lines: BufReader::new(file).lines(), path: self.path, number: 0, done: false }),
+                Ok(file) => Box::new(JsonLines {
+                    lines: BufReader::new(file).lines(),
+                    path: self.path,
+                    number: 0,
+                    done: false,
+                }),
                 Err(e) => Box::new(std::iter::once(self.unreadable(&e))),
             },
         }
@@ -379,8 +433,16 @@ impl Source {
 
     fn whole(self) -> Item {
         if self.bytes > DOCUMENT_BYTES_MAX {
-            let why = format!("a document is at most {}, this file has {}", output::bytes(DOCUMENT_BYTES_MAX), output::bytes(self.bytes));
-            return Item { what: self.path.display().to_string(), bytes: self.bytes, document: Err(why) };
+            let why = format!(
+                "a document is at most {}, this file has {}",
+                output::bytes(DOCUMENT_BYTES_MAX),
+                output::bytes(self.bytes)
+            );
+            return Item {
+                what: self.path.display().to_string(),
+                bytes: self.bytes,
+                document: Err(why),
+            };
         }
         match fs::read_to_string(&self.path) {
             Ok(text) => {
@@ -389,14 +451,22 @@ impl Source {
                     Kind::Text | Kind::Jsonl => Document::plain(&self.id, text),
                 };
                 let document = Ok(document.source(&self.id));
-                Item { what: self.path.display().to_string(), bytes: self.bytes, document }
+                Item {
+                    what: self.path.display().to_string(),
+                    bytes: self.bytes,
+                    document,
+                }
             }
             Err(e) => self.unreadable(&e),
         }
     }
 
     fn unreadable(&self, e: &std::io::Error) -> Item {
-        Item { what: self.path.display().to_string(), bytes: self.bytes, document: Err(e.to_string()) }
+        Item {
+            what: self.path.display().to_string(),
+            bytes: self.bytes,
+            document: Err(e.to_string()),
+        }
     }
 }
 
@@ -418,13 +488,23 @@ impl Iterator for JsonLines {
             match line {
                 Ok(line) if line.trim().is_empty() => {}
                 Ok(line) => {
-                    let document = serde_json::from_str::<Line>(&line).map(Document::from).map_err(|e| e.to_string());
-                    return Some(Item { what, bytes: line.len() as u64 + 1, document });
+                    let document = serde_json::from_str::<Line>(&line)
+                        .map(Document::from)
+                        .map_err(|e| e.to_string());
+                    return Some(Item {
+                        what,
+                        bytes: line.len() as u64 + 1,
+                        document,
+                    });
                 }
                 // Bad UTF-8 spoils a line, a failing disk the rest of the file.
                 Err(e) => {
                     self.done = e.kind() != std::io::ErrorKind::InvalidData;
-                    return Some(Item { what, bytes: 0, document: Err(e.to_string()) });
+                    return Some(Item {
+                        what,
+                        bytes: 0,
+                        document: Err(e.to_string()),
+                    });
                 }
             }
         }
@@ -491,11 +571,19 @@ impl Progress {
 
     pub(super) fn new(shown: bool) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let target = if shown && terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if shown && terminal {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(Some(0), target);
         let style = ProgressStyle::with_template("{bar:30} {decimal_bytes}/{decimal_total_bytes}  {msg}  {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, lines: shown && !terminal, last: std::sync::Mutex::new(Instant::now()) }
+        Self {
+            bar,
+            lines: shown && !terminal,
+            last: std::sync::Mutex::new(Instant::now()),
+        }
     }
 
     fn begin(&self, bytes: u64) {
@@ -504,7 +592,11 @@ impl Progress {
 
     fn moved(&self, bytes: u64, documents: u64, time: Duration) {
         self.bar.inc(bytes);
-        let message = format!("{} documents, {}/s", output::number(documents), output::rate(documents, time));
+        let message = format!(
+            "{} documents, {}/s",
+            output::number(documents),
+            output::rate(documents, time)
+        );
         if self.lines
             && let Ok(mut last) = self.last.lock()
             && last.elapsed() >= Self::EVERY
@@ -533,24 +625,45 @@ mod tests {
     }
 
     fn items(paths: &[PathBuf], prefix: &str) -> Vec<Item> {
-        find(paths, prefix).unwrap().into_iter().flat_map(Source::documents).collect()
+        find(paths, prefix)
+            .unwrap()
+            .into_iter()
+            .flat_map(Source::documents)
+            .collect()
     }
 
     fn ids(items: &[Item]) -> Vec<&str> {
-        items.iter().filter_map(|i| i.document.as_ref().ok()).map(|d| d.id.as_str()).collect()
+        items
+            .iter()
+            .filter_map(|i| i.document.as_ref().ok())
+            .map(|d| d.id.as_str())
+            .collect()
     }
 
     #[test]
     fn ids_are_paths_below_what_was_named() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.txt", "a/z.md", "a/y.MARKDOWN", "a/picture.png", ".git/x.md", "a/.hidden.md"] {
+        for name in [
+            "b.txt",
+            "a/z.md",
+            "a/y.MARKDOWN",
+            "a/picture.png",
+            ".git/x.md",
+            "a/.hidden.md",
+        ] {
             write(dir.path(), name, "text");
         }
         let root = dir.path().to_owned();
         assert_eq!(ids(&items(&[root.clone()], "")), ["a/y.MARKDOWN", "a/z.md", "b.txt"]);
         assert_eq!(ids(&items(&[root.join("a").join("z.md")], "")), ["z.md"]);
-        assert_eq!(ids(&items(&[root.join("a")], "hand/")), ["hand/y.MARKDOWN", "hand/z.md"]);
-        let formats: Vec<_> = items(&[root], "").into_iter().map(|i| i.document.unwrap().format).collect();
+        assert_eq!(
+            ids(&items(&[root.join("a")], "hand/")),
+            ["hand/y.MARKDOWN", "hand/z.md"]
+        );
+        let formats: Vec<_> = items(&[root], "")
+            .into_iter()
+            .map(|i| i.document.unwrap().format)
+            .collect();
         assert_eq!(formats, [Format::Markdown, Format::Markdown, Format::Plain]);
     }
 
@@ -579,7 +692,11 @@ mod tests {
         write(dir.path(), "good.txt", "t");
         let items = items(&[dir.path().to_owned()], "");
         assert_eq!(ids(&items), ["42", "d", "good.txt"]);
-        let bad: Vec<&str> = items.iter().filter(|i| i.document.is_err()).map(|i| i.what.rsplit('/').next().unwrap()).collect();
+        let bad: Vec<&str> = items
+            .iter()
+            .filter(|i| i.document.is_err())
+            .map(|i| i.what.rsplit('/').next().unwrap())
+            .collect();
         assert_eq!(bad, ["a.jsonl:3", "a.jsonl:4", "a.jsonl:5", "bad.txt"]);
     }
 
@@ -591,19 +708,34 @@ mod tests {
         }
         let mut seen = HashSet::new();
         let paths = [dir.path().join("a"), dir.path().join("b")];
-        let items: Vec<Item> = items(&paths, "").into_iter().map(|item| once(&mut seen, item)).collect();
+        let items: Vec<Item> = items(&paths, "")
+            .into_iter()
+            .map(|item| once(&mut seen, item))
+            .collect();
         assert_eq!(items[0].document.as_ref().unwrap().text, "a/x.md");
         assert!(items[1].document.as_ref().unwrap_err().contains("same id"));
     }
 
     #[test]
     fn batches_are_bounded_and_lose_nothing() {
-        let item = |bytes: usize| Item { what: String::new(), bytes: 0, document: Ok(Document::plain("x", "a".repeat(bytes))) };
+        let item = |bytes: usize| Item {
+            what: String::new(),
+            bytes: 0,
+            document: Ok(Document::plain("x", "a".repeat(bytes))),
+        };
         let sizes = |items: Vec<Item>| -> Vec<usize> {
-            Batches { items: items.into_iter(), waiting: None }.map(|b| b.len()).collect()
+            Batches {
+                items: items.into_iter(),
+                waiting: None,
+            }
+            .map(|b| b.len())
+            .collect()
         };
         assert_eq!(sizes((0..70).map(|_| item(1)).collect()), [32, 32, 6]);
-        assert_eq!(sizes(vec![item(BATCH_BYTES * 2), item(10), item(BATCH_BYTES - 10), item(1)]), [1, 2, 1]);
+        assert_eq!(
+            sizes(vec![item(BATCH_BYTES * 2), item(10), item(BATCH_BYTES - 10), item(1)]),
+            [1, 2, 1]
+        );
         assert!(sizes(Vec::new()).is_empty());
     }
 }

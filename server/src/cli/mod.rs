@@ -71,7 +71,10 @@ struct Connection {
 
 impl Connection {
     async fn client(&self) -> Result<Client, Failure> {
-        let client = Client::builder(&self.url).timeout(Duration::from_millis(self.timeout_ms)).connect().await?;
+        let client = Client::builder(&self.url)
+            .timeout(Duration::from_millis(self.timeout_ms))
+            .connect()
+            .await?;
         Ok(client)
     }
 }
@@ -90,13 +93,22 @@ impl Failure {
     const PARTLY: u8 = 4;
 
     fn new(message: impl Into<String>) -> Self {
-        Self { code: Self::FAILED, message: message.into() }
+        Self {
+            code: Self::FAILED,
+            message: message.into(),
+        }
     }
     fn usage(message: impl Into<String>) -> Self {
-        Self { code: Self::USAGE, message: message.into() }
+        Self {
+            code: Self::USAGE,
+            message: message.into(),
+        }
     }
     fn partly(message: impl Into<String>) -> Self {
-        Self { code: Self::PARTLY, message: message.into() }
+        Self {
+            code: Self::PARTLY,
+            message: message.into(),
+        }
     }
 }
 
@@ -105,7 +117,10 @@ impl From<cairn_client::Error> for Failure {
         match error.kind() {
             ErrorKind::Unreachable => Self {
                 code: Self::UNREACHABLE,
-                message: format!("no server answers: {} (is `cairn serve` running? --url or CAIRN_URL says where)", error.message()),
+                message: format!(
+                    "no server answers: {} (is `cairn serve` running? --url or CAIRN_URL says where)",
+                    error.message()
+                ),
             },
             _ if error.code() == "bad_endpoint" => Self::usage(error.message()),
             _ => Self::new(error.to_string()),
@@ -164,7 +179,11 @@ mod tests {
     fn every_command_explains_itself_with_an_example() {
         for command in Cli::command().get_subcommands() {
             let help = command.clone().render_long_help().to_string();
-            assert!(help.contains("Examples:") && help.contains("cairn "), "{}", command.get_name());
+            assert!(
+                help.contains("Examples:") && help.contains("cairn "),
+                "{}",
+                command.get_name()
+            );
         }
     }
 }

@@ -34,7 +34,10 @@ pub(super) fn note(text: impl AsRef<str>) {
 
 /// Why it went wrong, to standard error.
 pub(super) fn error(text: &str) {
-    note(format!("{} {text}", style("error:", "1;31", std::io::stderr().is_terminal())));
+    note(format!(
+        "{} {text}",
+        style("error:", "1;31", std::io::stderr().is_terminal())
+    ));
 }
 
 /// Bold if standard output is a terminal.
@@ -49,7 +52,11 @@ pub(super) fn dim(text: &str) -> String {
 
 fn style(text: &str, code: &str, terminal: bool) -> String {
     let plain = !terminal || std::env::var_os("NO_COLOR").is_some();
-    if plain { text.to_owned() } else { format!("\u{1b}[{code}m{text}\u{1b}[0m") }
+    if plain {
+        text.to_owned()
+    } else {
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
 }
 
 /// `1,234,567`.
@@ -81,7 +88,11 @@ pub(super) fn bytes(n: u64) -> String {
 pub(super) fn rate(n: u64, time: Duration) -> String {
     #[expect(clippy::cast_precision_loss, reason = "shown with at most one decimal")]
     let per_second = n as f64 / time.as_secs_f64().max(1e-9);
-    if per_second < 100.0 { format!("{per_second:.1}") } else { format!("{per_second:.0}") }
+    if per_second < 100.0 {
+        format!("{per_second:.1}")
+    } else {
+        format!("{per_second:.0}")
+    }
 }
 
 /// The first `most` characters of a text on one line.
@@ -111,7 +122,10 @@ mod tests {
         for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(number(n), text);
         }
-        assert_eq!((bytes(999).as_str(), bytes(2_688_077).as_str()), ("999 bytes", "2.7 MB"));
+        assert_eq!(
+            (bytes(999).as_str(), bytes(2_688_077).as_str()),
+            ("999 bytes", "2.7 MB")
+        );
     }
 
     #[test]

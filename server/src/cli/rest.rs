@@ -15,8 +15,9 @@ use super::Failure;
 pub(super) async fn post(to: SocketAddr, path: &str, body: &Value) -> Result<Value, Failure> {
     let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(format!("POST http://{to}{path}: {what}: {e}"));
     let stream = TcpStream::connect(to).await.map_err(|e| failed("connect", &e))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed("handshake", &e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed("handshake", &e))?;
     let driver = tokio::spawn(connection);
     let request = Request::post(path)
         .header(header::HOST, to.to_string())
@@ -25,7 +26,12 @@ pub(super) async fn post(to: SocketAddr, path: &str, body: &Value) -> Result<Val
         .map_err(|e| failed("request", &e))?;
     let response = sender.send_request(request).await.map_err(|e| failed("send", &e))?;
     let status = response.status();
-    let bytes = response.into_body().collect().await.map_err(|e| failed("answer", &e))?.to_bytes();
+    let bytes = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(|e| failed("answer", &e))?
+        .to_bytes();
     drop(sender);
     driver.abort();
     if !status.is_success() {

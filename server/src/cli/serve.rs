@@ -46,7 +46,9 @@ pub(super) struct Serve {
 }
 
 fn setting(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("write it as key=value, e.g. limits.reads_max=16")?;
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("write it as key=value, e.g. limits.reads_max=16")?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
@@ -58,7 +60,11 @@ fn quoted(text: &str) -> String {
 impl Serve {
     fn flags(&self) -> Vec<(String, String)> {
         let mut flags = self.set.clone();
-        let named = [("listen", &self.listen), ("metrics_listen", &self.metrics_listen), ("data_dir", &self.data_dir)];
+        let named = [
+            ("listen", &self.listen),
+            ("metrics_listen", &self.metrics_listen),
+            ("data_dir", &self.data_dir),
+        ];
         for (key, value) in named {
             flags.extend(value.as_deref().map(|v| (key.to_owned(), quoted(v))));
         }
@@ -79,7 +85,12 @@ impl Serve {
             signal = &mut signals => return signal.map_err(|e| Failure::new(format!("no signal handlers: {e}"))),
             started = serve::start(config) => started?,
         };
-        output::out(format!("cairn {} listening on http://{} metrics http://{}", env!("CARGO_PKG_VERSION"), running.addr(), running.metrics_addr()));
+        output::out(format!(
+            "cairn {} listening on http://{} metrics http://{}",
+            env!("CARGO_PKG_VERSION"),
+            running.addr(),
+            running.metrics_addr()
+        ));
         Ok(running.until(signals).await?)
     }
 }
@@ -110,7 +121,10 @@ mod tests {
             };
             let config = Config::load(None, &serve.flags()).unwrap();
             assert_eq!(config.data_dir, PathBuf::from(dir));
-            assert_eq!((config.listen.to_string().as_str(), config.limits.writes_max), ("[::1]:0", 8));
+            assert_eq!(
+                (config.listen.to_string().as_str(), config.limits.writes_max),
+                ("[::1]:0", 8)
+            );
             assert!(config.insecure_no_auth);
         }
     }

@@ -1,0 +1,88 @@
+//! A collection as readers know it: its definition, and the view that the applier published last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::error::Result;
+use crate::query::View;
+use crate::schema::Schema;
+use crate::segment::Spec;
+use crate::text::analyzer::{self, Analyzer};
+use crate::types::{CollectionNo, PointId, ShardNo};
+
+/// A collection.
+pub struct Collection {
+    /// Internal number.
+    pub no: CollectionNo,
+    /// Name.
+    pub name: String,
+    /// Definition.
+    pub schema: Arc<Schema>,
+    /// One a text field; shared by collections whose fields are analysed alike.
+    pub analyzers: BTreeMap<String, &'static Analyzer>,
+    view: ArcSwap<View>,
+    dropped: AtomicBool,
+}
+
+impl Collection {
+    /// A collection without points.
+    pub fn new(no: CollectionNo, name: String, schema: Schema) -> Result<Self> {
+        schema.check()?;
+        let mut analyzers = BTreeMap::new();
+        for (path, spec) in schema.text_fields() {
+            let at = |e: crate::Error| e.at(format!("/fields/{path}/analyzer"));
+            analyzer::check(spec).map_err(at)?;
+            analyzers.insert(path.to_owned(), Analyzer::shared(spec).map_err(at)?);
+        }
+        let view = View {
+            shards: vec![Arc::default(); schema.shards as usize],
+            ..View::default()
+        };
+        Ok(Self {
+            no,
+            name,
+            schema: Arc::new(schema),
+            analyzers,
+            view: ArcSwap::from_pointee(view),
+            dropped: AtomicBool::new(false),
+        })
+    }
+
+    /// The newest moment.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Shows readers a new moment. Only the applier calls it.
+    pub fn publish(&self, view: View) {
+        self.view.store(Arc::new(view));
+    }
+
+    /// What a segment build needs.
+    pub fn spec(&self) -> Spec<'_> {
+        Spec {
+            schema: &self.schema,
+            analyzers: &self.analyzers,
+        }
+    }
+
+    /// The shard of a point: by its document if it has one, so that a document's chunks stay together.
+    pub fn shard_of(&self, id: &PointId, document: Option<&PointId>) -> ShardNo {
+        let key = document.unwrap_or(id);
+        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(key.as_str().as_bytes(), 0x5eed);
+        ShardNo((hash % u64::from(self.schema.shards)) as u32)
+    }
+
+    /// Marks it gone, so that background work on it stops.
+    pub fn mark_dropped(&self) {
+        self.dropped.store(true, Ordering::Relaxed);
+    }
+
+    /// True once it was dropped.
+    pub fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,270 @@
+//! The write path: many callers, one group commit at a time.
+//!
+//! A caller encodes its record, queues it, and waits for the applier lock. Whoever gets the lock commits everything queued so
+//! far: one fsynced append, then apply, publish, and an answer for each. So writers share fsyncs without a thread of our own.
+//! A failed append or apply poisons the engine: nothing is acked after it, and the process is expected to end and replay.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use super::applier::{Applier, Batch};
+use super::ask::WriteOptions;
+use crate::collection::Collection;
+use crate::config::{Components, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+use crate::log::{LocalLog, Record};
+use crate::op::{Applied, Op};
+use crate::shard::Shard;
+use crate::storage::Storage;
+use crate::storage::files::DirLock;
+use crate::types::{CollectionNo, Seq, ShardNo};
+
+/// What all threads share.
+pub(super) struct Shared {
+    pub(super) dir: std::path::PathBuf,
+    pub(super) settings: Settings,
+    pub(super) components: Components,
+    pub(super) storage: Arc<Storage>,
+    pub(super) log: LocalLog,
+    /// Readers' way to collections. Lock order: `applier` before `collections`.
+    pub(super) collections: RwLock<std::collections::BTreeMap<String, Arc<Collection>>>,
+    pub(super) queue: Mutex<Vec<Ticket>>,
+    pub(super) applier: Mutex<Applier>,
+    pub(super) memory: Memory,
+    pub(super) work: Signal,
+    pub(super) poison: Mutex<Option<Error>>,
+    pub(super) counters: Counters,
+    pub(super) merging: std::sync::atomic::AtomicBool,
+    /// Names are given one at a time, so that a create can look before it writes.
+    pub(super) naming: Mutex<()>,
+    pub(super) _lock: DirLock,
+}
+
+/// Numbers for metrics.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) applied: AtomicU64,
+    pub(super) replayed: AtomicU64,
+    pub(super) seals: AtomicU64,
+    pub(super) merges: AtomicU64,
+}
+
+/// A record on its way.
+pub(super) struct Ticket {
+    record: Record,
+    bytes: Vec<u8>,
+    answer: Arc<Mutex<Option<Result<Applied>>>>,
+}
+
+/// Bytes of all growing segments, and those who wait for there to be fewer.
+#[derive(Default)]
+pub(super) struct Memory {
+    bytes: AtomicI64,
+    lock: Mutex<()>,
+    freed: Condvar,
+}
+
+impl Memory {
+    pub(super) fn add(&self, bytes: i64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+    pub(super) fn release(&self, bytes: i64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let _guard = self.lock.lock();
+        self.freed.notify_all();
+    }
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed).max(0) as u64
+    }
+    /// Waits until there is room, at most until `deadline`.
+    fn wait(&self, max: usize, deadline: Instant) -> bool {
+        let mut guard = self.lock.lock();
+        while self.bytes() >= max as u64 {
+            if self.freed.wait_until(&mut guard, deadline).timed_out() {
+                return self.bytes() < max as u64;
+            }
+        }
+        true
+    }
+}
+
+/// Wakes background work.
+#[derive(Default)]
+pub(super) struct Signal {
+    due: Mutex<bool>,
+    bell: Condvar,
+}
+
+impl Signal {
+    pub(super) fn ring(&self) {
+        *self.due.lock() = true;
+        self.bell.notify_all();
+    }
+    pub(super) fn wait(&self, timeout: Duration) {
+        let mut due = self.due.lock();
+        if !*due {
+            self.bell.wait_for(&mut due, timeout);
+        }
+        *due = false;
+    }
+}
+
+impl Shared {
+    /// Refuses everything after a failure that memory and disk may disagree about.
+    pub(super) fn check_alive(&self) -> Result<()> {
+        match &*self.poison.lock() {
+            None => Ok(()),
+            Some(cause) => Err(Error::new(
+                ErrorKind::Unavailable,
+                "engine_stopped",
+                format!(
+                    "the engine stopped after a failure and must be restarted: {}",
+                    cause.message
+                ),
+            )),
+        }
+    }
+
+    pub(super) fn stop_for(&self, cause: &Error) {
+        tracing::error!(code = cause.code, error = %cause.message, "the engine stops: what is on disk is safe, restart to recover");
+        let mut poison = self.poison.lock();
+        poison.get_or_insert_with(|| cause.clone());
+    }
+
+    /// Makes operations durable and visible.
+    pub(super) fn submit(&self, ops: Vec<Op>, options: &WriteOptions, grows: bool) -> Result<Applied> {
+        self.check_alive()?;
+        let wait = Duration::from_millis(self.settings.write_wait_ms);
+        let deadline = options.deadline.unwrap_or_else(|| Instant::now() + wait);
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline had passed before the write began; nothing was written",
+            ));
+        }
+        if grows
+            && !self
+                .memory
+                .wait(self.settings.growing_bytes_max, deadline.min(Instant::now() + wait))
+        {
+            self.work.ring();
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                "growing_memory_full",
+                format!(
+                    "unindexed points fill their {} bytes and indexing has not caught up; retry later",
+                    self.settings.growing_bytes_max
+                ),
+            ));
+        }
+        let record = Record {
+            group: 0,
+            timestamp_ms: self.components.clock.now_ms(),
+            request_id: options.request_id.clone().unwrap_or_default(),
+            ops,
+        };
+        let bytes = record.encode()?;
+        let answer = Arc::new(Mutex::new(None));
+        self.queue.lock().push(Ticket {
+            record,
+            bytes,
+            answer: Arc::clone(&answer),
+        });
+        loop {
+            let mut applier = match options.deadline {
+                None => self.applier.lock(),
+                Some(deadline) => self.applier.try_lock_until(deadline).ok_or_else(|| {
+                    Error::new(
+                        ErrorKind::Deadline,
+                        "deadline_exceeded",
+                        "the deadline passed while the write waited its turn; it may still happen: retry with the same ids",
+                    )
+                })?,
+            };
+            if let Some(answer) = answer.lock().take() {
+                return answer;
+            }
+            self.commit(&mut applier);
+        }
+    }
+
+    /// Commits what is queued, as much as one group takes.
+    fn commit(&self, applier: &mut Applier) {
+        let group = {
+            let mut queue = self.queue.lock();
+            let mut bytes = 0;
+            let fits = queue
+                .iter()
+                .take(limits::GROUP_COMMIT_RECORDS_MAX)
+                .take_while(|ticket| {
+                    let first = bytes == 0;
+                    bytes += ticket.bytes.len();
+                    first || bytes <= limits::GROUP_COMMIT_BYTES_MAX
+                });
+            let n = fits.count();
+            queue.drain(..n).collect::<Vec<_>>()
+        };
+        let answers: Vec<_> = group.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
+        // A writer that lost its patience may leave a ticket to others after a failure: it must not be written then.
+        let result = self.check_alive().and_then(|()| self.commit_group(applier, group));
+        match result {
+            Ok(applied) => {
+                for (answer, applied) in answers.iter().zip(applied) {
+                    let outcome = match applied.refused.clone() {
+                        Some(refused) => Err(refused),
+                        None => Ok(applied),
+                    };
+                    *answer.lock() = Some(outcome);
+                }
+            }
+            Err(error) => {
+                self.stop_for(&error);
+                for answer in answers {
+                    *answer.lock() = Some(Err(Error::new(
+                        ErrorKind::Internal,
+                        "write_failed",
+                        format!(
+                            "the write failed and may or may not have become durable: {}",
+                            error.message
+                        ),
+                    )));
+                }
+            }
+        }
+    }
+
+    fn commit_group(&self, applier: &mut Applier, group: Vec<Ticket>) -> Result<Vec<Applied>> {
+        let first = Seq(applier.applied.0 + 1);
+        let bytes: u64 = group.iter().map(|ticket| ticket.bytes.len() as u64).sum();
+        let (records, encoded): (Vec<Record>, Vec<Vec<u8>>) = group.into_iter().map(|t| (t.record, t.bytes)).unzip();
+        self.log.append(first, &encoded)?;
+        drop(encoded);
+        applier.log_sizes.push_back((first, bytes));
+        let mut batch = Batch::new(&self.storage);
+        let mut applied = Vec::with_capacity(records.len());
+        for (i, record) in records.iter().enumerate() {
+            applied.push(applier.apply(self, &mut batch, Seq(first.0 + i as u64), record)?);
+        }
+        applier.finish(self, batch)?;
+        self.counters.applied.store(applier.applied.0, Ordering::Release);
+        self.work.ring();
+        Ok(applied)
+    }
+
+    /// Brings pending rows of some shards into growing segments.
+    pub(super) fn settle(&self, applier: &mut Applier, shards: Vec<(CollectionNo, ShardNo)>) -> Result<()> {
+        for (no, shard) in shards {
+            if let Some(state) = applier.states.get_mut(&no) {
+                let shard: &mut Shard = &mut state.shards[shard.0 as usize];
+                let change = shard.settle(&state.collection.spec())?;
+                self.memory.add(change);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,421 @@
+//! Background work: seal growing segments, merge sealed ones, trim the log, remove files.
+//!
+//! `maintain` does one piece at a time, chosen by `shard::policy`. Reading and building happen without any lock; only the
+//! exchange of the segment list happens under the applier lock. Several threads may call it: a shard is sealed by one and
+//! merged by one at a time, and of all threads one merges, so that sealing is never stuck behind a long merge.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::applier::{Applier, StoredRow, encode, to_record};
+use super::ask::Maintained;
+use super::commit::Shared;
+use super::recover::Manifest;
+use crate::collection::Collection;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{Kept, Segment, SegmentView, seal};
+use crate::shard::{Shard, policy};
+use crate::storage::{DEATHS, Effects, META, ROWS, files, key};
+use crate::types::{CollectionNo, Row, Seq, ShardNo};
+
+/// Log bytes that may wait before a trim is worth a flush of its own.
+const TRIM_BYTES: u64 = 64 << 20;
+
+/// A piece of work.
+enum Job {
+    Seal(Build),
+    Merge(Build),
+    /// Files that nothing on disk may name any more after the next flush.
+    Sweep,
+    Trim,
+    /// Copies rows that hold back the log into `rows`.
+    Unpin(CollectionNo, ShardNo),
+}
+
+/// Segments that become one.
+struct Build {
+    collection: Arc<Collection>,
+    shard: ShardNo,
+    inputs: Vec<SegmentView>,
+    no: u64,
+}
+
+impl Shared {
+    pub(super) fn maintain(&self, stop: &dyn Fn() -> bool) -> Result<Maintained> {
+        self.check_alive()?;
+        let job = {
+            let mut applier = self.applier.lock();
+            self.choose(&mut applier)
+        };
+        let done = match job {
+            None => return Ok(Maintained::Idle),
+            Some(Job::Seal(build)) => self.run_seal(&build, stop),
+            Some(Job::Merge(build)) => {
+                let done = self.run_merge(&build, stop);
+                self.merging.store(false, Ordering::Release);
+                done
+            }
+            Some(Job::Sweep) => self.sweep(),
+            Some(Job::Trim) => self.flush_and_trim(),
+            Some(Job::Unpin(no, shard)) => self.unpin(no, shard),
+        };
+        match done {
+            Ok(()) => Ok(Maintained::Worked),
+            Err(error) if error.kind == ErrorKind::Cancelled => Ok(Maintained::Idle),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn choose(&self, applier: &mut Applier) -> Option<Job> {
+        if !applier.trash.is_empty() {
+            return Some(Job::Sweep);
+        }
+        let full = self.memory.bytes() * 2 > self.settings.growing_bytes_max as u64;
+        let mut largest: Option<(usize, CollectionNo, ShardNo)> = None;
+        let mut idle = Vec::new();
+        let mut merge: Option<(CollectionNo, ShardNo, usize, usize)> = None;
+        let mut seal = None;
+        // While memory is short every shard counts, not only those that changed lately.
+        let places: Vec<(CollectionNo, ShardNo)> = if full {
+            applier
+                .states
+                .iter()
+                .flat_map(|(no, s)| (0..s.shards.len() as u32).map(move |i| (*no, ShardNo(i))))
+                .collect()
+        } else {
+            applier.changed.iter().copied().collect()
+        };
+        for (no, shard_no) in places {
+            let Some(shard) = applier.states.get(&no).and_then(|s| s.shards.get(shard_no.0 as usize)) else {
+                idle.push((no, shard_no));
+                continue;
+            };
+            if shard.sealing == 0 {
+                if self.seal_due(shard) {
+                    seal = Some((no, shard_no));
+                    break;
+                }
+                let bytes = shard.waiting().1;
+                if bytes > 0 && largest.is_none_or(|(most, ..)| bytes > most) {
+                    largest = Some((bytes, no, shard_no));
+                }
+            }
+            if !shard.merging
+                && merge.is_none()
+                && let Some((from, to)) = policy::sealed_merge(&summary(shard), &self.settings)
+            {
+                merge = Some((no, shard_no, from, to));
+            } else if shard.sealing == 0 && !shard.merging && merge.is_none_or(|(n, s, ..)| (n, s) != (no, shard_no)) {
+                idle.push((no, shard_no));
+            }
+        }
+        for place in idle {
+            applier.changed.remove(&place);
+        }
+        if seal.is_none() && full {
+            seal = largest.map(|(_, no, shard)| (no, shard));
+        }
+        if let Some((no, shard_no)) = seal {
+            let state = applier.states.get_mut(&no)?;
+            let shard = &mut state.shards[shard_no.0 as usize];
+            shard.sealing = shard.growing.len();
+            let inputs = shard.growing.iter().map(|g| g.view.clone()).collect();
+            let collection = Arc::clone(&state.collection);
+            return Some(Job::Seal(Build {
+                collection,
+                shard: shard_no,
+                inputs,
+                no: next_segment(applier),
+            }));
+        }
+        if let Some((no, shard_no, from, to)) = merge
+            && !self.merging.swap(true, Ordering::AcqRel)
+        {
+            let state = applier.states.get_mut(&no)?;
+            let shard = &mut state.shards[shard_no.0 as usize];
+            shard.merging = true;
+            let inputs = shard.sealed[from..to].to_vec();
+            let collection = Arc::clone(&state.collection);
+            return Some(Job::Merge(Build {
+                collection,
+                shard: shard_no,
+                inputs,
+                no: next_segment(applier),
+            }));
+        }
+        let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
+        let pin = pin(applier);
+        let below: u64 = applier
+            .log_sizes
+            .iter()
+            .take_while(|(seq, _)| *seq < pin)
+            .map(|(_, bytes)| bytes)
+            .sum();
+        if below > TRIM_BYTES {
+            return Some(Job::Trim);
+        }
+        if log_bytes > self.settings.log_bytes_max {
+            let pinned = |shard: &Shard| shard.growing.iter().filter_map(|g| g.pins).min();
+            let oldest = applier.states.iter().flat_map(|(no, state)| {
+                state
+                    .shards
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, s)| s.sealing == 0)
+                    .filter_map(|(i, s)| Some((pinned(s)?, *no, ShardNo(i as u32))))
+            });
+            return oldest
+                .min_by_key(|(seq, ..)| *seq)
+                .map(|(_, no, shard)| Job::Unpin(no, shard));
+        }
+        None
+    }
+
+    pub(super) fn seal_due(&self, shard: &Shard) -> bool {
+        let (rows, bytes) = shard.waiting();
+        rows >= self.settings.seal_rows || bytes >= self.settings.seal_bytes
+    }
+
+    /// Growing segments become a sealed file.
+    fn run_seal(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
+        let built = self.build(build, stop);
+        let mut applier = self.applier.lock();
+        let Some(shard) = shard_of(&mut applier, build) else {
+            // Dropped meanwhile: the collection's directory is in the trash.
+            return Ok(());
+        };
+        let n = std::mem::take(&mut shard.sealing);
+        let output = built?;
+        let frozen: Vec<SegmentView> = shard.growing[..n].iter().map(|g| g.view.clone()).collect();
+        let bytes: usize = shard.growing.drain(..n).map(|g| g.bytes()).sum();
+        if let Some(segment) = &output {
+            let dead = Shard::carry_deaths(&frozen, segment);
+            shard.sealed.push(SegmentView {
+                segment: Arc::clone(segment),
+                dead,
+            });
+        }
+        self.install(&mut applier, build, &frozen, output.as_ref())?;
+        drop(applier);
+        self.memory.release(bytes as i64);
+        self.counters.seals.fetch_add(1, Ordering::Relaxed);
+        self.flush_and_trim()
+    }
+
+    /// Sealed segments become one.
+    fn run_merge(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
+        let built = self.build(build, stop);
+        let mut applier = self.applier.lock();
+        let Some(shard) = shard_of(&mut applier, build) else {
+            return Ok(());
+        };
+        shard.merging = false;
+        let output = built?;
+        let first = build.inputs[0].segment.no;
+        let from = shard
+            .sealed
+            .iter()
+            .position(|v| v.segment.no == first)
+            .expect("only this merge removes its inputs");
+        let to = from + build.inputs.len();
+        let now: Vec<SegmentView> = shard.sealed[from..to].to_vec();
+        let replacement = output.as_ref().map(|segment| SegmentView {
+            segment: Arc::clone(segment),
+            dead: Shard::carry_deaths(&now, segment),
+        });
+        shard.sealed.splice(from..to, replacement);
+        self.install(&mut applier, build, &now, output.as_ref())?;
+        let path = |view: &SegmentView| {
+            files::segment_path(
+                &self.dir,
+                build.collection.no,
+                build.shard,
+                view.segment.no.expect("sealed segments have a number"),
+            )
+        };
+        let old: Vec<PathBuf> = now.iter().map(path).collect();
+        applier.trash.extend(old);
+        drop(applier);
+        self.counters.merges.fetch_add(1, Ordering::Relaxed);
+        self.sweep()
+    }
+
+    /// Makes one file of the live rows of some segments. None if no row lives.
+    fn build(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<Option<Arc<Segment>>> {
+        let kept: Vec<Kept> = build.inputs.iter().map(Kept::live).collect();
+        if kept.iter().all(|k| k.ordinals.is_empty()) {
+            return Ok(None);
+        }
+        let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
+        let stop = || stop() || build.collection.is_dropped();
+        Ok(Some(Arc::new(seal(
+            &build.collection.spec(),
+            &kept,
+            &path,
+            build.no,
+            self.settings.graph_rows_min,
+            &stop,
+        )?)))
+    }
+
+    /// The manifest changes, together with everything that follows from it, in one batch; readers see it at once.
+    fn install(
+        &self,
+        applier: &mut Applier,
+        build: &Build,
+        inputs: &[SegmentView],
+        output: Option<&Arc<Segment>>,
+    ) -> Result<()> {
+        let (no, shard_no) = (build.collection.no, build.shard);
+        let result = (|| {
+            let mut effects = Effects::new(&self.storage);
+            let shard = &applier.states[&no].shards[shard_no.0 as usize];
+            let segments = shard
+                .sealed
+                .iter()
+                .map(|v| v.segment.no.expect("sealed segments have a number"))
+                .collect();
+            effects.put(
+                META,
+                &key::meta(b'm', no, Some(shard_no)),
+                &encode(&Manifest { segments })?,
+            );
+            effects.put(META, b"next_segment", &applier.next_segment.to_le_bytes());
+            let ranges = inputs.iter().filter_map(|v| v.segment.row_range());
+            if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
+                let end = key::row(no, shard_no, Row(last.0 + 1));
+                effects.delete_range(ROWS, &key::row(no, shard_no, first), &end);
+                // Deaths of rows that are in no file any more are forgotten.
+                self.storage.scan(
+                    DEATHS,
+                    &key::shard(no, shard_no),
+                    &key::row(no, shard_no, first),
+                    |key, _| {
+                        let row = key::parse_row(key)
+                            .ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?
+                            .2;
+                        if row <= last && output.is_none_or(|o| o.ordinal_of(row).is_none()) {
+                            effects.delete(DEATHS, key);
+                        }
+                        Ok(row <= last)
+                    },
+                )?;
+            }
+            self.storage.write_effects(effects)?;
+            applier.publish(no, &[shard_no]);
+            applier.changed.insert((no, shard_no));
+            Ok(())
+        })();
+        if let Err(error) = &result {
+            // Memory has the new list, disk may not: stop rather than differ.
+            self.stop_for(error);
+        }
+        result
+    }
+
+    fn sweep(&self) -> Result<()> {
+        let trash = std::mem::take(&mut self.applier.lock().trash);
+        self.storage.flush()?;
+        for path in trash {
+            let gone = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
+            match gone {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what the log holds only of rows that are sealed or dead.
+    pub(super) fn flush_and_trim(&self) -> Result<()> {
+        // Effects up to here are on disk after the flush; later records stay.
+        let applied = self.applier.lock().applied;
+        self.storage.flush()?;
+        let mut applier = self.applier.lock();
+        let to = pin(&applier).min(Seq(applied.0 + 1));
+        if to <= applier.log_start {
+            return Ok(());
+        }
+        self.log.trim(applier.log_start, to)?;
+        applier.log_start = to;
+        // A stretch that straddles the trim keeps its bytes: the sum is a bound, not an account.
+        while applier.log_sizes.get(1).is_some_and(|(next, _)| *next <= to) {
+            applier.log_sizes.pop_front();
+        }
+        if applier.log_sizes.len() == 1 && to.0 > applier.applied.0 {
+            applier.log_sizes.clear();
+        }
+        Ok(())
+    }
+
+    /// Copies a shard's growing rows into `rows`, so that the log may be trimmed past them.
+    fn unpin(&self, no: CollectionNo, shard_no: ShardNo) -> Result<()> {
+        let mut applier = self.applier.lock();
+        let Some(state) = applier.states.get_mut(&no) else {
+            return Ok(());
+        };
+        let vectors = state.collection.schema.vectors.len();
+        let shard = &mut state.shards[shard_no.0 as usize];
+        let mut effects = Effects::new(&self.storage);
+        for i in 0..shard.growing.len() {
+            if shard.growing[i].pins.take().is_none() {
+                continue;
+            }
+            let view = shard.growing[i].view.clone();
+            for ordinal in (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)) {
+                let row = view.segment.row_of(ordinal);
+                if let Some(content) = shard.load(row, vectors)? {
+                    let stored = StoredRow::Inline {
+                        birth: content.birth,
+                        point: to_record(&content),
+                    };
+                    effects.put(ROWS, &key::row(no, shard_no, row), &encode(&stored)?);
+                }
+            }
+        }
+        self.storage.write_effects(effects)?;
+        drop(applier);
+        self.flush_and_trim()
+    }
+}
+
+fn next_segment(applier: &mut Applier) -> u64 {
+    let no = applier.next_segment;
+    applier.next_segment += 1;
+    no
+}
+
+fn shard_of<'a>(applier: &'a mut Applier, build: &Build) -> Option<&'a mut Shard> {
+    applier
+        .states
+        .get_mut(&build.collection.no)?
+        .shards
+        .get_mut(build.shard.0 as usize)
+}
+
+pub(super) fn summary(shard: &Shard) -> Vec<policy::Sealed> {
+    shard
+        .sealed
+        .iter()
+        .map(|v| policy::Sealed {
+            rows: u64::from(v.segment.rows()),
+            dead: v.dead.count(),
+        })
+        .collect()
+}
+
+/// The oldest record that is still needed.
+fn pin(applier: &Applier) -> Seq {
+    let pins = applier
+        .states
+        .values()
+        .flat_map(|s| &s.shards)
+        .flat_map(|s| &s.growing)
+        .filter_map(|g| g.pins);
+    pins.min().unwrap_or(Seq(applier.applied.0 + 1))
+}

@@ -1,0 +1,99 @@
+//! The log's contract, checked on the local log: order, durability across reopen, damage noticed, any bytes survived.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{LocalLog, Record};
+use crate::op::Op;
+use crate::storage::{Effects, LOG, Storage, key};
+use crate::types::{CollectionNo, PointId, Seq};
+
+fn record(i: u64) -> Record {
+    let ids = (0..i % 5).map(|n| PointId::new(format!("p{n}")).unwrap()).collect();
+    Record {
+        group: 0,
+        timestamp_ms: 1_700_000_000_000 + i,
+        request_id: if i % 2 == 0 { String::new() } else { format!("req-{i}") },
+        ops: vec![Op::Delete {
+            no: CollectionNo(i as u32),
+            ids,
+        }],
+    }
+}
+
+fn read_all(log: &LocalLog, from: u64) -> Vec<(u64, Record)> {
+    let mut all = Vec::new();
+    log.read(Seq(from), |seq, record, _| {
+        all.push((seq.0, record));
+        Ok(true)
+    })
+    .unwrap();
+    all
+}
+
+#[test]
+fn what_was_appended_is_read_in_order_also_after_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let expected: Vec<_> = (1..=20).map(|i| (i, record(i))).collect();
+    {
+        let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
+        let bytes: Vec<_> = expected.iter().map(|(_, r)| r.encode().unwrap()).collect();
+        log.append(Seq(1), &bytes[..7]).unwrap();
+        log.append(Seq(8), &bytes[7..]).unwrap();
+        assert_eq!(read_all(&log, 1), expected);
+    }
+    let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
+    assert_eq!(read_all(&log, 1), expected);
+    assert_eq!(read_all(&log, 13), expected[12..]);
+    log.trim(Seq(1), Seq(11)).unwrap();
+    assert_eq!(log.first().unwrap(), Some(Seq(11)));
+    assert_eq!(read_all(&log, 1), expected[10..]);
+    assert_eq!(log.get(Seq(10)).unwrap(), None);
+}
+
+#[test]
+fn a_gap_and_a_changed_byte_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Arc::new(Storage::open(dir.path()).unwrap());
+    let log = LocalLog::new(Arc::clone(&storage), 0);
+    let bytes: Vec<_> = (1..=3).map(|i| record(i).encode().unwrap()).collect();
+    log.append(Seq(1), &bytes).unwrap();
+    let mut bad = bytes[1].clone();
+    bad[25] ^= 1;
+    let mut batch = Effects::new(&storage);
+    batch.put(LOG, &key::log(0, Seq(2)), &bad);
+    storage.append(batch).unwrap();
+    let error = log.read(Seq(1), |_, _, _| Ok(true)).unwrap_err();
+    assert!(
+        error.message.contains("record 2") && error.message.contains("checksum"),
+        "{error}"
+    );
+    let mut batch = Effects::new(&storage);
+    batch.delete(LOG, &key::log(0, Seq(2)));
+    storage.append(batch).unwrap();
+    assert!(
+        log.read(Seq(1), |_, _, _| Ok(true))
+            .unwrap_err()
+            .message
+            .contains("gap")
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn decoding_survives_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Record::decode(&bytes);
+        // Past the checksum too.
+        if bytes.len() > 4 {
+            let mut signed = bytes.clone();
+            let crc = crc32c::crc32c(&signed[4..]);
+            signed[..4].copy_from_slice(&crc.to_le_bytes());
+            signed[4] = 1;
+            let crc = crc32c::crc32c(&signed[4..]);
+            signed[..4].copy_from_slice(&crc.to_le_bytes());
+            let _ = Record::decode(&signed);
+        }
+    }
+}

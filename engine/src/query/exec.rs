@@ -1,0 +1,433 @@
+//! Runs questions on one view: from a checked request to hits, points and counts.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use roaring::RoaringBitmap;
+
+use super::view::{Place, View};
+use super::{Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Source, With, fuse, nearest, text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{Filter, eval, extract};
+use crate::limits;
+use crate::schema::Schema;
+use crate::segment::SegmentView;
+use crate::text::analyzer::Analyzer;
+use crate::types::{Point, PointId, Row, Token, Vectors};
+
+/// What a question is asked of.
+pub(crate) struct Context<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) schema: &'a Schema,
+    pub(crate) analyzers: &'a BTreeMap<String, &'static Analyzer>,
+    /// Rows that expire at or before this are invisible.
+    pub(crate) now_ms: u64,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// A candidate of a leg or of a fusion.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    pub(super) place: Place,
+    /// Orders this list: higher is better.
+    pub(super) key: f32,
+    /// 0..1.
+    pub(super) score: f32,
+    /// What the leaf legs thought.
+    pub(super) raws: Vec<Raw>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Raw {
+    pub(super) leg: String,
+    pub(super) raw: f32,
+    /// From 1, set when the leg's list is sorted.
+    pub(super) rank: u32,
+}
+
+/// The rows of a segment that may be answered.
+pub(super) enum Matches {
+    /// All that live.
+    Live,
+    /// These (they live).
+    Set(RoaringBitmap),
+}
+
+/// Matches with their count, which plans and `explain` need.
+pub(super) struct Counted {
+    matches: Matches,
+    count: u64,
+}
+
+impl std::ops::Deref for Counted {
+    type Target = Matches;
+    fn deref(&self) -> &Matches {
+        &self.matches
+    }
+}
+
+impl Counted {
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+impl Context<'_> {
+    pub(super) fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    pub(crate) fn check_deadline(&self) -> Result<()> {
+        if self.is_late() {
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline passed before the answer was complete; nothing partial is returned",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Evaluates filters on one segment: live, unexpired rows that satisfy all of them.
+    pub(super) fn matches(&self, view: &SegmentView, filters: &[&Filter]) -> Result<Counted> {
+        let segment = &view.segment;
+        let mut set: Option<RoaringBitmap> = None;
+        for filter in filters.iter().filter(|f| !f.is_empty()) {
+            let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)?;
+            set = Some(match set {
+                Some(set) => set & matching,
+                None => matching,
+            });
+        }
+        if segment.has_expiry() {
+            let expired = (0..segment.rows()).filter(|o| (1..=self.now_ms).contains(&segment.expires_at_ms(*o)));
+            let expired = RoaringBitmap::from_sorted_iter(expired).expect("ordinals ascend");
+            if !expired.is_empty() {
+                let all = set.unwrap_or_else(|| RoaringBitmap::from_iter(0..segment.rows()));
+                set = Some(all - expired);
+            }
+        }
+        Ok(match set {
+            None => Counted {
+                matches: Matches::Live,
+                count: view.live(),
+            },
+            Some(mut set) => {
+                set -= view.dead.rows();
+                Counted {
+                    count: set.len(),
+                    matches: Matches::Set(set),
+                }
+            }
+        })
+    }
+
+    /// Live, matching rows of one segment from an ordinal on.
+    fn matching_from(
+        &self,
+        view: &SegmentView,
+        filters: &[&Filter],
+        from: u32,
+        mut each: impl FnMut(u32) -> Result<bool>,
+    ) -> Result<bool> {
+        match &*self.matches(view, filters)? {
+            Matches::Live => {
+                let dead = view.dead.rows();
+                for ordinal in (from..view.segment.rows()).filter(|o| !dead.contains(*o)) {
+                    if !each(ordinal)? {
+                        return Ok(false);
+                    }
+                }
+            }
+            Matches::Set(set) => {
+                for ordinal in set.iter().skip_while(|o| *o < from) {
+                    if !each(ordinal)? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn point(&self, place: Place, with: With) -> Result<Point> {
+        let segment = &self.view.segment(place).segment;
+        let vectors = with.vectors.then(|| {
+            self.schema
+                .vectors
+                .keys()
+                .enumerate()
+                .filter_map(|(i, name)| Some((name.clone(), segment.vector_of(i, place.ordinal)?.to_vec())))
+                .collect::<Vectors>()
+        });
+        let id = |text: &str| PointId::new(text).map_err(|_| Error::damaged("segment: a stored id is not an id"));
+        Ok(Point {
+            id: id(segment.id_of(place.ordinal))?,
+            vectors,
+            payload: if with.payload {
+                Some(segment.payload_of(place.ordinal)?)
+            } else {
+                None
+            },
+            document: segment.document_of(place.ordinal).map(id).transpose()?,
+            version: Token::local(segment.birth_of(place.ordinal)),
+        })
+    }
+
+    fn is_visible(&self, view: &SegmentView, ordinal: u32) -> bool {
+        !view.dead.contains(ordinal) && !(1..=self.now_ms).contains(&view.segment.expires_at_ms(ordinal))
+    }
+
+    /// Sorts a leg's list, cuts it, and numbers it.
+    fn rank(&self, mut found: Vec<Found>, limit: usize, number: bool) -> Vec<Found> {
+        let view = self.view;
+        found.sort_by(|a, b| {
+            b.key
+                .total_cmp(&a.key)
+                .then_with(|| view.id(a.place).cmp(view.id(b.place)))
+        });
+        found.truncate(limit);
+        if number {
+            for (i, hit) in found.iter_mut().enumerate() {
+                hit.raws.iter_mut().for_each(|raw| raw.rank = i as u32 + 1);
+            }
+        }
+        found
+    }
+
+    fn find(
+        &self,
+        source: &Source,
+        leg: &str,
+        filters: &[&Filter],
+        limit: usize,
+        query: &Query,
+        explain: &mut Vec<ExplainLeg>,
+    ) -> Result<Vec<Found>> {
+        self.check_deadline()?;
+        match source {
+            Source::Nearest { using, vector } => {
+                let found = nearest::search(
+                    self,
+                    leg,
+                    using.as_deref(),
+                    vector,
+                    filters,
+                    limit,
+                    &query.params,
+                    explain,
+                )?;
+                Ok(self.rank(found, limit, true))
+            }
+            Source::Text { query: words, fields } => {
+                let found = text::search(self, leg, words, fields, filters, limit, explain)?;
+                Ok(self.rank(found, limit, true))
+            }
+            Source::Fusion { inputs, method } => {
+                let names = names(inputs, leg);
+                let mut legs = Vec::with_capacity(inputs.len());
+                for (i, (input, name)) in inputs.iter().zip(&names).enumerate() {
+                    extract::check_filter(&input.filter, self.schema)
+                        .map_err(|e| e.at(format!("/prefetch/{i}/filter")))?;
+                    let mut all = filters.to_vec();
+                    all.push(&input.filter);
+                    // Never fewer than the caller can be given: a leg finds at least what is wanted in the end.
+                    let wanted = input.limit.max(limit);
+                    let found = self.find(&input.source, name, &all, wanted, query, explain);
+                    legs.push(found.map_err(|e| e.at(format!("/prefetch/{i}")))?);
+                }
+                Ok(self.rank(fuse::fuse(method, legs), limit, false))
+            }
+        }
+    }
+}
+
+/// What each leg of a fusion is called in answers: the given name, or its kind, numbered where kinds repeat.
+fn names(inputs: &[Input], outer: &str) -> Vec<String> {
+    let kind = |source: &Source| match source {
+        Source::Nearest { .. } => "dense",
+        Source::Text { .. } => "bm25",
+        Source::Fusion { .. } => "fusion",
+    };
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    inputs
+        .iter()
+        .map(|input| {
+            let base = input.name.clone().unwrap_or_else(|| kind(&input.source).to_owned());
+            let base = if outer.is_empty() || input.name.is_some() {
+                base
+            } else {
+                format!("{outer}.{base}")
+            };
+            let times = seen.entry(base.clone()).or_default();
+            *times += 1;
+            if *times > 1 { format!("{base}{times}") } else { base }
+        })
+        .collect()
+}
+
+/// Answers a query.
+pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
+    query.check()?;
+    extract::check_filter(&query.filter, context.schema).map_err(|e| e.at("/filter"))?;
+    let mut legs = Vec::new();
+    let name = match &query.source {
+        Source::Nearest { .. } => "dense",
+        Source::Text { .. } => "bm25",
+        Source::Fusion { .. } => "",
+    };
+    let found = context.find(
+        &query.source,
+        name,
+        &[&query.filter],
+        query.limit + query.offset,
+        query,
+        &mut legs,
+    )?;
+    let mut hits = Vec::with_capacity(query.limit.min(found.len()));
+    for found in found
+        .into_iter()
+        .filter(|f| query.score_threshold.is_none_or(|t| f.score >= t))
+        .skip(query.offset)
+    {
+        hits.push(Hit {
+            point: context.point(found.place, query.with)?,
+            score: found.score,
+            legs: found
+                .raws
+                .into_iter()
+                .map(|r| LegScore {
+                    leg: r.leg,
+                    raw: r.raw,
+                    rank: r.rank,
+                })
+                .collect(),
+        });
+    }
+    Ok(QueryResult {
+        hits,
+        seq: Token::local(context.view.seq),
+        explain: query.with.explain.then_some(Explain { legs }),
+    })
+}
+
+/// Points by id, in the order asked.
+pub(crate) fn get(context: &Context<'_>, ids: &[PointId], with: With) -> Result<Vec<Point>> {
+    let mut points = Vec::with_capacity(ids.len());
+    for id in ids {
+        context.check_deadline()?;
+        let place = context.view.segments().find_map(|(place, view)| {
+            let ordinal = view
+                .segment
+                .find_id(id.as_str())
+                .find(|o| context.is_visible(view, *o))?;
+            Some(Place { ordinal, ..place })
+        });
+        if let Some(place) = place {
+            points.push(context.point(place, with)?);
+        }
+    }
+    Ok(points)
+}
+
+/// Live points that match.
+pub(crate) fn count(context: &Context<'_>, filter: &Filter) -> Result<u64> {
+    filter
+        .check()
+        .and_then(|()| extract::check_filter(filter, context.schema))
+        .map_err(|e| e.at("/filter"))?;
+    let mut count = 0;
+    for (_, view) in context.view.segments() {
+        context.check_deadline()?;
+        count += context.matches(view, &[filter])?.count();
+    }
+    Ok(count)
+}
+
+/// The chunks of a document, in order.
+pub(crate) fn chunks(context: &Context<'_>, document: &PointId, with: With) -> Result<Vec<Point>> {
+    let mut points = Vec::new();
+    for (place, view) in context.view.segments() {
+        context.check_deadline()?;
+        for ordinal in view
+            .segment
+            .find_document(document.as_str())
+            .iter()
+            .filter(|o| context.is_visible(view, *o))
+        {
+            points.push(context.point(Place { ordinal, ..place }, with)?);
+        }
+    }
+    Ok(points)
+}
+
+/// A page of points in row order, shard by shard, and the cursor of the next.
+pub(crate) fn scroll(
+    context: &Context<'_>,
+    filter: &Filter,
+    limit: usize,
+    cursor: Option<&str>,
+    with: With,
+) -> Result<(Vec<Point>, Option<String>)> {
+    if limit == 0 || limit > limits::TOP_K_MAX {
+        return Err(Error::invalid(
+            "bad_limit",
+            format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX),
+        )
+        .at("/limit"));
+    }
+    filter
+        .check()
+        .and_then(|()| extract::check_filter(filter, context.schema))
+        .map_err(|e| e.at("/filter"))?;
+    let (first_shard, first_row) = match cursor {
+        None => (0, Row(0)),
+        Some(cursor) => parse_cursor(cursor)?,
+    };
+    let mut points = Vec::new();
+    let mut next = None;
+    'shards: for (shard_no, shard) in context.view.shards.iter().enumerate().skip(first_shard) {
+        let from = if shard_no == first_shard { first_row } else { Row(0) };
+        for (segment_no, view) in shard.segments.iter().enumerate() {
+            context.check_deadline()?;
+            let start = view.segment.lower_bound(from);
+            if start == view.segment.rows() {
+                continue;
+            }
+            let more = context.matching_from(view, &[filter], start, |ordinal| {
+                if points.len() == limit {
+                    next = Some(format!("s{shard_no:x}-{:x}", view.segment.row_of(ordinal).0));
+                    return Ok(false);
+                }
+                points.push(context.point(
+                    Place {
+                        shard: shard_no as u32,
+                        segment: segment_no as u32,
+                        ordinal,
+                    },
+                    with,
+                )?);
+                Ok(true)
+            })?;
+            if !more {
+                break 'shards;
+            }
+        }
+    }
+    Ok((points, next))
+}
+
+fn parse_cursor(cursor: &str) -> Result<(usize, Row)> {
+    cursor
+        .strip_prefix('s')
+        .and_then(|rest| rest.split_once('-'))
+        .and_then(|(shard, row)| {
+            Some((
+                usize::from_str_radix(shard, 16).ok()?,
+                Row(u64::from_str_radix(row, 16).ok()?),
+            ))
+        })
+        .ok_or_else(|| {
+            Error::invalid("bad_cursor", "not a cursor that a page of this collection ended with").at("/cursor")
+        })
+}

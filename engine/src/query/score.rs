@@ -1,0 +1,33 @@
+//! From what a metric measures to one score: 0 to 1, higher is better, the same map for every query.
+//!
+//! | metric    | raw score              | score                      |
+//! |-----------|------------------------|----------------------------|
+//! | cosine    | cosine similarity      | (1 + raw) / 2              |
+//! | dot       | inner product          | 1 / (1 + e^-raw)           |
+//! | euclid    | L2 distance            | 1 / (1 + raw)              |
+//! | manhattan | L1 distance            | 1 / (1 + raw)              |
+//! | BM25      | sum over terms, >= 0   | raw / (raw + 10)           |
+//! | RRF       | sum of w / (k + rank)  | raw / (sum of w / (k + 1)) |
+//! | weighted  | weighted mean of min-max normalised legs, already 0 to 1 |
+//!
+//! Each map is strictly monotone, so it never changes an order; a threshold means the same for every query of a metric.
+
+use crate::schema::Metric;
+
+/// The BM25 score that maps to one half.
+pub const BM25_HALF: f32 = 10.0;
+
+/// Score of a raw vector similarity or distance.
+pub fn of_metric(metric: Metric, raw: f32) -> f32 {
+    let score = match metric {
+        Metric::Cosine => (1.0 + raw) / 2.0,
+        Metric::Dot => 1.0 / (1.0 + (-raw).exp()),
+        Metric::Euclid | Metric::Manhattan => 1.0 / (1.0 + raw),
+    };
+    score.clamp(0.0, 1.0)
+}
+
+/// Score of a BM25 sum.
+pub fn of_bm25(raw: f32) -> f32 {
+    raw / (raw + BM25_HALF)
+}

@@ -1,0 +1,195 @@
+//! BM25: one leg over all segments, with statistics over the live rows of the whole collection.
+
+use super::exec::{Context, Found, Matches, Raw};
+use super::view::Place;
+use super::{ExplainLeg, TextField, score};
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::limits;
+use crate::text::bm25::{self, FieldStats};
+
+pub(super) fn search(
+    context: &Context<'_>,
+    leg: &str,
+    query: &str,
+    fields: &[TextField],
+    filters: &[&Filter],
+    k: usize,
+    explain: &mut Vec<ExplainLeg>,
+) -> Result<Vec<Found>> {
+    let fields = resolve(context, fields)?;
+    // Statistics first: how many live rows have the field, how long they are, how many hold each term.
+    let mut plans = Vec::new();
+    for field in &fields {
+        let analyzer = &context.analyzers[field.path.as_str()];
+        let terms = bm25::query_terms(analyzer, query);
+        let mut stats = FieldStats::default();
+        for (_, view) in context.view.segments() {
+            if let Some(text) = view.segment.text(&field.path) {
+                let dead = view.dead.text(&field.path);
+                stats.add(FieldStats {
+                    docs: u64::from(text.docs()).saturating_sub(dead.docs),
+                    total_len: text.total_len().saturating_sub(dead.total_len),
+                });
+            }
+        }
+        let mut weighted = Vec::new();
+        for (term, times) in terms {
+            let mut df = 0;
+            for (_, view) in context.view.segments() {
+                context.check_deadline()?;
+                if let Some(text) = view.segment.text(&field.path) {
+                    let dead = view.dead.rows();
+                    let is_dead = |o| dead.contains(o);
+                    df += bm25::live_df(
+                        &text,
+                        &term,
+                        (!dead.is_empty()).then_some(&is_dead as &dyn Fn(u32) -> bool),
+                    )?;
+                }
+            }
+            if df > 0 {
+                weighted.push((df, term, times));
+            }
+        }
+        // A very long prompt is scored by its rarest terms.
+        weighted.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        weighted.truncate(limits::QUERY_TERMS_MAX);
+        let terms: Vec<(String, f32)> = weighted
+            .into_iter()
+            .map(|(df, term, times)| (term, bm25::idf(stats.docs, df) * times as f32 * field.weight))
+            .collect();
+        plans.push((field.path.as_str(), stats.avg_len(), terms));
+    }
+    let mut found = Vec::new();
+    for (place, view) in context.view.segments() {
+        context.check_deadline()?;
+        let segment = &view.segment;
+        let mut scores = vec![0f32; segment.rows() as usize];
+        let mut evaluated = 0;
+        for (path, avg_len, terms) in &plans {
+            if let Some(text) = segment.text(path) {
+                for (term, weight) in terms {
+                    bm25::accumulate(&text, term, *weight, *avg_len, &mut scores, &mut evaluated)?;
+                }
+            }
+        }
+        if evaluated == 0 {
+            continue;
+        }
+        let matches = context.matches(view, filters)?;
+        let mut best = Best::new(k);
+        match &*matches {
+            Matches::Live => {
+                let dead = view.dead.rows();
+                for (ordinal, score) in scores.iter().enumerate().filter(|(_, s)| **s > 0.0) {
+                    if dead.is_empty() || !dead.contains(ordinal as u32) {
+                        best.offer(*score, ordinal as u32);
+                    }
+                }
+            }
+            Matches::Set(set) => {
+                set.iter()
+                    .filter(|o| scores[*o as usize] > 0.0)
+                    .for_each(|o| best.offer(scores[o as usize], o));
+            }
+        }
+        explain.push(ExplainLeg {
+            leg: leg.to_owned(),
+            shard: place.shard,
+            segment: segment.no,
+            strategy: "postings",
+            matches: matches.count(),
+            evaluated,
+        });
+        found.extend(best.into_vec().into_iter().map(|(raw, ordinal)| Found {
+            place: Place { ordinal, ..place },
+            key: raw,
+            score: score::of_bm25(raw),
+            raws: vec![Raw {
+                leg: leg.to_owned(),
+                raw,
+                rank: 0,
+            }],
+        }));
+    }
+    Ok(found)
+}
+
+fn resolve(context: &Context<'_>, fields: &[TextField]) -> Result<Vec<TextField>> {
+    let known = || context.analyzers.keys().cloned().collect::<Vec<_>>().join(", ");
+    if context.analyzers.is_empty() {
+        return Err(Error::invalid(
+            "no_text_field",
+            "the collection has no text field; declare one in its schema",
+        )
+        .at("/text"));
+    }
+    if fields.is_empty() {
+        return Ok(context
+            .analyzers
+            .keys()
+            .map(|path| TextField {
+                path: path.clone(),
+                weight: 1.0,
+            })
+            .collect());
+    }
+    for (i, field) in fields.iter().enumerate() {
+        if !context.analyzers.contains_key(&field.path) {
+            return Err(Error::invalid(
+                "text_field_not_found",
+                format!(
+                    "{:?} is not a text field of the collection; those are: {}",
+                    field.path,
+                    known()
+                ),
+            )
+            .at(format!("/text/fields/{i}")));
+        }
+    }
+    Ok(fields.to_vec())
+}
+
+/// The k best of a stream, in no order.
+struct Best {
+    k: usize,
+    heap: std::collections::BinaryHeap<std::cmp::Reverse<Entry>>,
+}
+
+#[derive(PartialEq)]
+struct Entry(f32, u32);
+
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    /// Higher scores first; equal ones by earlier row.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0).then(other.1.cmp(&self.1))
+    }
+}
+
+impl Best {
+    fn new(k: usize) -> Self {
+        Self {
+            k,
+            heap: std::collections::BinaryHeap::new(),
+        }
+    }
+    fn offer(&mut self, score: f32, ordinal: u32) {
+        let entry = std::cmp::Reverse(Entry(score, ordinal));
+        if self.heap.len() < self.k {
+            self.heap.push(entry);
+        } else if self.heap.peek().is_some_and(|worst| entry < *worst) {
+            self.heap.pop();
+            self.heap.push(entry);
+        }
+    }
+    fn into_vec(self) -> Vec<(f32, u32)> {
+        self.heap.into_iter().map(|e| (e.0.0, e.0.1)).collect()
+    }
+}

@@ -1,0 +1,478 @@
+//! Makes segments: from rows just applied (a growing segment in memory), or from the live rows of other segments (a bigger
+//! growing one, a sealed file, or a merge of sealed files). One writer serves all; only where the rows come from and
+//! whether a graph is built differ.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::file::{Backing, FileSink, Writer};
+use super::{NO_DOCUMENT, Segment, hash_id, payload};
+use crate::error::{Error, Result};
+use crate::filter::extract;
+use crate::filter::index::{self as filter_index, FilterIndexBuilder};
+use crate::schema::{IndexSpec, Metric, Schema};
+use crate::storage::files;
+use crate::text::analyzer::Analyzer;
+use crate::text::postings::{self, TextIndexBuilder};
+use crate::types::{Ordinal, Payload, PointId, Row, Seq};
+use crate::vector::{VectorsRef, hnsw, inv_norm};
+
+/// A row that was applied and stands in no segment yet.
+#[derive(Debug, Clone)]
+pub struct PendingRow {
+    /// Its number.
+    pub row: Row,
+    /// The record that made it.
+    pub birth: Seq,
+    /// Its point's id.
+    pub id: PointId,
+    /// The document it is a chunk of.
+    pub document: Option<PointId>,
+    /// 0 = never.
+    pub expires_at_ms: u64,
+    /// Principal sets.
+    pub acl: Vec<u32>,
+    /// In the schema's order of names.
+    pub vectors: Vec<Option<Vec<f32>>>,
+    /// JSON object.
+    pub payload: String,
+    /// Its content stands in `rows`, so it does not need the log to be rebuilt.
+    pub inline: bool,
+    /// Died before it got into a segment.
+    pub dead: bool,
+}
+
+impl PendingRow {
+    /// Rough bytes in memory.
+    pub fn bytes(&self) -> usize {
+        128 + self.payload.len() * 2 + self.vectors.iter().flatten().map(|v| v.len() * 4).sum::<usize>()
+    }
+}
+
+/// Rows of a segment that go into another.
+pub struct Kept {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Which of its rows, ascending.
+    pub ordinals: Vec<Ordinal>,
+}
+
+impl Kept {
+    /// The live rows of a view.
+    pub fn live(view: &super::SegmentView) -> Self {
+        let ordinals = (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)).collect();
+        Self {
+            segment: Arc::clone(&view.segment),
+            ordinals,
+        }
+    }
+}
+
+enum Rows<'a> {
+    Pending(Vec<&'a PendingRow>),
+    Kept(&'a [Kept]),
+}
+
+/// One row, wherever it is.
+enum RowRef<'a> {
+    Pending(&'a PendingRow),
+    Stored(&'a Segment, Ordinal),
+}
+
+impl<'a> RowRef<'a> {
+    fn row(&self) -> u64 {
+        match self {
+            Self::Pending(p) => p.row.0,
+            Self::Stored(s, o) => s.row_of(*o).0,
+        }
+    }
+    fn birth(&self) -> u64 {
+        match self {
+            Self::Pending(p) => p.birth.0,
+            Self::Stored(s, o) => s.birth_of(*o).0,
+        }
+    }
+    fn expiry(&self) -> u64 {
+        match self {
+            Self::Pending(p) => p.expires_at_ms,
+            Self::Stored(s, o) => s.expires_at_ms(*o),
+        }
+    }
+    fn acl(&self) -> &[u32] {
+        match self {
+            Self::Pending(p) => &p.acl,
+            Self::Stored(s, o) => s.acl_of(*o),
+        }
+    }
+    fn id(&self) -> &str {
+        match self {
+            Self::Pending(p) => p.id.as_str(),
+            Self::Stored(s, o) => s.id_of(*o),
+        }
+    }
+    fn document(&self) -> Option<&str> {
+        match self {
+            Self::Pending(p) => p.document.as_ref().map(PointId::as_str),
+            Self::Stored(s, o) => s.document_of(*o),
+        }
+    }
+    fn vector(&self, index: usize) -> Option<&[f32]> {
+        match self {
+            Self::Pending(p) => p.vectors[index].as_deref(),
+            Self::Stored(s, o) => s.vector_of(index, *o),
+        }
+    }
+}
+
+impl<'a> Rows<'a> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Pending(rows) => rows.len(),
+            Self::Kept(kept) => kept.iter().map(|k| k.ordinals.len()).sum(),
+        }
+    }
+    fn for_each(&self, mut each: impl FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
+        match self {
+            Self::Pending(rows) => rows.iter().try_for_each(|row| each(RowRef::Pending(row))),
+            Self::Kept(kept) => kept
+                .iter()
+                .try_for_each(|k| k.ordinals.iter().try_for_each(|o| each(RowRef::Stored(&k.segment, *o)))),
+        }
+    }
+}
+
+/// What a build needs to know of its collection.
+pub struct Spec<'a> {
+    /// Its definition.
+    pub schema: &'a Schema,
+    /// One a text field.
+    pub analyzers: &'a BTreeMap<String, &'static Analyzer>,
+}
+
+/// Makes a growing segment of rows just applied. Rows that died in the same commit are left out.
+pub fn write_memory(spec: &Spec<'_>, rows: &[PendingRow]) -> Result<Segment> {
+    let rows = Rows::Pending(rows.iter().filter(|r| !r.dead).collect());
+    memory(spec, &rows)
+}
+
+/// Makes one growing segment of several.
+pub fn merge_memory(spec: &Spec<'_>, inputs: &[Kept]) -> Result<Segment> {
+    memory(spec, &Rows::Kept(inputs))
+}
+
+fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
+    let mut writer = Writer::new(Vec::new())?;
+    write_columns(&mut writer, spec, rows)?;
+    let bytes = writer.finish()?;
+    let len = bytes.len();
+    let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
+    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(&bytes);
+    Segment::read(Backing::Memory { words, len }, None, spec.schema, false)
+}
+
+/// Makes a sealed file of the kept rows, durably, and opens it. Vectors get their graph if there are at least
+/// `graph_rows_min` rows. `stop` is polled while it is built.
+pub fn seal(
+    spec: &Spec<'_>,
+    inputs: &[Kept],
+    path: &Path,
+    no: u64,
+    graph_rows_min: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<Segment> {
+    let (file, temporary) = files::create_temporary(path)?;
+    let written = write_sealed(spec, inputs, file, &temporary, no, graph_rows_min, stop);
+    let file = match written {
+        Ok(file) => file,
+        Err(error) => {
+            // Best effort: an orphan is removed at the next open anyway.
+            let _ = std::fs::remove_file(&temporary);
+            return Err(error);
+        }
+    };
+    files::publish(&file, &temporary, path)?;
+    Segment::open(path, no, spec.schema)
+}
+
+fn write_sealed(
+    spec: &Spec<'_>,
+    inputs: &[Kept],
+    file: File,
+    temporary: &Path,
+    no: u64,
+    graph_rows_min: usize,
+    stop: &dyn Fn() -> bool,
+) -> Result<File> {
+    let rows = Rows::Kept(inputs);
+    let n = u32::try_from(rows.len()).map_err(|_| Error::internal("a segment of too many rows"))?;
+    let mut writer: Writer<FileSink> = Writer::new(BufWriter::with_capacity(1 << 20, file))?;
+    write_columns(&mut writer, spec, &rows)?;
+    for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
+        let IndexSpec::Hnsw { m, ef_construction } = vector.index else {
+            continue;
+        };
+        if rows.len() < graph_rows_min {
+            continue;
+        }
+        // The vectors are in the file already: the graph is built over the mapped file, so a merge of any size needs no
+        // second copy of them in memory.
+        writer.sink().flush()?;
+        let map = super::file::map(temporary)?;
+        let column = |section: String| writer.range_of(&section).map_or(&map[..0], |range| &map[range]);
+        let absent = RoaringBitmap::deserialize_from(column(format!("absent/{name}"))).unwrap_or_default();
+        let absent = (!absent.is_empty()).then(|| crate::vector::BitSet::from_iter(n as usize, absent));
+        let vectors = VectorsRef {
+            metric: vector.metric,
+            dim: vector.dim as usize,
+            data: bytemuck::try_cast_slice(column(format!("vector/{name}"))).expect("sections are aligned"),
+            inv_norms: bytemuck::try_cast_slice(column(format!("norm/{name}"))).expect("sections are aligned"),
+            absent: absent.as_ref(),
+        };
+        let graph = hnsw::build(&vectors, m, ef_construction, no ^ ((index as u64) << 56), &mut |_| {
+            !stop()
+        })?;
+        writer.section(&format!("graph/{name}"), &graph)?;
+    }
+    writer
+        .finish()?
+        .into_inner()
+        .map_err(|e| Error::internal(format!("i/o: {}", e.error())))
+}
+
+fn write_columns<W: Write>(writer: &mut Writer<W>, spec: &Spec<'_>, rows: &Rows<'_>) -> Result<()> {
+    let n = u32::try_from(rows.len()).map_err(|_| Error::internal("a segment of too many rows"))?;
+    write_identity(writer, rows)?;
+    write_payload(writer, rows)?;
+    for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
+        write_vectors(writer, rows, index, name, vector.dim as usize, vector.metric)?;
+    }
+    for (path, analyzer) in spec.analyzers {
+        let index = match rows {
+            Rows::Pending(rows) => build_text(rows, path, analyzer, n)?,
+            Rows::Kept(kept) => merge_text(kept, path, n)?,
+        };
+        writer.section(&format!("text/{path}"), &index)?;
+    }
+    let filter = match rows {
+        Rows::Pending(rows) => build_filter(rows, spec.schema, n)?,
+        Rows::Kept(kept) => merge_filter(kept, n)?,
+    };
+    writer.section("filter", &filter)
+}
+
+/// Rows, births, expiry, ACL, ids with their hash index, documents.
+fn write_identity<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()> {
+    let n = rows.len();
+    let (mut numbers, mut births, mut expiry) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut acl, mut acl_at) = (Vec::<u32>::new(), vec![0u32]);
+    let (mut ids, mut ids_at) = (Vec::<u8>::new(), vec![0u32]);
+    let mut hashes: Vec<(u64, u32)> = Vec::with_capacity(n);
+    let (mut documents, mut documents_at) = (Vec::<u8>::new(), vec![0u32]);
+    let mut document_of: Vec<u32> = Vec::with_capacity(n);
+    let mut document_rows: Vec<Vec<Ordinal>> = Vec::new();
+    let mut document_numbers: HashMap<String, u32> = HashMap::new();
+    let offset = |len: usize| u32::try_from(len).map_err(|_| Error::internal("more than 4 GiB of ids in a segment"));
+    rows.for_each(|row| {
+        numbers.push(row.row());
+        births.push(row.birth());
+        expiry.push(row.expiry());
+        acl.extend_from_slice(row.acl());
+        acl_at.push(acl.len() as u32);
+        hashes.push((hash_id(row.id()), hashes.len() as u32));
+        ids.extend_from_slice(row.id().as_bytes());
+        ids_at.push(offset(ids.len())?);
+        document_of.push(match row.document() {
+            None => NO_DOCUMENT,
+            Some(id) => match document_numbers.get(id) {
+                Some(number) => *number,
+                None => {
+                    let number = document_numbers.len() as u32;
+                    document_numbers.insert(id.to_owned(), number);
+                    document_rows.push(Vec::new());
+                    documents.extend_from_slice(id.as_bytes());
+                    documents_at.push(offset(documents.len())?);
+                    number
+                }
+            },
+        });
+        if let Some(document) = document_of.last().filter(|d| **d != NO_DOCUMENT) {
+            document_rows[*document as usize].push(document_of.len() as Ordinal - 1);
+        }
+        Ok(())
+    })?;
+    // Documents by hash, each with its rows: what finds a document's chunks without a scan.
+    let mut by_hash: Vec<(u64, u32)> = document_numbers
+        .iter()
+        .map(|(id, number)| (hash_id(id), *number))
+        .collect();
+    by_hash.sort_unstable();
+    let (document_hash, document_order): (Vec<u64>, Vec<u32>) = by_hash.into_iter().unzip();
+    let mut rows_at = vec![0u32];
+    rows_at.extend(document_rows.iter().scan(0, |at, rows| {
+        *at += rows.len() as u32;
+        Some(*at)
+    }));
+    let document_rows = document_rows.concat();
+    hashes.sort_unstable();
+    let (hash, order): (Vec<u64>, Vec<u32>) = hashes.into_iter().unzip();
+    writer.section("rows", bytemuck::cast_slice(&numbers))?;
+    writer.section("births", bytemuck::cast_slice(&births))?;
+    if expiry.iter().any(|e| *e != 0) {
+        writer.section("expiry", bytemuck::cast_slice(&expiry))?;
+    }
+    if !acl.is_empty() {
+        writer.section("acl", bytemuck::cast_slice(&acl))?;
+        writer.section("acl.at", bytemuck::cast_slice(&acl_at))?;
+    }
+    writer.section("ids", &ids)?;
+    writer.section("ids.at", bytemuck::cast_slice(&ids_at))?;
+    writer.section("ids.hash", bytemuck::cast_slice(&hash))?;
+    writer.section("ids.order", bytemuck::cast_slice(&order))?;
+    writer.section("documents", &documents)?;
+    writer.section("documents.at", bytemuck::cast_slice(&documents_at))?;
+    writer.section("documents.of", bytemuck::cast_slice(&document_of))?;
+    if !document_rows.is_empty() {
+        writer.section("documents.hash", bytemuck::cast_slice(&document_hash))?;
+        writer.section("documents.order", bytemuck::cast_slice(&document_order))?;
+        writer.section("documents.rows.at", bytemuck::cast_slice(&rows_at))?;
+        writer.section("documents.rows", bytemuck::cast_slice(&document_rows))?;
+    }
+    Ok(())
+}
+
+fn write_payload<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()> {
+    let mut packer = payload::Packer::default();
+    writer.begin("payload")?;
+    rows.for_each(|row| match row {
+        RowRef::Pending(p) => packer.push(&p.payload, &mut |block| writer.put(block)),
+        RowRef::Stored(segment, ordinal) => {
+            packer.push(&segment.payload_json(ordinal)?, &mut |block| writer.put(block))
+        }
+    })?;
+    let table = packer.finish(&mut |block| writer.put(block))?;
+    writer.end()?;
+    writer.section("payload.table", &table)
+}
+
+/// The vectors as given, one row an ordinal (absent ones are zeros), and what cosine needs of them.
+fn write_vectors<W: Write>(
+    writer: &mut Writer<W>,
+    rows: &Rows<'_>,
+    index: usize,
+    name: &str,
+    dim: usize,
+    metric: Metric,
+) -> Result<()> {
+    let zeros = vec![0f32; dim];
+    let mut norms = Vec::new();
+    let mut absent = RoaringBitmap::new();
+    let mut ordinal: Ordinal = 0;
+    writer.begin(&format!("vector/{name}"))?;
+    rows.for_each(|row| {
+        let vector = match row.vector(index) {
+            Some(vector) => vector,
+            None => {
+                absent.insert(ordinal);
+                &zeros
+            }
+        };
+        if metric == Metric::Cosine {
+            norms.push(inv_norm(vector));
+        }
+        ordinal += 1;
+        writer.put(bytemuck::cast_slice(vector))
+    })?;
+    writer.end()?;
+    writer.section(&format!("norm/{name}"), bytemuck::cast_slice(&norms))?;
+    if !absent.is_empty() {
+        let mut bytes = Vec::new();
+        absent.serialize_into(&mut bytes)?;
+        writer.section(&format!("absent/{name}"), &bytes)?;
+    }
+    Ok(())
+}
+
+fn parse(payload: &str) -> Result<Payload> {
+    serde_json::from_str(payload).map_err(|e| Error::damaged(format!("a stored payload is not a JSON object: {e}")))
+}
+
+fn build_text(rows: &[&PendingRow], path: &str, analyzer: &Analyzer, n: u32) -> Result<Vec<u8>> {
+    let mut builder = TextIndexBuilder::new();
+    let mut any = false;
+    for (ordinal, row) in rows.iter().enumerate() {
+        let payload = parse(&row.payload)?;
+        let mut has = false;
+        extract::text_values(&payload, path, &mut |_| has = true);
+        if has {
+            any = true;
+            builder.add(ordinal as Ordinal, |sink: &mut dyn FnMut(&str)| {
+                extract::text_values(&payload, path, &mut |text| analyzer.analyze(text, &mut *sink));
+            });
+        }
+    }
+    if any { Ok(builder.finish(n)) } else { Ok(Vec::new()) }
+}
+
+fn build_filter(rows: &[&PendingRow], schema: &Schema, n: u32) -> Result<Vec<u8>> {
+    let mut builder = FilterIndexBuilder::new();
+    for (ordinal, row) in rows.iter().enumerate() {
+        let payload = parse(&row.payload)?;
+        extract::extract(&payload, schema, &mut |path, value| {
+            builder.add(ordinal as Ordinal, path, value)
+        })?;
+    }
+    Ok(builder.finish(n))
+}
+
+/// Old ordinal -> new ordinal, for each input.
+fn remaps(kept: &[Kept]) -> Vec<Vec<Option<Ordinal>>> {
+    let mut next: Ordinal = 0;
+    kept.iter()
+        .map(|k| {
+            let mut map = vec![None; k.segment.rows() as usize];
+            for ordinal in &k.ordinals {
+                map[*ordinal as usize] = Some(next);
+                next += 1;
+            }
+            map
+        })
+        .collect()
+}
+
+fn merge_text(kept: &[Kept], path: &str, n: u32) -> Result<Vec<u8>> {
+    let maps = remaps(kept);
+    let functions: Vec<_> = maps
+        .iter()
+        .map(|map| |o: Ordinal| map.get(o as usize).copied().flatten())
+        .collect();
+    let mut inputs: Vec<(postings::TextIndexView<'_>, &dyn Fn(Ordinal) -> Option<Ordinal>)> = Vec::new();
+    for (k, function) in kept.iter().zip(&functions) {
+        if let Some(view) = k.segment.text(path) {
+            inputs.push((view, function));
+        }
+    }
+    if inputs.is_empty() {
+        Ok(Vec::new())
+    } else {
+        postings::merge(&inputs, n)
+    }
+}
+
+fn merge_filter(kept: &[Kept], n: u32) -> Result<Vec<u8>> {
+    let maps = remaps(kept);
+    let functions: Vec<_> = maps
+        .iter()
+        .map(|map| |o: Ordinal| map.get(o as usize).copied().flatten())
+        .collect();
+    let inputs: Vec<(filter_index::FilterIndexView<'_>, &dyn Fn(Ordinal) -> Option<Ordinal>)> = kept
+        .iter()
+        .zip(&functions)
+        .map(|(k, function)| (k.segment.filter(), function as &dyn Fn(Ordinal) -> Option<Ordinal>))
+        .collect();
+    filter_index::merge(&inputs, n)
+}

@@ -1,0 +1,265 @@
+//! The container of a segment: named sections in one file, each block of it checksummed.
+//!
+//! ```text
+//! offset  bytes
+//!      0     64  header: magic "CAIRNSEG", u32 format version, zeros
+//!     64      -  sections, each beginning at a multiple of 64, zero-padded between
+//!      T      -  section table: u32 count, then per section u16 name length, name, u64 offset, u64 length
+//!      C      -  block table: CRC-32C (u32) of each 64 KiB block of [0, C), the last block may be short
+//!   end-32    32  footer: u64 T, u64 C, u32 CRC-32C of the block table, u32 format version, magic "CAIRNEND"
+//! ```
+//! The table stands at the end so that a file is written front to back, and an index can be built from vectors that are
+//! already in it. The same bytes live in memory for growing segments, where nothing can rot and no checksum is verified.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::limits::BLOCK_BYTES;
+
+const MAGIC: &[u8; 8] = b"CAIRNSEG";
+const MAGIC_END: &[u8; 8] = b"CAIRNEND";
+/// Version of the container and of the sections' meaning; any other is refused.
+pub const FORMAT_VERSION: u32 = 1;
+const HEADER: usize = 64;
+const FOOTER: usize = 32;
+/// Sections start at multiples of this: a cache line, and the strictest alignment a section's numbers need.
+pub const ALIGN: usize = 64;
+
+/// Where a segment's bytes are.
+pub enum Backing {
+    /// A growing segment: memory, 8-byte aligned.
+    Memory {
+        /// The words.
+        words: Box<[u64]>,
+        /// Bytes in use.
+        len: usize,
+    },
+    /// A sealed file.
+    Mapped(memmap2::Mmap),
+}
+
+impl Backing {
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Memory { words, len } => &bytemuck::cast_slice(words)[..*len],
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+/// Writes a container front to back.
+pub struct Writer<W: Write> {
+    out: W,
+    at: u64,
+    block_crc: u32,
+    block_filled: usize,
+    blocks: Vec<u32>,
+    sections: Vec<(String, u64, u64)>,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins with the header.
+    pub fn new(out: W) -> Result<Self> {
+        let mut writer = Self {
+            out,
+            at: 0,
+            block_crc: 0,
+            block_filled: 0,
+            blocks: Vec::new(),
+            sections: Vec::new(),
+        };
+        let mut header = [0u8; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        writer.put(&header)?;
+        Ok(writer)
+    }
+
+    /// Adds a section in one piece. Empty sections are left out.
+    pub fn section(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.begin(name)?;
+        self.put(bytes)?;
+        self.end()
+    }
+
+    /// Begins a section that is written piece by piece.
+    pub fn begin(&mut self, name: &str) -> Result<()> {
+        let gap = (ALIGN - (self.at as usize % ALIGN)) % ALIGN;
+        self.put(&[0u8; ALIGN][..gap])?;
+        self.sections.push((name.to_owned(), self.at, 0));
+        Ok(())
+    }
+
+    /// Ends it. Returns where it stands.
+    pub fn end(&mut self) -> Result<()> {
+        let at = self.at;
+        let section = self.sections.last_mut().expect("end follows begin");
+        section.2 = at - section.1;
+        Ok(())
+    }
+
+    /// Where a finished section stands.
+    pub fn range_of(&self, name: &str) -> Option<Range<usize>> {
+        let (_, offset, len) = self.sections.iter().find(|s| s.0 == name)?;
+        Some(*offset as usize..(*offset + *len) as usize)
+    }
+
+    /// Writes bytes of the current section.
+    pub fn put(&mut self, mut bytes: &[u8]) -> Result<()> {
+        self.at += bytes.len() as u64;
+        self.out.write_all(bytes)?;
+        while !bytes.is_empty() {
+            let take = bytes.len().min(BLOCK_BYTES - self.block_filled);
+            self.block_crc = crc32c::crc32c_append(self.block_crc, &bytes[..take]);
+            self.block_filled += take;
+            bytes = &bytes[take..];
+            if self.block_filled == BLOCK_BYTES {
+                self.close_block();
+            }
+        }
+        Ok(())
+    }
+
+    fn close_block(&mut self) {
+        if self.block_filled > 0 {
+            self.blocks.push(self.block_crc);
+            self.block_crc = 0;
+            self.block_filled = 0;
+        }
+    }
+
+    /// The sink, for a look at what is written so far.
+    pub fn sink(&mut self) -> &mut W {
+        &mut self.out
+    }
+
+    /// Ends with tables and footer; gives the sink back, flushed.
+    pub fn finish(mut self) -> Result<W> {
+        let table_at = self.at;
+        let mut table = (self.sections.len() as u32).to_le_bytes().to_vec();
+        for (name, offset, len) in &self.sections {
+            table.extend_from_slice(&(name.len() as u16).to_le_bytes());
+            table.extend_from_slice(name.as_bytes());
+            table.extend_from_slice(&offset.to_le_bytes());
+            table.extend_from_slice(&len.to_le_bytes());
+        }
+        self.put(&table)?;
+        self.close_block();
+        let blocks_at = self.at;
+        let blocks: Vec<u8> = self.blocks.iter().flat_map(|crc| crc.to_le_bytes()).collect();
+        self.out.write_all(&blocks)?;
+        let mut footer = Vec::with_capacity(FOOTER);
+        footer.extend_from_slice(&table_at.to_le_bytes());
+        footer.extend_from_slice(&blocks_at.to_le_bytes());
+        footer.extend_from_slice(&crc32c::crc32c(&blocks).to_le_bytes());
+        footer.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        footer.extend_from_slice(MAGIC_END);
+        self.out.write_all(&footer)?;
+        self.out.flush()?;
+        Ok(self.out)
+    }
+}
+
+/// Sink of sealed files.
+pub type FileSink = BufWriter<File>;
+
+/// Maps a file.
+#[expect(unsafe_code, reason = "mapping sealed files is how they are read without copying")]
+pub fn map(path: &Path) -> Result<memmap2::Mmap> {
+    let file = File::open(path)?;
+    // SAFETY: the file is sealed: nobody writes to it after its rename, only the process that holds the directory lock could,
+    // and unlinking leaves the mapping intact.
+    let map = unsafe { memmap2::Mmap::map(&file) }?;
+    Ok(map)
+}
+
+/// Finds the sections and checks the footer. With `verify` every block is read and checked.
+pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usize>>> {
+    let bad = |what: &str| Error::damaged(format!("segment container: {what}"));
+    if bytes.len() < HEADER + FOOTER {
+        return Err(bad("shorter than header and footer"));
+    }
+    let u32_at = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
+    let u64_at = |at: usize| {
+        bytes
+            .get(at..at + 8)
+            .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+    };
+    let footer = bytes.len() - FOOTER;
+    if &bytes[..8] != MAGIC || &bytes[bytes.len() - 8..] != MAGIC_END {
+        return Err(bad("not a segment file, or cut off"));
+    }
+    for at in [8, footer + 20] {
+        match u32_at(at) {
+            Some(FORMAT_VERSION) => {}
+            version => return Err(bad(&format!("format version {version:?} is unknown to this build"))),
+        }
+    }
+    let offset = |at: usize| -> Result<usize> {
+        usize::try_from(u64_at(at).unwrap_or(u64::MAX))
+            .ok()
+            .filter(|o| *o <= footer)
+            .ok_or_else(|| bad("offset beyond the file"))
+    };
+    let (table_at, blocks_at) = (offset(footer)?, offset(footer + 8)?);
+    if table_at > blocks_at || blocks_at + blocks_at.div_ceil(BLOCK_BYTES) * 4 != footer {
+        return Err(bad("tables do not fit together"));
+    }
+    let blocks = &bytes[blocks_at..footer];
+    if u32_at(footer + 16) != Some(crc32c::crc32c(blocks)) {
+        return Err(bad("block table checksum does not match"));
+    }
+    let check_block = |i: usize| -> Result<()> {
+        let block = &bytes[i * BLOCK_BYTES..((i + 1) * BLOCK_BYTES).min(blocks_at)];
+        if u32_at(blocks_at + i * 4) == Some(crc32c::crc32c(block)) {
+            Ok(())
+        } else {
+            Err(bad(&format!(
+                "checksum of block {i} (offset {}) does not match",
+                i * BLOCK_BYTES
+            )))
+        }
+    };
+    let first = if verify { 0 } else { table_at / BLOCK_BYTES };
+    for i in first..blocks_at.div_ceil(BLOCK_BYTES) {
+        check_block(i)?;
+    }
+    let mut at = table_at;
+    let mut take = |n: usize| -> Result<&[u8]> {
+        let end = at
+            .checked_add(n)
+            .filter(|end| *end <= blocks_at)
+            .ok_or_else(|| bad("section table cut off"))?;
+        let slice = &bytes[at..end];
+        at = end;
+        Ok(slice)
+    };
+    let number = |b: &[u8]| b.iter().rev().fold(0u64, |n, byte| (n << 8) | u64::from(*byte));
+    let count = number(take(4)?);
+    let mut found = BTreeMap::new();
+    for _ in 0..count {
+        let name_len = number(take(2)?) as usize;
+        let name = std::str::from_utf8(take(name_len)?)
+            .map_err(|_| bad("section name is not UTF-8"))?
+            .to_owned();
+        let (offset, len) = (number(take(8)?), number(take(8)?));
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= table_at as u64 && offset % ALIGN as u64 == 0);
+        let end = end.ok_or_else(|| bad(&format!("section {name} lies outside the file")))?;
+        found.insert(name, offset as usize..end as usize);
+    }
+    Ok(found)
+}

@@ -1,0 +1,426 @@
+//! A contiguous range of rows, with everything needed to search and return them, in one immutable container.
+//!
+//! Growing and sealed segments have the same bytes and the same reader: a growing one lives in memory and has no graph, a
+//! sealed one is a mapped file. So there is one way to search, one way to merge, and one format to trust. A segment is never
+//! edited: deaths live beside it in a [`SegmentView`].
+
+mod build;
+mod dead;
+pub mod file;
+mod payload;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+pub use build::{Kept, PendingRow, Spec, merge_memory, seal, write_memory};
+pub use dead::Dead;
+use file::Backing;
+
+use crate::error::{Error, Result};
+use crate::filter::eval::IdLookup;
+use crate::filter::index::{FilterIndexLayout, FilterIndexView};
+use crate::schema::Schema;
+use crate::text::postings::{TextIndexLayout, TextIndexView};
+use crate::types::{Ordinal, Payload, PointId, Row, Seq};
+use crate::vector::{BitSet, HnswLayout, VectorsRef};
+
+/// An immutable segment. Cheap to share.
+pub struct Segment {
+    /// Number of a sealed segment; growing ones have none.
+    pub no: Option<u64>,
+    backing: Backing,
+    rows: u32,
+    sections: BTreeMap<String, Range<usize>>,
+    vectors: Vec<VectorPart>,
+    texts: BTreeMap<String, TextIndexLayout>,
+    filter: FilterIndexLayout,
+    payload: payload::Layout,
+}
+
+struct VectorPart {
+    name: String,
+    dim: usize,
+    metric: crate::schema::Metric,
+    absent: Option<BitSet>,
+    graph: Option<HnswLayout>,
+}
+
+/// A segment and the rows of it that are dead, as of one moment.
+#[derive(Clone)]
+pub struct SegmentView {
+    /// The rows.
+    pub segment: Arc<Segment>,
+    /// Those that are gone.
+    pub dead: Arc<Dead>,
+}
+
+impl SegmentView {
+    /// A segment none of whose rows is dead.
+    pub fn fresh(segment: Arc<Segment>) -> Self {
+        Self {
+            segment,
+            dead: Arc::new(Dead::default()),
+        }
+    }
+    /// Live rows.
+    pub fn live(&self) -> u64 {
+        u64::from(self.segment.rows) - self.dead.count()
+    }
+}
+
+impl Segment {
+    /// Maps a sealed file and checks every block of it.
+    pub fn open(path: &Path, no: u64, schema: &Schema) -> Result<Self> {
+        let backing = Backing::Mapped(file::map(path)?);
+        Self::read(backing, Some(no), schema, true).map_err(|e| Error {
+            message: format!("{}: {}", path.display(), e.message),
+            ..e
+        })
+    }
+
+    /// Reads a container.
+    fn read(backing: Backing, no: Option<u64>, schema: &Schema, verify: bool) -> Result<Self> {
+        let bytes = backing.bytes();
+        let sections = file::sections(bytes, verify)?;
+        let slice = |name: &str| sections.get(name).map_or(&[][..], |range| &bytes[range.clone()]);
+        let rows = u32::try_from(slice("rows").len() / 8).map_err(|_| Error::damaged("segment: too many rows"))?;
+        let n = rows as usize;
+        let expect = |name: &str, len: usize| {
+            if slice(name).len() == len {
+                Ok(())
+            } else {
+                Err(Error::damaged(format!(
+                    "segment: section {name} has {} bytes, expected {len}",
+                    slice(name).len()
+                )))
+            }
+        };
+        expect("rows", n * 8)?;
+        expect("births", n * 8)?;
+        if sections.contains_key("expiry") {
+            expect("expiry", n * 8)?;
+        }
+        if n > 0 {
+            check_offsets(slice("ids.at"), n, slice("ids").len(), "ids")?;
+            expect("ids.hash", n * 8)?;
+            expect("ids.order", n * 4)?;
+            expect("documents.of", n * 4)?;
+            let documents = (slice("documents.at").len() / 4).saturating_sub(1);
+            if documents > 0 {
+                check_offsets(slice("documents.at"), documents, slice("documents").len(), "documents")?;
+            }
+            let of: &[u32] = cast(slice("documents.of"))?;
+            if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
+                return Err(Error::damaged("segment: a row names a document that is not there"));
+            }
+            if of.iter().any(|d| *d != NO_DOCUMENT) {
+                expect("documents.hash", documents * 8)?;
+                expect("documents.order", documents * 4)?;
+                check_offsets(
+                    slice("documents.rows.at"),
+                    documents,
+                    slice("documents.rows").len() / 4,
+                    "documents.rows",
+                )?;
+                let order: &[u32] = cast(slice("documents.order"))?;
+                let of_documents: &[u32] = cast(slice("documents.rows"))?;
+                if order.iter().any(|d| *d as usize >= documents) || of_documents.iter().any(|o| *o >= rows) {
+                    return Err(Error::damaged("segment: the document index names what is not there"));
+                }
+            }
+            let order: &[u32] = cast(slice("ids.order"))?;
+            if order.iter().any(|o| *o >= rows) {
+                return Err(Error::damaged("segment: the id index names a row that is not there"));
+            }
+            let numbers: &[u64] = cast(slice("rows"))?;
+            if numbers.windows(2).any(|w| w[0] >= w[1]) {
+                return Err(Error::damaged("segment: rows are not in order"));
+            }
+            std::str::from_utf8(slice("ids")).map_err(|_| Error::damaged("segment: ids are not UTF-8"))?;
+            std::str::from_utf8(slice("documents")).map_err(|_| Error::damaged("segment: documents are not UTF-8"))?;
+        }
+        let mut vectors = Vec::new();
+        for (name, spec) in &schema.vectors {
+            let dim = spec.dim as usize;
+            expect(&format!("vector/{name}"), n * dim * 4)?;
+            if spec.metric == crate::schema::Metric::Cosine {
+                expect(&format!("norm/{name}"), n * 4)?;
+            }
+            let absent = match slice(&format!("absent/{name}")) {
+                [] => None,
+                bytes => {
+                    let set =
+                        RoaringBitmap::deserialize_from(bytes).map_err(|_| Error::damaged("segment: absent set"))?;
+                    if set.max().is_some_and(|max| max >= rows) {
+                        return Err(Error::damaged("segment: absent set names a row that is not there"));
+                    }
+                    Some(BitSet::from_iter(n, set))
+                }
+            };
+            let graph = match slice(&format!("graph/{name}")) {
+                [] => None,
+                bytes => {
+                    let layout = HnswLayout::parse(bytes)?;
+                    if layout.len() != n {
+                        return Err(Error::damaged("segment: the graph has another number of rows"));
+                    }
+                    Some(layout)
+                }
+            };
+            vectors.push(VectorPart {
+                name: name.clone(),
+                dim,
+                metric: spec.metric,
+                absent,
+                graph,
+            });
+        }
+        let mut texts = BTreeMap::new();
+        for (path, _) in schema.text_fields() {
+            let bytes = slice(&format!("text/{path}"));
+            if !bytes.is_empty() {
+                let layout = TextIndexLayout::parse(bytes)?;
+                if layout.view(bytes).rows() != rows {
+                    return Err(Error::damaged("segment: a text index has another number of rows"));
+                }
+                texts.insert(path.to_owned(), layout);
+            }
+        }
+        let filter = FilterIndexLayout::parse(slice("filter"))?;
+        let payload = payload::Layout::parse(slice("payload.table"), slice("payload").len(), rows)?;
+        Ok(Self {
+            no,
+            rows,
+            vectors,
+            texts,
+            filter,
+            payload,
+            sections,
+            backing,
+        })
+    }
+
+    fn slice(&self, name: &str) -> &[u8] {
+        self.sections
+            .get(name)
+            .map_or(&[][..], |range| &self.backing.bytes()[range.clone()])
+    }
+
+    fn numbers<T: bytemuck::AnyBitPattern>(&self, name: &str) -> &[T] {
+        // Sections are 64-byte aligned in a container that is 8-byte aligned at least, and lengths were checked at open.
+        match self.slice(name) {
+            [] => &[],
+            bytes => bytemuck::cast_slice(bytes),
+        }
+    }
+
+    /// Rows, dead ones included.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Bytes of the container.
+    pub fn bytes(&self) -> usize {
+        self.backing.bytes().len()
+    }
+
+    /// The row at an ordinal.
+    pub fn row_of(&self, ordinal: Ordinal) -> Row {
+        Row(self.numbers::<u64>("rows")[ordinal as usize])
+    }
+
+    /// The ordinal of a row, if this segment has it.
+    pub fn ordinal_of(&self, row: Row) -> Option<Ordinal> {
+        self.numbers::<u64>("rows")
+            .binary_search(&row.0)
+            .ok()
+            .map(|i| i as Ordinal)
+    }
+
+    /// First ordinal whose row is at least `row`.
+    pub fn lower_bound(&self, row: Row) -> Ordinal {
+        self.numbers::<u64>("rows").partition_point(|r| *r < row.0) as Ordinal
+    }
+
+    /// First and last row.
+    pub fn row_range(&self) -> Option<(Row, Row)> {
+        let rows = self.numbers::<u64>("rows");
+        Some((Row(*rows.first()?), Row(*rows.last()?)))
+    }
+
+    /// The record that made a row.
+    pub fn birth_of(&self, ordinal: Ordinal) -> Seq {
+        Seq(self.numbers::<u64>("births")[ordinal as usize])
+    }
+
+    /// The oldest record that a row here came from.
+    pub fn oldest_birth(&self) -> Option<Seq> {
+        self.numbers::<u64>("births").iter().min().map(|s| Seq(*s))
+    }
+
+    /// When a row expires; 0 = never.
+    pub fn expires_at_ms(&self, ordinal: Ordinal) -> u64 {
+        self.numbers::<u64>("expiry")
+            .get(ordinal as usize)
+            .copied()
+            .unwrap_or(0)
+    }
+
+    /// True if some row has an expiry.
+    pub fn has_expiry(&self) -> bool {
+        self.sections.contains_key("expiry")
+    }
+
+    /// Principal sets that may see a row; empty = everybody.
+    pub fn acl_of(&self, ordinal: Ordinal) -> &[u32] {
+        let at = self.numbers::<u32>("acl.at");
+        let all = self.numbers::<u32>("acl");
+        match (at.get(ordinal as usize), at.get(ordinal as usize + 1)) {
+            (Some(from), Some(to)) => all.get(*from as usize..*to as usize).unwrap_or(&[]),
+            _ => &[],
+        }
+    }
+
+    /// A row's id.
+    pub fn id_of(&self, ordinal: Ordinal) -> &str {
+        self.text_at("ids.at", "ids", ordinal as usize)
+    }
+
+    /// The document a row is a chunk of.
+    pub fn document_of(&self, ordinal: Ordinal) -> Option<&str> {
+        match self.numbers::<u32>("documents.of")[ordinal as usize] {
+            NO_DOCUMENT => None,
+            document => Some(self.text_at("documents.at", "documents", document as usize)),
+        }
+    }
+
+    fn text_at(&self, offsets: &str, bytes: &str, i: usize) -> &str {
+        let at = self.numbers::<u32>(offsets);
+        // Offsets were checked at open to ascend within the section; a damaged one that splits a character gives "".
+        std::str::from_utf8(&self.slice(bytes)[at[i] as usize..at[i + 1] as usize]).unwrap_or("")
+    }
+
+    /// Ordinals of the rows with an id, oldest first (an id may have several rows here, all but one dead).
+    pub fn find_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = Ordinal> + 'a {
+        let hash = hash_id(id);
+        let hashes = self.numbers::<u64>("ids.hash");
+        let order = self.numbers::<u32>("ids.order");
+        let from = hashes.partition_point(|h| *h < hash);
+        hashes[from..]
+            .iter()
+            .take_while(move |h| **h == hash)
+            .enumerate()
+            .map(move |(i, _)| order[from + i])
+            .filter(move |ordinal| self.id_of(*ordinal) == id)
+    }
+
+    /// Ordinals of a document's rows.
+    pub fn find_document(&self, id: &str) -> RoaringBitmap {
+        let hash = hash_id(id);
+        let hashes = self.numbers::<u64>("documents.hash");
+        let order = self.numbers::<u32>("documents.order");
+        let from = hashes.partition_point(|h| *h < hash);
+        let candidates = hashes[from..]
+            .iter()
+            .zip(&order[from..])
+            .take_while(|(h, _)| **h == hash)
+            .map(|(_, d)| *d as usize);
+        let rows_at = self.numbers::<u32>("documents.rows.at");
+        let rows = self.numbers::<u32>("documents.rows");
+        candidates
+            .filter(|d| self.text_at("documents.at", "documents", *d) == id)
+            .flat_map(|d| &rows[rows_at[d] as usize..rows_at[d + 1] as usize])
+            .copied()
+            .collect()
+    }
+
+    /// A row's payload as JSON text.
+    pub fn payload_json(&self, ordinal: Ordinal) -> Result<Cow<'_, str>> {
+        self.payload.get(self.slice("payload"), ordinal)
+    }
+
+    /// A row's payload.
+    pub fn payload_of(&self, ordinal: Ordinal) -> Result<Payload> {
+        serde_json::from_str(&self.payload_json(ordinal)?)
+            .map_err(|e| Error::damaged(format!("segment: payload is not JSON: {e}")))
+    }
+
+    /// The vectors under the schema's n-th name.
+    pub fn vectors(&self, index: usize) -> VectorsRef<'_> {
+        let part = &self.vectors[index];
+        VectorsRef {
+            metric: part.metric,
+            dim: part.dim,
+            data: self.numbers(&format!("vector/{}", part.name)),
+            inv_norms: self.numbers(&format!("norm/{}", part.name)),
+            absent: part.absent.as_ref(),
+        }
+    }
+
+    /// The graph over them, if there is one.
+    pub fn graph(&self, index: usize) -> Option<crate::vector::hnsw::Hnsw<'_>> {
+        let part = &self.vectors[index];
+        part.graph
+            .as_ref()
+            .map(|layout| layout.view(self.slice(&format!("graph/{}", part.name))))
+    }
+
+    /// A row's vector, as it was written.
+    pub fn vector_of(&self, index: usize, ordinal: Ordinal) -> Option<&[f32]> {
+        let vectors = self.vectors(index);
+        (!vectors.is_absent(ordinal)).then(|| vectors.row(ordinal))
+    }
+
+    /// The inverted index of a text field, if any row here has that field.
+    pub fn text(&self, path: &str) -> Option<TextIndexView<'_>> {
+        self.texts
+            .get(path)
+            .map(|layout| layout.view(self.slice(&format!("text/{path}"))))
+    }
+
+    /// The payload index.
+    pub fn filter(&self) -> FilterIndexView<'_> {
+        self.filter.view(self.slice("filter"))
+    }
+}
+
+impl IdLookup for Segment {
+    fn ordinals_of_id(&self, id: &PointId) -> Result<RoaringBitmap> {
+        Ok(self.find_id(id.as_str()).collect())
+    }
+    fn ordinals_of_document(&self, id: &PointId) -> Result<RoaringBitmap> {
+        Ok(self.find_document(id.as_str()))
+    }
+}
+
+/// Marks a row that belongs to no document.
+const NO_DOCUMENT: u32 = u32::MAX;
+
+fn hash_id(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+}
+
+fn cast<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Result<&[T]> {
+    if bytes.is_empty() {
+        return Ok(&[]);
+    }
+    bytemuck::try_cast_slice(bytes).map_err(|_| Error::damaged("segment: a section of the wrong size"))
+}
+
+fn check_offsets(offsets: &[u8], n: usize, len: usize, what: &str) -> Result<()> {
+    let at: &[u32] = cast(offsets)?;
+    let ok =
+        at.len() == n + 1 && at.windows(2).all(|w| w[0] <= w[1]) && at.last().is_some_and(|end| *end as usize <= len);
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::damaged(format!("segment: offsets of {what} do not fit")))
+    }
+}

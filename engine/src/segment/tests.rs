@@ -1,0 +1,1 @@
+//! Segments: what is written is what is read, merged or damaged.

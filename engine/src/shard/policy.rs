@@ -1,0 +1,115 @@
+//! When growing rows are sealed and sealed segments merged: pure functions of counts, so that they can be proofread.
+
+use crate::config::Settings;
+use crate::limits::{MEMORY_MERGE_FANIN, MEMORY_SEGMENT_ROWS_MAX};
+
+/// From which growing segment on the tail is merged in memory, if it should be. Tiers are powers of the fan-in: when the
+/// last eight have at most the size of the largest among them's tier, they become one. The first `frozen` are being sealed.
+pub fn memory_merge(rows: &[u32], frozen: usize) -> Option<usize> {
+    let from = rows.len().checked_sub(MEMORY_MERGE_FANIN)?;
+    if from < frozen {
+        return None;
+    }
+    let tail = &rows[from..];
+    let tier = |n: u32| n.max(1).ilog(MEMORY_MERGE_FANIN as u32);
+    let total: usize = tail.iter().map(|n| *n as usize).sum();
+    let same = tail.iter().all(|n| tier(*n) <= tier(tail[tail.len() - 1]));
+    (same && total <= MEMORY_SEGMENT_ROWS_MAX).then_some(from)
+}
+
+/// What is known of a sealed segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// Rows, dead ones included.
+    pub rows: u64,
+    /// Dead rows.
+    pub dead: u64,
+}
+
+/// Which adjacent sealed segments (from, to exclusive) should become one, if any.
+///
+/// A segment with too many dead rows is rewritten, together with small neighbours. Otherwise the first run of `merge_fanin`
+/// adjacent segments of one size tier is merged; tiers are powers of the fan-in, so a row is rewritten a logarithmic number
+/// of times.
+pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
+    let live = |s: &Sealed| s.rows - s.dead;
+    let too_dead = |s: &Sealed| s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
+    if let Some(i) = segments.iter().position(too_dead) {
+        return Some((i, i + 1));
+    }
+    let fanin = settings.merge_fanin.max(2);
+    let tier = |s: &Sealed| live(s).max(1).ilog(fanin as u64);
+    for from in 0..segments.len() {
+        let Some(run) = segments.get(from..from + fanin) else {
+            break;
+        };
+        let largest = run.iter().map(tier).max().unwrap_or(0);
+        let similar = run.iter().all(|s| tier(s) + 1 >= largest);
+        if similar && run.iter().map(live).sum::<u64>() <= settings.segment_rows_max as u64 {
+            return Some((from, from + fanin));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_small_growing_segments_become_one() {
+        assert_eq!(memory_merge(&[1; 7], 0), None);
+        assert_eq!(memory_merge(&[1; 8], 0), Some(0));
+        assert_eq!(memory_merge(&[8, 1, 1, 1, 1, 1, 1, 1, 1], 0), Some(1));
+        assert_eq!(memory_merge(&[8; 8], 0), Some(0));
+        assert_eq!(memory_merge(&[8; 8], 1), None, "frozen segments stay");
+        assert_eq!(memory_merge(&[4096; 8], 0), None, "full segments stay");
+    }
+
+    /// Single writes for ever: the number of growing segments stays small and each row is copied a few times.
+    #[test]
+    fn single_writes_keep_the_list_short_and_copy_little() {
+        let (mut rows, mut copied) = (Vec::<u32>::new(), 0u64);
+        for _ in 0..50_000 {
+            rows.push(1);
+            while let Some(from) = memory_merge(&rows, 0) {
+                let sum: u32 = rows[from..].iter().sum();
+                copied += u64::from(sum);
+                rows.truncate(from);
+                rows.push(sum);
+            }
+            assert!(rows.len() < 64, "{rows:?}");
+        }
+        assert!(copied < 50_000 * 6, "{copied}");
+    }
+
+    #[test]
+    fn equal_neighbours_merge_and_dead_segments_are_rewritten() {
+        let settings = Settings {
+            merge_fanin: 4,
+            ..Settings::default()
+        };
+        let fresh = |rows| Sealed { rows, dead: 0 };
+        assert_eq!(sealed_merge(&[fresh(20_000); 3], &settings), None);
+        assert_eq!(sealed_merge(&[fresh(20_000); 4], &settings), Some((0, 4)));
+        assert_eq!(
+            sealed_merge(
+                &[
+                    fresh(900_000),
+                    fresh(20_000),
+                    fresh(20_000),
+                    fresh(20_000),
+                    fresh(20_000)
+                ],
+                &settings
+            ),
+            Some((1, 5))
+        );
+        assert_eq!(
+            sealed_merge(&[fresh(1_000), Sealed { rows: 100, dead: 31 }], &settings),
+            Some((1, 2))
+        );
+        let full = fresh(settings.segment_rows_max as u64);
+        assert_eq!(sealed_merge(&[full; 4], &settings), None, "a full segment is final");
+    }
+}

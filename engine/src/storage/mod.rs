@@ -1,0 +1,233 @@
+//! RocksDB as we use it: which column families there are, how their keys are spelled, and what is synced.
+//!
+//! Two rules keep crashes simple. Records enter `log` in one batch with WAL and fsync: that is durability. Everything else
+//! (`ids`, `rows`, `deaths`, `docs`, `meta`) is an *effect* of records, written without WAL in one batch per group commit
+//! together with the applied sequence number; `atomic_flush` makes all column families reach disk at one point, so after a
+//! crash the effects are those of some prefix of the log, and the rest is replayed.
+//!
+//! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
+
+pub mod files;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rocksdb::{
+    ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
+};
+
+use crate::error::{Error, Result};
+use crate::types::{CollectionNo, PointId, Row, Seq, ShardNo};
+
+/// Format version of the data directory; any other is refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Records by (group, seq).
+pub const LOG: &str = "log";
+/// Where to find the content of a row that is not sealed yet.
+pub const ROWS: &str = "rows";
+/// Point id -> live row.
+pub const IDS: &str = "ids";
+/// Dead row -> the sequence number that killed it.
+pub const DEATHS: &str = "deaths";
+/// Documents by id.
+pub const DOCS: &str = "docs";
+/// Format, applied sequence number, collections, shard counters, manifests.
+pub const META: &str = "meta";
+
+const FAMILIES: [&str; 6] = [LOG, ROWS, IDS, DEATHS, DOCS, META];
+
+type Rocks = DBWithThreadMode<MultiThreaded>;
+
+/// The one RocksDB of a log group.
+pub struct Storage {
+    db: Rocks,
+}
+
+impl Storage {
+    /// Opens or creates it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_paranoid_checks(true);
+        // A torn tail is what a crash leaves and is cut; a bad record in the middle refuses to open (docs/format.md).
+        options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_max_total_wal_size(256 << 20);
+        options.set_max_background_jobs(2);
+        options.set_keep_log_file_num(4);
+        options.set_max_open_files(512);
+        // One flush covers all families, so the log's size decides.
+        options.set_db_write_buffer_size(96 << 20);
+        let families = FAMILIES.map(|name| {
+            let mut family = Options::default();
+            family.set_write_buffer_size(64 << 20);
+            family.set_compression_type(rocksdb::DBCompressionType::Lz4);
+            let mut table = rocksdb::BlockBasedOptions::default();
+            table.set_format_version(5);
+            if name == IDS || name == DOCS {
+                table.set_bloom_filter(10.0, false);
+            }
+            family.set_block_based_table_factory(&table);
+            ColumnFamilyDescriptor::new(name, family)
+        });
+        let db = Rocks::open_cf_descriptors(&options, path, families)?;
+        let storage = Self { db };
+        storage.check_format()?;
+        Ok(storage)
+    }
+
+    fn check_format(&self) -> Result<()> {
+        match self.get(META, b"format")? {
+            None => {
+                let mut batch = Effects::new(self);
+                batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
+                let mut sync = WriteOptions::default();
+                sync.set_sync(true);
+                self.db.write_opt(batch.batch, &sync)?;
+                Ok(())
+            }
+            Some(bytes) if bytes == FORMAT_VERSION.to_le_bytes() => Ok(()),
+            Some(bytes) => Err(Error::damaged(format!(
+                "the data directory has format {bytes:?}, this build reads only version {FORMAT_VERSION}; use the build that wrote it"
+            ))),
+        }
+    }
+
+    fn family(&self, name: &str) -> Arc<rocksdb::BoundColumnFamily<'_>> {
+        self.db.cf_handle(name).expect("every family is created at open")
+    }
+
+    /// One value.
+    pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        Ok(self.db.get_cf(&self.family(family), key)?)
+    }
+
+    /// Calls `each` for every entry whose key has the prefix, in order, from `from` (inclusive) on, until it returns false.
+    pub fn scan(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        from: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let start = if from > prefix { from } else { prefix };
+        let mode = rocksdb::IteratorMode::From(start, rocksdb::Direction::Forward);
+        for entry in self.db.iterator_cf(&self.family(family), mode) {
+            let (key, value) = entry?;
+            if !key.starts_with(prefix) || !each(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes records durably: one batch, WAL, fsync.
+    pub(crate) fn append(&self, batch: Effects<'_>) -> Result<()> {
+        let mut sync = WriteOptions::default();
+        sync.set_sync(true);
+        Ok(self.db.write_opt(batch.batch, &sync)?)
+    }
+
+    /// Writes effects: one batch, no WAL (see the module doc).
+    pub fn write_effects(&self, batch: Effects<'_>) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch.batch, &options)?)
+    }
+
+    /// Brings every effect written so far to disk, all families at one point.
+    pub fn flush(&self) -> Result<()> {
+        let handles: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect();
+        let refs: Vec<_> = handles.iter().collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        Ok(self.db.flush_cfs_opt(&refs, &options)?)
+    }
+}
+
+/// A batch under construction.
+pub struct Effects<'a> {
+    storage: &'a Storage,
+    batch: WriteBatch,
+}
+
+impl<'a> Effects<'a> {
+    /// An empty batch.
+    pub fn new(storage: &'a Storage) -> Self {
+        Self {
+            storage,
+            batch: WriteBatch::default(),
+        }
+    }
+    /// Sets a key.
+    pub fn put(&mut self, family: &str, key: &[u8], value: &[u8]) {
+        self.batch.put_cf(&self.storage.family(family), key, value);
+    }
+    /// Removes a key.
+    pub fn delete(&mut self, family: &str, key: &[u8]) {
+        self.batch.delete_cf(&self.storage.family(family), key);
+    }
+    /// Removes all keys in `from..to`.
+    pub fn delete_range(&mut self, family: &str, from: &[u8], to: &[u8]) {
+        self.batch.delete_range_cf(&self.storage.family(family), from, to);
+    }
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.batch.size_in_bytes()
+    }
+}
+
+/// How keys are spelled.
+pub mod key {
+    use super::{CollectionNo, PointId, Row, Seq, ShardNo};
+
+    /// `log`: group, seq.
+    pub fn log(group: u32, seq: Seq) -> [u8; 12] {
+        let mut key = [0; 12];
+        key[..4].copy_from_slice(&group.to_be_bytes());
+        key[4..].copy_from_slice(&seq.0.to_be_bytes());
+        key
+    }
+    /// Start of everything of a collection.
+    pub fn collection(no: CollectionNo) -> [u8; 4] {
+        no.0.to_be_bytes()
+    }
+    /// Start of everything of a shard.
+    pub fn shard(no: CollectionNo, shard: ShardNo) -> [u8; 8] {
+        let mut key = [0; 8];
+        key[..4].copy_from_slice(&no.0.to_be_bytes());
+        key[4..].copy_from_slice(&shard.0.to_be_bytes());
+        key
+    }
+    /// `ids` and `docs`: collection, shard, id.
+    pub fn id(no: CollectionNo, shard_no: ShardNo, id: &PointId) -> Vec<u8> {
+        let mut key = shard(no, shard_no).to_vec();
+        key.extend_from_slice(id.as_str().as_bytes());
+        key
+    }
+    /// `rows` and `deaths`: collection, shard, row.
+    pub fn row(no: CollectionNo, shard_no: ShardNo, row: Row) -> [u8; 16] {
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&shard(no, shard_no));
+        key[8..].copy_from_slice(&row.0.to_be_bytes());
+        key
+    }
+    /// `meta`: a letter, then collection (and shard).
+    pub fn meta(letter: u8, no: CollectionNo, shard_no: Option<ShardNo>) -> Vec<u8> {
+        let mut key = vec![letter];
+        key.extend_from_slice(&no.0.to_be_bytes());
+        if let Some(shard_no) = shard_no {
+            key.extend_from_slice(&shard_no.0.to_be_bytes());
+        }
+        key
+    }
+    /// Splits a `rows` or `deaths` key.
+    pub fn parse_row(key: &[u8]) -> Option<(CollectionNo, ShardNo, Row)> {
+        let no = u32::from_be_bytes(key.get(..4)?.try_into().ok()?);
+        let shard = u32::from_be_bytes(key.get(4..8)?.try_into().ok()?);
+        let row = u64::from_be_bytes(key.get(8..16)?.try_into().ok()?);
+        (key.len() == 16).then_some((CollectionNo(no), ShardNo(shard), Row(row)))
+    }
+}

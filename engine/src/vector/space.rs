@@ -1,0 +1,163 @@
+//! Vectors of one segment and how close a query is to each of them.
+//!
+//! Whatever the metric, searching sees one number per vector, the *distance*, of which smaller is closer; what a
+//! caller is shown is the *raw* value of the metric ([`Metric::raw`]). Vectors are never changed to suit a metric:
+//! cosine divides by norms kept beside them.
+//!
+//! | metric    | distance   | raw value         |
+//! |-----------|------------|-------------------|
+//! | cosine    | `1 - cos`  | cosine similarity |
+//! | dot       | `-dot`     | inner product     |
+//! | euclid    | `Σ (a-b)²` | `√Σ (a-b)²`       |
+//! | manhattan | `Σ \|a-b\|` | `Σ \|a-b\|`       |
+
+use std::borrow::Cow;
+
+use super::BitSet;
+use super::kernels::{self, Kernel};
+use crate::error::{Error, Result};
+use crate::schema::Metric;
+use crate::types::Ordinal;
+
+impl Metric {
+    /// The value of the metric that a distance stands for.
+    pub fn raw(self, distance: f32) -> f32 {
+        match self {
+            // The clamp hides rounding: a cosine of 1.0000001 would make readers doubt the rest.
+            Self::Cosine => (1.0 - distance).clamp(-1.0, 1.0),
+            Self::Dot => -distance,
+            Self::Euclid => distance.sqrt(),
+            Self::Manhattan => distance,
+        }
+    }
+
+    pub(super) fn kernel(self) -> Kernel {
+        let kernels = kernels::best();
+        match self {
+            Self::Cosine | Self::Dot => kernels.dot,
+            Self::Euclid => kernels.l2_squared,
+            Self::Manhattan => kernels.l1,
+        }
+    }
+}
+
+/// `1/|v|`, and 0 for the zero vector (whose cosine with anything is then 0). Finite for every finite vector.
+pub fn inv_norm(v: &[f32]) -> f32 {
+    let squared: f64 = v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    if squared == 0.0 {
+        return 0.0;
+    }
+    // f32 has no reciprocal for its smallest numbers; its largest number is near enough.
+    (1.0 / squared.sqrt()).min(f64::from(f32::MAX)) as f32
+}
+
+/// The vectors of one segment, one row per ordinal, exactly as they were given.
+#[derive(Debug, Clone, Copy)]
+pub struct VectorsRef<'a> {
+    /// How closeness is measured.
+    pub metric: Metric,
+    /// Floats per row.
+    pub dim: usize,
+    /// The rows one after the other; an absent vector is a row of zeros.
+    pub data: &'a [f32],
+    /// [`inv_norm`] of each row for [`Metric::Cosine`], else empty.
+    pub inv_norms: &'a [f32],
+    /// Ordinals that have no vector: never indexed, never answered.
+    pub absent: Option<&'a BitSet>,
+}
+
+impl<'a> VectorsRef<'a> {
+    /// Rows, absent ones included.
+    pub fn len(&self) -> usize {
+        self.data.len().checked_div(self.dim).unwrap_or(0)
+    }
+
+    /// There are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The vector of an ordinal below `len`.
+    #[inline]
+    pub fn row(&self, ordinal: Ordinal) -> &'a [f32] {
+        let start = ordinal as usize * self.dim;
+        &self.data[start..start + self.dim]
+    }
+
+    /// Whether the ordinal has no vector.
+    #[inline]
+    pub fn is_absent(&self, ordinal: Ordinal) -> bool {
+        self.absent.is_some_and(|absent| absent.contains(ordinal))
+    }
+
+    /// Measures rows against a query of `dim` floats (checked by every search before it comes here).
+    pub fn scorer(&self, query: &'a [f32]) -> QueryScorer<'a> {
+        assert_eq!(query.len(), self.dim, "a query has the dimensions of its space");
+        let query = match self.metric {
+            // Unit length first, so that the products stay in range whatever the lengths.
+            Metric::Cosine => {
+                let inv_norm = inv_norm(query);
+                Cow::Owned(query.iter().map(|x| x * inv_norm).collect())
+            }
+            Metric::Dot | Metric::Euclid | Metric::Manhattan => Cow::Borrowed(query),
+        };
+        QueryScorer {
+            vectors: *self,
+            kernel: self.metric.kernel(),
+            query,
+        }
+    }
+
+    /// Refuses parts that do not fit each other, so that no search has to look again.
+    pub(super) fn check(&self) -> Result<()> {
+        let rows = self.len();
+        let norms = if self.metric == Metric::Cosine { rows } else { 0 };
+        if self.dim == 0 || !self.data.len().is_multiple_of(self.dim) || rows >= Ordinal::MAX as usize {
+            return Err(Error::damaged(format!(
+                "{} floats are not rows of {} dimensions",
+                self.data.len(),
+                self.dim
+            )));
+        }
+        if self.inv_norms.len() != norms {
+            return Err(Error::damaged(format!(
+                "{rows} rows need {norms} norms, got {}",
+                self.inv_norms.len()
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_query(&self, query: &[f32]) -> Result<()> {
+        self.check()?;
+        if query.len() != self.dim {
+            return Err(Error::invalid(
+                "bad_dim",
+                format!("the vector has {} dimensions, the query has {}", self.dim, query.len()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A query ready to be measured against any row of its vectors.
+#[derive(Debug)]
+pub struct QueryScorer<'a> {
+    vectors: VectorsRef<'a>,
+    kernel: Kernel,
+    /// Of unit length for cosine, else as given.
+    query: Cow<'a, [f32]>,
+}
+
+impl QueryScorer<'_> {
+    /// How far the row is from the query; smaller is closer.
+    #[inline]
+    pub fn distance(&self, ordinal: Ordinal) -> f32 {
+        let sum = self.kernel.of(&self.query, self.vectors.row(ordinal));
+        match self.vectors.metric {
+            Metric::Cosine => 1.0 - sum * self.vectors.inv_norms[ordinal as usize],
+            Metric::Dot => -sum,
+            Metric::Euclid | Metric::Manhattan => sum,
+        }
+    }
+}

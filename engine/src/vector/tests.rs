@@ -1,0 +1,747 @@
+//! Claims about vector search, against naive code (`f64`, sorting) and against the exact scan.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::kernels::{self, Kernels};
+use super::*;
+use crate::schema::Metric;
+
+const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+
+/// Small, fast, the same everywhere (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    /// Nearly normal: a sum of four uniform numbers, mean 0, deviation 1.
+    fn normal(&mut self) -> f32 {
+        let sum: f64 = (0..4).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
+        ((sum - 2.0) * 3f64.sqrt()) as f32
+    }
+    fn vector(&mut self, dim: usize) -> Vec<f32> {
+        (0..dim).map(|_| self.normal()).collect()
+    }
+}
+
+/// Owned vectors of one space.
+#[derive(Debug, Clone)]
+struct Rows {
+    metric: Metric,
+    dim: usize,
+    data: Vec<f32>,
+    inv_norms: Vec<f32>,
+    absent: Option<BitSet>,
+}
+
+impl Rows {
+    fn new(metric: Metric, dim: usize, rows: &[Vec<f32>]) -> Self {
+        let inv_norms = match metric {
+            Metric::Cosine => rows.iter().map(|row| inv_norm(row)).collect(),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan => Vec::new(),
+        };
+        Self {
+            metric,
+            dim,
+            data: rows.concat(),
+            inv_norms,
+            absent: None,
+        }
+    }
+    /// Without the vectors for which `is_absent`.
+    fn without(mut self, is_absent: impl Fn(Ordinal) -> bool) -> Self {
+        let rows = self.data.len() / self.dim;
+        let absent = BitSet::from_iter(rows, (0..rows as Ordinal).filter(|ordinal| is_absent(*ordinal)));
+        for ordinal in absent.iter() {
+            let start = ordinal as usize * self.dim;
+            self.data[start..start + self.dim].fill(0.0);
+            if let Some(inv_norm) = self.inv_norms.get_mut(ordinal as usize) {
+                *inv_norm = 0.0;
+            }
+        }
+        self.absent = Some(absent);
+        self
+    }
+    fn view(&self) -> VectorsRef<'_> {
+        VectorsRef {
+            metric: self.metric,
+            dim: self.dim,
+            data: &self.data,
+            inv_norms: &self.inv_norms,
+            absent: self.absent.as_ref(),
+        }
+    }
+    fn graph(&self) -> Vec<u8> {
+        self.graph_of(16, 100)
+    }
+    fn graph_of(&self, m: u32, ef_construction: u32) -> Vec<u8> {
+        hnsw::build(&self.view(), m, ef_construction, 4711, &mut |_| true).unwrap()
+    }
+}
+
+fn never() -> bool {
+    false
+}
+fn search(index: &dyn VectorIndex, rows: &Rows, query: &[f32], k: usize, ef: usize, allow: &Allow<'_>) -> Vec<Scored> {
+    let hits = index.search(&rows.view(), query, k, ef, allow, &never).unwrap().hits;
+    assert!(hits.len() <= k);
+    assert!(hits.is_sorted_by(|a, b| a < b), "ascending, nobody twice");
+    for hit in &hits {
+        assert!(allow.contains(hit.ordinal) && !rows.view().is_absent(hit.ordinal));
+        assert_eq!(hit.distance, rows.view().scorer(query).distance(hit.ordinal));
+    }
+    hits
+}
+
+/// The share of the exact answers that the graph's answers are as near as.
+fn recall(rows: &Rows, bytes: &[u8], queries: &[Vec<f32>], k: usize, ef: usize, allow: &Allow<'_>) -> f64 {
+    let layout = HnswLayout::parse(bytes).unwrap();
+    let graph = layout.view(bytes);
+    let (mut found, mut all) = (0, 0);
+    for query in queries {
+        let exact = search(&Flat, rows, query, k, 0, allow);
+        let hits = search(&graph, rows, query, k, ef, allow);
+        // By distance: which of several equally near rows is answered does not matter here.
+        let farthest = exact.last().map_or(f32::MIN, |hit| hit.distance);
+        found += hits.iter().filter(|hit| hit.distance <= farthest).count();
+        all += exact.len();
+    }
+    found as f64 / all as f64
+}
+
+// ---- kernels
+
+fn naive(a: &[f32], b: &[f32], term: fn(f64, f64) -> f64) -> f64 {
+    a.iter().zip(b).map(|(a, b)| term(f64::from(*a), f64::from(*b))).sum()
+}
+
+/// `magnitude` is the sum of the terms' absolute values: what rounding is proportional to.
+fn assert_close(got: f32, want: f64, magnitude: f64, what: &str) {
+    let error = (f64::from(got) - want).abs();
+    assert!(error <= 1e-5 * magnitude + 1e-30, "{what}: got {got}, want {want}");
+}
+
+fn check_kernels(set: &Kernels, a: &[f32], b: &[f32]) {
+    let what = |kernel: &str| format!("{} {kernel} of {} dimensions", set.name, a.len());
+    let magnitude = naive(a, b, |a, b| (a * b).abs());
+    assert_close(set.dot.of(a, b), naive(a, b, |a, b| a * b), magnitude, &what("dot"));
+    // A difference is rounded before it is summed: in proportion to its operands.
+    let l2 = naive(a, b, |a, b| (a - b) * (a - b));
+    let operands = naive(a, b, |a, b| a * a + b * b);
+    assert_close(set.l2_squared.of(a, b), l2, l2 + 0.1 * operands, &what("l2"));
+    let l1 = naive(a, b, |a, b| (a - b).abs());
+    let operands = naive(a, b, |a, b| a.abs() + b.abs());
+    assert_close(set.l1.of(a, b), l1, l1 + 0.1 * operands, &what("l1"));
+}
+
+#[test]
+fn every_kernel_agrees_with_f64_in_every_dimension() {
+    let mut random = Random(1);
+    // One float more than needed, so that rows start at addresses no register is aligned to.
+    let (a, b) = (random.vector(2001), random.vector(2001));
+    for set in kernels::available() {
+        for dim in 0..=2000 {
+            check_kernels(set, &a[1..=dim], &b[..dim]);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn every_kernel_agrees_with_f64_on_any_values(
+        pairs in prop::collection::vec((-1e6f32..1e6, -1e-3f32..1e-3, any::<bool>()), 1..300),
+    ) {
+        let a: Vec<f32> = pairs.iter().map(|(large, small, swap)| if *swap { *small } else { *large }).collect();
+        let b: Vec<f32> = pairs.iter().map(|(large, small, _)| large * 0.5 + small).collect();
+        for set in kernels::available() {
+            check_kernels(set, &a, &b);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "one length")]
+fn kernels_refuse_slices_of_different_lengths() {
+    kernels::dot(&[1.0, 2.0], &[1.0]);
+}
+
+#[test]
+fn the_free_functions_use_the_best_set() {
+    let (a, b) = ([1.0, 2.0, 3.0], [4.0, -5.0, 6.0]);
+    assert_eq!(
+        (kernels::dot(&a, &b), kernels::l2_squared(&a, &b), kernels::l1(&a, &b)),
+        (12.0, 67.0, 13.0)
+    );
+    assert_eq!(kernels::best().name, kernels::available()[0].name);
+    assert_eq!(kernels::available().last().map(|set| set.name), Some("portable"));
+}
+
+// ---- sets, distances
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn bit_sets_behave_as_sets(
+        len in 1usize..300,
+        steps in prop::collection::vec((any::<u16>(), any::<bool>()), 0..200),
+    ) {
+        let (mut bits, mut set) = (BitSet::new(len), BTreeSet::new());
+        for (at, put) in steps {
+            let ordinal = (at as usize % len) as Ordinal;
+            if put {
+                bits.set(ordinal);
+                set.insert(ordinal);
+            } else {
+                bits.clear(ordinal);
+                set.remove(&ordinal);
+            }
+        }
+        prop_assert!(bits.iter().eq(set.iter().copied()));
+        prop_assert_eq!((bits.count(), bits.is_empty(), bits.len()), (set.len(), set.is_empty(), len));
+        prop_assert!((0..len as Ordinal + 100).all(|ordinal| bits.contains(ordinal) == set.contains(&ordinal)));
+        prop_assert_eq!(BitSet::from_iter(len, set), bits);
+    }
+}
+
+#[test]
+fn distances_and_raw_values_of_each_metric() {
+    let row = vec![3.0, 4.0];
+    let cases = [
+        (Metric::Cosine, vec![8.0, 6.0], 0.04, 0.96),
+        (Metric::Cosine, vec![-3.0, -4.0], 2.0, -1.0),
+        (Metric::Dot, vec![1.0, 2.0], -11.0, 11.0),
+        (Metric::Euclid, vec![0.0, 0.0], 25.0, 5.0),
+        (Metric::Manhattan, vec![1.0, 6.0], 4.0, 4.0),
+    ];
+    for (metric, query, distance, raw) in cases {
+        let rows = Rows::new(metric, 2, std::slice::from_ref(&row));
+        let got = rows.view().scorer(&query).distance(0);
+        assert!((got - distance).abs() < 1e-6, "{metric:?} {query:?}: {got}");
+        assert!(
+            (metric.raw(got) - raw).abs() < 1e-6,
+            "{metric:?} {query:?}: raw {}",
+            metric.raw(got)
+        );
+    }
+    assert_eq!(Metric::Cosine.raw(-1e-7), 1.0, "rounding never shows a cosine above 1");
+}
+
+#[test]
+fn cosine_does_not_depend_on_lengths_however_extreme() {
+    for length in [1e-40f32, 1e-30, 1e-3, 1.0, 1e3, 1e19] {
+        let row: Vec<f32> = [1.0f32, 2.0, 3.0].iter().map(|x| x * length).collect();
+        let rows = Rows::new(Metric::Cosine, 3, std::slice::from_ref(&row));
+        assert!(rows.inv_norms[0].is_finite());
+        let query: Vec<f32> = [3.0f32, 2.0, 1.0].iter().map(|x| x * 1e18).collect();
+        let cosine = Metric::Cosine.raw(rows.view().scorer(&query).distance(0));
+        // The smallest floats have few digits and no reciprocal: in range is all that is asked of them.
+        let exact = if length < 1e-38 { 1.0 } else { 1e-6 };
+        assert!((cosine - 10.0 / 14.0).abs() <= exact, "length {length}: {cosine}");
+    }
+    assert_eq!(inv_norm(&[0.0, 0.0]), 0.0);
+}
+
+// ---- exact scan
+
+/// Small integers: many equal distances and equal vectors.
+fn coarse_rows(max: usize) -> impl Strategy<Value = (Rows, Vec<f32>, BitSet)> {
+    let metric = prop::sample::select(METRICS.to_vec());
+    (metric, 1usize..6, 0..max).prop_flat_map(|(metric, dim, n)| {
+        let row = prop::collection::vec((-2i8..=2).prop_map(f32::from), dim);
+        let rows = prop::collection::vec((row.clone(), prop::bool::weighted(0.1), any::<bool>()), n);
+        (rows, row).prop_map(move |(rows, query)| {
+            let vectors: Vec<Vec<f32>> = rows.iter().map(|(row, ..)| row.clone()).collect();
+            let allowed = (0..rows.len() as Ordinal).filter(|ordinal| rows[*ordinal as usize].2);
+            let allowed = BitSet::from_iter(rows.len(), allowed);
+            let some_absent = Rows::new(metric, dim, &vectors).without(|ordinal| rows[ordinal as usize].1);
+            (some_absent, query, allowed)
+        })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn flat_is_sorting((rows, query, allowed) in coarse_rows(80), k in 0usize..20) {
+        for allow in [Allow::All, Allow::Only(&allowed)] {
+            let vectors = rows.view();
+            let scorer = vectors.scorer(&query);
+            let mut naive: Vec<Scored> = (0..vectors.len() as Ordinal)
+                .filter(|ordinal| allow.contains(*ordinal) && !vectors.is_absent(*ordinal))
+                .map(|ordinal| Scored { distance: scorer.distance(ordinal), ordinal })
+                .collect();
+            naive.sort();
+            naive.truncate(k);
+            prop_assert_eq!(&search(&Flat, &rows, &query, k, 0, &allow), &naive);
+            if let Allow::Only(set) = allow {
+                let backwards: Vec<Ordinal> = set.iter().collect();
+                let found = flat::scan(&vectors, &query, backwards.into_iter().rev(), k, &never).unwrap();
+                prop_assert_eq!(found.hits, naive);
+            }
+        }
+    }
+}
+
+// ---- graph: what it finds
+
+/// `clusters` centres, `each` rows around each of them, one cluster after the other.
+fn clustered(random: &mut Random, dim: usize, clusters: usize, each: usize, spread: f32) -> Vec<Vec<f32>> {
+    let mut rows = Vec::with_capacity(clusters * each);
+    for _ in 0..clusters {
+        let centre = random.vector(dim);
+        rows.extend((0..each).map(|_| near(random, &centre, spread)));
+    }
+    rows
+}
+
+fn near(random: &mut Random, row: &[f32], spread: f32) -> Vec<f32> {
+    row.iter().map(|x| x + spread * random.normal()).collect()
+}
+
+fn queries_near(random: &mut Random, rows: &[Vec<f32>], spread: f32) -> Vec<Vec<f32>> {
+    (0..100)
+        .map(|_| {
+            let row = random.below(rows.len());
+            near(random, &rows[row], spread)
+        })
+        .collect()
+}
+
+/// Recall@10 at ef 128, of everything and of a tenth, in every metric.
+fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64) {
+    for metric in METRICS {
+        let rows = Rows::new(metric, rows[0].len(), rows);
+        let bytes = rows.graph();
+        let tenth = BitSet::from_iter(
+            rows.view().len(),
+            (0..rows.view().len() as Ordinal).filter(|o| o % 10 == 3),
+        );
+        for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
+            let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
+            assert!(recall >= least, "{metric:?}, {what}: recall@10 {recall}");
+        }
+    }
+}
+
+#[test]
+fn finds_the_nearest_among_scattered_vectors() {
+    let mut random = Random(2);
+    let rows: Vec<Vec<f32>> = (0..3000).map(|_| random.vector(32)).collect();
+    let queries: Vec<Vec<f32>> = (0..100).map(|_| random.vector(32)).collect();
+    check_recall(&rows, &queries, 0.95);
+}
+
+#[test]
+fn finds_the_nearest_among_well_separated_clusters() {
+    let mut random = Random(3);
+    for (clusters, each, spread) in [(300, 10, 0.1), (40, 75, 0.05), (8, 400, 0.02), (40, 75, 1e-6)] {
+        let rows = clustered(&mut random, 48, clusters, each, spread);
+        let queries = queries_near(&mut random, &rows, spread);
+        check_recall(&rows, &queries, 0.95);
+    }
+}
+
+#[test]
+fn finds_the_nearest_among_vectors_with_many_duplicates() {
+    let mut random = Random(4);
+    let originals: Vec<Vec<f32>> = (0..1000).map(|_| random.vector(32)).collect();
+    let mut rows = originals.clone();
+    // One vector a thousand times, ten of them a hundred times, and some at random.
+    rows.extend((0..1000).map(|_| originals[0].clone()));
+    rows.extend((0..1000).map(|i| originals[i % 10].clone()));
+    rows.extend((0..500).map(|_| originals[random.below(1000)].clone()));
+    let queries = queries_near(&mut random, &originals, 0.3);
+    check_recall(&rows, &queries, 0.95);
+}
+
+#[test]
+fn finds_the_nearest_by_inner_product_whatever_the_lengths() {
+    let mut random = Random(5);
+    let rows: Vec<Vec<f32>> = (0..3000)
+        .map(|_| {
+            let length = random.normal().exp();
+            random.vector(64).iter().map(|x| x * length).collect()
+        })
+        .collect();
+    let queries: Vec<Vec<f32>> = (0..100).map(|_| random.vector(64)).collect();
+    let rows = Rows::new(Metric::Dot, 64, &rows);
+    let recall = recall(&rows, &rows.graph(), &queries, 10, 128, &Allow::All);
+    assert!(recall >= 0.95, "recall@10 {recall}");
+}
+
+#[test]
+fn finds_the_nearest_present_ones_where_vectors_are_absent() {
+    let mut random = Random(6);
+    let rows: Vec<Vec<f32>> = (0..2000).map(|_| random.vector(32)).collect();
+    let queries: Vec<Vec<f32>> = (0..100).map(|_| random.vector(32)).collect();
+    for metric in METRICS {
+        let rows = Rows::new(metric, 32, &rows).without(|ordinal| ordinal % 3 == 0);
+        let recall = recall(&rows, &rows.graph(), &queries, 10, 128, &Allow::All);
+        assert!(recall >= 0.95, "{metric:?}: recall@10 {recall}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn a_graph_is_exact_when_ef_covers_it((rows, query, allowed) in coarse_rows(120), k in 0usize..40) {
+        // The smallest blocks: links are chosen anew all the time, and nodes are left to be joined.
+        let bytes = rows.graph_of(2, 4);
+        let layout = HnswLayout::parse(&bytes).unwrap();
+        for allow in [Allow::All, Allow::Only(&allowed)] {
+            let exact = search(&Flat, &rows, &query, k, 0, &allow);
+            prop_assert_eq!(search(&layout.view(&bytes), &rows, &query, k, 120, &allow), exact);
+        }
+    }
+}
+
+#[test]
+fn a_graph_never_returns_fewer_than_k_while_k_are_allowed() {
+    let mut random = Random(7);
+    let rows = clustered(&mut random, 16, 20, 100, 0.05);
+    let query = random.vector(16);
+    for metric in METRICS {
+        let rows = Rows::new(metric, 16, &rows);
+        let bytes = rows.graph();
+        let layout = HnswLayout::parse(&bytes).unwrap();
+        for matches in [0, 1, 9, 10, 11, 50, 2000] {
+            let allowed = BitSet::from_iter(2000, (0..matches).map(|_| random.below(2000) as Ordinal));
+            let hits = search(&layout.view(&bytes), &rows, &query, 10, 10, &Allow::Only(&allowed));
+            assert_eq!(hits.len(), allowed.count().min(10), "{metric:?}, {matches} draws");
+        }
+    }
+}
+
+#[test]
+fn graphs_of_no_one_and_two_vectors_and_of_absent_ones_only() {
+    for metric in METRICS {
+        for n in 0..=2 {
+            let vectors: Vec<Vec<f32>> = (0..n).map(|i| vec![1.0, i as f32]).collect();
+            let rows = Rows::new(metric, 2, &vectors);
+            let bytes = rows.graph();
+            let layout = HnswLayout::parse(&bytes).unwrap();
+            assert_eq!(layout.len(), n);
+            let exact = search(&Flat, &rows, &[1.0, 0.0], 5, 0, &Allow::All);
+            assert_eq!(
+                search(&layout.view(&bytes), &rows, &[1.0, 0.0], 5, 5, &Allow::All),
+                exact
+            );
+            let rows = rows.without(|_| true);
+            let bytes = rows.graph();
+            let layout = HnswLayout::parse(&bytes).unwrap();
+            assert_eq!(search(&layout.view(&bytes), &rows, &[1.0, 0.0], 5, 5, &Allow::All), []);
+        }
+    }
+}
+
+#[test]
+fn twins_are_answered_by_ordinal_and_one_by_one() {
+    let mut random = Random(8);
+    let mut vectors: Vec<Vec<f32>> = (0..100).map(|_| random.vector(8)).collect();
+    let twin = vectors[40].clone();
+    vectors.extend((0..50).map(|_| twin.clone()));
+    let rows = Rows::new(Metric::Euclid, 8, &vectors).without(|ordinal| ordinal == 110);
+    let bytes = rows.graph();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let ordinals = |k, allow: &Allow<'_>| -> Vec<Ordinal> {
+        search(&layout.view(&bytes), &rows, &twin, k, 16, allow)
+            .iter()
+            .map(|hit| hit.ordinal)
+            .collect()
+    };
+    assert_eq!(ordinals(4, &Allow::All), [40, 100, 101, 102]);
+    let only = BitSet::from_iter(150, [109, 110, 111, 149]);
+    assert_eq!(
+        ordinals(9, &Allow::Only(&only)),
+        [109, 111, 149],
+        "each twin is allowed or not for itself"
+    );
+}
+
+// ---- graph: how it behaves
+
+#[test]
+fn the_same_vectors_give_the_same_bytes() {
+    let mut random = Random(9);
+    let rows = Rows::new(Metric::Cosine, 24, &clustered(&mut random, 24, 10, 50, 0.1));
+    assert_eq!(rows.graph(), rows.graph());
+    let other_seed = hnsw::build(&rows.view(), 16, 100, 4712, &mut |_| true).unwrap();
+    assert_ne!(rows.graph(), other_seed);
+}
+
+#[test]
+fn a_late_search_is_an_error_and_never_a_short_list() {
+    let mut random = Random(10);
+    let rows = Rows::new(Metric::Euclid, 8, &clustered(&mut random, 8, 1, 2000, 1.0));
+    let query = random.vector(8);
+    let bytes = rows.graph();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let graph = layout.view(&bytes);
+    for index in [&Flat as &dyn VectorIndex, &graph] {
+        let complete = search(index, &rows, &query, 10, 500, &Allow::All);
+        let mut late = 0;
+        loop {
+            let asked = Cell::new(0);
+            let stop = || {
+                asked.set(asked.get() + 1);
+                asked.get() > late
+            };
+            match index.search(&rows.view(), &query, 10, 500, &Allow::All, &stop) {
+                Ok(found) => {
+                    assert_eq!(found.hits, complete);
+                    break;
+                }
+                Err(error) => assert_eq!((error.kind, error.code), (ErrorKind::Deadline, "deadline_exceeded")),
+            }
+            late += 1;
+        }
+        assert!(late >= 3, "asked {late} times only");
+    }
+}
+
+#[test]
+fn a_build_reports_its_progress_and_can_be_cancelled() {
+    let mut random = Random(11);
+    let rows = Rows::new(Metric::Dot, 8, &clustered(&mut random, 8, 1, 500, 1.0));
+    let mut reports = Vec::new();
+    hnsw::build(&rows.view(), 8, 32, 1, &mut |done| {
+        reports.push(done);
+        true
+    })
+    .unwrap();
+    assert!(
+        reports.is_sorted() && reports.len() > 5 && reports.last() == Some(&500),
+        "{reports:?}"
+    );
+    let error = hnsw::build(&rows.view(), 8, 32, 1, &mut |done| done < 300).unwrap_err();
+    assert_eq!((error.kind, error.code), (ErrorKind::Cancelled, "cancelled"));
+}
+
+#[test]
+fn parts_that_do_not_fit_are_errors() {
+    let mut random = Random(12);
+    let rows = Rows::new(Metric::Cosine, 4, &clustered(&mut random, 4, 1, 20, 1.0));
+    let bytes = rows.graph();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let graph = layout.view(&bytes);
+    let kind = |index: &dyn VectorIndex, vectors: VectorsRef<'_>, query: &[f32]| {
+        index
+            .search(&vectors, query, 1, 1, &Allow::All, &never)
+            .map_err(|error| error.kind)
+    };
+    for index in [&Flat as &dyn VectorIndex, &graph] {
+        let vectors = rows.view();
+        assert_eq!(kind(index, vectors, &[1.0; 3]), Err(ErrorKind::Invalid));
+        assert_eq!(
+            kind(
+                index,
+                VectorsRef {
+                    inv_norms: &[],
+                    ..vectors
+                },
+                &[1.0; 4]
+            ),
+            Err(ErrorKind::Damaged)
+        );
+        assert_eq!(
+            kind(
+                index,
+                VectorsRef {
+                    data: &vectors.data[1..],
+                    ..vectors
+                },
+                &[1.0; 4]
+            ),
+            Err(ErrorKind::Damaged)
+        );
+    }
+    let fewer = VectorsRef {
+        data: &rows.data[4..],
+        inv_norms: &rows.inv_norms[1..],
+        ..rows.view()
+    };
+    assert_eq!(kind(&graph, fewer, &[1.0; 4]), Err(ErrorKind::Damaged));
+    assert!(flat::scan(&rows.view(), &[1.0; 4], [20].into_iter(), 1, &never).is_err());
+    for m in [0, 1, 257] {
+        let error = hnsw::build(&rows.view(), m, 32, 1, &mut |_| true).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Invalid);
+    }
+}
+
+#[test]
+fn changed_bytes_are_refused_or_searched_without_harm() {
+    let mut random = Random(13);
+    let mut vectors = clustered(&mut random, 4, 5, 40, 0.2);
+    vectors.extend_from_within(..30);
+    let rows = Rows::new(Metric::Euclid, 4, &vectors).without(|ordinal| ordinal == 7);
+    let n = vectors.len();
+    let valid = rows.graph_of(4, 16);
+    let words: &[u32] = bytemuck::cast_slice(&valid);
+    let (mut refused, mut searched) = (0, 0);
+    for _ in 0..20_000 {
+        let mut words = words.to_vec();
+        for _ in 0..=random.below(3) {
+            let at = random.below(words.len());
+            words[at] = match random.below(6) {
+                0 => random.next() as u32,
+                1 => u32::MAX,
+                2 => (n - 1 + random.below(3)) as u32,
+                3 => words[at] ^ 1 << random.below(32),
+                4 => words[random.below(words.len())],
+                _ => random.below(n) as u32,
+            };
+        }
+        if random.below(10) == 0 {
+            words.truncate(random.below(words.len()));
+        }
+        let bytes: &[u8] = bytemuck::cast_slice(&words);
+        match HnswLayout::parse(bytes) {
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::Damaged);
+                refused += 1;
+            }
+            Ok(layout) if layout.len() == n => {
+                let query = random.vector(4);
+                // Also checks that nothing absent and nobody twice is answered.
+                search(&layout.view(bytes), &rows, &query, 10, 300, &Allow::All);
+                searched += 1;
+            }
+            Ok(_) => {}
+        }
+    }
+    assert!(
+        refused > 1000 && searched > 1000,
+        "refused {refused}, searched {searched}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(500))]
+    #[test]
+    fn no_bytes_make_parse_panic(mut words in prop::collection::vec(prop_oneof![0u32..20, any::<u32>()], 0..200)) {
+        let _ = HnswLayout::parse(bytemuck::cast_slice(&words));
+        // And past the first check.
+        if let Some(start) = words.get_mut(..2) {
+            start.copy_from_slice(&[u32::from_le_bytes(*b"CHNW"), 1]);
+        }
+        let _ = HnswLayout::parse(bytemuck::cast_slice(&words));
+    }
+}
+
+#[test]
+fn bytes_off_their_alignment_are_refused() {
+    let bytes = Rows::new(Metric::Dot, 1, &[vec![1.0]]).graph();
+    let mut shifted: Vec<u32> = vec![0; bytes.len() / 4 + 1];
+    let shifted: &mut [u8] = bytemuck::cast_slice_mut(&mut shifted);
+    shifted[1..=bytes.len()].copy_from_slice(&bytes);
+    assert_eq!(
+        HnswLayout::parse(&shifted[1..=bytes.len()]).unwrap_err().kind,
+        ErrorKind::Damaged
+    );
+}
+
+// ---- a measurement
+
+/// Build time, recall and speed on 117,659 WordNet glosses (MiniLM, 384 dimensions), with SQuAD questions as queries:
+/// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib vector:: -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of about a minute; CAIRN_DATA names the directory of wordnet_*.npy"]
+fn measure_wordnet() {
+    let Some(dir) = std::env::var_os("CAIRN_DATA").map(std::path::PathBuf::from) else {
+        eprintln!("skipped: CAIRN_DATA is not set");
+        return;
+    };
+    let npy = |name: &str| {
+        let bytes = std::fs::read(dir.join(name)).unwrap();
+        let header = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
+        bytes[header..].to_vec()
+    };
+    const DIM: usize = 384;
+    let glosses = npy("wordnet_minilm_384.npy");
+    let glosses: Vec<Vec<f32>> = glosses
+        .chunks_exact(2 * DIM)
+        .map(|row| {
+            row.as_chunks()
+                .0
+                .iter()
+                .map(|half| widen(u16::from_le_bytes(*half)))
+                .collect()
+        })
+        .collect();
+    let rows = Rows::new(Metric::Cosine, DIM, &glosses);
+    let queries = npy("wordnet_queries_minilm_384.npy");
+    let queries: Vec<f32> = queries
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| f32::from_le_bytes(*bytes))
+        .collect();
+    let truth = npy("wordnet_gt_top100_ids.npy");
+    let truth: Vec<u32> = truth
+        .as_chunks()
+        .0
+        .iter()
+        .map(|bytes| u32::from_le_bytes(*bytes))
+        .collect();
+
+    let started = std::time::Instant::now();
+    let bytes = rows.graph_of(16, 128);
+    eprintln!(
+        "{}: built in {:.1} s, {} bytes",
+        kernels::best().name,
+        started.elapsed().as_secs_f64(),
+        bytes.len()
+    );
+    let started = std::time::Instant::now();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    eprintln!("parsed in {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    let graph = layout.view(&bytes);
+    for (index, ef) in [
+        (&graph as &dyn VectorIndex, 32),
+        (&graph, 64),
+        (&graph, 128),
+        (&graph, 256),
+        (&Flat, 0),
+    ] {
+        let count = if ef == 0 { 50 } else { queries.len() / DIM };
+        let started = std::time::Instant::now();
+        let (mut right, mut evaluated) = (0, 0);
+        for (query, truth) in queries.chunks_exact(DIM).zip(truth.chunks_exact(100)).take(count) {
+            let found = index.search(&rows.view(), query, 10, ef, &Allow::All, &never).unwrap();
+            right += found
+                .hits
+                .iter()
+                .filter(|hit| truth[..10].contains(&hit.ordinal))
+                .count();
+            evaluated += found.evaluated;
+        }
+        let per_second = count as f64 / started.elapsed().as_secs_f64();
+        let recall = right as f64 / (10 * count) as f64;
+        eprintln!(
+            "ef {ef}: recall@10 {recall:.4}, {per_second:.0} queries/s, {} distances",
+            evaluated / count as u64
+        );
+    }
+}
+
+/// An IEEE half as a float.
+fn widen(half: u16) -> f32 {
+    let sign = if half >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(half >> 10 & 0x1f), f32::from(half & 0x3ff));
+    match exponent {
+        0 => sign * fraction * 2f32.powi(-24),
+        _ => sign * (1.0 + fraction / 1024.0) * 2f32.powi(exponent - 15),
+    }
+}

@@ -1,0 +1,355 @@
+//! Everything that can be set, typed, with its default, checked once at start.
+//!
+//! Sources, later ones win: defaults, a TOML file, `CAIRN_...` environment variables (two underscores step into a table:
+//! `CAIRN_LIMITS__BODY_BYTES_MAX`), flags. A key that nothing reads is refused by name, in every source: a typo must not
+//! silently leave a bound at its default.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use figment::Figment;
+use figment::error::Kind;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+/// Environment variables with our prefix that are not configuration of the server: those the command line reads itself.
+pub const NOT_CONFIG: [&str; 3] = ["config", "url", "timeout_ms"];
+
+/// The server's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address of REST and gRPC. Port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Address of `/metrics`, `/livez` and `/readyz`, which are served nowhere else.
+    pub metrics_listen: SocketAddr,
+    /// Directory of the database; made if missing, locked while in use.
+    pub data_dir: PathBuf,
+    /// Listen beyond loopback although nobody is asked who they are.
+    pub insecure_no_auth: bool,
+    /// On shutdown, how long requests in flight may take to finish, in milliseconds.
+    pub drain_ms: u64,
+    /// Bounds.
+    pub limits: Limits,
+    /// The engine.
+    pub engine: EngineConfig,
+    /// Logs.
+    pub log: LogConfig,
+}
+
+/// Bounds of the service. Those of the data model are constants in `cairn_engine::limits`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of a request body or gRPC message, after decompression.
+    pub body_bytes_max: usize,
+    /// Open connections.
+    pub connections_max: usize,
+    /// Reads that run at the same time; 0 = twice the processors, as they sometimes wait for the disk.
+    pub reads_max: usize,
+    /// Reads that wait for one of those places; more are refused with 429.
+    pub reads_queued_max: usize,
+    /// Writes that run at the same time. They mostly wait for the disk together, so there are more than processors.
+    pub writes_max: usize,
+    /// Writes that wait for one of those places; more are refused with 429.
+    pub writes_queued_max: usize,
+    /// Deadline of a request that names none, in milliseconds.
+    pub timeout_ms: u64,
+    /// The longest deadline a request may name, in milliseconds; a longer one is shortened.
+    pub timeout_ms_max: u64,
+    /// How long a connection may take to send the head of a request, in milliseconds.
+    pub header_timeout_ms: u64,
+}
+
+/// Numbers of the engine; see `cairn_engine::config::Settings`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// A growing segment is sealed when it holds this many rows.
+    pub seal_rows: usize,
+    /// ... or this many bytes.
+    pub seal_bytes: usize,
+    /// Bytes of all growing segments of the process; writes wait, then are refused, beyond it.
+    pub growing_bytes_max: usize,
+    /// How long a write without a deadline waits for growing memory, in milliseconds.
+    pub write_wait_ms: u64,
+    /// Adjacent sealed segments of one size tier that are merged together.
+    pub merge_fanin: usize,
+    /// A sealed segment never grows beyond this many rows by merging.
+    pub segment_rows_max: usize,
+    /// Share of dead rows, in percent, past which a sealed segment is rewritten.
+    pub dead_percent_max: u32,
+    /// Bytes of log kept for rows that are not sealed yet.
+    pub log_bytes_max: u64,
+}
+
+/// Logs, written to standard error.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// What is logged, e.g. `info` or `info,cairn_server=debug`.
+    pub filter: String,
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// One line of text.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7700)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 7701)),
+            data_dir: PathBuf::from("./data"),
+            insecure_no_auth: false,
+            drain_ms: 10_000,
+            limits: Limits::default(),
+            engine: EngineConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 32 << 20,
+            connections_max: 4_096,
+            reads_max: 0,
+            reads_queued_max: 1_024,
+            writes_max: 32,
+            writes_queued_max: 256,
+            timeout_ms: 30_000,
+            timeout_ms_max: 600_000,
+            header_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        let s = cairn_engine::config::Settings::default();
+        Self {
+            seal_rows: s.seal_rows,
+            seal_bytes: s.seal_bytes,
+            growing_bytes_max: s.growing_bytes_max,
+            write_wait_ms: s.write_wait_ms,
+            merge_fanin: s.merge_fanin,
+            segment_rows_max: s.segment_rows_max,
+            dead_percent_max: s.dead_percent_max,
+            log_bytes_max: s.log_bytes_max,
+        }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Text,
+            filter: "info".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads defaults, `file`, the environment and `flags` (dotted key, value as in TOML; a bare word is a string), in
+    /// this order, and checks the result.
+    pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let mut sources = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(ConfigError(format!("config file {} does not exist", path.display())));
+            }
+            sources = sources.merge(Toml::file_exact(path));
+        }
+        sources = sources.merge(Env::prefixed("CAIRN_").ignore(&NOT_CONFIG).split("__"));
+        for (key, value) in flags {
+            let value: figment::value::Value = match value.parse() {
+                Ok(value) => value,
+                Err(never) => match never {},
+            };
+            sources = sources.merge((key.as_str(), value));
+        }
+        let config: Self = sources.extract().map_err(explain)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that cannot work.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let loopback = self.listen.ip().is_loopback();
+        if !loopback && !self.insecure_no_auth {
+            return Err(ConfigError(format!(
+                "listen = \"{}\" is reachable from other machines, and this version asks nobody who they are: listen on \
+                 127.0.0.1, or say --insecure-no-auth (insecure_no_auth = true) if the network is trusted",
+                self.listen
+            )));
+        }
+        if self.listen.port() != 0 && self.listen == self.metrics_listen {
+            return Err(ConfigError(format!(
+                "listen and metrics_listen must differ, both are \"{}\"",
+                self.listen
+            )));
+        }
+        let l = &self.limits;
+        let bounds = [
+            ("limits.body_bytes_max", l.body_bytes_max as u64, 1 << 10, 1 << 30),
+            ("limits.connections_max", l.connections_max as u64, 1, 1 << 20),
+            ("limits.reads_max", l.reads_max as u64, 0, 4_096),
+            ("limits.reads_queued_max", l.reads_queued_max as u64, 0, 1 << 20),
+            ("limits.writes_max", l.writes_max as u64, 1, 4_096),
+            ("limits.writes_queued_max", l.writes_queued_max as u64, 0, 1 << 20),
+            ("limits.timeout_ms", l.timeout_ms, 1, l.timeout_ms_max),
+            ("limits.timeout_ms_max", l.timeout_ms_max, 1, 86_400_000),
+            ("limits.header_timeout_ms", l.header_timeout_ms, 10, 600_000),
+            ("drain_ms", self.drain_ms, 0, 3_600_000),
+            ("engine.seal_rows", self.engine.seal_rows as u64, 1, 100_000_000),
+            ("engine.seal_bytes", self.engine.seal_bytes as u64, 1 << 10, 1 << 40),
+            (
+                "engine.growing_bytes_max",
+                self.engine.growing_bytes_max as u64,
+                1 << 20,
+                1 << 44,
+            ),
+            ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
+            (
+                "engine.dead_percent_max",
+                u64::from(self.engine.dead_percent_max),
+                1,
+                100,
+            ),
+        ];
+        for (key, value, least, most) in bounds {
+            if !(least..=most).contains(&value) {
+                return Err(ConfigError(format!("{key} must be {least} to {most}, got {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The engine's settings.
+    pub fn settings(&self) -> cairn_engine::config::Settings {
+        let e = &self.engine;
+        cairn_engine::config::Settings {
+            seal_rows: e.seal_rows,
+            seal_bytes: e.seal_bytes,
+            growing_bytes_max: e.growing_bytes_max,
+            write_wait_ms: e.write_wait_ms,
+            merge_fanin: e.merge_fanin,
+            segment_rows_max: e.segment_rows_max,
+            dead_percent_max: e.dead_percent_max,
+            log_bytes_max: e.log_bytes_max,
+        }
+    }
+}
+
+impl Limits {
+    /// The deadline a request gets: what it asked for within the bound, or the default.
+    pub fn timeout(&self, asked: Option<Duration>) -> Duration {
+        asked
+            .unwrap_or(Duration::from_millis(self.timeout_ms))
+            .min(Duration::from_millis(self.timeout_ms_max))
+    }
+}
+
+/// Says which key of which source is wrong, and what is allowed.
+fn explain(error: figment::Error) -> ConfigError {
+    let source = error
+        .metadata
+        .as_ref()
+        .map_or_else(String::new, |m| format!(" in {}", m.name));
+    let at = error.path.join(".");
+    ConfigError(match &error.kind {
+        Kind::UnknownField(field, allowed) => {
+            let key = if at.is_empty() || at.ends_with(field.as_str()) {
+                field.clone()
+            } else {
+                format!("{at}.{field}")
+            };
+            format!("unknown key {key:?}{source}; allowed here: {}", allowed.join(", "))
+        }
+        kind => format!("key {at:?}{source}: {kind}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flag(key: &str, value: &str) -> Result<Config, ConfigError> {
+        Config::load(None, &[(key.into(), value.into())])
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cairn.toml");
+        std::fs::write(&file, "drain_ms = 5\n[limits]\nwrites_max = 7\nreads_max = 3\n").unwrap();
+        let config = Config::load(Some(&file), &[("limits.reads_max".into(), "9".into())]).unwrap();
+        assert_eq!(
+            (config.drain_ms, config.limits.writes_max, config.limits.reads_max),
+            (5, 7, 9)
+        );
+        assert_eq!(config.limits.timeout_ms, Limits::default().timeout_ms);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("cairn.toml");
+        std::fs::write(&file, "[limits]\nbody_byte_max = 7\n").unwrap();
+        let message = Config::load(Some(&file), &[]).unwrap_err().to_string();
+        assert!(
+            message.contains("body_byte_max") && message.contains("body_bytes_max"),
+            "{message}"
+        );
+        let message = flag("lissten", "127.0.0.1:1").unwrap_err().to_string();
+        assert!(message.contains("\"lissten\""), "{message}");
+    }
+
+    #[test]
+    fn a_wrong_type_names_its_key() {
+        let message = flag("limits.writes_max", "many").unwrap_err().to_string();
+        assert!(message.contains("limits.writes_max"), "{message}");
+        let message = flag("listen", "here").unwrap_err().to_string();
+        assert!(message.contains("\"listen\""), "{message}");
+    }
+
+    #[test]
+    fn listening_to_the_world_without_auth_must_be_said_twice() {
+        let message = flag("listen", "0.0.0.0:7700").unwrap_err().to_string();
+        assert!(message.contains("--insecure-no-auth"), "{message}");
+        let flags = [
+            ("listen".into(), "0.0.0.0:7700".into()),
+            ("insecure_no_auth".into(), "true".into()),
+        ];
+        assert!(Config::load(None, &flags).is_ok());
+    }
+
+    #[test]
+    fn bounds_are_checked_and_named() {
+        for (key, value) in [
+            ("limits.body_bytes_max", "0"),
+            ("limits.timeout_ms", "999999999"),
+            ("engine.merge_fanin", "1"),
+        ] {
+            let message = flag(key, value).unwrap_err().to_string();
+            assert!(message.starts_with(key), "{message}");
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The gRPC adapter: `cairn.v1`, health and reflection. Every method is decode, call, encode.
+
+mod convert;
+mod status;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_engine::{Error, ErrorKind, Result};
+use cairn_proto::v1 as pb;
+use cairn_proto::v1::collections_server::{Collections, CollectionsServer};
+use cairn_proto::v1::documents_server::{Documents, DocumentsServer};
+use cairn_proto::v1::points_server::{Points, PointsServer};
+use cairn_proto::v1::query_server::{Query, QueryServer};
+use futures::Stream;
+use tonic::codec::CompressionEncoding::Zstd;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::status::status;
+use crate::service::{Call, CreateCollection, Service};
+use crate::telemetry::Api;
+
+/// Whether the service answers, for `grpc.health.v1`.
+pub(crate) type Health = tonic_health::server::HealthReporter;
+
+/// The gRPC routes, ready to be merged into an axum router, and the switch of their health service.
+pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), tonic_reflection::server::Error> {
+    let most = service.limits().body_bytes_max;
+    let api = Grpc {
+        service: Arc::clone(service),
+    };
+    // The macro-generated servers share no trait for these settings.
+    macro_rules! bounded {
+        ($server:ident) => {
+            $server::new(api.clone())
+                .accept_compressed(Zstd)
+                .send_compressed(Zstd)
+                .max_decoding_message_size(most)
+                .max_encoding_message_size(usize::MAX)
+        };
+    }
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let routes = Routes::new(bounded!(CollectionsServer))
+        .add_service(bounded!(PointsServer))
+        .add_service(bounded!(QueryServer))
+        .add_service(bounded!(DocumentsServer))
+        .add_service(health_service)
+        .add_service(reflection)
+        .prepare()
+        .into_axum_router()
+        .layer(axum::middleware::map_response(async |response| {
+            status::complete(response)
+        }));
+    Ok((routes, health))
+}
+
+/// What a request for a method that no service has is answered with.
+pub(crate) fn unknown_method() -> axum::response::Response {
+    let answer =
+        Status::unimplemented("no such service or method, see grpc.reflection.v1").into_http::<axum::body::Body>();
+    status::complete(answer)
+}
+
+#[derive(Clone)]
+struct Grpc {
+    service: Arc<Service>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// Runs what a method does and turns its error into a status.
+async fn answer<T>(work: impl Future<Output = Result<T>>) -> Answer<T> {
+    work.await.map(Response::new).map_err(|e| status(&e))
+}
+
+impl Grpc {
+    fn call(&self, metadata: &MetadataMap) -> Result<Call> {
+        Ok(self.service.call(Api::Grpc, timeout(metadata)?))
+    }
+
+    /// The call and the message of a unary request.
+    fn open<T>(&self, request: Request<T>) -> Result<(Call, T)> {
+        let call = self.call(request.metadata())?;
+        Ok((call, request.into_inner()))
+    }
+}
+
+/// `grpc-timeout`: at most eight digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>> {
+    let Some(value) = metadata.get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let parse = || {
+        let text = value.to_str().ok()?;
+        let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let n: u64 = digits.parse().ok()?;
+        match unit {
+            "H" => Some(Duration::from_secs(n * 3_600)),
+            "M" => Some(Duration::from_secs(n * 60)),
+            "S" => Some(Duration::from_secs(n)),
+            "m" => Some(Duration::from_millis(n)),
+            "u" => Some(Duration::from_micros(n)),
+            "n" => Some(Duration::from_nanos(n)),
+            _ => None,
+        }
+    };
+    match parse() {
+        Some(timeout) => Ok(Some(timeout)),
+        None => Err(Error::invalid(
+            "bad_timeout",
+            format!("grpc-timeout is up to 8 digits and one of HMSmun, got {value:?}"),
+        )),
+    }
+}
+
+#[tonic::async_trait]
+impl Collections for Grpc {
+    async fn create(&self, request: Request<pb::CreateCollectionRequest>) -> Answer<pb::Collection> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let create = CreateCollection {
+                name: m.collection,
+                schema: convert::schema_in(m.schema)?,
+            };
+            self.service
+                .create_collection(call, create)
+                .await
+                .map(convert::collection_out)
+        })
+        .await
+    }
+
+    async fn get(&self, request: Request<pb::GetCollectionRequest>) -> Answer<pb::Collection> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            self.service
+                .collection(call, m.collection)
+                .await
+                .map(convert::collection_out)
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteCollectionRequest>) -> Answer<pb::WriteResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            Ok(convert::applied_out(
+                &self.service.delete_collection(call, m.collection).await?,
+            ))
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<pb::ListCollectionsRequest>) -> Answer<pb::ListCollectionsResponse> {
+        answer(async {
+            let (call, _) = self.open(request)?;
+            Ok(pb::ListCollectionsResponse {
+                collections: self.service.collections(call).await?,
+            })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Points for Grpc {
+    async fn upsert(&self, request: Request<pb::UpsertRequest>) -> Answer<pb::WriteResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let points = convert::points_in(m.points)?;
+            let applied = self
+                .service
+                .upsert(call, m.collection, points, convert::text_in(m.request_id))
+                .await?;
+            Ok(convert::applied_out(&applied))
+        })
+        .await
+    }
+
+    async fn upsert_stream(&self, request: Request<Streaming<pb::UpsertRequest>>) -> Answer<pb::UpsertStreamResponse> {
+        let asked = timeout(request.metadata()).map_err(|e| status(&e))?;
+        let mut batches = request.into_inner();
+        let mut done = pb::UpsertStreamResponse::default();
+        let mut collection = String::new();
+        while let Some(m) = batches.message().await? {
+            let place = |e: Error| stopped(e, done.batches, done.changed);
+            if !m.collection.is_empty() {
+                collection.clone_from(&m.collection);
+            }
+            // Each message has its own deadline: a long load is many writes, not one.
+            let call = self.service.call(Api::Grpc, asked);
+            let written = async {
+                let points = convert::points_in(m.points)?;
+                self.service
+                    .upsert(call, collection.clone(), points, convert::text_in(m.request_id))
+                    .await
+            };
+            let applied = written.await.map_err(|e| status(&place(e)))?;
+            done.token = applied.token.to_string();
+            done.changed += applied.changed;
+            done.batches += 1;
+        }
+        Ok(Response::new(done))
+    }
+
+    async fn get(&self, request: Request<pb::GetPointsRequest>) -> Answer<pb::GetPointsResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let ids = convert::ids_in(m.ids)?;
+            let points = self
+                .service
+                .get_points(call, m.collection, ids, convert::with_in(m.with))
+                .await?;
+            Ok(pb::GetPointsResponse {
+                points: points.into_iter().map(convert::point_out).collect(),
+            })
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<pb::DeletePointsRequest>) -> Answer<pb::WriteResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let selector = convert::selector_in(m.ids, m.filter)?;
+            let id = convert::text_in(m.request_id);
+            Ok(convert::applied_out(
+                &self.service.delete_points(call, m.collection, selector, id).await?,
+            ))
+        })
+        .await
+    }
+
+    async fn scroll(&self, request: Request<pb::ScrollRequest>) -> Answer<pb::ScrollResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let (collection, scroll) = convert::scroll_in(m)?;
+            let page = self.service.scroll(call, collection, scroll).await?;
+            let points = page.points.into_iter().map(convert::point_out).collect();
+            Ok(pb::ScrollResponse {
+                points,
+                cursor: page.cursor,
+            })
+        })
+        .await
+    }
+
+    async fn count(&self, request: Request<pb::CountRequest>) -> Answer<pb::CountResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let filter = convert::filter_in(m.filter)?;
+            Ok(pb::CountResponse {
+                count: self.service.count(call, m.collection, filter).await?,
+            })
+        })
+        .await
+    }
+
+    async fn set_payload(&self, request: Request<pb::SetPayloadRequest>) -> Answer<pb::WriteResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let ids = convert::ids_in(m.ids)?;
+            let change = convert::payload_change_in(m.set, m.unset, m.replace)?;
+            let id = convert::text_in(m.request_id);
+            Ok(convert::applied_out(
+                &self.service.set_payload(call, m.collection, ids, change, id).await?,
+            ))
+        })
+        .await
+    }
+}
+
+/// An error in the middle of a stream says what was done before it.
+fn stopped(mut error: Error, batches: u64, changed: u64) -> Error {
+    error.message = format!(
+        "{} (message {batches} of the stream; {changed} points before it were written)",
+        error.message
+    );
+    error
+}
+
+#[tonic::async_trait]
+impl Query for Grpc {
+    async fn run(&self, request: Request<pb::QueryRequest>) -> Answer<pb::QueryResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let (collection, ask) = convert::ask_in(m)?;
+            self.service.query(call, collection, ask).await.map(convert::answer_out)
+        })
+        .await
+    }
+
+    async fn run_batch(&self, request: Request<pb::QueryBatchRequest>) -> Answer<pb::QueryBatchResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let ask = |(i, query)| {
+                let (named, ask) = convert::ask_in(query).map_err(|e| e.at(format!("/queries/{i}")))?;
+                if named.is_empty() || named == m.collection {
+                    return Ok(ask);
+                }
+                let message = format!("a batch asks one collection, {:?}, got {named:?}", m.collection);
+                Err(Error::invalid("bad_query", message).at(format!("/queries/{i}/collection")))
+            };
+            let asks = m.queries.into_iter().enumerate().map(ask).collect::<Result<Vec<_>>>()?;
+            let (answers, took_ms) = self.service.query_batch(call, m.collection, asks).await?;
+            Ok(pb::QueryBatchResponse {
+                results: answers.into_iter().map(convert::answer_out).collect(),
+                took_ms,
+            })
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Documents for Grpc {
+    async fn put(&self, request: Request<pb::PutDocumentsRequest>) -> Answer<pb::PutDocumentsResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let documents = convert::documents_in(m.documents)?;
+            let id = convert::text_in(m.request_id);
+            self.service
+                .put_documents(call, m.collection, documents, id)
+                .await
+                .map(convert::put_all_out)
+        })
+        .await
+    }
+
+    type PutStreamStream = Pin<Box<dyn Stream<Item = Result<pb::PutStreamResponse, Status>> + Send>>;
+
+    async fn put_stream(&self, request: Request<Streaming<pb::PutStreamRequest>>) -> Answer<Self::PutStreamStream> {
+        let asked = timeout(request.metadata()).map_err(|e| status(&e))?;
+        let messages = request.into_inner();
+        let state = (self.service.clone(), messages, String::new());
+        let answers = futures::stream::try_unfold(state, move |(service, mut messages, mut collection)| async move {
+            let Some(m) = messages.message().await? else {
+                return Ok(None);
+            };
+            if !m.collection.is_empty() {
+                collection = m.collection;
+            }
+            let call = service.call(Api::Grpc, asked);
+            let response = put_one(&service, call, collection.clone(), m.document).await;
+            Ok(Some((response, (service, messages, collection))))
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get(&self, request: Request<pb::GetDocumentRequest>) -> Answer<pb::GetDocumentResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let id = convert::document_id_in(m.id)?;
+            let view = self.service.document(call, m.collection, id, m.with_chunks).await?;
+            let chunks = view
+                .chunks
+                .unwrap_or_default()
+                .into_iter()
+                .map(convert::point_out)
+                .collect();
+            Ok(pb::GetDocumentResponse {
+                document: Some(convert::document_out(view.info)),
+                chunks,
+            })
+        })
+        .await
+    }
+
+    async fn delete(&self, request: Request<pb::DeleteDocumentsRequest>) -> Answer<pb::WriteResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let ids = convert::ids_in(m.ids)?;
+            let id = convert::text_in(m.request_id);
+            Ok(convert::applied_out(
+                &self.service.delete_documents(call, m.collection, ids, id).await?,
+            ))
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<pb::ListDocumentsRequest>) -> Answer<pb::ListDocumentsResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let after = convert::after_id_in(m.after_id)?;
+            let page = self
+                .service
+                .documents(call, m.collection, after, convert::page_limit_in(m.limit))
+                .await?;
+            Ok(pb::ListDocumentsResponse {
+                documents: page.documents.into_iter().map(convert::document_out).collect(),
+                next: page.next.map(|id| id.as_str().to_owned()),
+            })
+        })
+        .await
+    }
+
+    async fn enrich(&self, request: Request<pb::EnrichRequest>) -> Answer<pb::EnrichResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let (collection, enrich) = convert::enrich_in(m)?;
+            self.service
+                .enrich(call, collection, enrich)
+                .await
+                .map(convert::enriched_out)
+        })
+        .await
+    }
+}
+
+/// One message of a document stream: an error answers it and does not end the stream.
+async fn put_one(
+    service: &Service,
+    call: Call,
+    collection: String,
+    document: Option<pb::DocumentInput>,
+) -> pb::PutStreamResponse {
+    use pb::put_stream_response::Outcome;
+    let id = document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
+    let put = async {
+        let document = document.ok_or_else(|| Error::invalid("bad_request", "a message holds a document"))?;
+        let document = convert::document_in(document).map_err(|e| e.at("/document"))?;
+        service.put_document(call, collection, document).await
+    };
+    match put.await {
+        Ok(one) => pb::PutStreamResponse {
+            id,
+            token: one.token.map(|t| t.to_string()).unwrap_or_default(),
+            outcome: Some(Outcome::Result(convert::put_one_out(one))),
+        },
+        Err(e) => {
+            let retryable = matches!(
+                e.kind,
+                ErrorKind::Exhausted | ErrorKind::Unavailable | ErrorKind::Deadline
+            );
+            let message = status(&e).message().to_owned();
+            let error = pb::StreamError {
+                code: e.code.to_owned(),
+                message,
+                pointer: e.pointer,
+                retryable,
+            };
+            pb::PutStreamResponse {
+                id,
+                token: String::new(),
+                outcome: Some(Outcome::Error(error)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_are_read_and_nonsense_is_refused() {
+        let read = |text: &str| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&metadata).map_err(|e| e.code)
+        };
+        assert_eq!(read("250m"), Ok(Some(Duration::from_millis(250))));
+        assert_eq!(read("1n"), Ok(Some(Duration::from_nanos(1))));
+        assert_eq!(read("99999999H"), Ok(Some(Duration::from_secs(99_999_999 * 3_600))));
+        for bad in ["m", "5", "-5m", "123456789m", "5x"] {
+            assert_eq!(read(bad), Err("bad_timeout"), "{bad}");
+        }
+        assert_eq!(timeout(&MetadataMap::new()).unwrap(), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! What handlers take from a request: the call, the collection's name, a JSON body. Whatever is wrong with them is a
+//! [`Problem`] that says where and what is allowed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde_path_to_error::{Segment, Track};
+
+use super::problem::Problem;
+use crate::service::pools::offload;
+use crate::service::{Call, Service};
+use crate::telemetry::Api;
+
+/// A body beyond this is parsed off the async threads: about a millisecond of parsing.
+const PARSE_INLINE_BYTES: usize = 256 << 10;
+
+/// Name of the header that says how long the caller waits; the query parameter is `timeout_ms`.
+const TIMEOUT_HEADER: &str = "cairn-timeout-ms";
+const TIMEOUT_QUERY: &str = "timeout_ms";
+
+/// The call, and the query parameters besides `timeout_ms`.
+pub(super) struct Params {
+    pub(super) call: Call,
+    rest: Vec<(String, String)>,
+}
+
+impl Params {
+    /// The parameters, after refusing all that are not `allowed`.
+    pub(super) fn only(self, allowed: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+        match self.rest.iter().find(|(key, _)| !allowed.contains(&key.as_str())) {
+            None => Ok(self.rest),
+            Some((key, _)) => {
+                let mut known = vec![TIMEOUT_QUERY];
+                known.extend(allowed);
+                let detail = format!("unknown query parameter {key:?}; allowed: {}", known.join(", "));
+                Err(Problem::refused(StatusCode::BAD_REQUEST, "unknown_parameter", detail).at(key.clone()))
+            }
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Service>> for Params {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
+        let query = parts.uri.query().unwrap_or_default();
+        let (timeouts, rest): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .partition(|(key, _)| key == TIMEOUT_QUERY);
+        let timeout = match (timeouts.as_slice(), parts.headers.get(TIMEOUT_HEADER)) {
+            ([], None) => None,
+            ([(_, text)], None) => Some(milliseconds(text, TIMEOUT_QUERY)?),
+            ([], Some(value)) => Some(milliseconds(value.to_str().unwrap_or("?"), TIMEOUT_HEADER)?),
+            _ => {
+                let detail = format!("give {TIMEOUT_QUERY} or {TIMEOUT_HEADER}, once");
+                return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_timeout", detail).at(TIMEOUT_QUERY));
+            }
+        };
+        Ok(Self {
+            call: service.call(Api::Rest, timeout),
+            rest,
+        })
+    }
+}
+
+fn milliseconds(text: &str, name: &str) -> Result<Duration, Problem> {
+    text.parse().map(Duration::from_millis).map_err(|_| {
+        let detail = format!("{name} is a whole number of milliseconds, got {text:?}");
+        Problem::refused(StatusCode::BAD_REQUEST, "bad_timeout", detail).at(name)
+    })
+}
+
+/// A call without further query parameters.
+pub(super) struct Plain(pub(super) Call);
+
+impl FromRequestParts<Arc<Service>> for Plain {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
+        let params = Params::from_request_parts(parts, service).await?;
+        let call = params.call;
+        params.only(&[]).map(|_| Self(call))
+    }
+}
+
+/// The collection named by the path.
+pub(super) struct Name(pub(super) String);
+
+impl FromRequestParts<Arc<Service>> for Name {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, service).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(e) => Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_name", e.body_text()).at("/collection")),
+        }
+    }
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
+        check_headers(request.headers())?;
+        let most = service.limits().body_bytes_max;
+        let too_large = || {
+            let detail = format!("a body is at most {most} bytes");
+            Problem::refused(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+        };
+        let declared = request
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if declared.is_some_and(|n| n > most as u64) {
+            return Err(too_large());
+        }
+        let patience = service.limits().timeout(None);
+        let bytes = match tokio::time::timeout(patience, to_bytes(request.into_body(), most)).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(e)) if std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>()) => {
+                return Err(too_large());
+            }
+            Ok(Err(e)) => {
+                return Err(Problem::refused(
+                    StatusCode::BAD_REQUEST,
+                    "bad_body",
+                    format!("the body broke off: {e}"),
+                ));
+            }
+            Err(_) => {
+                let detail = format!("the body did not arrive within {} ms", patience.as_millis());
+                return Err(Problem::refused(StatusCode::REQUEST_TIMEOUT, "body_timeout", detail));
+            }
+        };
+        if bytes.len() <= PARSE_INLINE_BYTES {
+            return parse(&bytes).map(Self);
+        }
+        offload(move || parse(&bytes)).await?.map(Self)
+    }
+}
+
+fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let unsupported = |code, detail: String| Err(Problem::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail));
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return unsupported(
+            "unsupported_encoding",
+            format!("send the body as it is, not encoded, got {encoding:?}"),
+        );
+    }
+    let Some(kind) = headers.get(header::CONTENT_TYPE) else {
+        return Ok(());
+    };
+    let media = kind
+        .to_str()
+        .unwrap_or_default()
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if media == "application/json" || (media.starts_with("application/") && media.ends_with("+json")) {
+        return Ok(());
+    }
+    unsupported(
+        "unsupported_media_type",
+        format!("content-type must be application/json, got {kind:?}"),
+    )
+}
+
+/// Parses, and only if that fails once more to learn the place: keeping track of it costs time that right requests need not pay.
+fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+    let bad = |code, detail| Problem::refused(StatusCode::BAD_REQUEST, code, detail);
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        bad(
+            "bad_utf8",
+            format!("the body must be UTF-8, byte {} is not", e.valid_up_to()),
+        )
+    })?;
+    let error = match serde_json::from_str(text) {
+        Ok(value) => return Ok(value),
+        Err(error) => error,
+    };
+    if !error.is_data() {
+        return Err(bad("bad_json", format!("the body is not JSON: {error}")));
+    }
+    let mut json = serde_json::Deserializer::from_str(text);
+    let mut track = Track::new();
+    let again = T::deserialize(serde_path_to_error::Deserializer::new(&mut json, &mut track));
+    let pointer: String = track.path().iter().map(segment).collect();
+    let error = again.err().unwrap_or(error);
+    Err(bad("bad_request", error.to_string()).at(pointer))
+}
+
+fn segment(segment: &Segment) -> String {
+    match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } => format!("/{}", key.replace('~', "~0").replace('/', "~1")),
+        Segment::Enum { .. } | Segment::Unknown => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Outer {
+        inner: Vec<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only its shape matters")]
+    struct Inner {
+        n: u32,
+    }
+
+    #[test]
+    fn a_wrong_body_says_what_where_and_what_is_allowed() {
+        let cases: [(&[u8], &str, Option<&str>, &str); 6] = [
+            (
+                b"{\"inner\": [{\"n\": 1}, {\"n\": -1}]}",
+                "bad_request",
+                Some("/inner/1/n"),
+                "-1",
+            ),
+            (
+                b"{\"inner\": [{\"m\": 1}]}",
+                "bad_request",
+                Some("/inner/0/m"),
+                "expected `n`",
+            ),
+            (b"{\"inner\": 3}", "bad_request", Some("/inner"), "sequence"),
+            (b"{\"inner\": [", "bad_json", None, "EOF"),
+            (b"", "bad_json", None, "EOF"),
+            (b"{\"inner\": \"\xff\"}", "bad_utf8", None, "byte 11"),
+        ];
+        for (body, code, pointer, says) in cases {
+            let problem = serde_json::to_value(parse::<Outer>(&Bytes::from_static(body)).unwrap_err()).unwrap();
+            assert_eq!(problem["code"], code, "{problem}");
+            assert_eq!(problem.get("pointer").and_then(|p| p.as_str()), pointer, "{problem}");
+            assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
+        }
+    }
+
+    #[test]
+    fn only_plain_json_is_read() {
+        let check = |name: header::HeaderName, value: &'static str| {
+            check_headers(&HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))])).is_ok()
+        };
+        assert!(check_headers(&HeaderMap::new()).is_ok());
+        assert!(check(header::CONTENT_TYPE, "application/json; charset=utf-8"));
+        assert!(check(header::CONTENT_TYPE, "application/merge-patch+json"));
+        assert!(!check(header::CONTENT_TYPE, "application/x-www-form-urlencoded"));
+        assert!(!check(header::CONTENT_TYPE, "text/plain"));
+        assert!(!check(header::CONTENT_ENCODING, "gzip"));
+    }
+}

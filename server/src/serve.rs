@@ -1,0 +1,488 @@
+//! The life of a server: listen, open, serve, drain, flush.
+//!
+//! The metrics listener comes first and says "not ready" while the engine replays its log; the API's port opens only
+//! when there is something to answer from. On shutdown: readiness off, no new connections, requests in flight finish
+//! within `drain_ms`, background work stops, the engine flushes, its lock is free. A failure of background work that
+//! means damage stops the server rather than letting it answer from what cannot be trusted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use cairn_engine::config::{Clock, Components};
+use cairn_engine::engine::Maintained;
+use cairn_engine::{Engine, ErrorKind};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError, Limits};
+use crate::rag::embed::StaticMiniLm;
+use crate::service::Service;
+use crate::{grpc, rest, telemetry};
+
+/// Streams that one HTTP/2 connection may have open.
+const HTTP2_STREAMS_MAX: u32 = 1_024;
+/// A silent HTTP/2 peer is pinged after this long, and dropped if it stays silent.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+/// How often background work looks whether it should stop while there is nothing to do.
+const MAINTENANCE_NAP: Duration = Duration::from_millis(250);
+/// How long background work waits after a failure that may pass, such as a full disk.
+const MAINTENANCE_BACKOFF: Duration = Duration::from_secs(5);
+/// How long the last blocking calls may hold the engine after the drain.
+const RELEASE_WAIT: Duration = Duration::from_secs(5);
+
+/// Why a server did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The data directory cannot be opened.
+    #[error("cannot open data directory {}: {source}", dir.display())]
+    Open {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: cairn_engine::Error,
+    },
+    /// The engine failed while serving.
+    #[error("the engine failed: {0}")]
+    Engine(cairn_engine::Error),
+    /// The server could not be put together.
+    #[error("cannot set up {what}: {why}")]
+    Setup {
+        /// Which part.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// A server that is up.
+#[derive(Debug)]
+pub struct Running {
+    addr: SocketAddr,
+    metrics_addr: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), ServeError>>,
+}
+
+impl Running {
+    /// Where REST and gRPC are.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+    /// Where `/metrics`, `/livez` and `/readyz` are.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+    /// Drains, flushes and stops. The data directory is free when this returns.
+    pub async fn shutdown(self) -> Result<(), ServeError> {
+        self.stop.cancel();
+        self.stopped().await
+    }
+    /// Serves until `shutdown` resolves, then drains; or until the server stops by itself.
+    pub async fn until<T>(self, shutdown: impl Future<Output = T>) -> Result<(), ServeError> {
+        let stop = self.stop.clone();
+        let stopped = self.stopped();
+        tokio::pin!(stopped);
+        tokio::select! {
+            result = &mut stopped => result,
+            _ = shutdown => {
+                stop.cancel();
+                stopped.await
+            }
+        }
+    }
+    /// Waits until the server has stopped by itself.
+    pub async fn stopped(self) -> Result<(), ServeError> {
+        self.task.await.unwrap_or_else(|e| {
+            Err(ServeError::Setup {
+                what: "the server task",
+                why: e.to_string(),
+            })
+        })
+    }
+}
+
+/// Serves until `shutdown` resolves, then drains. Logs and metrics are the caller's to set up ([`telemetry::init_logs`]).
+pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
+    tokio::pin!(shutdown);
+    let running = tokio::select! {
+        started = start(config) => started?,
+        () = &mut shutdown => return Ok(()),
+    };
+    running.until(shutdown).await
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+pub async fn signals() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: draining"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: draining"),
+    }
+    Ok(())
+}
+
+/// Starts a server and returns when it answers.
+pub async fn start(config: Config) -> Result<Running, ServeError> {
+    config.check()?;
+    if !config.listen.ip().is_loopback() {
+        tracing::warn!(listen = %config.listen, "anyone who can reach this address can read and change everything");
+    }
+    let recorder = telemetry::recorder().map_err(|e| ServeError::Setup {
+        what: "metrics",
+        why: e.to_string(),
+    })?;
+    let state = Arc::new(State {
+        recorder,
+        ready: AtomicBool::new(false),
+        engine: OnceLock::new(),
+    });
+    let metrics_listener = listen(config.metrics_listen).await?;
+    let metrics_addr = address(&metrics_listener, config.metrics_listen)?;
+    // Dropped on every early return below: the listener goes with it.
+    let metrics = JoinOnDrop(tokio::spawn(serve_metrics(metrics_listener, Arc::clone(&state))));
+
+    let engine = open(&config).await?;
+    if state.engine.set(Arc::clone(&engine)).is_err() {
+        unreachable!("the state is new");
+    }
+    let service = Arc::new(Service::new(
+        Arc::clone(&engine),
+        StaticMiniLm::builtin(),
+        config.limits.clone(),
+    ));
+    let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
+        what: "reflection",
+        why: e.to_string(),
+    })?;
+    let router = rest::router(service)
+        .merge(grpc_routes.reset_fallback())
+        .fallback(rest::unknown_path);
+
+    let listener = listen(config.listen).await?;
+    let addr = address(&listener, config.listen)?;
+    let stop = CancellationToken::new();
+    let (failed, failure) = oneshot::channel();
+    let maintenance = Maintenance::spawn(Arc::clone(&engine), failed).map_err(|e| ServeError::Setup {
+        what: "the maintenance thread",
+        why: e.to_string(),
+    })?;
+    state.ready.store(true, Ordering::Release);
+    tracing::info!(%addr, %metrics_addr, data_dir = %config.data_dir.display(), "serving");
+
+    let task = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let connections = tokio::spawn(accept(listener, router, config.limits.clone(), stop.clone()));
+            let failure = tokio::select! {
+                () = stop.cancelled() => None,
+                failure = failure => failure.ok(),
+            };
+            state.ready.store(false, Ordering::Release);
+            health
+                .set_service_status("", tonic_health::ServingStatus::NotServing)
+                .await;
+            stop.cancel();
+            if let Ok(connections) = connections.await {
+                connections.drain(Duration::from_millis(config.drain_ms)).await;
+            }
+            let flushed = close(engine, &state, maintenance, failure.is_none()).await;
+            drop(metrics);
+            tracing::info!("stopped");
+            match failure {
+                Some(failure) => Err(ServeError::Engine(failure)),
+                None => flushed.map_err(ServeError::Engine),
+            }
+        }
+    });
+    Ok(Running {
+        addr,
+        metrics_addr,
+        stop,
+        task,
+    })
+}
+
+async fn listen(addr: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(addr)
+        .await
+        .map_err(|source| ServeError::Listen { addr, source })
+}
+
+fn address(listener: &TcpListener, asked: SocketAddr) -> Result<SocketAddr, ServeError> {
+    listener
+        .local_addr()
+        .map_err(|source| ServeError::Listen { addr: asked, source })
+}
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
+    let (dir, settings) = (config.data_dir.clone(), config.settings());
+    let opened = tokio::task::spawn_blocking(move || {
+        Engine::open(
+            &dir,
+            settings,
+            Components {
+                clock: Arc::new(SystemClock),
+            },
+        )
+    });
+    let failed = |source| ServeError::Open {
+        dir: config.data_dir.clone(),
+        source,
+    };
+    match opened.await {
+        Ok(engine) => engine.map(Arc::new).map_err(failed),
+        Err(panicked) => Err(failed(cairn_engine::Error::internal(panicked.to_string()))),
+    }
+}
+
+/// Stops background work, flushes, and lets go of the engine, so that the data directory is free.
+async fn close(
+    engine: Arc<Engine>,
+    state: &Arc<State>,
+    maintenance: Maintenance,
+    flush: bool,
+) -> cairn_engine::Result<()> {
+    let flushed = tokio::task::spawn_blocking({
+        let engine = Arc::clone(&engine);
+        move || {
+            maintenance.stop();
+            if flush { engine.flush() } else { Ok(()) }
+        }
+    })
+    .await
+    .unwrap_or_else(|panicked| Err(cairn_engine::Error::internal(panicked.to_string())));
+    // `state` keeps one reference for the metrics listener, which is stopped right after this.
+    let held_by_us = 1 + usize::from(state.engine.get().is_some());
+    let patience = tokio::time::Instant::now() + RELEASE_WAIT;
+    while Arc::strong_count(&engine) > held_by_us && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    flushed
+}
+
+// ---- background work ----
+
+/// The thread that seals, merges and trims.
+struct Maintenance {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Maintenance {
+    fn spawn(engine: Arc<Engine>, failed: oneshot::Sender<cairn_engine::Error>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let work = move || {
+            if let Err(e) = maintain(&engine, &|| stopped.load(Ordering::Acquire)) {
+                tracing::error!(error = %e, code = e.code, "background work found what cannot be trusted, stopping");
+                // The receiver is gone only if the server is stopping anyway.
+                let _ = failed.send(e);
+            }
+        };
+        let thread = std::thread::Builder::new().name("cairn-maintain".into()).spawn(work)?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Release);
+        if self.thread.join().is_err() {
+            tracing::error!("the maintenance thread had panicked");
+        }
+    }
+}
+
+/// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
+fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> {
+    while !stop() {
+        match engine.maintain(stop) {
+            Ok(Maintained::Worked) => {}
+            Ok(Maintained::Idle) => engine.wait_for_work(MAINTENANCE_NAP),
+            Err(e) if matches!(e.kind, ErrorKind::Damaged | ErrorKind::Unavailable) => return Err(e),
+            Err(e) if e.kind == ErrorKind::Cancelled => {}
+            Err(e) => {
+                tracing::error!(error = %e, code = e.code, "background work failed, trying again later");
+                let patience = std::time::Instant::now() + MAINTENANCE_BACKOFF;
+                while !stop() && std::time::Instant::now() < patience {
+                    std::thread::sleep(MAINTENANCE_NAP);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+// ---- connections ----
+
+/// What is left when accepting has ended.
+struct Connections {
+    open: JoinSet<()>,
+    graceful: GracefulShutdown,
+}
+
+impl Connections {
+    /// Asks every connection to finish what it has begun, and ends those that do not in time.
+    async fn drain(mut self, patience: Duration) {
+        if tokio::time::timeout(patience, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!(
+                connections = self.open.len(),
+                "requests did not finish within drain_ms and are cut off"
+            );
+        }
+        self.open.shutdown().await;
+    }
+}
+
+async fn accept(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) -> Connections {
+    let builder = Arc::new(connection_builder(&limits));
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    let patience = Duration::from_millis(limits.header_timeout_ms);
+    let mut connections = Connections {
+        open: JoinSet::new(),
+        graceful: GracefulShutdown::new(),
+    };
+    loop {
+        while connections.open.try_join_next().is_some() {}
+        let next = async {
+            let place = Arc::clone(&places)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            next = next => next,
+            () = stop.cancelled() => return connections,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of file descriptors, most likely: some will be given back.
+                tracing::warn!(error = %e, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let service = TowerToHyperService::new(router.clone());
+        let watcher = connections.graceful.watcher();
+        let builder = Arc::clone(&builder);
+        let stop = stop.clone();
+        connections.open.spawn(async move {
+            let _place = place;
+            let speaks = tokio::select! {
+                speaks = first_byte(&stream, patience) => speaks,
+                () = stop.cancelled() => false,
+            };
+            if !speaks {
+                return;
+            }
+            let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+            if let Err(e) = watcher.watch(connection).await {
+                tracing::debug!(error = %e, "a connection ended badly");
+            }
+        });
+    }
+}
+
+/// False if the peer says nothing in time or goes away: telling HTTP/1 from HTTP/2 has no timeout of its own.
+async fn first_byte(stream: &TcpStream, patience: Duration) -> bool {
+    // Answers are small and whole: waiting to fill a packet only adds latency.
+    let _ = stream.set_nodelay(true);
+    matches!(tokio::time::timeout(patience, stream.peek(&mut [0])).await, Ok(Ok(1)))
+}
+
+fn connection_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(HTTP2_PING)
+        .adaptive_window(true)
+        .max_concurrent_streams(HTTP2_STREAMS_MAX);
+    builder
+}
+
+// ---- metrics and probes ----
+
+struct State {
+    recorder: &'static PrometheusHandle,
+    ready: AtomicBool,
+    engine: OnceLock<Arc<Engine>>,
+}
+
+/// A task that ends with its owner.
+struct JoinOnDrop(JoinHandle<()>);
+
+impl Drop for JoinOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn serve_metrics(listener: TcpListener, state: Arc<State>) {
+    let metrics = {
+        let state = Arc::clone(&state);
+        move || async move {
+            if let Some(engine) = state.engine.get() {
+                telemetry::engine_gauges(&engine.stats());
+            }
+            state.recorder.run_upkeep();
+            (
+                [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
+                state.recorder.render(),
+            )
+        }
+    };
+    let ready = move || async move {
+        match state.ready.load(Ordering::Acquire) {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
+        }
+    };
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready));
+    if let Err(e) = axum::serve(listener, router).await {
+        tracing::error!(error = %e, "the metrics listener failed");
+    }
+}

@@ -1,0 +1,114 @@
+//! Collections: make, look at, remove, list; and the preset that makes a collection ready for documents.
+
+use std::collections::BTreeMap;
+
+use cairn_engine::engine::CollectionInfo;
+use cairn_engine::op::Applied;
+use cairn_engine::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, Schema, VectorSpec};
+use cairn_engine::{Error, ErrorKind, Result};
+
+use super::{Call, Core, Service, check_collection};
+use crate::rag::retrieval;
+
+/// What a collection should be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateCollection {
+    /// Its name.
+    pub name: String,
+    /// Its definition. Without vectors and fields it is the documents preset, with the given shards, chunking and
+    /// `dynamic`.
+    pub schema: Schema,
+}
+
+impl Service {
+    /// Makes a collection; again with an equal schema is not an error.
+    pub async fn create_collection(&self, call: Call, create: CreateCollection) -> Result<CollectionInfo> {
+        self.write(call, "Collections.Create", move |core, _| {
+            core.create_collection(create)
+        })
+        .await
+    }
+
+    /// One collection and its state.
+    pub async fn collection(&self, call: Call, name: String) -> Result<CollectionInfo> {
+        self.read(call, "Collections.Get", move |core, _| {
+            check_collection(&name)?;
+            core.engine.collection(&name)
+        })
+        .await
+    }
+
+    /// Removes a collection and everything in it.
+    pub async fn delete_collection(&self, call: Call, name: String) -> Result<Applied> {
+        self.write(call, "Collections.Delete", move |core, _| {
+            check_collection(&name)?;
+            core.engine.drop_collection(&name).and_then(applied)
+        })
+        .await
+    }
+
+    /// Names of all collections, in order.
+    pub async fn collections(&self, call: Call) -> Result<Vec<String>> {
+        self.read(call, "Collections.List", |core, _| Ok(core.engine.collection_names()))
+            .await
+    }
+}
+
+impl Core {
+    fn create_collection(&self, create: CreateCollection) -> Result<CollectionInfo> {
+        check_collection(&create.name)?;
+        let mut schema = create.schema;
+        if schema.vectors.is_empty() && schema.fields.is_empty() {
+            (schema.vectors, schema.fields) = self.documents_preset();
+        }
+        schema.check().map_err(|e| e.at("/schema"))?;
+        self.engine.create_collection(&create.name, schema)
+    }
+
+    /// Vectors of the built-in embedder, full text over text and title, and what citations need.
+    fn documents_preset(&self) -> (BTreeMap<String, VectorSpec>, BTreeMap<String, FieldSpec>) {
+        let vector = VectorSpec {
+            dim: self.fingerprint.dim,
+            metric: Metric::Cosine,
+            index: IndexSpec::default(),
+            embedder: Some(self.fingerprint.clone()),
+        };
+        let text = || FieldSpec::Text {
+            analyzer: AnalyzerSpec::default(),
+        };
+        let fields = [
+            ("text", text()),
+            ("title", text()),
+            ("document", FieldSpec::Keyword {}),
+            ("source", FieldSpec::Keyword {}),
+        ];
+        (
+            BTreeMap::from([(retrieval::DENSE.to_owned(), vector)]),
+            fields.into_iter().map(|(path, spec)| (path.to_owned(), spec)).collect(),
+        )
+    }
+}
+
+/// A record that was durable but changed nothing is an error for its caller.
+pub(super) fn applied(applied: Applied) -> Result<Applied> {
+    match applied.refused {
+        None => Ok(applied),
+        Some(refused) => Err(refused),
+    }
+}
+
+/// An empty schema: what an absent one in a request means.
+pub(crate) fn empty_schema() -> Schema {
+    Schema {
+        vectors: BTreeMap::new(),
+        fields: BTreeMap::new(),
+        dynamic: true,
+        shards: 1,
+        chunking: cairn_engine::schema::Chunking::default(),
+    }
+}
+
+/// True for the error of making what exists already, which gRPC has a status of its own for.
+pub(crate) fn already_exists(error: &Error) -> bool {
+    error.kind == ErrorKind::Conflict && error.code == "collection_exists"
+}

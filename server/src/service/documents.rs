@@ -1,0 +1,507 @@
+//! Documents: text in; cut, embedded where it is new, and stored as one atomic record.
+//!
+//! A document that is the same in everything that decides its chunks is not written; a chunk whose text is stored
+//! already, in the same document, is not embedded again. Both are decided by checksums, never by times or lengths.
+
+use std::collections::HashMap;
+
+use cairn_engine::engine::{ChunkInput, DocumentInfo, DocumentInput};
+use cairn_engine::op::Applied;
+use cairn_engine::query::With;
+use cairn_engine::schema::Schema;
+use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::{Error, Result, limits};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX, EMBED_BATCH};
+use super::collections::applied;
+use super::points::write_options;
+use super::pools::Budget;
+use super::{Call, Core, Service, check_count};
+use crate::rag::chunk::{self, Chunk, ChunkSettings, TextFormat};
+use crate::rag::embed::{EmbedError, TextKind};
+use crate::rag::tokens;
+
+/// Keys of a chunk's payload that are ours; metadata may not use them.
+pub const RESERVED_KEYS: [&str; 7] = ["text", "title", "heading", "source", "document", "chunk", "span"];
+
+/// Part of every document's checksum: raise it when the same input would give other chunks or payloads.
+const CHUNKS_VERSION: u32 = 1;
+
+/// A document as a caller gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentText {
+    /// Its id.
+    pub id: String,
+    /// Its text.
+    pub text: String,
+    /// How to read the text.
+    pub format: TextFormat,
+    /// Shown with citations; if not given, what the text calls itself.
+    pub title: Option<String>,
+    /// Where it came from.
+    pub source: String,
+    /// Kept with the document and every chunk.
+    pub metadata: Payload,
+}
+
+/// What putting one document did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PutOne {
+    /// Its id.
+    pub id: PointId,
+    /// The stored document was the same.
+    pub unchanged: bool,
+    /// Chunks it has now.
+    pub chunks: usize,
+    /// Chunks that had to be embedded.
+    pub embedded: usize,
+    /// The write; none if nothing was written.
+    pub token: Option<Token>,
+}
+
+/// What putting several did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PutAll {
+    /// One for each document, in order.
+    pub results: Vec<PutOne>,
+    /// The last write; none if nothing was written.
+    pub token: Option<Token>,
+}
+
+/// A document, and its chunks if asked for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentView {
+    /// The document.
+    pub info: DocumentInfo,
+    /// In order.
+    pub chunks: Option<Vec<Point>>,
+}
+
+/// A page of documents.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DocumentsPage {
+    /// In id order.
+    pub documents: Vec<DocumentInfo>,
+    /// Give this back for the next page; none at the end.
+    pub next: Option<PointId>,
+}
+
+impl Service {
+    /// Puts documents, each atomically, in order. All are checked before the first is written.
+    pub async fn put_documents(
+        &self,
+        call: Call,
+        collection: String,
+        documents: Vec<DocumentText>,
+        request_id: Option<String>,
+    ) -> Result<PutAll> {
+        self.write(call, "Documents.Put", move |core, budget| {
+            let schema = core.schema(&collection)?;
+            check_count("documents", documents.len(), BATCH_DOCUMENTS_MAX, "/documents")?;
+            let mut ids = Vec::with_capacity(documents.len());
+            for (i, document) in documents.iter().enumerate() {
+                ids.push(check(document).map_err(|e| e.at(format!("/documents/{i}")))?);
+            }
+            let mut all = PutAll::default();
+            for (i, (document, id)) in documents.into_iter().zip(ids).enumerate() {
+                let one = core
+                    .put(&collection, &schema, document, id, budget, request_id.clone())
+                    .map_err(|mut e| {
+                        if i > 0 {
+                            e.message = format!("{}; the {i} documents before it were stored", e.message);
+                        }
+                        e.at(format!("/documents/{i}"))
+                    })?;
+                all.token = one.token.or(all.token);
+                all.results.push(one);
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Puts one document of a stream.
+    pub async fn put_document(&self, call: Call, collection: String, document: DocumentText) -> Result<PutOne> {
+        self.write(call, "Documents.PutStream", move |core, budget| {
+            let schema = core.schema(&collection)?;
+            let put = || {
+                let id = check(&document)?;
+                core.put(&collection, &schema, document, id, budget, None)
+            };
+            put().map_err(|e| e.at("/document"))
+        })
+        .await
+    }
+
+    /// One document (`document_not_found` if there is none).
+    pub async fn document(&self, call: Call, collection: String, id: PointId, chunks: bool) -> Result<DocumentView> {
+        self.read(call, "Documents.Get", move |core, _| {
+            core.schema(&collection)?;
+            let info = core.engine.document(&collection, &id)?.ok_or_else(|| {
+                Error::not_found(
+                    "document_not_found",
+                    format!("collection {collection:?} has no document {:?}", id.as_str()),
+                )
+            })?;
+            let with = With {
+                payload: true,
+                ..With::default()
+            };
+            let chunks = chunks.then(|| core.engine.chunks(&collection, &id, with)).transpose()?;
+            Ok(DocumentView { info, chunks })
+        })
+        .await
+    }
+
+    /// Deletes documents with their chunks; missing ids are ignored.
+    pub async fn delete_documents(
+        &self,
+        call: Call,
+        collection: String,
+        ids: Vec<PointId>,
+        request_id: Option<String>,
+    ) -> Result<Applied> {
+        self.write(call, "Documents.Delete", move |core, budget| {
+            core.schema(&collection)?;
+            check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
+            let options = write_options(budget, request_id)?;
+            core.engine
+                .delete_documents(&collection, ids, &options)
+                .and_then(applied)
+        })
+        .await
+    }
+
+    /// A page of documents in id order.
+    pub async fn documents(
+        &self,
+        call: Call,
+        collection: String,
+        after: Option<PointId>,
+        limit: Option<usize>,
+    ) -> Result<DocumentsPage> {
+        self.read(call, "Documents.List", move |core, _| {
+            core.schema(&collection)?;
+            let limit = limit.unwrap_or(DEFAULT_PAGE);
+            check_count("limit", limit, limits::TOP_K_MAX, "/limit")?;
+            let mut documents = core.engine.documents(&collection, after.as_ref(), limit + 1)?;
+            let more = documents.len() > limit;
+            documents.truncate(limit);
+            let next = more.then(|| documents.last().map(|d| d.id.clone())).flatten();
+            Ok(DocumentsPage { documents, next })
+        })
+        .await
+    }
+}
+
+impl Core {
+    fn put(
+        &self,
+        collection: &str,
+        schema: &Schema,
+        document: DocumentText,
+        id: PointId,
+        budget: &Budget,
+        request_id: Option<String>,
+    ) -> Result<PutOne> {
+        budget.check()?;
+        let options = write_options(budget, request_id)?;
+        let vectors = self.embedded_vectors(schema)?;
+        let title = match document.title {
+            Some(title) if !title.is_empty() => title,
+            _ => chunk::title_of(&document.text, document.format).unwrap_or_default(),
+        };
+        let checksum = self.document_checksum(
+            schema,
+            &vectors,
+            &document.text,
+            document.format,
+            &title,
+            &document.source,
+            &document.metadata,
+        );
+        if let Some(stored) = self.engine.document(collection, &id)?
+            && stored.checksum == checksum
+        {
+            let chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
+            return Ok(PutOne {
+                id,
+                unchanged: true,
+                chunks,
+                embedded: 0,
+                token: None,
+            });
+        }
+
+        let chunks = cut(schema, &document.text, document.format)?;
+        let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| self.chunk_checksum(&c.text)).collect();
+        let (mut by_checksum, embedded) = if vectors.is_empty() {
+            (HashMap::new(), 0)
+        } else {
+            let stored = self.engine.chunk_vectors(collection, &id)?;
+            self.embed_missing(&chunks, &checksums, &vectors, stored, budget)?
+        };
+
+        let count = chunks.len();
+        let text_bytes = document.text.len() as u64;
+        let mut inputs = Vec::with_capacity(count);
+        for (n, (chunk, checksum)) in chunks.into_iter().zip(checksums).enumerate() {
+            // Equal chunks of one document share a vector: it is cloned, not moved.
+            let vectors = by_checksum.get(&checksum).cloned().unwrap_or_default();
+            let payload = payload(&document.metadata, &title, &document.source, &id, n, chunk);
+            let point = PointInput {
+                id: PointId::new(format!("{id}#{n}"))?,
+                vectors,
+                payload,
+                document: Some(id.clone()),
+                expires_at_ms: None,
+            };
+            inputs.push(ChunkInput { checksum, point });
+        }
+        by_checksum.clear();
+        let input = DocumentInput {
+            id: id.clone(),
+            title,
+            source: document.source,
+            metadata: document.metadata,
+            checksum,
+            text_bytes,
+            chunks: inputs,
+        };
+        let done = self
+            .engine
+            .put_document(collection, input, &options)
+            .and_then(applied)?;
+        Ok(PutOne {
+            id,
+            unchanged: done.changed == 0,
+            chunks: count,
+            embedded,
+            token: Some(done.token),
+        })
+    }
+
+    /// The vectors that documents are embedded for: all that name an embedder, and it must be ours.
+    fn embedded_vectors(&self, schema: &Schema) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (name, spec) in &schema.vectors {
+            if let Some(embedder) = &spec.embedder {
+                self.check_embedder(embedder)?;
+                names.push(name.clone());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Vectors by chunk checksum, stored ones reused; and how many chunks had to be embedded. A chunk that holds nothing
+    /// the embedder knows gets no vector: it is found by its words only.
+    fn embed_missing(
+        &self,
+        chunks: &[Chunk],
+        checksums: &[[u8; 16]],
+        names: &[String],
+        stored: HashMap<[u8; 16], Vectors>,
+        budget: &Budget,
+    ) -> Result<(HashMap<[u8; 16], Vectors>, usize)> {
+        let mut by_checksum: HashMap<[u8; 16], Vectors> = HashMap::with_capacity(chunks.len());
+        let mut missing: Vec<(&str, [u8; 16])> = Vec::new();
+        for (chunk, checksum) in chunks.iter().zip(checksums) {
+            if by_checksum.contains_key(checksum) {
+                continue;
+            }
+            match stored
+                .get(checksum)
+                .filter(|v| names.iter().all(|name| v.contains_key(name)))
+            {
+                Some(vectors) => {
+                    by_checksum.insert(*checksum, vectors.clone());
+                }
+                None => {
+                    by_checksum.insert(*checksum, Vectors::new());
+                    missing.push((&chunk.text, *checksum));
+                }
+            }
+        }
+        let embedded = missing.len();
+        for batch in missing.chunks(EMBED_BATCH) {
+            budget.check()?;
+            let mut batch = batch.to_vec();
+            while !batch.is_empty() {
+                let texts: Vec<&str> = batch.iter().map(|(text, _)| *text).collect();
+                match self.embedder.embed(&texts, TextKind::Passage) {
+                    Ok(vectors) => {
+                        for ((_, checksum), vector) in batch.drain(..).zip(vectors) {
+                            let named = names.iter().map(|name| (name.clone(), vector.clone())).collect();
+                            by_checksum.insert(checksum, named);
+                        }
+                    }
+                    Err(EmbedError::EmptyText { index }) => {
+                        batch.remove(index);
+                    }
+                    #[expect(unreachable_patterns, reason = "embedders to come fail in more ways")]
+                    Err(e) => return Err(Error::internal(format!("embedder: {e}"))),
+                }
+            }
+        }
+        Ok((by_checksum, embedded))
+    }
+
+    /// Everything that decides a document's chunks and their payloads.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the checksum covers")]
+    fn document_checksum(
+        &self,
+        schema: &Schema,
+        vectors: &[String],
+        text: &str,
+        format: TextFormat,
+        title: &str,
+        source: &str,
+        metadata: &Payload,
+    ) -> [u8; 16] {
+        let about = json!([
+            CHUNKS_VERSION,
+            format,
+            title,
+            source,
+            metadata,
+            schema.chunking,
+            vectors,
+            self.fingerprint,
+            tokens::BERT_UNCASED,
+        ]);
+        let mut hash = Xxh3::new();
+        hash.update(about.to_string().as_bytes());
+        hash.update(&[0]);
+        hash.update(text.as_bytes());
+        hash.digest128().to_le_bytes()
+    }
+
+    /// What decides a chunk's vector: its text and the model.
+    fn chunk_checksum(&self, text: &str) -> [u8; 16] {
+        let mut hash = Xxh3::new();
+        for part in [&self.fingerprint.name, &self.fingerprint.revision] {
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.update(text.as_bytes());
+        hash.digest128().to_le_bytes()
+    }
+}
+
+/// Everything about a document that can be refused without cutting it.
+fn check(document: &DocumentText) -> Result<PointId> {
+    let bytes = document.id.len();
+    if bytes == 0 || bytes > DOCUMENT_ID_BYTES_MAX {
+        return Err(Error::invalid(
+            "bad_id",
+            format!("a document id is 1 to {DOCUMENT_ID_BYTES_MAX} bytes of UTF-8, got {bytes} bytes"),
+        )
+        .at("/id"));
+    }
+    if document.text.trim().is_empty() {
+        return Err(Error::invalid("empty_document", "a document's text must hold more than white space").at("/text"));
+    }
+    if let Some(key) = RESERVED_KEYS.iter().find(|key| document.metadata.contains_key(**key)) {
+        return Err(Error::invalid(
+            "reserved_key",
+            format!(
+                "metadata must not use the keys of chunks ({}), got {key:?}",
+                RESERVED_KEYS.join(", ")
+            ),
+        )
+        .at(format!("/metadata/{key}")));
+    }
+    PointId::new(document.id.as_str())
+}
+
+fn cut(schema: &Schema, text: &str, format: TextFormat) -> Result<Vec<Chunk>> {
+    let settings = ChunkSettings {
+        max_tokens: schema.chunking.max_tokens as usize,
+        overlap_tokens: schema.chunking.overlap_tokens as usize,
+    };
+    let counter = tokens::counter(tokens::BERT_UNCASED).map_err(|e| Error::internal(e.to_string()))?;
+    let chunks = chunk::chunk(text, format, &settings, &|text| counter.count(text));
+    if chunks.len() > limits::DOCUMENT_CHUNKS_MAX {
+        return Err(Error::invalid(
+            "document_too_large",
+            format!(
+                "a document may have {} chunks, this one would have {}: split it, or raise max_tokens",
+                limits::DOCUMENT_CHUNKS_MAX,
+                chunks.len()
+            ),
+        )
+        .at("/text"));
+    }
+    Ok(chunks)
+}
+
+/// A chunk's payload: the document's metadata, and the seven keys that citations need.
+fn payload(metadata: &Payload, title: &str, source: &str, id: &PointId, n: usize, chunk: Chunk) -> Payload {
+    let mut payload = metadata.clone();
+    let ours: [(&str, Value); 7] = [
+        ("text", chunk.text.into()),
+        ("title", title.into()),
+        ("heading", chunk.heading.into()),
+        ("source", source.into()),
+        ("document", id.as_str().into()),
+        ("chunk", n.into()),
+        ("span", json!([chunk.span.0, chunk.span.1])),
+    ];
+    debug_assert!(
+        ours.iter().map(|(key, _)| *key).eq(RESERVED_KEYS),
+        "the reserved keys are those we write"
+    );
+    payload.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+    payload
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(id: &str, text: &str) -> DocumentText {
+        DocumentText {
+            id: id.into(),
+            text: text.into(),
+            format: TextFormat::Plain,
+            title: None,
+            source: String::new(),
+            metadata: Payload::new(),
+        }
+    }
+
+    #[test]
+    fn a_document_is_refused_with_the_place_and_what_is_allowed() {
+        let long = "x".repeat(DOCUMENT_ID_BYTES_MAX + 1);
+        let mut reserved = document("a", "text");
+        reserved.metadata.insert("span".into(), json!(1));
+        let cases = [
+            (document("", "text"), "bad_id", "/id"),
+            (document(&long, "text"), "bad_id", "/id"),
+            (document("a", " \n"), "empty_document", "/text"),
+            (reserved, "reserved_key", "/metadata/span"),
+        ];
+        for (document, code, pointer) in cases {
+            let error = check(&document).unwrap_err();
+            assert_eq!((error.code, error.pointer.as_deref()), (code, Some(pointer)));
+        }
+        assert!(check(&document(&long[1..], "text")).is_ok());
+    }
+
+    #[test]
+    fn a_chunk_carries_its_citation_and_the_metadata() {
+        let metadata = json!({"lang": "en"}).as_object().unwrap().clone();
+        let chunk = Chunk {
+            text: "t".into(),
+            span: (3, 4),
+            heading: vec!["H".into()],
+            tokens: 1,
+        };
+        let payload = payload(&metadata, "T", "s.md", &PointId::new("d").unwrap(), 2, chunk);
+        let expected = json!({"lang": "en", "text": "t", "title": "T", "heading": ["H"], "source": "s.md",
+                              "document": "d", "chunk": 2, "span": [3, 4]});
+        assert_eq!(Value::Object(payload), expected);
+    }
+}

@@ -1,0 +1,196 @@
+//! The service: one method a use case, domain types in and out, the same for every adapter.
+//!
+//! A method admits the request (bounded places and queues), waits for its turn until the deadline, does the work on a
+//! blocking thread, and records the outcome: [`Service::run`] is that order, written once. Authentication and
+//! authorisation will go before admission. Adapters only decode, call and encode.
+//!
+//! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the embedder, one file
+//! a noun.
+
+pub mod bounds;
+mod collections;
+mod documents;
+mod enrich;
+mod points;
+pub(crate) mod pools;
+mod query;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cairn_engine::schema::{self, EmbedderFingerprint};
+use cairn_engine::{Engine, Error, Result};
+
+pub use collections::CreateCollection;
+pub(crate) use collections::{already_exists, empty_schema};
+pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
+pub use enrich::{Enrich, Enriched, Mode};
+pub use points::{GivenVectors, NewPoint, ScrollRequest};
+pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+
+use self::pools::{Budget, Pools};
+use crate::config::Limits;
+use crate::rag::embed::{Embedder, Fingerprint};
+use crate::telemetry::{Api, Request};
+
+/// The service over one engine. Cheap to share behind an `Arc`.
+pub struct Service {
+    core: Arc<Core>,
+    pools: Pools,
+    limits: Limits,
+}
+
+/// Where a request came from and how long its caller waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Call {
+    /// The adapter.
+    pub api: Api,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// What the work is done with.
+pub(crate) struct Core {
+    engine: Arc<Engine>,
+    /// The embedders of this server. Today: the built-in one.
+    embedder: &'static dyn Embedder,
+    fingerprint: EmbedderFingerprint,
+}
+
+/// Which places a request needs.
+#[derive(Clone, Copy)]
+enum Work {
+    Read,
+    Write,
+}
+
+impl Service {
+    /// A service over `engine`, embedding with `embedder`.
+    pub fn new(engine: Arc<Engine>, embedder: &'static dyn Embedder, limits: Limits) -> Self {
+        let fingerprint = fingerprint(embedder.fingerprint());
+        Self {
+            core: Arc::new(Core {
+                engine,
+                embedder,
+                fingerprint,
+            }),
+            pools: Pools::new(&limits),
+            limits,
+        }
+    }
+
+    /// The bounds this service was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// A call that begins now and may take `timeout`, or the default.
+    pub fn call(&self, api: Api, timeout: Option<Duration>) -> Call {
+        Call {
+            api,
+            deadline: Instant::now() + self.limits.timeout(timeout),
+        }
+    }
+
+    /// Admit, wait for a place, do, record. `work` also gets the time so far, for `took_ms`.
+    async fn run<T: Send + 'static>(
+        &self,
+        call: Call,
+        method: &'static str,
+        places: Work,
+        work: impl FnOnce(&Core, &Budget) -> Result<T> + Send + 'static,
+    ) -> Result<(T, f64)> {
+        let request = Request::begin(call.api, method);
+        let core = Arc::clone(&self.core);
+        let pool = match places {
+            Work::Read => &self.pools.reads,
+            Work::Write => &self.pools.writes,
+        };
+        let result = pool.run(call.deadline, move |budget| work(&core, budget)).await;
+        let ms = request.ms();
+        request.end(result.as_ref().err());
+        result.map(|value| (value, ms))
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        call: Call,
+        method: &'static str,
+        work: impl FnOnce(&Core, &Budget) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(call, method, Work::Read, work).await.map(|(value, _)| value)
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        call: Call,
+        method: &'static str,
+        work: impl FnOnce(&Core, &Budget) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(call, method, Work::Write, work).await.map(|(value, _)| value)
+    }
+}
+
+impl Core {
+    /// The schema of a collection, after checking that its name is one: path-like names never reach the engine.
+    fn schema(&self, collection: &str) -> Result<Arc<schema::Schema>> {
+        check_collection(collection)?;
+        self.engine.schema(collection)
+    }
+
+    /// Refuses vectors of a model that this server does not have.
+    fn check_embedder(&self, of: &EmbedderFingerprint) -> Result<()> {
+        if *of == self.fingerprint {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "unknown_embedder",
+            format!(
+                "the collection's vectors are made by {}, which this server does not have; available: {}",
+                describe(of),
+                describe(&self.fingerprint)
+            ),
+        ))
+    }
+}
+
+/// A collection's name, checked.
+fn check_collection(name: &str) -> Result<()> {
+    schema::check_name("collection", name).map_err(|e| e.at("/collection"))
+}
+
+/// Refuses an empty or oversized list.
+fn check_count(what: &str, n: usize, most: usize, pointer: &str) -> Result<()> {
+    if (1..=most).contains(&n) {
+        return Ok(());
+    }
+    Err(Error::invalid("bad_count", format!("{what} must be 1 to {most}, got {n}")).at(pointer))
+}
+
+/// Refuses a request id that the log would not keep.
+fn check_request_id(id: Option<&str>) -> Result<()> {
+    let most = cairn_engine::limits::REQUEST_ID_BYTES_MAX;
+    match id {
+        Some(id) if id.len() > most => Err(Error::invalid(
+            "bad_request_id",
+            format!("a request id is at most {most} bytes, got {}", id.len()),
+        )
+        .at("/request_id")),
+        _ => Ok(()),
+    }
+}
+
+fn describe(of: &EmbedderFingerprint) -> String {
+    format!("{} (revision {:?}, dim {})", of.name, of.revision, of.dim)
+}
+
+fn fingerprint(of: &Fingerprint) -> EmbedderFingerprint {
+    EmbedderFingerprint {
+        name: of.name.clone(),
+        revision: of.revision.clone(),
+        dim: u32::try_from(of.dim).expect("an embedder's dim is far below 2^32"),
+        normalized: of.normalized,
+        query_prefix: of.query_prefix.clone(),
+        passage_prefix: of.passage_prefix.clone(),
+    }
+}

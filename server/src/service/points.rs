@@ -1,0 +1,216 @@
+//! Points: write, read, delete, page, count, change payloads.
+
+use cairn_engine::engine::{Page, PayloadChange, Scroll, Selector, WriteOptions};
+use cairn_engine::filter::Filter;
+use cairn_engine::op::Applied;
+use cairn_engine::query::With;
+use cairn_engine::schema::Schema;
+use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::{Error, Result, limits};
+
+use super::bounds::DEFAULT_PAGE;
+use super::collections::applied;
+use super::pools::Budget;
+use super::{Call, Core, Service, check_count, check_request_id};
+
+/// A point as a caller gives it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewPoint {
+    /// Chosen by the caller.
+    pub id: PointId,
+    /// Its vectors.
+    pub vectors: GivenVectors,
+    /// JSON payload.
+    pub payload: Payload,
+    /// The document it is a chunk of.
+    pub document: Option<PointId>,
+    /// Milliseconds since the Unix epoch.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// Vectors with their names, or the vector of a collection that has exactly one.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GivenVectors {
+    /// By name; may be empty.
+    Named(Vectors),
+    /// Of the only name there is.
+    Only(Vec<f32>),
+}
+
+/// A page of points.
+#[derive(Debug, Clone, Default)]
+pub struct ScrollRequest {
+    /// Which points.
+    pub filter: Filter,
+    /// Points in a page; [`DEFAULT_PAGE`] if not said.
+    pub limit: Option<usize>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+    /// What points carry.
+    pub with: With,
+    /// A write that must be visible.
+    pub after: Option<Token>,
+}
+
+impl Service {
+    /// Inserts points or replaces them whole, atomically.
+    pub async fn upsert(
+        &self,
+        call: Call,
+        collection: String,
+        points: Vec<NewPoint>,
+        request_id: Option<String>,
+    ) -> Result<Applied> {
+        self.write(call, "Points.Upsert", move |core, budget| {
+            let schema = core.schema(&collection)?;
+            check_count("points", points.len(), limits::BATCH_POINTS_MAX, "/points")?;
+            let options = write_options(budget, request_id)?;
+            let name =
+                |(i, point): (usize, NewPoint)| point.named(&schema).map_err(|e| e.at(format!("/points/{i}/vector")));
+            let points = points.into_iter().enumerate().map(name).collect::<Result<Vec<_>>>()?;
+            core.engine.upsert(&collection, points, &options).and_then(applied)
+        })
+        .await
+    }
+
+    /// Points by id, in the order asked; missing ones are left out.
+    pub async fn get_points(
+        &self,
+        call: Call,
+        collection: String,
+        ids: Vec<PointId>,
+        with: With,
+    ) -> Result<Vec<Point>> {
+        self.read(call, "Points.Get", move |core, _| {
+            core.schema(&collection)?;
+            check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
+            core.engine.get(&collection, &ids, with)
+        })
+        .await
+    }
+
+    /// Deletes points.
+    pub async fn delete_points(
+        &self,
+        call: Call,
+        collection: String,
+        selector: Selector,
+        request_id: Option<String>,
+    ) -> Result<Applied> {
+        self.write(call, "Points.Delete", move |core, budget| {
+            core.schema(&collection)?;
+            match &selector {
+                Selector::Ids(ids) => check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?,
+                Selector::Matching(filter) if filter.is_empty() => {
+                    return Err(
+                        Error::invalid("empty_filter", "a filter that deletes must hold a condition").at("/filter"),
+                    );
+                }
+                Selector::Matching(filter) => filter.check().map_err(|e| e.at("/filter"))?,
+            }
+            let options = write_options(budget, request_id)?;
+            core.engine.delete(&collection, selector, &options).and_then(applied)
+        })
+        .await
+    }
+
+    /// A page of points, in the order they were inserted.
+    pub async fn scroll(&self, call: Call, collection: String, request: ScrollRequest) -> Result<Page> {
+        self.read(call, "Points.Scroll", move |core, budget| {
+            core.scroll(&collection, request, budget)
+        })
+        .await
+    }
+
+    /// Live points that match, exactly.
+    pub async fn count(&self, call: Call, collection: String, filter: Filter) -> Result<u64> {
+        self.read(call, "Points.Count", move |core, _| {
+            core.schema(&collection)?;
+            filter.check().map_err(|e| e.at("/filter"))?;
+            core.engine.count(&collection, &filter)
+        })
+        .await
+    }
+
+    /// Changes payloads of existing points.
+    pub async fn set_payload(
+        &self,
+        call: Call,
+        collection: String,
+        ids: Vec<PointId>,
+        change: PayloadChange,
+        request_id: Option<String>,
+    ) -> Result<Applied> {
+        self.write(call, "Points.SetPayload", move |core, budget| {
+            core.schema(&collection)?;
+            check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
+            if change.set.is_empty() && change.unset.is_empty() && !change.replace {
+                return Err(Error::invalid(
+                    "bad_change",
+                    "set or unset must name a key, or replace must be true",
+                ));
+            }
+            let options = write_options(budget, request_id)?;
+            core.engine
+                .set_payload(&collection, ids, change, &options)
+                .and_then(applied)
+        })
+        .await
+    }
+}
+
+impl Core {
+    fn scroll(&self, collection: &str, request: ScrollRequest, budget: &Budget) -> Result<Page> {
+        self.schema(collection)?;
+        let limit = request.limit.unwrap_or(DEFAULT_PAGE);
+        check_count("limit", limit, limits::TOP_K_MAX, "/limit")?;
+        request.filter.check().map_err(|e| e.at("/filter"))?;
+        let scroll = Scroll {
+            filter: request.filter,
+            limit,
+            cursor: request.cursor,
+            with: request.with,
+            after: request.after,
+            deadline: Some(budget.deadline),
+        };
+        self.engine.scroll(collection, &scroll)
+    }
+}
+
+impl NewPoint {
+    fn named(self, schema: &Schema) -> Result<PointInput> {
+        let vectors = match self.vectors {
+            GivenVectors::Named(vectors) => vectors,
+            GivenVectors::Only(vector) => match schema.vectors.keys().next() {
+                Some(name) if schema.vectors.len() == 1 => Vectors::from([(name.clone(), vector)]),
+                _ => {
+                    let names: Vec<&str> = schema.vectors.keys().map(String::as_str).collect();
+                    return Err(Error::invalid(
+                        "unknown_vector",
+                        format!(
+                            "a vector without a name needs a collection with exactly one, this one has {}: {}",
+                            names.len(),
+                            names.join(", ")
+                        ),
+                    ));
+                }
+            },
+        };
+        Ok(PointInput {
+            id: self.id,
+            vectors,
+            payload: self.payload,
+            document: self.document,
+            expires_at_ms: self.expires_at_ms,
+        })
+    }
+}
+
+/// What the engine is told about a write.
+pub(super) fn write_options(budget: &Budget, request_id: Option<String>) -> Result<WriteOptions> {
+    check_request_id(request_id.as_deref())?;
+    Ok(WriteOptions {
+        request_id,
+        deadline: Some(budget.deadline),
+    })
+}

@@ -1,0 +1,374 @@
+//! Queries: a request as adapters give it becomes an engine query. Text is embedded here, with the collection's own
+//! embedder, and the default hybrid is spelled out.
+//!
+//! A hybrid whose text has no embedding is answered by BM25 alone, and the answer's notes say so.
+//! A plain `nearest` text without an embedding is an error: there is nothing to answer from.
+
+use std::time::Instant;
+
+use cairn_engine::filter::Filter;
+use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
+use cairn_engine::schema::Schema;
+use cairn_engine::types::Token;
+use cairn_engine::{Error, Result, limits};
+
+use super::bounds::DEFAULT_LIMIT;
+use super::enrich::check_text_fields;
+use super::pools::Budget;
+use super::{Call, Core, Service, Work, check_count};
+use crate::rag::embed::{EmbedError, TextKind};
+use crate::rag::retrieval;
+use crate::telemetry;
+
+/// What prefers an embedding over nothing: said in notes.
+pub(super) const NO_EMBEDDING: &str = "the text holds nothing that the embedder knows, only bm25 was used";
+
+/// A query as callers say it. What is `None` gets its default here, so that adapters cannot differ.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Where hits come from.
+    pub source: AskSource,
+    /// Which points may be answered, in every leg.
+    pub filter: Filter,
+    /// Hits wanted; [`DEFAULT_LIMIT`] if not said.
+    pub limit: Option<usize>,
+    /// Hits skipped.
+    pub offset: usize,
+    /// Hits whose final score is lower are dropped.
+    pub score_threshold: Option<f32>,
+    /// What hits carry.
+    pub with: With,
+    /// Expert settings.
+    pub params: Params,
+    /// A write that must be visible.
+    pub after: Option<Token>,
+}
+
+/// Where hits come from, before text has become vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AskSource {
+    /// Nearest vectors.
+    Nearest {
+        /// Vector name; may be omitted if the collection has exactly one.
+        using: Option<String>,
+        /// To what.
+        to: NearestTo,
+    },
+    /// BM25.
+    Text {
+        /// The words.
+        query: String,
+        /// Empty means every text field.
+        fields: Vec<TextField>,
+    },
+    /// The default hybrid.
+    Hybrid {
+        /// The words of both legs.
+        text: String,
+        /// Vector name; may be omitted if the collection has exactly one.
+        using: Option<String>,
+        /// Empty means the default fields.
+        fields: Vec<TextField>,
+    },
+    /// Several legs in one list.
+    Prefetch {
+        /// The legs.
+        legs: Vec<AskLeg>,
+        /// Default: reciprocal ranks with equal weights.
+        fuse: Option<Fuse>,
+    },
+}
+
+/// What to be near to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NearestTo {
+    /// A vector.
+    Vector(Vec<f32>),
+    /// A text, embedded with the collection's embedder.
+    Text(String),
+}
+
+/// One leg of a prefetch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AskLeg {
+    /// Name under which its scores are reported.
+    pub name: Option<String>,
+    /// The leg.
+    pub source: AskSource,
+    /// Restricts this leg further.
+    pub filter: Filter,
+    /// Candidates; `retrieval::DEFAULT_LEG_LIMIT` if not said.
+    pub limit: Option<usize>,
+}
+
+/// A query's answer.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// What the engine found.
+    pub result: QueryResult,
+    /// What the caller should know.
+    pub notes: Vec<String>,
+    /// Time in the server, queueing included.
+    pub took_ms: f64,
+}
+
+impl Default for AskSource {
+    fn default() -> Self {
+        Self::Prefetch {
+            legs: Vec::new(),
+            fuse: None,
+        }
+    }
+}
+
+impl Service {
+    /// Answers one query.
+    pub async fn query(&self, call: Call, collection: String, ask: Ask) -> Result<Answer> {
+        let work = move |core: &Core, budget: &Budget| {
+            let schema = core.schema(&collection)?;
+            let (query, notes) = core.resolve(&schema, ask, budget)?;
+            let result = core.search(&collection, &query, "Query.Run")?;
+            Ok(Answer {
+                result,
+                notes,
+                took_ms: 0.0,
+            })
+        };
+        let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
+        answer.took_ms = took_ms;
+        Ok(answer)
+    }
+
+    /// Answers queries on one collection, in order. All are checked before the first is run.
+    pub async fn query_batch(&self, call: Call, collection: String, asks: Vec<Ask>) -> Result<(Vec<Answer>, f64)> {
+        let work = move |core: &Core, budget: &Budget| {
+            let schema = core.schema(&collection)?;
+            check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
+            let mut queries = Vec::with_capacity(asks.len());
+            for (i, ask) in asks.into_iter().enumerate() {
+                budget.check()?;
+                queries.push(
+                    core.resolve(&schema, ask, budget)
+                        .map_err(|e| e.at(format!("/queries/{i}")))?,
+                );
+            }
+            let mut answers = Vec::with_capacity(queries.len());
+            for (i, (query, notes)) in queries.into_iter().enumerate() {
+                budget.check()?;
+                let result = core
+                    .search(&collection, &query, "Query.RunBatch")
+                    .map_err(|e| e.at(format!("/queries/{i}")))?;
+                answers.push(Answer {
+                    result,
+                    notes,
+                    took_ms: 0.0,
+                });
+            }
+            Ok(answers)
+        };
+        self.run(call, "Query.RunBatch", Work::Read, work).await
+    }
+}
+
+impl Core {
+    /// Runs a query and records how long retrieval itself took.
+    pub(super) fn search(&self, collection: &str, query: &Query, method: &'static str) -> Result<QueryResult> {
+        let started = Instant::now();
+        let result = self.engine.query(collection, query)?;
+        telemetry::searched(method, started);
+        Ok(result)
+    }
+
+    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<(Query, Vec<String>)> {
+        let mut notes = Vec::new();
+        let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
+        let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
+        let query = Query {
+            source: self.resolve_source(schema, ask.source, wanted, 1, &mut notes)?,
+            filter: ask.filter,
+            limit,
+            offset: ask.offset,
+            score_threshold: ask.score_threshold,
+            with: ask.with,
+            params: ask.params,
+            after: ask.after,
+            deadline: Some(budget.deadline),
+        };
+        query.check()?;
+        Ok((query, notes))
+    }
+
+    fn resolve_source(
+        &self,
+        schema: &Schema,
+        source: AskSource,
+        wanted: usize,
+        depth: usize,
+        notes: &mut Vec<String>,
+    ) -> Result<Source> {
+        // The engine checks the whole tree; this keeps our own walk bounded before that.
+        if depth > limits::QUERY_DEPTH_MAX {
+            return Err(Error::invalid(
+                "query_too_large",
+                format!("a query may nest {} levels", limits::QUERY_DEPTH_MAX),
+            ));
+        }
+        match source {
+            AskSource::Nearest {
+                using,
+                to: NearestTo::Vector(vector),
+            } => Ok(Source::Nearest { using, vector }),
+            AskSource::Nearest {
+                using,
+                to: NearestTo::Text(text),
+            } => {
+                let at = "/nearest/text";
+                let using = self
+                    .text_vector(schema, using.as_deref())
+                    .map_err(|e| e.at("/nearest"))?;
+                check_text(&text).map_err(|e| e.at(at))?;
+                let vector = self.embed_query(&text)?.ok_or_else(|| {
+                    Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
+                })?;
+                Ok(Source::Nearest {
+                    using: Some(using),
+                    vector,
+                })
+            }
+            AskSource::Text { query, fields } => {
+                check_text_fields(schema)?;
+                check_text(&query).map_err(|e| e.at("/text/query"))?;
+                Ok(Source::Text { query, fields })
+            }
+            AskSource::Hybrid { text, using, fields } => {
+                check_text_fields(schema)?;
+                check_text(&text).map_err(|e| e.at("/hybrid/text"))?;
+                let using = self
+                    .text_vector(schema, using.as_deref())
+                    .map_err(|e| e.at("/hybrid"))?;
+                let vector = self.embed_query(&text)?;
+                if vector.is_none() {
+                    notes.push(NO_EMBEDDING.to_owned());
+                }
+                let fields = if fields.is_empty() {
+                    retrieval::default_fields(schema)
+                } else {
+                    fields
+                };
+                Ok(retrieval::hybrid(vector.map(|v| (using, v)), text, fields, wanted))
+            }
+            AskSource::Prefetch { legs, fuse } => {
+                let mut inputs = Vec::with_capacity(legs.len().min(limits::QUERY_LEGS_MAX));
+                for (i, leg) in legs.into_iter().enumerate() {
+                    let limit = leg.limit.unwrap_or(retrieval::DEFAULT_LEG_LIMIT.max(wanted));
+                    let source = self
+                        .resolve_source(schema, leg.source, limit.min(limits::TOP_K_MAX), depth + 1, notes)
+                        .map_err(|e| e.at(format!("/prefetch/{i}")))?;
+                    inputs.push(Input {
+                        name: leg.name,
+                        source,
+                        filter: leg.filter,
+                        limit,
+                    });
+                }
+                let method = fuse.unwrap_or(Fuse::Rrf {
+                    k: retrieval::DEFAULT_RRF_K,
+                    weights: Vec::new(),
+                });
+                Ok(Source::Fusion { inputs, method })
+            }
+        }
+    }
+
+    /// The vector that text is embedded for: it must name an embedder, and one that this server has.
+    pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<String> {
+        let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, spec) = match using {
+            Some(name) => schema.vectors.get_key_value(name).ok_or_else(|| {
+                Error::invalid(
+                    "unknown_vector",
+                    format!("no vector {name:?}; the collection has: {}", names()),
+                )
+                .at("/using")
+            })?,
+            None if schema.vectors.len() == 1 => schema.vectors.iter().next().expect("there is exactly one"),
+            None => {
+                return Err(Error::invalid(
+                    "unknown_vector",
+                    format!("using must name one of the collection's vectors: {}", names()),
+                )
+                .at("/using"));
+            }
+        };
+        let Some(embedder) = &spec.embedder else {
+            return Err(Error::invalid(
+                "no_embedder",
+                format!(
+                    "vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
+                     collection with an embedder; available: {}",
+                    self.fingerprint.name
+                ),
+            ));
+        };
+        self.check_embedder(embedder)?;
+        Ok(name.clone())
+    }
+
+    /// A query text's vector; none if it holds nothing that the embedder knows.
+    pub(super) fn embed_query(&self, text: &str) -> Result<Option<Vec<f32>>> {
+        match self.embedder.embed(&[text], TextKind::Query) {
+            Ok(mut vectors) => Ok(vectors.pop()),
+            Err(EmbedError::EmptyText { .. }) => Ok(None),
+            #[expect(unreachable_patterns, reason = "embedders to come fail in more ways")]
+            Err(e) => Err(Error::internal(format!("embedder: {e}"))),
+        }
+    }
+}
+
+/// `title^2` is the field `title` with weight 2.
+pub fn parse_field(text: &str) -> Result<TextField> {
+    let (path, weight) = match text.rsplit_once('^') {
+        None => (text, 1.0),
+        Some((path, weight)) => (
+            path,
+            weight.parse().map_err(|_| {
+                Error::invalid(
+                    "bad_weight",
+                    format!("a field is a dotted path, or path^weight with a number, got {text:?}"),
+                )
+            })?,
+        ),
+    };
+    Ok(TextField {
+        path: path.to_owned(),
+        weight,
+    })
+}
+
+fn check_text(text: &str) -> Result<()> {
+    let most = limits::QUERY_TEXT_BYTES_MAX;
+    if text.len() > most {
+        return Err(Error::invalid(
+            "query_too_large",
+            format!("a text is at most {most} bytes, got {}", text.len()),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_may_carry_its_weight() {
+        let field = |path: &str, weight| TextField {
+            path: path.into(),
+            weight,
+        };
+        assert_eq!(parse_field("title^2").unwrap(), field("title", 2.0));
+        assert_eq!(parse_field("a.b").unwrap(), field("a.b", 1.0));
+        assert_eq!(parse_field("a^b^0.5").unwrap(), field("a^b", 0.5));
+        assert_eq!(parse_field("title^two").unwrap_err().code, "bad_weight");
+    }
+}

@@ -1,0 +1,171 @@
+//! What an operator sees: structured logs and metrics. The names and labels here are part of the face of the service.
+//!
+//! Labels come from closed sets (method names, stable error codes): no request content ever becomes a label.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use cairn_engine::engine::EngineStats;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use crate::config::{LogConfig, LogFormat};
+
+const REQUESTS: &str = "cairn_requests_total";
+const REQUEST_SECONDS: &str = "cairn_request_duration_seconds";
+const SEARCH_SECONDS: &str = "cairn_search_duration_seconds";
+const IN_FLIGHT: &str = "cairn_requests_in_flight";
+const REJECTED: &str = "cairn_rejected_total";
+
+/// Upper bounds in seconds: from a cached point read to a slow document put.
+const SECONDS: [f64; 16] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// How a request came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// JSON over HTTP.
+    Rest,
+    /// gRPC.
+    Grpc,
+}
+
+impl Api {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Rest => "rest",
+            Self::Grpc => "grpc",
+        }
+    }
+}
+
+/// Sends logs to standard error. The first call of the process wins; later ones change nothing.
+pub fn init_logs(config: &LogConfig) -> Result<(), ParseError> {
+    let filter: EnvFilter = config.filter.parse()?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _already_set = match config.format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    Ok(())
+}
+
+/// The process-wide metrics registry; servers of one process (tests) share it.
+pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    static INSTALL: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _one_at_a_time = INSTALL.lock();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle);
+    }
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_duration_seconds".into()), &SECONDS)?
+        .install_recorder()?;
+    describe_counter!(
+        REQUESTS,
+        "Requests answered, by api, method and code (ok or an error's code)"
+    );
+    describe_histogram!(
+        REQUEST_SECONDS,
+        "Time from a request's decoding to its answer, queueing included"
+    );
+    describe_histogram!(SEARCH_SECONDS, "Time of retrieval itself, without queueing, by method");
+    describe_gauge!(IN_FLIGHT, "Requests being answered or waiting for their turn");
+    describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
+    Ok(HANDLE.get_or_init(|| handle))
+}
+
+/// One request, from its decoding to its answer. Dropping it unanswered counts as `cancelled`.
+pub(crate) struct Request {
+    api: Api,
+    method: &'static str,
+    started: Instant,
+    answered: bool,
+}
+
+impl Request {
+    pub(crate) fn begin(api: Api, method: &'static str) -> Self {
+        gauge!(IN_FLIGHT, "api" => api.label()).increment(1.0);
+        Self {
+            api,
+            method,
+            started: Instant::now(),
+            answered: false,
+        }
+    }
+
+    /// Milliseconds so far.
+    pub(crate) fn ms(&self) -> f64 {
+        let ms = self.started.elapsed().as_secs_f64() * 1e3;
+        (ms * 1e3).round() / 1e3
+    }
+
+    /// Records the outcome, and logs what an operator must know: failures of ours at `error`, the rest at `debug`.
+    pub(crate) fn end(mut self, error: Option<&cairn_engine::Error>) {
+        use cairn_engine::ErrorKind::{Damaged, Exhausted, Internal, Unavailable};
+        self.answered = true;
+        let (api, method, ms) = (self.api.label(), self.method, self.ms());
+        self.count(error.map_or("ok", |e| e.code));
+        match error {
+            None => tracing::debug!(api, method, ms, "answered"),
+            Some(e) if matches!(e.kind, Damaged | Internal | Unavailable) => {
+                tracing::error!(api, method, ms, code = e.code, error = %e, "failed");
+            }
+            Some(e) => {
+                if e.kind == Exhausted {
+                    rejected(e.code);
+                }
+                tracing::debug!(api, method, ms, code = e.code, error = %e, "refused");
+            }
+        }
+    }
+
+    fn count(&self, code: &'static str) {
+        let api = self.api.label();
+        counter!(REQUESTS, "api" => api, "method" => self.method, "code" => code).increment(1);
+        histogram!(REQUEST_SECONDS, "api" => api, "method" => self.method).record(self.started.elapsed().as_secs_f64());
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        gauge!(IN_FLIGHT, "api" => self.api.label()).decrement(1.0);
+        if !self.answered {
+            self.count("cancelled");
+        }
+    }
+}
+
+/// A request that an adapter or a queue refused before any work was done.
+pub(crate) fn rejected(reason: &'static str) {
+    counter!(REJECTED, "reason" => reason).increment(1);
+}
+
+/// Retrieval alone, without queueing and encoding.
+pub(crate) fn searched(method: &'static str, started: Instant) {
+    histogram!(SEARCH_SECONDS, "method" => method).record(started.elapsed().as_secs_f64());
+}
+
+/// The engine's numbers as gauges; called when metrics are scraped.
+pub(crate) fn engine_gauges(stats: &EngineStats) {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "gauges are floats; 2^53 bytes or points are out of reach"
+    )]
+    let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
+    set("cairn_collections", stats.collections);
+    set("cairn_points", stats.points);
+    set("cairn_segments", stats.segments);
+    set("cairn_growing_bytes", stats.growing_bytes);
+    set("cairn_segment_bytes", stats.segment_bytes);
+    set("cairn_applied_seq", stats.applied_seq);
+    set("cairn_log_start_seq", stats.log_start_seq);
+    set("cairn_replayed_records", stats.replayed_records);
+    set("cairn_seals", stats.seals);
+    set("cairn_merges", stats.merges);
+}
