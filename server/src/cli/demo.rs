@@ -45,7 +45,9 @@ impl Demo {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
         let sources = ingest::find(std::slice::from_ref(&self.docs), "").map_err(|e| {
-            Failure::usage(format!("{e}: run it from the source tree, or name documents of your own with --docs DIR"))
+            Failure::usage(format!(
+                "{e}: run it from the source tree, or name documents of your own with --docs DIR"
+            ))
         })?;
         let temporary = tempfile::tempdir().map_err(|e| Failure::new(format!("no temporary directory: {e}")))?;
         let data_dir = self.keep.clone().unwrap_or_else(|| temporary.path().join("data"));
@@ -56,14 +58,21 @@ impl Demo {
             listen: free,
             metrics_listen: free,
             data_dir: data_dir.clone(),
-            log: LogConfig { filter: "warn".to_owned(), ..LogConfig::default() },
+            log: LogConfig {
+                filter: "warn".to_owned(),
+                ..LogConfig::default()
+            },
             ..Config::default()
         };
         telemetry::init_logs(&config.log).map_err(|e| Failure::new(e.to_string()))?;
         let (running, start) = timed(serve::start(config)).await;
         let running = running?;
         let url = format!("http://{}", running.addr());
-        output::out(format!("cairn serve --listen {} --data-dir {}", running.addr(), data_dir.display()));
+        output::out(format!(
+            "cairn serve --listen {} --data-dir {}",
+            running.addr(),
+            data_dir.display()
+        ));
         output::out(format!("answers after {} ms", start.as_millis()));
 
         // A failed question must not leave the server's directory behind half-written: stop first, then say it.
@@ -75,21 +84,31 @@ impl Demo {
         title("Timings");
         let ms = |d: Duration| format!("{} ms", d.as_millis());
         output::out(format!("start          {:>10}", ms(start)));
-        output::out(format!("ingest         {:>10}   {}", ms(timings.ingest), timings.ingested));
+        output::out(format!(
+            "ingest         {:>10}   {}",
+            ms(timings.ingest),
+            timings.ingested
+        ));
         for (way, time) in timings.questions {
             output::out(format!("{way:<15}{:>10}", ms(time)));
         }
         output::out(format!("stop           {:>10}", ms(stop)));
         output::out(format!("all            {:>10}", ms(began.elapsed())));
         if let Some(dir) = self.keep {
-            output::out(format!("\nThe database is kept: cairn serve --data-dir {}", dir.display()));
+            output::out(format!(
+                "\nThe database is kept: cairn serve --data-dir {}",
+                dir.display()
+            ));
         }
         Ok(())
     }
 
     async fn show(&self, url: &str, addr: SocketAddr, sources: Vec<ingest::Source>) -> Result<Timings, Failure> {
         title("Put documents in");
-        output::out(format!("cairn ingest {} --collection {COLLECTION} --create", self.docs.display()));
+        output::out(format!(
+            "cairn ingest {} --collection {COLLECTION} --create",
+            self.docs.display()
+        ));
         let client = Client::connect(url).await?;
         client.create_collection(COLLECTION, Schema::documents()).await?;
         let collection = client.collection(COLLECTION);
@@ -98,13 +117,18 @@ impl Demo {
         output::out(summary.to_string());
         summary.show_failures();
         if summary.failed > 0 {
-            return Err(Failure::partly(format!("{} sample documents were refused", summary.failed)));
+            return Err(Failure::partly(format!(
+                "{} sample documents were refused",
+                summary.failed
+            )));
         }
 
         let mut questions = Vec::new();
 
         title("Ask on the command line");
-        output::out(format!("cairn enrich \"{BY_COMMAND_LINE}\" -c {COLLECTION} --budget {BUDGET}\n"));
+        output::out(format!(
+            "cairn enrich \"{BY_COMMAND_LINE}\" -c {COLLECTION} --budget {BUDGET}\n"
+        ));
         let (shown, time) = timed(by_command_line(url)).await;
         shown?;
         questions.push(("command line", time));
@@ -112,13 +136,17 @@ impl Demo {
         title("Ask by REST");
         let path = format!("/api/v1/collections/{COLLECTION}/enrich");
         let body = json!({"prompt": BY_REST, "token_budget": BUDGET, "format": "messages"});
-        output::out(format!("curl {url}{path} -H 'content-type: application/json' -d '{body}'\n"));
+        output::out(format!(
+            "curl {url}{path} -H 'content-type: application/json' -d '{body}'\n"
+        ));
         let (answer, time) = timed(rest::post(addr, &path, &body)).await;
         show_rest(&answer?)?;
         questions.push(("REST", time));
 
         title("Ask by gRPC");
-        output::out(format!("collection.enrich(Enrich::new(\"{BY_GRPC}\").token_budget({BUDGET})).await\n"));
+        output::out(format!(
+            "collection.enrich(Enrich::new(\"{BY_GRPC}\").token_budget({BUDGET})).await\n"
+        ));
         let (enriched, time) = timed(collection.enrich(Enrich::new(BY_GRPC).token_budget(BUDGET))).await;
         let enriched = enriched?;
         cited(enriched.context.len())?;
@@ -131,7 +159,11 @@ impl Demo {
             output::rate(summary.documents, ingest_time),
             output::rate(summary.chunks, ingest_time)
         );
-        Ok(Timings { ingest: ingest_time, ingested, questions })
+        Ok(Timings {
+            ingest: ingest_time,
+            ingested,
+            questions,
+        })
     }
 }
 
@@ -146,24 +178,45 @@ async fn by_command_line(url: &str) -> Result<(), Failure> {
     let cairn = std::env::current_exe().map_err(|e| Failure::new(format!("where is this binary? {e}")))?;
     let mut command = Command::new(cairn);
     let budget = BUDGET.to_string();
-    command.args(["enrich", BY_COMMAND_LINE, "--collection", COLLECTION, "--budget", &budget, "--url", url]);
+    command.args([
+        "enrich",
+        BY_COMMAND_LINE,
+        "--collection",
+        COLLECTION,
+        "--budget",
+        &budget,
+        "--url",
+        url,
+    ]);
     let status = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).status());
     let status = status.await.map_err(std::io::Error::other).flatten();
     let status = status.map_err(|e| Failure::new(format!("cairn enrich: {e}")))?;
-    if status.success() { Ok(()) } else { Err(Failure::new(format!("cairn enrich ended with {status}"))) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(Failure::new(format!("cairn enrich ended with {status}")))
+    }
 }
 
 /// What a program without a client library would do with the JSON.
 fn show_rest(answer: &Value) -> Result<(), Failure> {
     for message in answer["messages"].as_array().into_iter().flatten() {
-        output::out(output::bold(&format!("[{}]", message["role"].as_str().unwrap_or_default())));
+        output::out(output::bold(&format!(
+            "[{}]",
+            message["role"].as_str().unwrap_or_default()
+        )));
         output::out(message["content"].as_str().unwrap_or_default());
     }
     let context: Vec<&Value> = answer["context"].as_array().into_iter().flatten().collect();
     cited(context.len())?;
     output::note("");
     for item in context {
-        output::note(format!("[{}] {}  score {:.3}", item["n"], item["document"].as_str().unwrap_or_default(), item["score"].as_f64().unwrap_or_default()));
+        output::note(format!(
+            "[{}] {}  score {:.3}",
+            item["n"],
+            item["document"].as_str().unwrap_or_default(),
+            item["score"].as_f64().unwrap_or_default()
+        ));
     }
     output::note(format!("tokens {}  took {} ms", answer["tokens"], answer["took_ms"]));
     Ok(())
@@ -171,7 +224,11 @@ fn show_rest(answer: &Value) -> Result<(), Failure> {
 
 /// A prompt without context would be no demonstration.
 fn cited(context: usize) -> Result<(), Failure> {
-    if context == 0 { Err(Failure::new("nothing was found for the question")) } else { Ok(()) }
+    if context == 0 {
+        Err(Failure::new("nothing was found for the question"))
+    } else {
+        Ok(())
+    }
 }
 
 async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
