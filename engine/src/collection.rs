@@ -37,7 +37,10 @@ impl Collection {
             analyzer::check(spec).map_err(at)?;
             analyzers.insert(path.to_owned(), Analyzer::shared(spec).map_err(at)?);
         }
-        let view = View { shards: vec![Arc::default(); schema.shards as usize], ..View::default() };
+        let view = View {
+            shards: vec![Arc::default(); schema.shards as usize],
+            ..View::default()
+        };
         Ok(Self {
             no,
             name,
@@ -60,7 +63,10 @@ impl Collection {
 
     /// What a segment build needs.
     pub fn spec(&self) -> Spec<'_> {
-        Spec { schema: &self.schema, analyzers: &self.analyzers }
+        Spec {
+            schema: &self.schema,
+            analyzers: &self.analyzers,
+        }
     }
 
     /// The shard of a point: by its document if it has one, so that a document's chunks stay together.

@@ -48,7 +48,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of any kind.
     pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, code, message: message.into(), pointer: None }
+        Self {
+            kind,
+            code,
+            message: message.into(),
+            pointer: None,
+        }
     }
     /// The request is wrong.
     pub fn invalid(code: &'static str, message: impl Into<String>) -> Self {

@@ -23,8 +23,8 @@ pub mod segment;
 // questions
 pub mod query;
 // state and its one writer
-pub mod shard;
 pub mod collection;
+pub mod shard;
 // the face
 pub mod engine;
 

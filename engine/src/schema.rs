@@ -82,7 +82,10 @@ pub enum IndexSpec {
 
 impl Default for IndexSpec {
     fn default() -> Self {
-        Self::Hnsw { m: default_m(), ef_construction: default_ef_construction() }
+        Self::Hnsw {
+            m: default_m(),
+            ef_construction: default_ef_construction(),
+        }
     }
 }
 
@@ -143,7 +146,10 @@ pub struct AnalyzerSpec {
 
 impl Default for AnalyzerSpec {
     fn default() -> Self {
-        Self { language: "english".into(), version: ANALYZER_VERSION }
+        Self {
+            language: "english".into(),
+            version: ANALYZER_VERSION,
+        }
     }
 }
 
@@ -162,7 +168,10 @@ pub struct Chunking {
 
 impl Default for Chunking {
     fn default() -> Self {
-        Self { max_tokens: 256, overlap_tokens: 32 }
+        Self {
+            max_tokens: 256,
+            overlap_tokens: 32,
+        }
     }
 }
 
@@ -184,7 +193,9 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     let ok = !name.is_empty()
         && name.len() <= limits::NAME_BYTES_MAX
         && name.as_bytes()[0].is_ascii_alphanumeric()
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.'))
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.'))
         && !name.contains("..");
     if ok {
         return Ok(());
@@ -202,9 +213,8 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
 impl Schema {
     /// Refuses what this build cannot keep its promises for. Analyzers are checked by `text`, which knows them.
     pub fn check(&self) -> Result<()> {
-        let too_many = |what, n: usize, max: usize| {
-            Error::invalid("schema_too_large", format!("at most {max} {what}, got {n}"))
-        };
+        let too_many =
+            |what, n: usize, max: usize| Error::invalid("schema_too_large", format!("at most {max} {what}, got {n}"));
         if self.vectors.len() > limits::VECTORS_MAX {
             return Err(too_many("vectors", self.vectors.len(), limits::VECTORS_MAX).at("/vectors"));
         }
@@ -233,14 +243,18 @@ impl Schema {
             {
                 return Err(Error::invalid(
                     "bad_dim",
-                    format!("embedder {} makes {} dimensions, the vector has {}", e.name, e.dim, spec.dim),
+                    format!(
+                        "embedder {} makes {} dimensions, the vector has {}",
+                        e.name, e.dim, spec.dim
+                    ),
                 )
                 .at(at));
             }
             if let IndexSpec::Hnsw { m, ef_construction } = spec.index {
                 if !(2..=256).contains(&m) {
-                    return Err(Error::invalid("bad_index", format!("m must be 2 to 256, got {m}"))
-                        .at(format!("{at}/index/m")));
+                    return Err(
+                        Error::invalid("bad_index", format!("m must be 2 to 256, got {m}")).at(format!("{at}/index/m"))
+                    );
                 }
                 if !(m..=4096).contains(&ef_construction) {
                     return Err(Error::invalid(
@@ -256,7 +270,10 @@ impl Schema {
             if path.is_empty() || path.len() > limits::NAME_BYTES_MAX || path.split('.').any(str::is_empty) {
                 return Err(Error::invalid(
                     "bad_field",
-                    format!("a field is a dotted path of 1 to {} bytes without empty parts", limits::NAME_BYTES_MAX),
+                    format!(
+                        "a field is a dotted path of 1 to {} bytes without empty parts",
+                        limits::NAME_BYTES_MAX
+                    ),
                 )
                 .at(at));
             }
@@ -279,7 +296,11 @@ impl Schema {
     pub fn text_fields(&self) -> impl Iterator<Item = (&str, &AnalyzerSpec)> {
         self.fields.iter().filter_map(|(path, spec)| match spec {
             FieldSpec::Text { analyzer } => Some((path.as_str(), analyzer)),
-            FieldSpec::Keyword {} | FieldSpec::Integer {} | FieldSpec::Float {} | FieldSpec::Bool {} | FieldSpec::Stored {} => None,
+            FieldSpec::Keyword {}
+            | FieldSpec::Integer {}
+            | FieldSpec::Float {}
+            | FieldSpec::Bool {}
+            | FieldSpec::Stored {} => None,
         })
     }
 }

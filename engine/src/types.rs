@@ -41,7 +41,11 @@ impl PointId {
         if id.is_empty() || id.len() > limits::ID_BYTES_MAX {
             return Err(Error::invalid(
                 "bad_id",
-                format!("an id is 1 to {} bytes of UTF-8, got {} bytes", limits::ID_BYTES_MAX, id.len()),
+                format!(
+                    "an id is 1 to {} bytes of UTF-8, got {} bytes",
+                    limits::ID_BYTES_MAX,
+                    id.len()
+                ),
             ));
         }
         Ok(Self(id))
@@ -110,7 +114,11 @@ pub struct Token {
 impl Token {
     /// The token of a sequence number on this single-group node.
     pub fn local(seq: Seq) -> Self {
-        Self { epoch: 1, group: 0, seq }
+        Self {
+            epoch: 1,
+            group: 0,
+            seq,
+        }
     }
 }
 
@@ -125,7 +133,12 @@ impl std::str::FromStr for Token {
     fn from_str(text: &str) -> Result<Self> {
         let bad = || Error::invalid("bad_token", "not a token that a write of this service returned");
         let mut parts = text.strip_prefix("c1-").ok_or_else(bad)?.split('-');
-        let mut number = || parts.next().and_then(|p| u64::from_str_radix(p, 16).ok()).ok_or_else(bad);
+        let mut number = || {
+            parts
+                .next()
+                .and_then(|p| u64::from_str_radix(p, 16).ok())
+                .ok_or_else(bad)
+        };
         let (epoch, group, seq) = (number()?, number()?, number()?);
         if parts.next().is_some() {
             return Err(bad());

@@ -104,7 +104,8 @@ impl<'a> Batch<'a> {
         match self.storage.get(IDS, key)? {
             None => Ok(None),
             Some(bytes) => {
-                let bytes = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| Error::damaged("ids: a row of the wrong length"))?;
+                let bytes =
+                    <[u8; 8]>::try_from(&bytes[..]).map_err(|_| Error::damaged("ids: a row of the wrong length"))?;
                 Ok(Some(Row(u64::from_le_bytes(bytes))))
             }
         }
@@ -149,18 +150,36 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Res
 }
 
 fn gone() -> Error {
-    Error::not_found("collection_not_found", "the collection was deleted while the request was under way")
+    Error::not_found(
+        "collection_not_found",
+        "the collection was deleted while the request was under way",
+    )
 }
 
 impl Applier {
     /// Applies one record to memory and to the batch. An error here is damage or a bug and stops the engine; what a caller
     /// can cause is reported in [`Applied::refused`].
-    pub(super) fn apply(&mut self, shared: &Shared, batch: &mut Batch<'_>, seq: Seq, record: &Record) -> Result<Applied> {
-        let mut applied = Applied { token: Token::local(seq), changed: 0, refused: None };
+    pub(super) fn apply(
+        &mut self,
+        shared: &Shared,
+        batch: &mut Batch<'_>,
+        seq: Seq,
+        record: &Record,
+    ) -> Result<Applied> {
+        let mut applied = Applied {
+            token: Token::local(seq),
+            changed: 0,
+            refused: None,
+        };
         for (i, op) in record.ops.iter().enumerate() {
             match self.apply_op(shared, batch, seq, i as u32, op) {
                 Ok(changed) => applied.changed += changed,
-                Err(error) if matches!(error.kind, ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict) => {
+                Err(error)
+                    if matches!(
+                        error.kind,
+                        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict
+                    ) =>
+                {
                     applied.refused = Some(error);
                     break;
                 }
@@ -184,20 +203,30 @@ impl Applier {
             }
             Op::Delete { no, ids } => {
                 let mut at = self.at(batch, *no, seq)?;
-                ids.iter().try_fold(0, |changed, id| Ok(changed + u64::from(at.delete(id)?)))
+                ids.iter()
+                    .try_fold(0, |changed, id| Ok(changed + u64::from(at.delete(id)?)))
             }
             Op::DeleteMatching { no, filter } => {
                 shared.settle(self, batch.touched.iter().filter(|(n, _)| n == no).copied().collect())?;
                 self.at(batch, *no, seq)?.delete_matching(filter)
             }
-            Op::SetPayload { no, ids, set, unset, replace } => {
+            Op::SetPayload {
+                no,
+                ids,
+                set,
+                unset,
+                replace,
+            } => {
                 let set: Payload = serde_json::from_str(set).map_err(|e| Error::damaged(format!("set: {e}")))?;
                 self.at(batch, *no, seq)?.set_payload(ids, &set, unset, *replace)
             }
-            Op::PutDocument { no, document, chunks } => self.at(batch, *no, seq)?.put_document(document, chunks, op_index),
+            Op::PutDocument { no, document, chunks } => {
+                self.at(batch, *no, seq)?.put_document(document, chunks, op_index)
+            }
             Op::DeleteDocuments { no, ids } => {
                 let mut at = self.at(batch, *no, seq)?;
-                ids.iter().try_fold(0, |changed, id| Ok(changed + at.delete_document(id)?))
+                ids.iter()
+                    .try_fold(0, |changed, id| Ok(changed + at.delete_document(id)?))
             }
         }
     }
@@ -207,20 +236,46 @@ impl Applier {
         Ok(At { state, batch, no, seq })
     }
 
-    fn create(&mut self, shared: &Shared, batch: &mut Batch<'_>, no: CollectionNo, name: &str, schema: &str) -> Result<u64> {
+    fn create(
+        &mut self,
+        shared: &Shared,
+        batch: &mut Batch<'_>,
+        no: CollectionNo,
+        name: &str,
+        schema: &str,
+    ) -> Result<u64> {
         if shared.collections.read().contains_key(name) {
-            return Err(Error::new(ErrorKind::Conflict, "collection_exists", format!("collection {name:?} exists already")));
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "collection_exists",
+                format!("collection {name:?} exists already"),
+            ));
         }
         let schema: Schema = serde_json::from_str(schema).map_err(|e| Error::damaged(format!("schema: {e}")))?;
-        let stored = StoredCollection { name: name.to_owned(), schema };
+        let stored = StoredCollection {
+            name: name.to_owned(),
+            schema,
+        };
         let json = serde_json::to_vec(&stored).map_err(|e| Error::internal(format!("schema: {e}")))?;
         batch.effects.put(META, &key::meta(b'c', no, None), &json);
         self.next_collection = self.next_collection.max(no.0 + 1);
-        batch.effects.put(META, b"next_collection", &self.next_collection.to_le_bytes());
+        batch
+            .effects
+            .put(META, b"next_collection", &self.next_collection.to_le_bytes());
         let collection = Arc::new(Collection::new(no, stored.name, stored.schema)?);
         let shards = (0..collection.schema.shards).map(|_| Shard::default()).collect();
-        shared.collections.write().insert(name.to_owned(), Arc::clone(&collection));
-        self.states.insert(no, State { collection, shards, documents: 0 });
+        shared
+            .collections
+            .write()
+            .insert(name.to_owned(), Arc::clone(&collection));
+        self.states.insert(
+            no,
+            State {
+                collection,
+                shards,
+                documents: 0,
+            },
+        );
         Ok(1)
     }
 
@@ -250,7 +305,12 @@ impl Applier {
 
     /// Ends a group commit: rows become searchable, effects are written, readers see the new moment.
     pub(super) fn finish(&mut self, shared: &Shared, batch: Batch<'_>) -> Result<()> {
-        let Batch { mut effects, touched, counted, .. } = batch;
+        let Batch {
+            mut effects,
+            touched,
+            counted,
+            ..
+        } = batch;
         shared.settle(self, touched.iter().copied().collect())?;
         for (no, shard_no) in &touched {
             if let Some(state) = self.states.get(no) {
@@ -266,7 +326,9 @@ impl Applier {
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
         shared.storage.write_effects(effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();
-        touched.iter().for_each(|(no, shard)| by_collection.entry(*no).or_default().push(*shard));
+        touched
+            .iter()
+            .for_each(|(no, shard)| by_collection.entry(*no).or_default().push(*shard));
         for (no, shards) in by_collection {
             self.publish(no, &shards);
         }
@@ -278,7 +340,11 @@ impl Applier {
     pub(super) fn publish(&self, no: CollectionNo, shards: &[ShardNo]) {
         let Some(state) = self.states.get(&no) else { return };
         let old = state.collection.view();
-        let mut view = View { seq: self.applied, shards: old.shards.clone(), documents: state.documents };
+        let mut view = View {
+            seq: self.applied,
+            shards: old.shards.clone(),
+            documents: state.documents,
+        };
         for shard in shards {
             view.shards[shard.0 as usize] = Arc::new(state.shards[shard.0 as usize].view());
         }
@@ -309,9 +375,15 @@ impl At<'_, '_, '_> {
 
     /// Ends a row's life.
     fn kill(&mut self, shard: ShardNo, row: Row, id: &PointId) -> Result<()> {
-        let in_this_commit = self.state.shards[shard.0 as usize].pending.first().is_some_and(|first| first.row <= row);
+        let in_this_commit = self.state.shards[shard.0 as usize]
+            .pending
+            .first()
+            .is_some_and(|first| first.row <= row);
         if !self.state.shards[shard.0 as usize].kill(row) {
-            return Err(Error::damaged(format!("ids says that {id:?} is row {}, which does not live", row.0)));
+            return Err(Error::damaged(format!(
+                "ids says that {id:?} is row {}, which does not live",
+                row.0
+            )));
         }
         self.batch.set_row(key::id(self.no, shard, id), None);
         let key = key::row(self.no, shard, row);
@@ -331,10 +403,19 @@ impl At<'_, '_, '_> {
         row.birth = self.seq;
         row.inline = origin.is_none();
         let stored = match origin {
-            Some((op, point)) => StoredRow::InLog { seq: self.seq, op, point },
-            None => StoredRow::Inline { birth: self.seq, point: to_record(&row) },
+            Some((op, point)) => StoredRow::InLog {
+                seq: self.seq,
+                op,
+                point,
+            },
+            None => StoredRow::Inline {
+                birth: self.seq,
+                point: to_record(&row),
+            },
         };
-        self.batch.effects.put(ROWS, &key::row(self.no, shard, row.row), &encode(&stored)?);
+        self.batch
+            .effects
+            .put(ROWS, &key::row(self.no, shard, row.row), &encode(&stored)?);
         self.batch.set_row(key::id(self.no, shard, &row.id), Some(row.row));
         self.batch.touched.insert((self.no, shard));
         state.pending.push(row);
@@ -366,7 +447,11 @@ impl At<'_, '_, '_> {
                 let segment = &view.segment;
                 let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)? - view.dead.rows();
                 for ordinal in matching {
-                    victims.push((ShardNo(shard_no as u32), segment.row_of(ordinal), PointId::new(segment.id_of(ordinal))?));
+                    victims.push((
+                        ShardNo(shard_no as u32),
+                        segment.row_of(ordinal),
+                        PointId::new(segment.id_of(ordinal))?,
+                    ));
                 }
             }
         }
@@ -382,10 +467,15 @@ impl At<'_, '_, '_> {
         let mut changes = Vec::new();
         for id in ids.iter().collect::<BTreeSet<_>>() {
             let first = self.state.collection.shard_of(id, None);
-            let Some((shard, row)) = self.find(id, first)? else { continue };
+            let Some((shard, row)) = self.find(id, first)? else {
+                continue;
+            };
             let old = self.state.shards[shard.0 as usize].load(row, schema.vectors.len())?;
             let Some(mut now) = old else {
-                return Err(Error::damaged(format!("ids says that {id:?} is row {}, which is nowhere", row.0)));
+                return Err(Error::damaged(format!(
+                    "ids says that {id:?} is row {}, which is nowhere",
+                    row.0
+                )));
             };
             let mut payload = if replace {
                 Payload::new()
@@ -410,13 +500,20 @@ impl At<'_, '_, '_> {
     fn rows_of(&self, shard: ShardNo, id: &PointId) -> Result<Vec<(Row, PointId)>> {
         let shard = &self.state.shards[shard.0 as usize];
         let mut rows = Vec::new();
-        let views: Vec<&SegmentView> = shard.sealed.iter().chain(shard.growing.iter().map(|g| &g.view)).collect();
+        let views: Vec<&SegmentView> = shard
+            .sealed
+            .iter()
+            .chain(shard.growing.iter().map(|g| &g.view))
+            .collect();
         for view in views {
             for ordinal in view.segment.find_document(id.as_str()) - view.dead.rows() {
                 rows.push((view.segment.row_of(ordinal), PointId::new(view.segment.id_of(ordinal))?));
             }
         }
-        let pending = shard.pending.iter().filter(|p| !p.dead && p.document.as_ref() == Some(id));
+        let pending = shard
+            .pending
+            .iter()
+            .filter(|p| !p.dead && p.document.as_ref() == Some(id));
         rows.extend(pending.map(|p| (p.row, p.id.clone())));
         Ok(rows)
     }
@@ -438,7 +535,13 @@ impl At<'_, '_, '_> {
         self.state.documents += u64::from(old.is_none());
         self.batch.counted.insert(self.no);
         self.batch.touched.insert((self.no, shard));
-        self.batch.set_document(key, Some(StoredDocument { seq: self.seq, record: document.clone() }))?;
+        self.batch.set_document(
+            key,
+            Some(StoredDocument {
+                seq: self.seq,
+                record: document.clone(),
+            }),
+        )?;
         Ok((rows.len().max(chunks.len()).max(1)) as u64)
     }
 
@@ -464,12 +567,20 @@ impl At<'_, '_, '_> {
 pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<PendingRow> {
     let mut vectors = vec![None; schema.vectors.len()];
     for VectorRecord { index, data } in &point.vectors {
-        let slot = vectors.get_mut(usize::from(*index)).ok_or_else(|| Error::damaged("a record names a vector that is not in the schema"))?;
-        *slot = Some(data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect());
+        let slot = vectors
+            .get_mut(usize::from(*index))
+            .ok_or_else(|| Error::damaged("a record names a vector that is not in the schema"))?;
+        *slot = Some(
+            data.chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+        );
     }
     for (vector, (name, spec)) in vectors.iter().zip(&schema.vectors) {
         if vector.as_ref().is_some_and(|v: &Vec<f32>| v.len() != spec.dim as usize) {
-            return Err(Error::damaged(format!("a record holds a vector {name:?} of the wrong length")));
+            return Err(Error::damaged(format!(
+                "a record holds a vector {name:?} of the wrong length"
+            )));
         }
     }
     Ok(PendingRow {
@@ -502,4 +613,7 @@ pub(super) fn to_record(row: &PendingRow) -> PointRecord {
     }
 }
 
-const _: () = assert!(limits::VECTORS_MAX <= u8::MAX as usize, "a vector's place in the schema is one byte in the log");
+const _: () = assert!(
+    limits::VECTORS_MAX <= u8::MAX as usize,
+    "a vector's place in the schema is one byte in the log"
+);

@@ -13,14 +13,20 @@ use crate::types::{Payload, PointId, PointInput};
 /// A list of something that one request may hold.
 pub(super) fn batch_size(what: &str, n: usize) -> Result<()> {
     if n == 0 || n > limits::BATCH_POINTS_MAX {
-        return Err(Error::invalid("bad_batch", format!("a request holds 1 to {} {what}, got {n}", limits::BATCH_POINTS_MAX)));
+        return Err(Error::invalid(
+            "bad_batch",
+            format!("a request holds 1 to {} {what}, got {n}", limits::BATCH_POINTS_MAX),
+        ));
     }
     Ok(())
 }
 
 pub(super) fn points(schema: &Schema, points: &[PointInput]) -> Result<()> {
     batch_size("points", points.len()).map_err(|e| e.at("/points"))?;
-    points.iter().enumerate().try_for_each(|(i, p)| point(schema, p).map_err(|e| e.at(format!("/points/{i}"))))
+    points
+        .iter()
+        .enumerate()
+        .try_for_each(|(i, p)| point(schema, p).map_err(|e| e.at(format!("/points/{i}"))))
 }
 
 fn point(schema: &Schema, point: &PointInput) -> Result<()> {
@@ -28,7 +34,11 @@ fn point(schema: &Schema, point: &PointInput) -> Result<()> {
         let at = format!("/vectors/{name}");
         let Some(spec) = schema.vectors.get(name) else {
             let known = schema.vectors.keys().cloned().collect::<Vec<_>>().join(", ");
-            return Err(Error::invalid("vector_not_found", format!("the collection has no vector {name:?}, only: {known}")).at(at));
+            return Err(Error::invalid(
+                "vector_not_found",
+                format!("the collection has no vector {name:?}, only: {known}"),
+            )
+            .at(at));
         };
         if vector.len() != spec.dim as usize {
             return Err(Error::invalid(
@@ -39,7 +49,11 @@ fn point(schema: &Schema, point: &PointInput) -> Result<()> {
         }
         check_finite(vector).map_err(|e| e.at(&at))?;
         if spec.metric == Metric::Cosine && vector.iter().all(|x| *x == 0.0) {
-            return Err(Error::invalid("zero_vector", "a zero vector has no direction, cosine cannot compare it").at(at));
+            return Err(Error::invalid(
+                "zero_vector",
+                "a zero vector has no direction, cosine cannot compare it",
+            )
+            .at(at));
         }
     }
     payload(schema, &point.payload).map_err(|e| e.at("/payload"))
@@ -71,7 +85,11 @@ pub(super) fn document(schema: &Schema, document: DocumentInput) -> Result<(Docu
     if document.chunks.len() > limits::DOCUMENT_CHUNKS_MAX {
         return Err(Error::invalid(
             "document_too_large",
-            format!("a document has at most {} chunks, got {}: split it", limits::DOCUMENT_CHUNKS_MAX, document.chunks.len()),
+            format!(
+                "a document has at most {} chunks, got {}: split it",
+                limits::DOCUMENT_CHUNKS_MAX,
+                document.chunks.len()
+            ),
         ));
     }
     let metadata = super::payload_json(&document.metadata).map_err(|e| e.at("/metadata"))?;
@@ -79,11 +97,18 @@ pub(super) fn document(schema: &Schema, document: DocumentInput) -> Result<(Docu
     for (i, chunk) in document.chunks.iter().enumerate() {
         point(schema, &chunk.point).map_err(|e| e.at(format!("/chunks/{i}")))?;
         if !seen.insert(&chunk.point.id) {
-            return Err(Error::invalid("duplicate_id", format!("two chunks have the id {:?}", chunk.point.id.as_str()))
-                .at(format!("/chunks/{i}")));
+            return Err(Error::invalid(
+                "duplicate_id",
+                format!("two chunks have the id {:?}", chunk.point.id.as_str()),
+            )
+            .at(format!("/chunks/{i}")));
         }
     }
-    let chunks = document.chunks.iter().map(|c| (c.point.id.clone(), c.checksum)).collect();
+    let chunks = document
+        .chunks
+        .iter()
+        .map(|c| (c.point.id.clone(), c.checksum))
+        .collect();
     let record = DocumentRecord {
         id: document.id.clone(),
         title: document.title,
@@ -96,7 +121,15 @@ pub(super) fn document(schema: &Schema, document: DocumentInput) -> Result<(Docu
     let points = document
         .chunks
         .into_iter()
-        .map(|chunk| self::record(schema, PointInput { document: Some(document.id.clone()), ..chunk.point }))
+        .map(|chunk| {
+            self::record(
+                schema,
+                PointInput {
+                    document: Some(document.id.clone()),
+                    ..chunk.point
+                },
+            )
+        })
         .collect::<Result<Vec<_>>>()?;
     Ok((record, points))
 }

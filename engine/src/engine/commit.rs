@@ -121,7 +121,10 @@ impl Shared {
             Some(cause) => Err(Error::new(
                 ErrorKind::Unavailable,
                 "engine_stopped",
-                format!("the engine stopped after a failure and must be restarted: {}", cause.message),
+                format!(
+                    "the engine stopped after a failure and must be restarted: {}",
+                    cause.message
+                ),
             )),
         }
     }
@@ -138,9 +141,17 @@ impl Shared {
         let wait = Duration::from_millis(self.settings.write_wait_ms);
         let deadline = options.deadline.unwrap_or_else(|| Instant::now() + wait);
         if Instant::now() >= deadline {
-            return Err(Error::new(ErrorKind::Deadline, "deadline_exceeded", "the deadline had passed before the write began; nothing was written"));
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline had passed before the write began; nothing was written",
+            ));
         }
-        if grows && !self.memory.wait(self.settings.growing_bytes_max, deadline.min(Instant::now() + wait)) {
+        if grows
+            && !self
+                .memory
+                .wait(self.settings.growing_bytes_max, deadline.min(Instant::now() + wait))
+        {
             self.work.ring();
             return Err(Error::new(
                 ErrorKind::Exhausted,
@@ -159,7 +170,11 @@ impl Shared {
         };
         let bytes = record.encode()?;
         let answer = Arc::new(Mutex::new(None));
-        self.queue.lock().push(Ticket { record, bytes, answer: Arc::clone(&answer) });
+        self.queue.lock().push(Ticket {
+            record,
+            bytes,
+            answer: Arc::clone(&answer),
+        });
         loop {
             let mut applier = match options.deadline {
                 None => self.applier.lock(),
@@ -183,11 +198,14 @@ impl Shared {
         let group = {
             let mut queue = self.queue.lock();
             let mut bytes = 0;
-            let fits = queue.iter().take(limits::GROUP_COMMIT_RECORDS_MAX).take_while(|ticket| {
-                let first = bytes == 0;
-                bytes += ticket.bytes.len();
-                first || bytes <= limits::GROUP_COMMIT_BYTES_MAX
-            });
+            let fits = queue
+                .iter()
+                .take(limits::GROUP_COMMIT_RECORDS_MAX)
+                .take_while(|ticket| {
+                    let first = bytes == 0;
+                    bytes += ticket.bytes.len();
+                    first || bytes <= limits::GROUP_COMMIT_BYTES_MAX
+                });
             let n = fits.count();
             queue.drain(..n).collect::<Vec<_>>()
         };
@@ -210,7 +228,10 @@ impl Shared {
                     *answer.lock() = Some(Err(Error::new(
                         ErrorKind::Internal,
                         "write_failed",
-                        format!("the write failed and may or may not have become durable: {}", error.message),
+                        format!(
+                            "the write failed and may or may not have become durable: {}",
+                            error.message
+                        ),
                     )));
                 }
             }

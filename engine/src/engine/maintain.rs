@@ -78,7 +78,11 @@ impl Shared {
         let mut seal = None;
         // While memory is short every shard counts, not only those that changed lately.
         let places: Vec<(CollectionNo, ShardNo)> = if full {
-            applier.states.iter().flat_map(|(no, s)| (0..s.shards.len() as u32).map(move |i| (*no, ShardNo(i)))).collect()
+            applier
+                .states
+                .iter()
+                .flat_map(|(no, s)| (0..s.shards.len() as u32).map(move |i| (*no, ShardNo(i))))
+                .collect()
         } else {
             applier.changed.iter().copied().collect()
         };
@@ -118,7 +122,12 @@ impl Shared {
             shard.sealing = shard.growing.len();
             let inputs = shard.growing.iter().map(|g| g.view.clone()).collect();
             let collection = Arc::clone(&state.collection);
-            return Some(Job::Seal(Build { collection, shard: shard_no, inputs, no: next_segment(applier) }));
+            return Some(Job::Seal(Build {
+                collection,
+                shard: shard_no,
+                inputs,
+                no: next_segment(applier),
+            }));
         }
         if let Some((no, shard_no, from, to)) = merge
             && !self.merging.swap(true, Ordering::AcqRel)
@@ -128,20 +137,37 @@ impl Shared {
             shard.merging = true;
             let inputs = shard.sealed[from..to].to_vec();
             let collection = Arc::clone(&state.collection);
-            return Some(Job::Merge(Build { collection, shard: shard_no, inputs, no: next_segment(applier) }));
+            return Some(Job::Merge(Build {
+                collection,
+                shard: shard_no,
+                inputs,
+                no: next_segment(applier),
+            }));
         }
         let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
         let pin = pin(applier);
-        let below: u64 = applier.log_sizes.iter().take_while(|(seq, _)| *seq < pin).map(|(_, bytes)| bytes).sum();
+        let below: u64 = applier
+            .log_sizes
+            .iter()
+            .take_while(|(seq, _)| *seq < pin)
+            .map(|(_, bytes)| bytes)
+            .sum();
         if below > TRIM_BYTES {
             return Some(Job::Trim);
         }
         if log_bytes > self.settings.log_bytes_max {
             let pinned = |shard: &Shard| shard.growing.iter().filter_map(|g| g.pins).min();
             let oldest = applier.states.iter().flat_map(|(no, state)| {
-                state.shards.iter().enumerate().filter(|(_, s)| s.sealing == 0).filter_map(|(i, s)| Some((pinned(s)?, *no, ShardNo(i as u32))))
+                state
+                    .shards
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, s)| s.sealing == 0)
+                    .filter_map(|(i, s)| Some((pinned(s)?, *no, ShardNo(i as u32))))
             });
-            return oldest.min_by_key(|(seq, ..)| *seq).map(|(_, no, shard)| Job::Unpin(no, shard));
+            return oldest
+                .min_by_key(|(seq, ..)| *seq)
+                .map(|(_, no, shard)| Job::Unpin(no, shard));
         }
         None
     }
@@ -165,7 +191,10 @@ impl Shared {
         let bytes: usize = shard.growing.drain(..n).map(|g| g.bytes()).sum();
         if let Some(segment) = &output {
             let dead = Shard::carry_deaths(&frozen, segment);
-            shard.sealed.push(SegmentView { segment: Arc::clone(segment), dead });
+            shard.sealed.push(SegmentView {
+                segment: Arc::clone(segment),
+                dead,
+            });
         }
         self.install(&mut applier, build, &frozen, output.as_ref())?;
         drop(applier);
@@ -178,11 +207,17 @@ impl Shared {
     fn run_merge(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
         let built = self.build(build, stop);
         let mut applier = self.applier.lock();
-        let Some(shard) = shard_of(&mut applier, build) else { return Ok(()) };
+        let Some(shard) = shard_of(&mut applier, build) else {
+            return Ok(());
+        };
         shard.merging = false;
         let output = built?;
         let first = build.inputs[0].segment.no;
-        let from = shard.sealed.iter().position(|v| v.segment.no == first).expect("only this merge removes its inputs");
+        let from = shard
+            .sealed
+            .iter()
+            .position(|v| v.segment.no == first)
+            .expect("only this merge removes its inputs");
         let to = from + build.inputs.len();
         let now: Vec<SegmentView> = shard.sealed[from..to].to_vec();
         let replacement = output.as_ref().map(|segment| SegmentView {
@@ -192,7 +227,12 @@ impl Shared {
         shard.sealed.splice(from..to, replacement);
         self.install(&mut applier, build, &now, output.as_ref())?;
         let path = |view: &SegmentView| {
-            files::segment_path(&self.dir, build.collection.no, build.shard, view.segment.no.expect("sealed segments have a number"))
+            files::segment_path(
+                &self.dir,
+                build.collection.no,
+                build.shard,
+                view.segment.no.expect("sealed segments have a number"),
+            )
         };
         let old: Vec<PathBuf> = now.iter().map(path).collect();
         applier.trash.extend(old);
@@ -209,30 +249,58 @@ impl Shared {
         }
         let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
         let stop = || stop() || build.collection.is_dropped();
-        Ok(Some(Arc::new(seal(&build.collection.spec(), &kept, &path, build.no, self.settings.graph_rows_min, &stop)?)))
+        Ok(Some(Arc::new(seal(
+            &build.collection.spec(),
+            &kept,
+            &path,
+            build.no,
+            self.settings.graph_rows_min,
+            &stop,
+        )?)))
     }
 
     /// The manifest changes, together with everything that follows from it, in one batch; readers see it at once.
-    fn install(&self, applier: &mut Applier, build: &Build, inputs: &[SegmentView], output: Option<&Arc<Segment>>) -> Result<()> {
+    fn install(
+        &self,
+        applier: &mut Applier,
+        build: &Build,
+        inputs: &[SegmentView],
+        output: Option<&Arc<Segment>>,
+    ) -> Result<()> {
         let (no, shard_no) = (build.collection.no, build.shard);
         let result = (|| {
             let mut effects = Effects::new(&self.storage);
             let shard = &applier.states[&no].shards[shard_no.0 as usize];
-            let segments = shard.sealed.iter().map(|v| v.segment.no.expect("sealed segments have a number")).collect();
-            effects.put(META, &key::meta(b'm', no, Some(shard_no)), &encode(&Manifest { segments })?);
+            let segments = shard
+                .sealed
+                .iter()
+                .map(|v| v.segment.no.expect("sealed segments have a number"))
+                .collect();
+            effects.put(
+                META,
+                &key::meta(b'm', no, Some(shard_no)),
+                &encode(&Manifest { segments })?,
+            );
             effects.put(META, b"next_segment", &applier.next_segment.to_le_bytes());
             let ranges = inputs.iter().filter_map(|v| v.segment.row_range());
             if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
                 let end = key::row(no, shard_no, Row(last.0 + 1));
                 effects.delete_range(ROWS, &key::row(no, shard_no, first), &end);
                 // Deaths of rows that are in no file any more are forgotten.
-                self.storage.scan(DEATHS, &key::shard(no, shard_no), &key::row(no, shard_no, first), |key, _| {
-                    let row = key::parse_row(key).ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?.2;
-                    if row <= last && output.is_none_or(|o| o.ordinal_of(row).is_none()) {
-                        effects.delete(DEATHS, key);
-                    }
-                    Ok(row <= last)
-                })?;
+                self.storage.scan(
+                    DEATHS,
+                    &key::shard(no, shard_no),
+                    &key::row(no, shard_no, first),
+                    |key, _| {
+                        let row = key::parse_row(key)
+                            .ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?
+                            .2;
+                        if row <= last && output.is_none_or(|o| o.ordinal_of(row).is_none()) {
+                            effects.delete(DEATHS, key);
+                        }
+                        Ok(row <= last)
+                    },
+                )?;
             }
             self.storage.write_effects(effects)?;
             applier.publish(no, &[shard_no]);
@@ -250,7 +318,11 @@ impl Shared {
         let trash = std::mem::take(&mut self.applier.lock().trash);
         self.storage.flush()?;
         for path in trash {
-            let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            let gone = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else {
+                std::fs::remove_file(&path)
+            };
             match gone {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
                 _ => {}
@@ -284,7 +356,9 @@ impl Shared {
     /// Copies a shard's growing rows into `rows`, so that the log may be trimmed past them.
     fn unpin(&self, no: CollectionNo, shard_no: ShardNo) -> Result<()> {
         let mut applier = self.applier.lock();
-        let Some(state) = applier.states.get_mut(&no) else { return Ok(()) };
+        let Some(state) = applier.states.get_mut(&no) else {
+            return Ok(());
+        };
         let vectors = state.collection.schema.vectors.len();
         let shard = &mut state.shards[shard_no.0 as usize];
         let mut effects = Effects::new(&self.storage);
@@ -296,7 +370,10 @@ impl Shared {
             for ordinal in (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)) {
                 let row = view.segment.row_of(ordinal);
                 if let Some(content) = shard.load(row, vectors)? {
-                    let stored = StoredRow::Inline { birth: content.birth, point: to_record(&content) };
+                    let stored = StoredRow::Inline {
+                        birth: content.birth,
+                        point: to_record(&content),
+                    };
                     effects.put(ROWS, &key::row(no, shard_no, row), &encode(&stored)?);
                 }
             }
@@ -314,15 +391,31 @@ fn next_segment(applier: &mut Applier) -> u64 {
 }
 
 fn shard_of<'a>(applier: &'a mut Applier, build: &Build) -> Option<&'a mut Shard> {
-    applier.states.get_mut(&build.collection.no)?.shards.get_mut(build.shard.0 as usize)
+    applier
+        .states
+        .get_mut(&build.collection.no)?
+        .shards
+        .get_mut(build.shard.0 as usize)
 }
 
 pub(super) fn summary(shard: &Shard) -> Vec<policy::Sealed> {
-    shard.sealed.iter().map(|v| policy::Sealed { rows: u64::from(v.segment.rows()), dead: v.dead.count() }).collect()
+    shard
+        .sealed
+        .iter()
+        .map(|v| policy::Sealed {
+            rows: u64::from(v.segment.rows()),
+            dead: v.dead.count(),
+        })
+        .collect()
 }
 
 /// The oldest record that is still needed.
 fn pin(applier: &Applier) -> Seq {
-    let pins = applier.states.values().flat_map(|s| &s.shards).flat_map(|s| &s.growing).filter_map(|g| g.pins);
+    let pins = applier
+        .states
+        .values()
+        .flat_map(|s| &s.shards)
+        .flat_map(|s| &s.growing)
+        .filter_map(|g| g.pins);
     pins.min().unwrap_or(Seq(applier.applied.0 + 1))
 }

@@ -43,7 +43,9 @@ pub struct Engine {
 impl Engine {
     /// Opens or creates a data directory: locks it, opens RocksDB, verifies and maps the segments, replays the log.
     pub fn open(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
-        Ok(Self { shared: recover::open(dir, settings, components)? })
+        Ok(Self {
+            shared: recover::open(dir, settings, components)?,
+        })
     }
 
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
@@ -73,7 +75,11 @@ impl Engine {
         }
         let no = CollectionNo(self.shared.applier.lock().next_collection);
         let schema = serde_json::to_string(&schema).map_err(|e| Error::internal(format!("schema: {e}")))?;
-        let op = Op::CreateCollection { no, name: name.to_owned(), schema };
+        let op = Op::CreateCollection {
+            no,
+            name: name.to_owned(),
+            schema,
+        };
         self.shared.submit(vec![op], &WriteOptions::default(), false)?;
         self.collection(name)
     }
@@ -81,7 +87,8 @@ impl Engine {
     /// Removes a collection and everything in it (`collection_not_found` if there is none).
     pub fn drop_collection(&self, name: &str) -> Result<Applied> {
         let no = self.find(name)?.no;
-        self.shared.submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false)
+        self.shared
+            .submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false)
     }
 
     /// One collection.
@@ -135,8 +142,18 @@ impl Engine {
     pub fn upsert(&self, collection: &str, points: Vec<PointInput>, options: &WriteOptions) -> Result<Applied> {
         let collection = self.find(collection)?;
         check::points(&collection.schema, &points)?;
-        let records = points.into_iter().map(|p| check::record(&collection.schema, p)).collect::<Result<Vec<_>>>()?;
-        self.shared.submit(vec![Op::Upsert { no: collection.no, points: records }], options, true)
+        let records = points
+            .into_iter()
+            .map(|p| check::record(&collection.schema, p))
+            .collect::<Result<Vec<_>>>()?;
+        self.shared.submit(
+            vec![Op::Upsert {
+                no: collection.no,
+                points: records,
+            }],
+            options,
+            true,
+        )
     }
 
     /// Deletes points.
@@ -156,7 +173,10 @@ impl Engine {
                     )
                     .at("/filter"));
                 }
-                filter.check().and_then(|()| extract::check_filter(&filter, &collection.schema)).map_err(|e| e.at("/filter"))?;
+                filter
+                    .check()
+                    .and_then(|()| extract::check_filter(&filter, &collection.schema))
+                    .map_err(|e| e.at("/filter"))?;
                 Op::DeleteMatching { no, filter }
             }
         };
@@ -175,7 +195,13 @@ impl Engine {
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
         check::payload(&collection.schema, &change.set).map_err(|e| e.at("/set"))?;
         let set = payload_json(&change.set).map_err(|e| e.at("/set"))?;
-        let op = Op::SetPayload { no: collection.no, ids, set, unset: change.unset, replace: change.replace };
+        let op = Op::SetPayload {
+            no: collection.no,
+            ids,
+            set,
+            unset: change.unset,
+            replace: change.replace,
+        };
         self.shared.submit(vec![op], options, true)
     }
 
@@ -188,16 +214,29 @@ impl Engine {
         if let Some(stored) = applier::load_document(&self.shared.storage, &key)?
             && stored.record.checksum == document.checksum
         {
-            return Ok(Applied { token: Token::local(stored.seq), changed: 0, refused: None });
+            return Ok(Applied {
+                token: Token::local(stored.seq),
+                changed: 0,
+                refused: None,
+            });
         }
-        self.shared.submit(vec![Op::PutDocument { no: collection.no, document, chunks }], options, true)
+        self.shared.submit(
+            vec![Op::PutDocument {
+                no: collection.no,
+                document,
+                chunks,
+            }],
+            options,
+            true,
+        )
     }
 
     /// Deletes documents with their chunks; missing ids are ignored. `changed` counts points.
     pub fn delete_documents(&self, collection: &str, ids: Vec<PointId>, options: &WriteOptions) -> Result<Applied> {
         let collection = self.find(collection)?;
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
-        self.shared.submit(vec![Op::DeleteDocuments { no: collection.no, ids }], options, false)
+        self.shared
+            .submit(vec![Op::DeleteDocuments { no: collection.no, ids }], options, false)
     }
 
     /// Answers a query from one view.
@@ -219,8 +258,13 @@ impl Engine {
         let collection = self.find(collection)?;
         self.check_after(scroll.after)?;
         self.read(&collection, scroll.deadline, |context| {
-            let (points, cursor) =
-                query::scroll(context, &scroll.filter, scroll.limit, scroll.cursor.as_deref(), scroll.with)?;
+            let (points, cursor) = query::scroll(
+                context,
+                &scroll.filter,
+                scroll.limit,
+                scroll.cursor.as_deref(),
+                scroll.with,
+            )?;
             Ok(Page { points, cursor })
         })
     }
@@ -235,14 +279,20 @@ impl Engine {
     pub fn document(&self, collection: &str, id: &PointId) -> Result<Option<DocumentInfo>> {
         let collection = self.find(collection)?;
         let key = key::id(collection.no, collection.shard_of(id, None), id);
-        applier::load_document(&self.shared.storage, &key)?.map(document_info).transpose()
+        applier::load_document(&self.shared.storage, &key)?
+            .map(document_info)
+            .transpose()
     }
 
     /// A page of documents in id order, after `after`.
     pub fn documents(&self, collection: &str, after: Option<&PointId>, limit: usize) -> Result<Vec<DocumentInfo>> {
         let collection = self.find(collection)?;
         if limit == 0 || limit > limits::TOP_K_MAX {
-            return Err(Error::invalid("bad_limit", format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX)).at("/limit"));
+            return Err(Error::invalid(
+                "bad_limit",
+                format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX),
+            )
+            .at("/limit"));
         }
         let mut found: BTreeMap<String, applier::StoredDocument> = BTreeMap::new();
         for shard in (0..collection.schema.shards).map(ShardNo) {
@@ -266,7 +316,13 @@ impl Engine {
         let collection = self.find(collection)?;
         let key = key::id(collection.no, collection.shard_of(document, None), document);
         let order: HashMap<PointId, usize> = match applier::load_document(&self.shared.storage, &key)? {
-            Some(stored) => stored.record.chunks.into_iter().enumerate().map(|(i, (id, _))| (id, i)).collect(),
+            Some(stored) => stored
+                .record
+                .chunks
+                .into_iter()
+                .enumerate()
+                .map(|(i, (id, _))| (id, i))
+                .collect(),
             None => HashMap::new(),
         };
         let mut points = self.read(&collection, None, |context| query::chunks(context, document, with))?;
@@ -279,9 +335,14 @@ impl Engine {
     pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], Vectors>> {
         let found = self.find(collection)?;
         let key = key::id(found.no, found.shard_of(document, None), document);
-        let Some(stored) = applier::load_document(&self.shared.storage, &key)? else { return Ok(HashMap::new()) };
+        let Some(stored) = applier::load_document(&self.shared.storage, &key)? else {
+            return Ok(HashMap::new());
+        };
         let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
-        let with = With { vectors: true, ..With::default() };
+        let with = With {
+            vectors: true,
+            ..With::default()
+        };
         let chunks = self.read(&found, None, |context| query::chunks(context, document, with))?;
         Ok(chunks
             .into_iter()
@@ -323,7 +384,12 @@ impl Engine {
         };
         for view in collections.iter().map(|c| c.view()) {
             stats.points += view.live();
-            for segment in view.shards.iter().flat_map(|s| &s.segments).filter(|s| s.segment.no.is_some()) {
+            for segment in view
+                .shards
+                .iter()
+                .flat_map(|s| &s.segments)
+                .filter(|s| s.segment.no.is_some())
+            {
                 stats.segments += 1;
                 stats.segment_bytes += segment.segment.bytes() as u64;
             }
@@ -395,7 +461,10 @@ impl Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("dir", &self.shared.dir).field("applied", &self.applied()).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("dir", &self.shared.dir)
+            .field("applied", &self.applied())
+            .finish_non_exhaustive()
     }
 }
 
@@ -419,7 +488,11 @@ fn payload_json(payload: &Payload) -> Result<String> {
     if json.len() > limits::PAYLOAD_BYTES_MAX {
         return Err(Error::invalid(
             "payload_too_large",
-            format!("a payload is at most {} bytes of JSON, got {}", limits::PAYLOAD_BYTES_MAX, json.len()),
+            format!(
+                "a payload is at most {} bytes of JSON, got {}",
+                limits::PAYLOAD_BYTES_MAX,
+                json.len()
+            ),
         ));
     }
     Ok(json)

@@ -81,17 +81,25 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
 }
 
 fn places(applier: &Applier) -> impl Iterator<Item = Place> + '_ {
-    applier.states.iter().flat_map(|(no, state)| (0..state.shards.len() as u32).map(move |s| (*no, ShardNo(s))))
+    applier
+        .states
+        .iter()
+        .flat_map(|(no, state)| (0..state.shards.len() as u32).map(move |s| (*no, ShardNo(s))))
 }
 
 fn number<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N]> {
-    bytes.try_into().map_err(|_| Error::damaged(format!("meta: {what} has {} bytes, expected {N}", bytes.len())))
+    bytes
+        .try_into()
+        .map_err(|_| Error::damaged(format!("meta: {what} has {} bytes, expected {N}", bytes.len())))
 }
 
 fn meta_place(key: &[u8]) -> Result<Place> {
     let bytes: [u8; 8] = number(&key[1..], "a shard key")?;
     let (no, shard) = bytes.split_at(4);
-    Ok((CollectionNo(u32::from_be_bytes(number(no, "a number")?)), ShardNo(u32::from_be_bytes(number(shard, "a number")?))))
+    Ok((
+        CollectionNo(u32::from_be_bytes(number(no, "a number")?)),
+        ShardNo(u32::from_be_bytes(number(shard, "a number")?)),
+    ))
 }
 
 fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
@@ -112,7 +120,14 @@ fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
         let collection = Arc::new(Collection::new(no, stored.name.clone(), stored.schema)?);
         let shards = (0..collection.schema.shards).map(|_| Shard::default()).collect();
         shared.collections.write().insert(stored.name, Arc::clone(&collection));
-        applier.states.insert(no, State { collection, shards, documents: 0 });
+        applier.states.insert(
+            no,
+            State {
+                collection,
+                shards,
+                documents: 0,
+            },
+        );
         Ok(true)
     })?;
     storage.scan(META, b"d", &[], |key, value| {
@@ -142,8 +157,12 @@ fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
         Ok(true)
     })?;
     for ((no, shard_no), manifest) in manifests {
-        let Some(state) = applier.states.get_mut(&no) else { continue };
-        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else { continue };
+        let Some(state) = applier.states.get_mut(&no) else {
+            continue;
+        };
+        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
+            continue;
+        };
         for segment in manifest.segments {
             let path = files::segment_path(&shared.dir, no, shard_no, segment);
             let segment = Segment::open(&path, segment, &state.collection.schema)?;
@@ -170,7 +189,9 @@ fn load_growing(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let mut needed: BTreeSet<Seq> = BTreeSet::new();
     shared.storage.scan(ROWS, &[], &[], |key, value| {
         let (no, shard, row) = key::parse_row(key).ok_or_else(|| Error::damaged("rows: a key of the wrong length"))?;
-        let Some(state) = applier.states.get(&no) else { return Ok(true) };
+        let Some(state) = applier.states.get(&no) else {
+            return Ok(true);
+        };
         let content = match decode(value, "rows")? {
             StoredRow::InLog { seq, op, point } => {
                 needed.insert(seq);
@@ -178,7 +199,12 @@ fn load_growing(shared: &Shared, applier: &mut Applier) -> Result<()> {
             }
             StoredRow::Inline { birth, point } => {
                 let pending = to_pending(&point, &state.collection.schema)?;
-                Content::Here(Box::new(PendingRow { row, birth, inline: true, ..pending }))
+                Content::Here(Box::new(PendingRow {
+                    row,
+                    birth,
+                    inline: true,
+                    ..pending
+                }))
             }
         };
         by_shard.entry((no, shard)).or_default().push((row, content));
@@ -186,19 +212,34 @@ fn load_growing(shared: &Shared, applier: &mut Applier) -> Result<()> {
     })?;
     let mut records: HashMap<Seq, Record> = HashMap::new();
     for seq in needed {
-        let record = shared.log.get(seq)?.ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", seq.0)))?;
+        let record = shared
+            .log
+            .get(seq)?
+            .ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", seq.0)))?;
         records.insert(seq, record);
     }
     for ((no, shard_no), rows) in by_shard {
-        let Some(state) = applier.states.get_mut(&no) else { continue };
-        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else { continue };
+        let Some(state) = applier.states.get_mut(&no) else {
+            continue;
+        };
+        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
+            continue;
+        };
         for (row, content) in rows {
             shard.pending.push(match content {
                 Content::Here(pending) => *pending,
                 Content::InLog { seq, op, point } => {
-                    let record = point_of(records.get(&seq), op, point)
-                        .ok_or_else(|| Error::damaged(format!("rows names point {point} of operation {op} of record {}, which is not there", seq.0)))?;
-                    PendingRow { row, birth: seq, ..to_pending(record, &state.collection.schema)? }
+                    let record = point_of(records.get(&seq), op, point).ok_or_else(|| {
+                        Error::damaged(format!(
+                            "rows names point {point} of operation {op} of record {}, which is not there",
+                            seq.0
+                        ))
+                    })?;
+                    PendingRow {
+                        row,
+                        birth: seq,
+                        ..to_pending(record, &state.collection.schema)?
+                    }
                 }
             });
         }
@@ -223,7 +264,12 @@ fn point_of(record: Option<&Record>, op: u32, point: u32) -> Option<&PointRecord
 fn publish_all(applier: &Applier) {
     for (no, state) in &applier.states {
         let shards: Vec<ShardNo> = (0..state.shards.len() as u32).map(ShardNo).collect();
-        if state.shards.iter().any(|s| !s.sealed.is_empty() || !s.growing.is_empty()) || state.documents > 0 {
+        if state
+            .shards
+            .iter()
+            .any(|s| !s.sealed.is_empty() || !s.growing.is_empty())
+            || state.documents > 0
+        {
             applier.publish(*no, &shards);
         }
     }
@@ -237,7 +283,11 @@ fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let (mut in_batch, mut replayed) = (0usize, 0u64);
     shared.log.read(from, |seq, record, bytes| {
         if seq.0 != applier.applied.0 + 1 {
-            return Err(Error::damaged(format!("log gap: expected record {}, found {}", applier.applied.0 + 1, seq.0)));
+            return Err(Error::damaged(format!(
+                "log gap: expected record {}, found {}",
+                applier.applied.0 + 1,
+                seq.0
+            )));
         }
         applier.apply(shared, &mut batch, seq, &record)?;
         applier.log_sizes.push_back((seq, bytes as u64));

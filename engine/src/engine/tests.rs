@@ -7,8 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use proptest::test_runner::{RngAlgorithm, TestRng};
-use proptest::prelude::RngCore;
 use serde_json::json;
 
 use super::*;
@@ -27,12 +25,19 @@ impl Clock for Frozen {
 }
 
 fn components() -> Components {
-    Components { clock: Arc::new(Frozen) }
+    Components {
+        clock: Arc::new(Frozen),
+    }
 }
 
 /// Small numbers, so that seals and merges happen all the time.
 fn small() -> Settings {
-    Settings { seal_rows: 60, graph_rows_min: 100, merge_fanin: 3, ..Settings::default() }
+    Settings {
+        seal_rows: 60,
+        graph_rows_min: 100,
+        merge_fanin: 3,
+        ..Settings::default()
+    }
 }
 
 const DIM: usize = 8;
@@ -44,27 +49,38 @@ fn schema(shards: u32) -> Schema {
             VectorSpec {
                 dim: DIM as u32,
                 metric: Metric::Cosine,
-                index: IndexSpec::Hnsw { m: 8, ef_construction: 32 },
+                index: IndexSpec::Hnsw {
+                    m: 8,
+                    ef_construction: 32,
+                },
                 embedder: None,
             },
         )]),
-        fields: BTreeMap::from([("text".to_owned(), FieldSpec::Text { analyzer: AnalyzerSpec::default() })]),
+        fields: BTreeMap::from([(
+            "text".to_owned(),
+            FieldSpec::Text {
+                analyzer: AnalyzerSpec::default(),
+            },
+        )]),
         dynamic: true,
         shards,
         chunking: crate::schema::Chunking::default(),
     }
 }
 
-struct Rng(TestRng);
+/// SplitMix64 (Steele, Lea & Flood 2014): a seed is a run.
+struct Rng(u64);
 
 impl Rng {
     fn new(seed: u64) -> Self {
-        let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&seed.to_le_bytes());
-        Self(TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+        Self(seed)
     }
     fn below(&mut self, n: u64) -> u64 {
-        self.0.next_u64() % n
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n
     }
     fn vector(&mut self) -> Vec<f32> {
         (0..DIM).map(|_| self.below(2_000) as f32 / 1_000.0 - 0.9995).collect()
@@ -76,7 +92,8 @@ impl Rng {
         if self.below(20) > 0 {
             vectors.insert("dense".into(), self.vector());
         }
-        let payload = json!({"text": text.join(" "), "n": self.below(10), "version": version, "x": 0.1 + version as f64});
+        let payload =
+            json!({"text": text.join(" "), "n": self.below(10), "version": version, "x": 0.1 + version as f64});
         PointInput {
             id: PointId::new(id).unwrap(),
             vectors,
@@ -102,8 +119,12 @@ fn step(engine: &Engine, model: &mut Model, rng: &mut Rng, n: u64) {
     let options = WriteOptions::default();
     match rng.below(12) {
         0..=4 => {
-            let points: Vec<PointInput> =
-                (0..1 + rng.below(25)).map(|_| rng.below(300)).map(|i| rng.point(format!("p{i}"), n)).collect();
+            let points: Vec<PointInput> = (0..1 + rng.below(25))
+                .map(|_| (format!("p{}", rng.below(300)), n))
+                .collect::<Vec<_>>()
+                .into_iter()
+                .map(|(id, n)| rng.point(id, n))
+                .collect();
             for p in &points {
                 model.points.insert(p.id.as_str().to_owned(), p.clone());
             }
@@ -117,10 +138,24 @@ fn step(engine: &Engine, model: &mut Model, rng: &mut Rng, n: u64) {
         }
         6 => {
             let value = rng.below(10);
-            let filter = Filter::must(Condition::Any { field: "n".into(), values: vec![Scalar::Int(value as i64)] });
-            let filter = Filter { must_not: vec![Condition::Range { field: "version".into(), range: Range { gte: Some(n as f64 / 2.0), ..Range::default() } }], ..filter };
+            let filter = Filter::must(Condition::Any {
+                field: "n".into(),
+                values: vec![Scalar::Int(value as i64)],
+            });
+            let filter = Filter {
+                must_not: vec![Condition::Range {
+                    field: "version".into(),
+                    range: Range {
+                        gte: Some(n as f64 / 2.0),
+                        ..Range::default()
+                    },
+                }],
+                ..filter
+            };
             let before = model.points.len();
-            model.points.retain(|_, p| p.payload["n"] != json!(value) || p.payload["version"].as_f64().unwrap() >= n as f64 / 2.0);
+            model.points.retain(|_, p| {
+                p.payload["n"] != json!(value) || p.payload["version"].as_f64().unwrap() >= n as f64 / 2.0
+            });
             let applied = engine.delete("c", Selector::Matching(filter), &options).unwrap();
             assert_eq!(applied.changed, (before - model.points.len()) as u64);
         }
@@ -133,24 +168,36 @@ fn step(engine: &Engine, model: &mut Model, rng: &mut Rng, n: u64) {
                     p.payload.insert("touched".into(), json!(n));
                 }
             }
-            let change = PayloadChange { set, unset: vec!["x".into()], replace: false };
+            let change = PayloadChange {
+                set,
+                unset: vec!["x".into()],
+                replace: false,
+            };
             engine.set_payload("c", ids(&some), change, &options).unwrap();
         }
         8..=10 => {
             let name = format!("d{}", rng.below(20));
             let count = rng.below(12);
             let chunks: Vec<ChunkInput> = (0..count)
-                .map(|i| ChunkInput { checksum: [i as u8; 16], point: rng.point(format!("{name}#{i}"), n) })
+                .map(|i| ChunkInput {
+                    checksum: [i as u8; 16],
+                    point: rng.point(format!("{name}#{i}"), n),
+                })
                 .collect();
             for id in model.documents.remove(&name).unwrap_or_default() {
                 model.points.remove(&id);
             }
             let document = PointId::new(name.as_str()).unwrap();
             for chunk in &chunks {
-                let point = PointInput { document: Some(document.clone()), ..chunk.point.clone() };
+                let point = PointInput {
+                    document: Some(document.clone()),
+                    ..chunk.point.clone()
+                };
                 model.points.insert(point.id.as_str().to_owned(), point);
             }
-            model.documents.insert(name, chunks.iter().map(|c| c.point.id.as_str().to_owned()).collect());
+            model
+                .documents
+                .insert(name, chunks.iter().map(|c| c.point.id.as_str().to_owned()).collect());
             let mut checksum = [0; 16];
             checksum[..8].copy_from_slice(&n.to_le_bytes());
             let input = DocumentInput {
@@ -175,14 +222,25 @@ fn step(engine: &Engine, model: &mut Model, rng: &mut Rng, n: u64) {
 }
 
 fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
-    let with = With { payload: true, vectors: true, explain: true };
+    let with = With {
+        payload: true,
+        vectors: true,
+        explain: true,
+    };
     // Everything, by scrolling in small pages.
     let mut seen = BTreeMap::new();
-    let mut scroll = Scroll { limit: 37, with, ..Scroll::default() };
+    let mut scroll = Scroll {
+        limit: 37,
+        with,
+        ..Scroll::default()
+    };
     loop {
         let page = engine.scroll("c", &scroll).unwrap();
         for point in page.points {
-            assert!(seen.insert(point.id.as_str().to_owned(), point).is_none(), "a point came twice");
+            assert!(
+                seen.insert(point.id.as_str().to_owned(), point).is_none(),
+                "a point came twice"
+            );
         }
         match page.cursor {
             Some(cursor) => scroll.cursor = Some(cursor),
@@ -199,18 +257,42 @@ fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
     let info = engine.collection("c").unwrap();
     assert_eq!(info.points, model.points.len() as u64);
     assert_eq!(info.documents, model.documents.len() as u64);
-    assert_eq!(engine.count("c", &Filter::default()).unwrap(), model.points.len() as u64);
+    assert_eq!(
+        engine.count("c", &Filter::default()).unwrap(),
+        model.points.len() as u64
+    );
     // By id, in the order asked.
-    let asked: Vec<String> = (0..20).map(|_| format!("p{}", rng.below(300))).collect::<BTreeSet<_>>().into_iter().rev().collect();
-    let got: Vec<String> = engine.get("c", &ids(&asked), With::default()).unwrap().iter().map(|p| p.id.to_string()).collect();
+    let asked: Vec<String> = (0..20)
+        .map(|_| format!("p{}", rng.below(300)))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .rev()
+        .collect();
+    let got: Vec<String> = engine
+        .get("c", &ids(&asked), With::default())
+        .unwrap()
+        .iter()
+        .map(|p| p.id.to_string())
+        .collect();
     let expected: Vec<String> = asked.into_iter().filter(|id| model.points.contains_key(id)).collect();
     assert_eq!(got, expected);
     // Documents and their chunks.
     for (name, chunks) in &model.documents {
         let id = PointId::new(name.as_str()).unwrap();
         assert_eq!(engine.document("c", &id).unwrap().unwrap().chunks, chunks.len() as u64);
-        let got: BTreeSet<String> = engine.chunks("c", &id, With::default()).unwrap().iter().map(|p| p.id.to_string()).collect();
-        assert_eq!(&got, chunks);
+        let got: BTreeSet<String> = engine
+            .chunks("c", &id, With::default())
+            .unwrap()
+            .iter()
+            .map(|p| p.id.to_string())
+            .collect();
+        // Chunks can also be deleted one by one, as points.
+        let expected: BTreeSet<String> = chunks
+            .iter()
+            .filter(|id| model.points.contains_key(*id))
+            .cloned()
+            .collect();
+        assert_eq!(got, expected);
     }
     check_nearest(engine, model, rng);
     check_text(engine, model);
@@ -223,7 +305,10 @@ fn query(source: Source, filter: Filter, limit: usize) -> Query {
         limit,
         offset: 0,
         score_threshold: None,
-        with: With { explain: true, ..With::default() },
+        with: With {
+            explain: true,
+            ..With::default()
+        },
         params: Params::default(),
         after: None,
         deadline: None,
@@ -236,7 +321,10 @@ fn check_nearest(engine: &Engine, model: &Model, rng: &mut Rng) {
     let value = rng.below(10);
     let filters = [
         Filter::default(),
-        Filter::must(Condition::Any { field: "n".into(), values: vec![Scalar::Int(value as i64)] }),
+        Filter::must(Condition::Any {
+            field: "n".into(),
+            values: vec![Scalar::Int(value as i64)],
+        }),
     ];
     for (filtered, filter) in filters.into_iter().enumerate() {
         let cosine = |v: &[f32]| {
@@ -252,13 +340,23 @@ fn check_nearest(engine: &Engine, model: &Model, rng: &mut Rng) {
             .collect();
         expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         for exact in [true, false] {
-            let source = Source::Nearest { using: None, vector: vector.clone() };
+            let source = Source::Nearest {
+                using: None,
+                vector: vector.clone(),
+            };
             let mut ask = query(source, filter.clone(), 10);
             ask.params.exact = exact;
             let hits = engine.query("c", &ask).unwrap().hits;
             assert_eq!(hits.len(), expected.len().min(10), "never fewer than k when k match");
-            let found = hits.iter().filter(|h| f64::from(h.legs[0].raw) >= expected[hits.len() - 1].0 - 1e-5).count();
-            let wanted = if exact { hits.len() } else { hits.len().saturating_sub(2) };
+            let found = hits
+                .iter()
+                .filter(|h| f64::from(h.legs[0].raw) >= expected[hits.len() - 1].0 - 1e-5)
+                .count();
+            let wanted = if exact {
+                hits.len()
+            } else {
+                hits.len().saturating_sub(2)
+            };
             assert!(found >= wanted, "exact={exact} {found} of {}", hits.len());
             for pair in hits.windows(2) {
                 assert!(pair[0].score >= pair[1].score);
@@ -268,53 +366,105 @@ fn check_nearest(engine: &Engine, model: &Model, rng: &mut Rng) {
 }
 
 fn check_text(engine: &Engine, model: &Model) {
-    let source = Source::Text { query: "runs".into(), fields: vec![] };
-    let hits = engine.query("c", &query(source.clone(), Filter::default(), 1_000)).unwrap().hits;
+    let source = Source::Text {
+        query: "runs".into(),
+        fields: vec![],
+    };
+    let hits = engine
+        .query("c", &query(source.clone(), Filter::default(), 1_000))
+        .unwrap()
+        .hits;
     let got: BTreeSet<String> = hits.iter().map(|h| h.point.id.to_string()).collect();
     let has = |p: &PointInput| p.payload["text"].as_str().unwrap().contains("running");
-    let expected: BTreeSet<String> = model.points.iter().filter(|(_, p)| has(p)).map(|(id, _)| id.clone()).collect();
+    let expected: BTreeSet<String> = model
+        .points
+        .iter()
+        .filter(|(_, p)| has(p))
+        .map(|(id, _)| id.clone())
+        .collect();
     assert_eq!(got, expected);
     // Statistics are over live rows: the scores equal those of a fresh collection that never saw a delete.
     let idf = {
         let (n, df) = (model.points.len() as f64, expected.len() as f64);
         (1.0 + (n - df + 0.5) / (df + 0.5)).ln()
     };
-    let lengths: BTreeMap<&String, f64> =
-        model.points.iter().map(|(id, p)| (id, p.payload["text"].as_str().unwrap().split(' ').count() as f64)).collect();
+    let lengths: BTreeMap<&String, f64> = model
+        .points
+        .iter()
+        .map(|(id, p)| (id, p.payload["text"].as_str().unwrap().split(' ').count() as f64))
+        .collect();
     let average = lengths.values().sum::<f64>() / lengths.len() as f64;
     for hit in &hits {
         let id = hit.point.id.to_string();
-        let tf = model.points[&id].payload["text"].as_str().unwrap().matches("running").count() as f64;
+        let tf = model.points[&id].payload["text"]
+            .as_str()
+            .unwrap()
+            .matches("running")
+            .count() as f64;
         let expected = idf * tf / (tf + 1.2 * (1.0 - 0.75 + 0.75 * lengths[&id] / average));
-        assert!((f64::from(hit.legs[0].raw) - expected).abs() < 1e-4, "{id}: {} {expected}", hit.legs[0].raw);
+        assert!(
+            (f64::from(hit.legs[0].raw) - expected).abs() < 1e-4,
+            "{id}: {} {expected}",
+            hit.legs[0].raw
+        );
     }
     let both = Source::Fusion {
         inputs: vec![
-            Input { name: None, source, filter: Filter::default(), limit: 10 },
             Input {
                 name: None,
-                source: Source::Nearest { using: None, vector: vec![1.0; DIM] },
+                source,
+                filter: Filter::default(),
+                limit: 10,
+            },
+            Input {
+                name: None,
+                source: Source::Nearest {
+                    using: None,
+                    vector: vec![1.0; DIM],
+                },
                 filter: Filter::default(),
                 limit: 10,
             },
         ],
-        method: Fuse::Rrf { k: 60.0, weights: vec![] },
+        method: Fuse::Rrf {
+            k: 60.0,
+            weights: vec![],
+        },
     };
     for hit in engine.query("c", &query(both, Filter::default(), 20)).unwrap().hits {
         assert!((0.0..=1.0).contains(&hit.score) && !hit.legs.is_empty());
     }
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &to.join(entry.file_name()));
+/// Copies a directory; fails if a file vanished on the way.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<BTreeSet<std::path::PathBuf>> {
+    let mut names = BTreeSet::new();
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            names.extend(copy_dir(&entry.path(), &to.join(entry.file_name()))?);
         } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+            names.insert(entry.path());
         }
     }
+    Ok(names)
+}
+
+/// What a crash now would leave. RocksDB compacts in the background: a copy during which files came or went is not one
+/// moment and is made again.
+fn crash_image(dir: &Path, to: &Path) {
+    for _ in 0..50 {
+        let scratch = tempfile::tempdir().unwrap();
+        if let (Ok(before), Ok(after)) = (copy_dir(dir, to), copy_dir(dir, scratch.path()))
+            && before == after
+        {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    panic!("the data directory did not hold still");
 }
 
 fn run_model(seed: u64, shards: u32, steps: u64) {
@@ -331,7 +481,7 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
         }
         if rng.below(25) == 0 {
             let next = root.path().join(format!("{}", n + 1));
-            copy_dir(&dir, &next);
+            crash_image(&dir, &next);
             engine = Engine::open(&next, small(), components()).unwrap();
             dir = next;
         }
@@ -341,8 +491,7 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
     }
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     check(&engine, &model, &mut rng);
-    let stats = engine.stats();
-    assert!(stats.seals > 0 || steps < 200, "{stats:?}");
+    assert!(engine.stats().segments > 0, "the run must have sealed something");
 }
 
 #[test]
@@ -357,4 +506,380 @@ fn random_operations_over_several_shards_equal_the_model() {
     for seed in 10..12 {
         run_model(seed, 3, 250);
     }
+}
+
+fn simple_point(id: &str, version: u64) -> PointInput {
+    PointInput {
+        id: PointId::new(id).unwrap(),
+        vectors: Vectors::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
+        payload: json!({"version": version, "text": "alpha"})
+            .as_object()
+            .unwrap()
+            .clone(),
+        document: None,
+        expires_at_ms: None,
+    }
+}
+
+fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
+    let mut checksum = [0; 16];
+    checksum[..8].copy_from_slice(&version.to_le_bytes());
+    DocumentInput {
+        id: PointId::new(id).unwrap(),
+        title: format!("version {version}"),
+        source: "test".into(),
+        metadata: Payload::new(),
+        checksum,
+        text_bytes: 1,
+        chunks: (0..chunks)
+            .map(|i| ChunkInput {
+                checksum: [i as u8; 16],
+                point: simple_point(&format!("{id}#{i}"), version),
+            })
+            .collect(),
+    }
+}
+
+/// Writers, readers and background work at once: what a reader sees of a document is one version of it, whole.
+#[test]
+fn readers_see_all_old_or_all_new_chunks_never_a_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(2)).unwrap();
+    let names: Vec<String> = (0..4).map(|i| format!("doc{i}")).collect();
+    let chunks = |version: u64| 3 + (version % 5) as usize;
+    for name in &names {
+        engine
+            .put_document("c", document(name, 0, chunks(0)), &WriteOptions::default())
+            .unwrap();
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let reads = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| {
+                for version in 1..120 {
+                    engine
+                        .put_document("c", document(name, version, chunks(version)), &WriteOptions::default())
+                        .unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                engine.maintain(&|| false).unwrap();
+            }
+        });
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let with = With {
+                        payload: true,
+                        ..With::default()
+                    };
+                    let mut last: HashMap<&str, u64> = HashMap::new();
+                    for i in 0.. {
+                        let name = &names[i % names.len()];
+                        let id = PointId::new(name.as_str()).unwrap();
+                        // Two ways to read: the document's chunks, and a query that finds them.
+                        let versions: Vec<u64> = if i % 2 == 0 {
+                            let points = engine.chunks("c", &id, with).unwrap();
+                            points
+                                .iter()
+                                .map(|p| p.payload.as_ref().unwrap()["version"].as_u64().unwrap())
+                                .collect()
+                        } else {
+                            let filter = Filter::must(Condition::HasDocument { ids: vec![id] });
+                            let source = Source::Nearest {
+                                using: None,
+                                vector: vec![1.0; DIM],
+                            };
+                            let mut ask = query(source, filter, 100);
+                            ask.with = with;
+                            let hits = engine.query("c", &ask).unwrap().hits;
+                            hits.iter()
+                                .map(|h| h.point.payload.as_ref().unwrap()["version"].as_u64().unwrap())
+                                .collect()
+                        };
+                        let version = versions[0];
+                        assert!(versions.iter().all(|v| *v == version), "a mix: {versions:?}");
+                        assert_eq!(versions.len(), chunks(version), "a torn document");
+                        assert!(*last.get(name.as_str()).unwrap_or(&0) <= version, "time went backwards");
+                        last.insert(name, version);
+                        reads.fetch_add(1, Ordering::Relaxed);
+                        if version == 119 {
+                            break;
+                        }
+                    }
+                })
+            })
+            .collect();
+        readers.into_iter().for_each(|r| r.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(reads.load(Ordering::Relaxed) > 50);
+}
+
+#[test]
+fn many_writers_share_commits_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(3)).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let mut last = Token::default();
+                for i in 0..100 {
+                    let point = simple_point(&format!("w{writer}-{i}"), i);
+                    let applied = engine.upsert("c", vec![point], &WriteOptions::default()).unwrap();
+                    assert!(applied.token > last, "tokens ascend for each writer");
+                    last = applied.token;
+                    // A read after an acked write sees it.
+                    let id = [PointId::new(format!("w{writer}-{i}")).unwrap()];
+                    assert_eq!(engine.get("c", &id, With::default()).unwrap().len(), 1);
+                }
+            });
+        }
+    });
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 800);
+    assert_eq!(engine.applied().seq, Seq(801));
+}
+
+#[test]
+fn growing_memory_is_bounded_and_sealing_frees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        growing_bytes_max: 200_000,
+        write_wait_ms: 20,
+        ..small()
+    };
+    let engine = Engine::open(dir.path(), settings, components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let write = |n: u64| {
+        let points = (0..200).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default())
+    };
+    let refused = (0..100)
+        .find_map(|n| write(n).err())
+        .expect("nothing bounds the memory");
+    assert_eq!(
+        (refused.kind, refused.code),
+        (ErrorKind::Exhausted, "growing_memory_full")
+    );
+    assert_eq!(
+        engine
+            .delete("c", Selector::Ids(ids(&["p0-0".into()])), &WriteOptions::default())
+            .unwrap()
+            .changed,
+        1,
+        "deletes still work"
+    );
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    write(1_000).unwrap();
+}
+
+#[test]
+fn the_log_is_trimmed_behind_sealed_rows_and_stragglers_do_not_pin_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        log_bytes_max: 100_000,
+        ..small()
+    };
+    let open = || Engine::open(dir.path(), settings.clone(), components()).unwrap();
+    let engine = open();
+    engine.create_collection("idle", schema(1)).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    engine
+        .upsert("idle", vec![simple_point("lonely", 7)], &WriteOptions::default())
+        .unwrap();
+    for n in 0..40 {
+        let points = (0..50).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    }
+    assert!(engine.stats().log_start_seq > 10, "{:?}", engine.stats());
+    drop(engine);
+    let engine = open();
+    let lonely = engine
+        .get(
+            "idle",
+            &ids(&["lonely".into()]),
+            With {
+                payload: true,
+                vectors: true,
+                explain: false,
+            },
+        )
+        .unwrap();
+    assert_eq!(lonely[0].payload.as_ref().unwrap()["version"], 7);
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2_000);
+}
+
+#[test]
+fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    assert_eq!(
+        engine.create_collection("c", schema(1)).unwrap().name,
+        "c",
+        "making it again is fine"
+    );
+    assert_eq!(
+        engine.create_collection("c", schema(2)).unwrap_err().code,
+        "collection_exists"
+    );
+    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert_eq!(engine.collection("c").unwrap().segments, 1);
+    engine.drop_collection("c").unwrap();
+    assert_eq!(
+        engine.count("c", &Filter::default()).unwrap_err().code,
+        "collection_not_found"
+    );
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert_eq!(std::fs::read_dir(dir.path().join("segments")).unwrap().count(), 0);
+    engine.create_collection("c", schema(2)).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 0);
+    assert_eq!(engine.stats().growing_bytes, 0);
+}
+
+#[test]
+fn a_directory_is_open_once_and_damage_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    assert_eq!(
+        Engine::open(dir.path(), small(), components()).unwrap_err().code,
+        "directory_locked"
+    );
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    drop(engine);
+    let mut files = Vec::new();
+    let mut walk = vec![dir.path().join("segments")];
+    while let Some(next) = walk.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk.push(path)
+            } else {
+                files.push(path)
+            }
+        }
+    }
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    bytes[1_000] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    let error = Engine::open(dir.path(), small(), components()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Damaged);
+    assert!(
+        error.message.contains("block 0") && error.message.contains(".seg"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_payload_change_is_all_or_nothing_and_bad_input_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let mut wide = simple_point("wide", 1);
+    (0..limits::DYNAMIC_VALUES_MAX - 1).for_each(|i| drop(wide.payload.insert(format!("k{i}"), json!(i))));
+    engine
+        .upsert("c", vec![simple_point("a", 1), wide], &WriteOptions::default())
+        .unwrap();
+    let before = engine.applied();
+    let set = json!({"one": 1, "two": 2}).as_object().unwrap().clone();
+    let change = PayloadChange {
+        set,
+        unset: vec![],
+        replace: false,
+    };
+    let error = engine
+        .set_payload("c", ids(&["a".into(), "wide".into()]), change, &WriteOptions::default())
+        .unwrap_err();
+    assert_eq!(error.code, "payload_too_wide");
+    let with = With {
+        payload: true,
+        ..With::default()
+    };
+    assert!(
+        !engine.get("c", &ids(&["a".into()]), with).unwrap()[0]
+            .payload
+            .as_ref()
+            .unwrap()
+            .contains_key("one")
+    );
+    let mut bad = simple_point("x", 1);
+    bad.vectors.get_mut("dense").unwrap()[3] = f32::NAN;
+    let error = engine
+        .upsert("c", vec![simple_point("y", 1), bad], &WriteOptions::default())
+        .unwrap_err();
+    assert_eq!(error.code, "not_finite");
+    assert_eq!(error.pointer.as_deref(), Some("/points/1/vectors/dense"));
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2);
+    assert_eq!(
+        engine.applied().seq.0,
+        before.seq.0 + 1,
+        "only the refused change is in the log"
+    );
+}
+
+#[test]
+fn expired_points_are_invisible_to_every_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let now = Frozen.now_ms();
+    let with_expiry = |id: &str, at| PointInput {
+        expires_at_ms: Some(at),
+        ..simple_point(id, 1)
+    };
+    let points = vec![
+        with_expiry("past", now - 1),
+        with_expiry("now", now),
+        with_expiry("later", now + 1),
+        simple_point("never", 1),
+    ];
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2);
+    let all = ids(&["past".into(), "now".into(), "later".into(), "never".into()]);
+    assert_eq!(engine.get("c", &all, With::default()).unwrap().len(), 2);
+    for source in [
+        Source::Nearest {
+            using: None,
+            vector: vec![1.0; DIM],
+        },
+        Source::Text {
+            query: "alpha".into(),
+            fields: vec![],
+        },
+    ] {
+        assert_eq!(
+            engine
+                .query("c", &query(source, Filter::default(), 10))
+                .unwrap()
+                .hits
+                .len(),
+            2
+        );
+    }
+    assert_eq!(
+        engine
+            .scroll(
+                "c",
+                &Scroll {
+                    limit: 10,
+                    ..Scroll::default()
+                }
+            )
+            .unwrap()
+            .points
+            .len(),
+        2
+    );
 }

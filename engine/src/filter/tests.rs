@@ -326,7 +326,12 @@ fn compare(leaf: &Json, float: f64) -> Option<Ordering> {
 
 impl IdLookup for &[Row] {
     fn ordinals_of_id(&self, id: &PointId) -> Result<RoaringBitmap> {
-        Ok(self.iter().position(|row| row.id == id.as_str()).map(|i| i as u32).into_iter().collect())
+        Ok(self
+            .iter()
+            .position(|row| row.id == id.as_str())
+            .map(|i| i as u32)
+            .into_iter()
+            .collect())
     }
     fn ordinals_of_document(&self, id: &PointId) -> Result<RoaringBitmap> {
         let rows = self

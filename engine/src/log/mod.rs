@@ -43,14 +43,22 @@ impl LocalLog {
     /// Calls `each` for every record from `from` on, in order, until it returns false. A gap or a bad record is damage.
     pub fn read(&self, from: Seq, mut each: impl FnMut(Seq, Record, usize) -> Result<bool>) -> Result<()> {
         let mut expected: Option<u64> = None;
-        self.storage.scan(LOG, &self.group.to_be_bytes(), &key::log(self.group, from), |key, value| {
-            let seq = parse_seq(key)?;
-            if expected.is_some_and(|e| e != seq.0) {
-                return Err(Error::damaged(format!("log gap: expected record {expected:?}, found {}", seq.0)));
-            }
-            expected = Some(seq.0 + 1);
-            each(seq, Record::decode(value).map_err(|e| at(seq, &e))?, value.len())
-        })
+        self.storage.scan(
+            LOG,
+            &self.group.to_be_bytes(),
+            &key::log(self.group, from),
+            |key, value| {
+                let seq = parse_seq(key)?;
+                if expected.is_some_and(|e| e != seq.0) {
+                    return Err(Error::damaged(format!(
+                        "log gap: expected record {expected:?}, found {}",
+                        seq.0
+                    )));
+                }
+                expected = Some(seq.0 + 1);
+                each(seq, Record::decode(value).map_err(|e| at(seq, &e))?, value.len())
+            },
+        )
     }
 
     /// One record.

@@ -41,7 +41,11 @@ impl Record {
         if id.len() > limits::REQUEST_ID_BYTES_MAX {
             return Err(Error::invalid(
                 "bad_request_id",
-                format!("a request id is at most {} bytes, got {}", limits::REQUEST_ID_BYTES_MAX, id.len()),
+                format!(
+                    "a request id is at most {} bytes, got {}",
+                    limits::REQUEST_ID_BYTES_MAX,
+                    id.len()
+                ),
             ));
         }
         let mut bytes = vec![0; 4];
@@ -49,11 +53,16 @@ impl Record {
         bytes.extend_from_slice(&self.group.to_le_bytes());
         bytes.extend_from_slice(&self.timestamp_ms.to_le_bytes());
         bytes.extend_from_slice(id);
-        let mut bytes = postcard::to_extend(&self.ops, bytes).map_err(|e| Error::internal(format!("encoding a record: {e}")))?;
+        let mut bytes =
+            postcard::to_extend(&self.ops, bytes).map_err(|e| Error::internal(format!("encoding a record: {e}")))?;
         if bytes.len() > limits::RECORD_BYTES_MAX {
             return Err(Error::invalid(
                 "request_too_large",
-                format!("one request encodes to at most {} bytes, got {}: split it", limits::RECORD_BYTES_MAX, bytes.len()),
+                format!(
+                    "one request encodes to at most {} bytes, got {}: split it",
+                    limits::RECORD_BYTES_MAX,
+                    bytes.len()
+                ),
             ));
         }
         let crc = crc32c::crc32c(&bytes[4..]);
@@ -76,7 +85,9 @@ impl Record {
         }
         let end = HEADER + usize::from(bytes[5]);
         let request_id = bytes.get(HEADER..end).ok_or_else(|| bad("request id cut off"))?;
-        let request_id = std::str::from_utf8(request_id).map_err(|_| bad("request id is not UTF-8"))?.to_owned();
+        let request_id = std::str::from_utf8(request_id)
+            .map_err(|_| bad("request id is not UTF-8"))?
+            .to_owned();
         let ops = postcard::from_bytes(&bytes[end..]).map_err(|e| bad(&format!("operations do not decode: {e}")))?;
         Ok(Self {
             group: word(8),

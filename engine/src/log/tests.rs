@@ -15,7 +15,10 @@ fn record(i: u64) -> Record {
         group: 0,
         timestamp_ms: 1_700_000_000_000 + i,
         request_id: if i % 2 == 0 { String::new() } else { format!("req-{i}") },
-        ops: vec![Op::Delete { no: CollectionNo(i as u32), ids }],
+        ops: vec![Op::Delete {
+            no: CollectionNo(i as u32),
+            ids,
+        }],
     }
 }
 
@@ -62,11 +65,19 @@ fn a_gap_and_a_changed_byte_are_damage() {
     batch.put(LOG, &key::log(0, Seq(2)), &bad);
     storage.append(batch).unwrap();
     let error = log.read(Seq(1), |_, _, _| Ok(true)).unwrap_err();
-    assert!(error.message.contains("record 2") && error.message.contains("checksum"), "{error}");
+    assert!(
+        error.message.contains("record 2") && error.message.contains("checksum"),
+        "{error}"
+    );
     let mut batch = Effects::new(&storage);
     batch.delete(LOG, &key::log(0, Seq(2)));
     storage.append(batch).unwrap();
-    assert!(log.read(Seq(1), |_, _, _| Ok(true)).unwrap_err().message.contains("gap"));
+    assert!(
+        log.read(Seq(1), |_, _, _| Ok(true))
+            .unwrap_err()
+            .message
+            .contains("gap")
+    );
 }
 
 proptest! {

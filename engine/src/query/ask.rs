@@ -196,13 +196,18 @@ impl Query {
         if let Some(ef) = self.params.ef
             && (ef == 0 || ef > limits::EF_MAX)
         {
-            return Err(Error::invalid("bad_ef", format!("ef must be 1 to {}, got {ef}", limits::EF_MAX)).at("/params/ef"));
+            return Err(
+                Error::invalid("bad_ef", format!("ef must be 1 to {}, got {ef}", limits::EF_MAX)).at("/params/ef"),
+            );
         }
         if let Some(t) = self.score_threshold
             && !(0.0..=1.0).contains(&t)
         {
-            return Err(Error::invalid("bad_score_threshold", format!("score_threshold must be 0 to 1, got {t}"))
-                .at("/score_threshold"));
+            return Err(Error::invalid(
+                "bad_score_threshold",
+                format!("score_threshold must be 0 to 1, got {t}"),
+            )
+            .at("/score_threshold"));
         }
         self.filter.check().map_err(|e| e.at("/filter"))?;
         let mut legs = 0;
@@ -230,13 +235,20 @@ impl Source {
                 if query.len() > limits::QUERY_TEXT_BYTES_MAX {
                     return Err(Error::invalid(
                         "query_too_large",
-                        format!("a text query is at most {} bytes, got {}", limits::QUERY_TEXT_BYTES_MAX, query.len()),
+                        format!(
+                            "a text query is at most {} bytes, got {}",
+                            limits::QUERY_TEXT_BYTES_MAX,
+                            query.len()
+                        ),
                     )
                     .at("/text/query"));
                 }
                 match fields.iter().position(|f| !f.weight.is_finite() || f.weight < 0.0) {
-                    Some(i) => Err(Error::invalid("bad_weight", "a field weight must be a finite number of at least 0")
-                        .at(format!("/text/fields/{i}"))),
+                    Some(i) => Err(Error::invalid(
+                        "bad_weight",
+                        "a field weight must be a finite number of at least 0",
+                    )
+                    .at(format!("/text/fields/{i}"))),
                     None => Ok(()),
                 }
             }
@@ -248,17 +260,27 @@ impl Source {
                 if !weights.is_empty() && weights.len() != inputs.len() {
                     return Err(Error::invalid(
                         "bad_weight",
-                        format!("weights must name one number a leg ({}), got {}", inputs.len(), weights.len()),
+                        format!(
+                            "weights must name one number a leg ({}), got {}",
+                            inputs.len(),
+                            weights.len()
+                        ),
                     )
                     .at("/fuse"));
                 }
-                if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || (!weights.is_empty() && weights.iter().sum::<f32>() <= 0.0) {
-                    return Err(Error::invalid("bad_weight", "weights must be finite, at least 0, and not all 0").at("/fuse"));
+                if weights.iter().any(|w| !w.is_finite() || *w < 0.0)
+                    || (!weights.is_empty() && weights.iter().sum::<f32>() <= 0.0)
+                {
+                    return Err(
+                        Error::invalid("bad_weight", "weights must be finite, at least 0, and not all 0").at("/fuse"),
+                    );
                 }
                 if let Fuse::Rrf { k, .. } = method
                     && !(k.is_finite() && *k >= 0.0)
                 {
-                    return Err(Error::invalid("bad_query", "rrf k must be a finite number of at least 0").at("/fuse/rrf/k"));
+                    return Err(
+                        Error::invalid("bad_query", "rrf k must be a finite number of at least 0").at("/fuse/rrf/k"),
+                    );
                 }
                 for (i, input) in inputs.iter().enumerate() {
                     let at = format!("/prefetch/{i}");
@@ -281,7 +303,10 @@ impl Source {
 /// A vector without NaN and infinities.
 pub(crate) fn check_finite(vector: &[f32]) -> Result<()> {
     match vector.iter().position(|x| !x.is_finite()) {
-        Some(i) => Err(Error::invalid("not_finite", format!("a vector must hold finite numbers, element {i} is {}", vector[i]))),
+        Some(i) => Err(Error::invalid(
+            "not_finite",
+            format!("a vector must hold finite numbers, element {i} is {}", vector[i]),
+        )),
         None => Ok(()),
     }
 }

@@ -108,16 +108,28 @@ impl Context<'_> {
             }
         }
         Ok(match set {
-            None => Counted { matches: Matches::Live, count: view.live() },
+            None => Counted {
+                matches: Matches::Live,
+                count: view.live(),
+            },
             Some(mut set) => {
                 set -= view.dead.rows();
-                Counted { count: set.len(), matches: Matches::Set(set) }
+                Counted {
+                    count: set.len(),
+                    matches: Matches::Set(set),
+                }
             }
         })
     }
 
     /// Live, matching rows of one segment from an ordinal on.
-    fn matching_from(&self, view: &SegmentView, filters: &[&Filter], from: u32, mut each: impl FnMut(u32) -> Result<bool>) -> Result<bool> {
+    fn matching_from(
+        &self,
+        view: &SegmentView,
+        filters: &[&Filter],
+        from: u32,
+        mut each: impl FnMut(u32) -> Result<bool>,
+    ) -> Result<bool> {
         match &*self.matches(view, filters)? {
             Matches::Live => {
                 let dead = view.dead.rows();
@@ -152,7 +164,11 @@ impl Context<'_> {
         Ok(Point {
             id: id(segment.id_of(place.ordinal))?,
             vectors,
-            payload: if with.payload { Some(segment.payload_of(place.ordinal)?) } else { None },
+            payload: if with.payload {
+                Some(segment.payload_of(place.ordinal)?)
+            } else {
+                None
+            },
             document: segment.document_of(place.ordinal).map(id).transpose()?,
             version: Token::local(segment.birth_of(place.ordinal)),
         })
@@ -165,7 +181,11 @@ impl Context<'_> {
     /// Sorts a leg's list, cuts it, and numbers it.
     fn rank(&self, mut found: Vec<Found>, limit: usize, number: bool) -> Vec<Found> {
         let view = self.view;
-        found.sort_by(|a, b| b.key.total_cmp(&a.key).then_with(|| view.id(a.place).cmp(view.id(b.place))));
+        found.sort_by(|a, b| {
+            b.key
+                .total_cmp(&a.key)
+                .then_with(|| view.id(a.place).cmp(view.id(b.place)))
+        });
         found.truncate(limit);
         if number {
             for (i, hit) in found.iter_mut().enumerate() {
@@ -187,7 +207,16 @@ impl Context<'_> {
         self.check_deadline()?;
         match source {
             Source::Nearest { using, vector } => {
-                let found = nearest::search(self, leg, using.as_deref(), vector, filters, limit, &query.params, explain)?;
+                let found = nearest::search(
+                    self,
+                    leg,
+                    using.as_deref(),
+                    vector,
+                    filters,
+                    limit,
+                    &query.params,
+                    explain,
+                )?;
                 Ok(self.rank(found, limit, true))
             }
             Source::Text { query: words, fields } => {
@@ -198,7 +227,8 @@ impl Context<'_> {
                 let names = names(inputs, leg);
                 let mut legs = Vec::with_capacity(inputs.len());
                 for (i, (input, name)) in inputs.iter().zip(&names).enumerate() {
-                    extract::check_filter(&input.filter, self.schema).map_err(|e| e.at(format!("/prefetch/{i}/filter")))?;
+                    extract::check_filter(&input.filter, self.schema)
+                        .map_err(|e| e.at(format!("/prefetch/{i}/filter")))?;
                     let mut all = filters.to_vec();
                     all.push(&input.filter);
                     // Never fewer than the caller can be given: a leg finds at least what is wanted in the end.
@@ -224,7 +254,11 @@ fn names(inputs: &[Input], outer: &str) -> Vec<String> {
         .iter()
         .map(|input| {
             let base = input.name.clone().unwrap_or_else(|| kind(&input.source).to_owned());
-            let base = if outer.is_empty() || input.name.is_some() { base } else { format!("{outer}.{base}") };
+            let base = if outer.is_empty() || input.name.is_some() {
+                base
+            } else {
+                format!("{outer}.{base}")
+            };
             let times = seen.entry(base.clone()).or_default();
             *times += 1;
             if *times > 1 { format!("{base}{times}") } else { base }
@@ -242,13 +276,32 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
         Source::Text { .. } => "bm25",
         Source::Fusion { .. } => "",
     };
-    let found = context.find(&query.source, name, &[&query.filter], query.limit + query.offset, query, &mut legs)?;
+    let found = context.find(
+        &query.source,
+        name,
+        &[&query.filter],
+        query.limit + query.offset,
+        query,
+        &mut legs,
+    )?;
     let mut hits = Vec::with_capacity(query.limit.min(found.len()));
-    for found in found.into_iter().filter(|f| query.score_threshold.is_none_or(|t| f.score >= t)).skip(query.offset) {
+    for found in found
+        .into_iter()
+        .filter(|f| query.score_threshold.is_none_or(|t| f.score >= t))
+        .skip(query.offset)
+    {
         hits.push(Hit {
             point: context.point(found.place, query.with)?,
             score: found.score,
-            legs: found.raws.into_iter().map(|r| LegScore { leg: r.leg, raw: r.raw, rank: r.rank }).collect(),
+            legs: found
+                .raws
+                .into_iter()
+                .map(|r| LegScore {
+                    leg: r.leg,
+                    raw: r.raw,
+                    rank: r.rank,
+                })
+                .collect(),
         });
     }
     Ok(QueryResult {
@@ -264,7 +317,10 @@ pub(crate) fn get(context: &Context<'_>, ids: &[PointId], with: With) -> Result<
     for id in ids {
         context.check_deadline()?;
         let place = context.view.segments().find_map(|(place, view)| {
-            let ordinal = view.segment.find_id(id.as_str()).find(|o| context.is_visible(view, *o))?;
+            let ordinal = view
+                .segment
+                .find_id(id.as_str())
+                .find(|o| context.is_visible(view, *o))?;
             Some(Place { ordinal, ..place })
         });
         if let Some(place) = place {
@@ -276,7 +332,10 @@ pub(crate) fn get(context: &Context<'_>, ids: &[PointId], with: With) -> Result<
 
 /// Live points that match.
 pub(crate) fn count(context: &Context<'_>, filter: &Filter) -> Result<u64> {
-    filter.check().and_then(|()| extract::check_filter(filter, context.schema)).map_err(|e| e.at("/filter"))?;
+    filter
+        .check()
+        .and_then(|()| extract::check_filter(filter, context.schema))
+        .map_err(|e| e.at("/filter"))?;
     let mut count = 0;
     for (_, view) in context.view.segments() {
         context.check_deadline()?;
@@ -290,7 +349,12 @@ pub(crate) fn chunks(context: &Context<'_>, document: &PointId, with: With) -> R
     let mut points = Vec::new();
     for (place, view) in context.view.segments() {
         context.check_deadline()?;
-        for ordinal in view.segment.find_document(document.as_str()).iter().filter(|o| context.is_visible(view, *o)) {
+        for ordinal in view
+            .segment
+            .find_document(document.as_str())
+            .iter()
+            .filter(|o| context.is_visible(view, *o))
+        {
             points.push(context.point(Place { ordinal, ..place }, with)?);
         }
     }
@@ -306,9 +370,16 @@ pub(crate) fn scroll(
     with: With,
 ) -> Result<(Vec<Point>, Option<String>)> {
     if limit == 0 || limit > limits::TOP_K_MAX {
-        return Err(Error::invalid("bad_limit", format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX)).at("/limit"));
+        return Err(Error::invalid(
+            "bad_limit",
+            format!("limit must be 1 to {}, got {limit}", limits::TOP_K_MAX),
+        )
+        .at("/limit"));
     }
-    filter.check().and_then(|()| extract::check_filter(filter, context.schema)).map_err(|e| e.at("/filter"))?;
+    filter
+        .check()
+        .and_then(|()| extract::check_filter(filter, context.schema))
+        .map_err(|e| e.at("/filter"))?;
     let (first_shard, first_row) = match cursor {
         None => (0, Row(0)),
         Some(cursor) => parse_cursor(cursor)?,
@@ -328,7 +399,14 @@ pub(crate) fn scroll(
                     next = Some(format!("s{shard_no:x}-{:x}", view.segment.row_of(ordinal).0));
                     return Ok(false);
                 }
-                points.push(context.point(Place { shard: shard_no as u32, segment: segment_no as u32, ordinal }, with)?);
+                points.push(context.point(
+                    Place {
+                        shard: shard_no as u32,
+                        segment: segment_no as u32,
+                        ordinal,
+                    },
+                    with,
+                )?);
                 Ok(true)
             })?;
             if !more {
@@ -343,6 +421,13 @@ fn parse_cursor(cursor: &str) -> Result<(usize, Row)> {
     cursor
         .strip_prefix('s')
         .and_then(|rest| rest.split_once('-'))
-        .and_then(|(shard, row)| Some((usize::from_str_radix(shard, 16).ok()?, Row(u64::from_str_radix(row, 16).ok()?))))
-        .ok_or_else(|| Error::invalid("bad_cursor", "not a cursor that a page of this collection ended with").at("/cursor"))
+        .and_then(|(shard, row)| {
+            Some((
+                usize::from_str_radix(shard, 16).ok()?,
+                Row(u64::from_str_radix(row, 16).ok()?),
+            ))
+        })
+        .ok_or_else(|| {
+            Error::invalid("bad_cursor", "not a cursor that a page of this collection ended with").at("/cursor")
+        })
 }

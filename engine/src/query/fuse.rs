@@ -17,7 +17,9 @@ pub(super) fn fuse(method: &Fuse, legs: Vec<Vec<Found>>) -> Vec<Found> {
     // Keyed by place, so that the sums are made in the same order every time.
     let mut joined: BTreeMap<Place, Found> = BTreeMap::new();
     for (leg, hits) in legs.into_iter().enumerate() {
-        let (low, high) = hits.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), f| (l.min(f.key), h.max(f.key)));
+        let (low, high) = hits.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), f| {
+            (l.min(f.key), h.max(f.key))
+        });
         for (i, mut hit) in hits.into_iter().enumerate() {
             let part = weight(leg)
                 * match method {
@@ -40,7 +42,11 @@ pub(super) fn fuse(method: &Fuse, legs: Vec<Vec<Found>>) -> Vec<Found> {
     joined
         .into_values()
         .map(|mut hit| {
-            hit.key = if best > 0.0 { (hit.key / best).clamp(0.0, 1.0) } else { 0.0 };
+            hit.key = if best > 0.0 {
+                (hit.key / best).clamp(0.0, 1.0)
+            } else {
+                0.0
+            };
             hit.score = hit.key;
             hit
         })
@@ -56,16 +62,30 @@ mod tests {
         hits.iter()
             .enumerate()
             .map(|(i, (ordinal, key))| Found {
-                place: Place { shard: 0, segment: 0, ordinal: *ordinal },
+                place: Place {
+                    shard: 0,
+                    segment: 0,
+                    ordinal: *ordinal,
+                },
                 key: *key,
                 score: 0.0,
-                raws: vec![Raw { leg: leg.into(), raw: *key, rank: i as u32 + 1 }],
+                raws: vec![Raw {
+                    leg: leg.into(),
+                    raw: *key,
+                    rank: i as u32 + 1,
+                }],
             })
             .collect()
     }
 
     fn check(method: &Fuse, expected: &[(u32, f32)]) {
-        let mut fused = fuse(method, vec![list("a", &[(1, 9.0), (2, 5.0), (3, 1.0)]), list("b", &[(2, 0.5), (4, 0.25)])]);
+        let mut fused = fuse(
+            method,
+            vec![
+                list("a", &[(1, 9.0), (2, 5.0), (3, 1.0)]),
+                list("b", &[(2, 0.5), (4, 0.25)]),
+            ],
+        );
         fused.sort_by(|x, y| y.key.total_cmp(&x.key).then(x.place.cmp(&y.place)));
         let got: Vec<_> = fused.iter().map(|f| (f.place.ordinal, f.score)).collect();
         assert_eq!(got.len(), expected.len());
@@ -78,7 +98,10 @@ mod tests {
     #[test]
     fn rrf_adds_reciprocal_ranks_and_scales_to_one() {
         let best = 2.0 / 61.0;
-        let method = Fuse::Rrf { k: 60.0, weights: vec![] };
+        let method = Fuse::Rrf {
+            k: 60.0,
+            weights: vec![],
+        };
         check(
             &method,
             &[
@@ -92,7 +115,9 @@ mod tests {
 
     #[test]
     fn weighted_normalises_each_leg_and_honours_weights() {
-        let method = Fuse::Weighted { weights: vec![1.0, 3.0] };
+        let method = Fuse::Weighted {
+            weights: vec![1.0, 3.0],
+        };
         check(&method, &[(2, (0.5 + 3.0) / 4.0), (1, 0.25), (3, 0.0), (4, 0.0)]);
     }
 }

@@ -13,7 +13,7 @@ pub mod score;
 mod text;
 mod view;
 
-pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use ask::check_finite;
+pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
 pub use view::{ShardView, View};

@@ -17,11 +17,18 @@ pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
     let names = || schema.vectors.keys().cloned().collect::<Vec<_>>().join(", ");
     match using {
         Some(name) => schema.vectors.keys().position(|k| k == name).ok_or_else(|| {
-            Error::invalid("vector_not_found", format!("the collection has no vector {name:?}, only: {}", names())).at("/nearest/using")
+            Error::invalid(
+                "vector_not_found",
+                format!("the collection has no vector {name:?}, only: {}", names()),
+            )
+            .at("/nearest/using")
         }),
         None if schema.vectors.len() == 1 => Ok(0),
-        None => Err(Error::invalid("vector_not_named", format!("say which vector with using: one of: {}", names()))
-            .at("/nearest/using")),
+        None => Err(Error::invalid(
+            "vector_not_named",
+            format!("say which vector with using: one of: {}", names()),
+        )
+        .at("/nearest/using")),
     }
 }
 
@@ -40,12 +47,20 @@ pub(super) fn search(
     if query.len() != spec.dim as usize {
         return Err(Error::invalid(
             "wrong_dim",
-            format!("vector {name:?} has {} dimensions, the query has {}", spec.dim, query.len()),
+            format!(
+                "vector {name:?} has {} dimensions, the query has {}",
+                spec.dim,
+                query.len()
+            ),
         )
         .at("/nearest/vector"));
     }
     if spec.metric == crate::schema::Metric::Cosine && query.iter().all(|x| *x == 0.0) {
-        return Err(Error::invalid("zero_vector", "a zero vector has no direction, cosine cannot compare it").at("/nearest/vector"));
+        return Err(Error::invalid(
+            "zero_vector",
+            "a zero vector has no direction, cosine cannot compare it",
+        )
+        .at("/nearest/vector"));
     }
     let ef = params.ef.unwrap_or(EF_DEFAULT).max(k);
     let stop = || context.is_late();
@@ -58,7 +73,10 @@ pub(super) fn search(
         let present = |o: &u32| !vectors.is_absent(*o);
         let candidates = match &*matches {
             _ if absent == 0 => matches.count(),
-            Matches::Live => (0..segment.rows()).filter(|o| !view.dead.contains(*o)).filter(present).count() as u64,
+            Matches::Live => (0..segment.rows())
+                .filter(|o| !view.dead.contains(*o))
+                .filter(present)
+                .count() as u64,
             Matches::Set(set) => set.iter().filter(present).count() as u64,
         };
         let graph = segment.graph(index);
@@ -72,7 +90,9 @@ pub(super) fn search(
         let exact = || match &*matches {
             Matches::Live => {
                 let dead = view.dead.rows();
-                let live = (0..segment.rows()).filter(|o| dead.is_empty() || !dead.contains(*o)).filter(present);
+                let live = (0..segment.rows())
+                    .filter(|o| dead.is_empty() || !dead.contains(*o))
+                    .filter(present);
                 flat::scan(&vectors, query, live, k, &stop)
             }
             Matches::Set(set) => flat::scan(&vectors, query, set.iter().filter(present), k, &stop),
@@ -115,10 +135,17 @@ pub(super) fn search(
         found.extend(hits.hits.into_iter().map(|hit| {
             let raw = spec.metric.raw(hit.distance);
             Found {
-                place: Place { ordinal: hit.ordinal, ..place },
+                place: Place {
+                    ordinal: hit.ordinal,
+                    ..place
+                },
                 key: -hit.distance,
                 score: score::of_metric(spec.metric, raw),
-                raws: vec![Raw { leg: leg.to_owned(), raw, rank: 0 }],
+                raws: vec![Raw {
+                    leg: leg.to_owned(),
+                    raw,
+                    rank: 0,
+                }],
             }
         }));
     }

@@ -36,7 +36,11 @@ pub fn choose(known: Known) -> Strategy {
         return Strategy::Nothing;
     }
     let graph_cost = u128::from(EVALUATIONS_PER_EF * known.ef) * u128::from(known.rows) / u128::from(known.matches);
-    if known.exact || !known.graph || u128::from(known.matches) <= graph_cost { Strategy::Exact } else { Strategy::Graph }
+    if known.exact || !known.graph || u128::from(known.matches) <= graph_cost {
+        Strategy::Exact
+    } else {
+        Strategy::Graph
+    }
 }
 
 #[cfg(test)]
@@ -44,7 +48,13 @@ mod tests {
     use super::*;
 
     fn plan(matches: u64, rows: u64, ef: u64) -> Strategy {
-        choose(Known { graph: true, exact: false, matches, rows, ef })
+        choose(Known {
+            graph: true,
+            exact: false,
+            matches,
+            rows,
+            ef,
+        })
     }
 
     #[test]
@@ -59,8 +69,21 @@ mod tests {
 
     #[test]
     fn without_a_graph_or_when_told_everything_is_exact() {
-        let known = Known { graph: false, exact: false, matches: 1_000_000, rows: 1_000_000, ef: 10 };
+        let known = Known {
+            graph: false,
+            exact: false,
+            matches: 1_000_000,
+            rows: 1_000_000,
+            ef: 10,
+        };
         assert_eq!(choose(known), Strategy::Exact);
-        assert_eq!(choose(Known { graph: true, exact: true, ..known }), Strategy::Exact);
+        assert_eq!(
+            choose(Known {
+                graph: true,
+                exact: true,
+                ..known
+            }),
+            Strategy::Exact
+        );
     }
 }

@@ -41,7 +41,11 @@ pub(super) fn search(
                 if let Some(text) = view.segment.text(&field.path) {
                     let dead = view.dead.rows();
                     let is_dead = |o| dead.contains(o);
-                    df += bm25::live_df(&text, &term, (!dead.is_empty()).then_some(&is_dead as &dyn Fn(u32) -> bool))?;
+                    df += bm25::live_df(
+                        &text,
+                        &term,
+                        (!dead.is_empty()).then_some(&is_dead as &dyn Fn(u32) -> bool),
+                    )?;
                 }
             }
             if df > 0 {
@@ -85,7 +89,9 @@ pub(super) fn search(
                 }
             }
             Matches::Set(set) => {
-                set.iter().filter(|o| scores[*o as usize] > 0.0).for_each(|o| best.offer(scores[o as usize], o));
+                set.iter()
+                    .filter(|o| scores[*o as usize] > 0.0)
+                    .for_each(|o| best.offer(scores[o as usize], o));
             }
         }
         explain.push(ExplainLeg {
@@ -100,7 +106,11 @@ pub(super) fn search(
             place: Place { ordinal, ..place },
             key: raw,
             score: score::of_bm25(raw),
-            raws: vec![Raw { leg: leg.to_owned(), raw, rank: 0 }],
+            raws: vec![Raw {
+                leg: leg.to_owned(),
+                raw,
+                rank: 0,
+            }],
         }));
     }
     Ok(found)
@@ -109,16 +119,31 @@ pub(super) fn search(
 fn resolve(context: &Context<'_>, fields: &[TextField]) -> Result<Vec<TextField>> {
     let known = || context.analyzers.keys().cloned().collect::<Vec<_>>().join(", ");
     if context.analyzers.is_empty() {
-        return Err(Error::invalid("no_text_field", "the collection has no text field; declare one in its schema").at("/text"));
+        return Err(Error::invalid(
+            "no_text_field",
+            "the collection has no text field; declare one in its schema",
+        )
+        .at("/text"));
     }
     if fields.is_empty() {
-        return Ok(context.analyzers.keys().map(|path| TextField { path: path.clone(), weight: 1.0 }).collect());
+        return Ok(context
+            .analyzers
+            .keys()
+            .map(|path| TextField {
+                path: path.clone(),
+                weight: 1.0,
+            })
+            .collect());
     }
     for (i, field) in fields.iter().enumerate() {
         if !context.analyzers.contains_key(&field.path) {
             return Err(Error::invalid(
                 "text_field_not_found",
-                format!("{:?} is not a text field of the collection; those are: {}", field.path, known()),
+                format!(
+                    "{:?} is not a text field of the collection; those are: {}",
+                    field.path,
+                    known()
+                ),
             )
             .at(format!("/text/fields/{i}")));
         }
@@ -150,7 +175,10 @@ impl Ord for Entry {
 
 impl Best {
     fn new(k: usize) -> Self {
-        Self { k, heap: std::collections::BinaryHeap::new() }
+        Self {
+            k,
+            heap: std::collections::BinaryHeap::new(),
+        }
     }
     fn offer(&mut self, score: f32, ordinal: u32) {
         let entry = std::cmp::Reverse(Entry(score, ordinal));

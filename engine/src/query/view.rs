@@ -44,7 +44,14 @@ impl View {
     pub(super) fn segments(&self) -> impl Iterator<Item = (Place, &SegmentView)> {
         self.shards.iter().enumerate().flat_map(|(shard, view)| {
             view.segments.iter().enumerate().map(move |(segment, view)| {
-                (Place { shard: shard as u32, segment: segment as u32, ordinal: 0 }, view)
+                (
+                    Place {
+                        shard: shard as u32,
+                        segment: segment as u32,
+                        ordinal: 0,
+                    },
+                    view,
+                )
             })
         })
     }

@@ -66,7 +66,10 @@ impl Kept {
     /// The live rows of a view.
     pub fn live(view: &super::SegmentView) -> Self {
         let ordinals = (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)).collect();
-        Self { segment: Arc::clone(&view.segment), ordinals }
+        Self {
+            segment: Arc::clone(&view.segment),
+            ordinals,
+        }
     }
 }
 
@@ -136,9 +139,9 @@ impl<'a> Rows<'a> {
     fn for_each(&self, mut each: impl FnMut(RowRef<'_>) -> Result<()>) -> Result<()> {
         match self {
             Self::Pending(rows) => rows.iter().try_for_each(|row| each(RowRef::Pending(row))),
-            Self::Kept(kept) => kept.iter().try_for_each(|k| {
-                k.ordinals.iter().try_for_each(|o| each(RowRef::Stored(&k.segment, *o)))
-            }),
+            Self::Kept(kept) => kept
+                .iter()
+                .try_for_each(|k| k.ordinals.iter().try_for_each(|o| each(RowRef::Stored(&k.segment, *o)))),
         }
     }
 }
@@ -210,7 +213,9 @@ fn write_sealed(
     let mut writer: Writer<FileSink> = Writer::new(BufWriter::with_capacity(1 << 20, file))?;
     write_columns(&mut writer, spec, &rows)?;
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
-        let IndexSpec::Hnsw { m, ef_construction } = vector.index else { continue };
+        let IndexSpec::Hnsw { m, ef_construction } = vector.index else {
+            continue;
+        };
         if rows.len() < graph_rows_min {
             continue;
         }
@@ -218,7 +223,7 @@ fn write_sealed(
         // second copy of them in memory.
         writer.sink().flush()?;
         let map = super::file::map(temporary)?;
-        let column = |section: String| writer.range_of(&section).map_or(&[][..], |range| &map[range]);
+        let column = |section: String| writer.range_of(&section).map_or(&map[..0], |range| &map[range]);
         let absent = RoaringBitmap::deserialize_from(column(format!("absent/{name}"))).unwrap_or_default();
         let absent = (!absent.is_empty()).then(|| crate::vector::BitSet::from_iter(n as usize, absent));
         let vectors = VectorsRef {
@@ -228,10 +233,15 @@ fn write_sealed(
             inv_norms: bytemuck::try_cast_slice(column(format!("norm/{name}"))).expect("sections are aligned"),
             absent: absent.as_ref(),
         };
-        let graph = hnsw::build(&vectors, m, ef_construction, no ^ ((index as u64) << 56), &mut |_| !stop())?;
+        let graph = hnsw::build(&vectors, m, ef_construction, no ^ ((index as u64) << 56), &mut |_| {
+            !stop()
+        })?;
         writer.section(&format!("graph/{name}"), &graph)?;
     }
-    writer.finish()?.into_inner().map_err(|e| Error::internal(format!("i/o: {}", e.error())))
+    writer
+        .finish()?
+        .into_inner()
+        .map_err(|e| Error::internal(format!("i/o: {}", e.error())))
 }
 
 fn write_columns<W: Write>(writer: &mut Writer<W>, spec: &Spec<'_>, rows: &Rows<'_>) -> Result<()> {
@@ -296,7 +306,10 @@ fn write_identity<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<(
         Ok(())
     })?;
     // Documents by hash, each with its rows: what finds a document's chunks without a scan.
-    let mut by_hash: Vec<(u64, u32)> = document_numbers.iter().map(|(id, number)| (hash_id(id), *number)).collect();
+    let mut by_hash: Vec<(u64, u32)> = document_numbers
+        .iter()
+        .map(|(id, number)| (hash_id(id), *number))
+        .collect();
     by_hash.sort_unstable();
     let (document_hash, document_order): (Vec<u64>, Vec<u32>) = by_hash.into_iter().unzip();
     let mut rows_at = vec![0u32];
@@ -337,7 +350,9 @@ fn write_payload<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()
     writer.begin("payload")?;
     rows.for_each(|row| match row {
         RowRef::Pending(p) => packer.push(&p.payload, &mut |block| writer.put(block)),
-        RowRef::Stored(segment, ordinal) => packer.push(&segment.payload_json(ordinal)?, &mut |block| writer.put(block)),
+        RowRef::Stored(segment, ordinal) => {
+            packer.push(&segment.payload_json(ordinal)?, &mut |block| writer.put(block))
+        }
     })?;
     let table = packer.finish(&mut |block| writer.put(block))?;
     writer.end()?;
@@ -407,7 +422,9 @@ fn build_filter(rows: &[&PendingRow], schema: &Schema, n: u32) -> Result<Vec<u8>
     let mut builder = FilterIndexBuilder::new();
     for (ordinal, row) in rows.iter().enumerate() {
         let payload = parse(&row.payload)?;
-        extract::extract(&payload, schema, &mut |path, value| builder.add(ordinal as Ordinal, path, value))?;
+        extract::extract(&payload, schema, &mut |path, value| {
+            builder.add(ordinal as Ordinal, path, value)
+        })?;
     }
     Ok(builder.finish(n))
 }
@@ -429,19 +446,29 @@ fn remaps(kept: &[Kept]) -> Vec<Vec<Option<Ordinal>>> {
 
 fn merge_text(kept: &[Kept], path: &str, n: u32) -> Result<Vec<u8>> {
     let maps = remaps(kept);
-    let functions: Vec<_> = maps.iter().map(|map| |o: Ordinal| map.get(o as usize).copied().flatten()).collect();
+    let functions: Vec<_> = maps
+        .iter()
+        .map(|map| |o: Ordinal| map.get(o as usize).copied().flatten())
+        .collect();
     let mut inputs: Vec<(postings::TextIndexView<'_>, &dyn Fn(Ordinal) -> Option<Ordinal>)> = Vec::new();
     for (k, function) in kept.iter().zip(&functions) {
         if let Some(view) = k.segment.text(path) {
             inputs.push((view, function));
         }
     }
-    if inputs.is_empty() { Ok(Vec::new()) } else { postings::merge(&inputs, n) }
+    if inputs.is_empty() {
+        Ok(Vec::new())
+    } else {
+        postings::merge(&inputs, n)
+    }
 }
 
 fn merge_filter(kept: &[Kept], n: u32) -> Result<Vec<u8>> {
     let maps = remaps(kept);
-    let functions: Vec<_> = maps.iter().map(|map| |o: Ordinal| map.get(o as usize).copied().flatten()).collect();
+    let functions: Vec<_> = maps
+        .iter()
+        .map(|map| |o: Ordinal| map.get(o as usize).copied().flatten())
+        .collect();
     let inputs: Vec<(filter_index::FilterIndexView<'_>, &dyn Fn(Ordinal) -> Option<Ordinal>)> = kept
         .iter()
         .zip(&functions)

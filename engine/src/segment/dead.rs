@@ -20,7 +20,11 @@ pub struct Dead {
 
 impl Clone for Dead {
     fn clone(&self) -> Self {
-        Self { rows: self.rows.clone(), texts: self.texts.clone(), live: OnceLock::new() }
+        Self {
+            rows: self.rows.clone(),
+            texts: self.texts.clone(),
+            live: OnceLock::new(),
+        }
     }
 }
 
@@ -34,7 +38,10 @@ impl Dead {
         for path in segment.texts.keys() {
             if let Some(view) = segment.text(path) {
                 if let Some(len) = view.len_of(ordinal) {
-                    self.texts.entry(path.clone()).or_default().add(FieldStats { docs: 1, total_len: u64::from(len) });
+                    self.texts.entry(path.clone()).or_default().add(FieldStats {
+                        docs: 1,
+                        total_len: u64::from(len),
+                    });
                 }
             }
         }

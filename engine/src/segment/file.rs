@@ -65,8 +65,14 @@ pub struct Writer<W: Write> {
 impl<W: Write> Writer<W> {
     /// Begins with the header.
     pub fn new(out: W) -> Result<Self> {
-        let mut writer =
-            Self { out, at: 0, block_crc: 0, block_filled: 0, blocks: Vec::new(), sections: Vec::new() };
+        let mut writer = Self {
+            out,
+            at: 0,
+            block_crc: 0,
+            block_filled: 0,
+            blocks: Vec::new(),
+            sections: Vec::new(),
+        };
         let mut header = [0u8; HEADER];
         header[..8].copy_from_slice(MAGIC);
         header[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
@@ -181,9 +187,15 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
     if bytes.len() < HEADER + FOOTER {
         return Err(bad("shorter than header and footer"));
     }
-    let u32_at = |at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let u32_at = |at: usize| {
+        bytes
+            .get(at..at + 4)
+            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    };
     let u64_at = |at: usize| {
-        bytes.get(at..at + 8).map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+        bytes
+            .get(at..at + 8)
+            .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
     };
     let footer = bytes.len() - FOOTER;
     if &bytes[..8] != MAGIC || &bytes[bytes.len() - 8..] != MAGIC_END {
@@ -196,7 +208,10 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
         }
     }
     let offset = |at: usize| -> Result<usize> {
-        usize::try_from(u64_at(at).unwrap_or(u64::MAX)).ok().filter(|o| *o <= footer).ok_or_else(|| bad("offset beyond the file"))
+        usize::try_from(u64_at(at).unwrap_or(u64::MAX))
+            .ok()
+            .filter(|o| *o <= footer)
+            .ok_or_else(|| bad("offset beyond the file"))
     };
     let (table_at, blocks_at) = (offset(footer)?, offset(footer + 8)?);
     if table_at > blocks_at || blocks_at + blocks_at.div_ceil(BLOCK_BYTES) * 4 != footer {
@@ -211,7 +226,10 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
         if u32_at(blocks_at + i * 4) == Some(crc32c::crc32c(block)) {
             Ok(())
         } else {
-            Err(bad(&format!("checksum of block {i} (offset {}) does not match", i * BLOCK_BYTES)))
+            Err(bad(&format!(
+                "checksum of block {i} (offset {}) does not match",
+                i * BLOCK_BYTES
+            )))
         }
     };
     let first = if verify { 0 } else { table_at / BLOCK_BYTES };
@@ -220,7 +238,10 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
     }
     let mut at = table_at;
     let mut take = |n: usize| -> Result<&[u8]> {
-        let end = at.checked_add(n).filter(|end| *end <= blocks_at).ok_or_else(|| bad("section table cut off"))?;
+        let end = at
+            .checked_add(n)
+            .filter(|end| *end <= blocks_at)
+            .ok_or_else(|| bad("section table cut off"))?;
         let slice = &bytes[at..end];
         at = end;
         Ok(slice)
@@ -230,9 +251,13 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
     let mut found = BTreeMap::new();
     for _ in 0..count {
         let name_len = number(take(2)?) as usize;
-        let name = std::str::from_utf8(take(name_len)?).map_err(|_| bad("section name is not UTF-8"))?.to_owned();
+        let name = std::str::from_utf8(take(name_len)?)
+            .map_err(|_| bad("section name is not UTF-8"))?
+            .to_owned();
         let (offset, len) = (number(take(8)?), number(take(8)?));
-        let end = offset.checked_add(len).filter(|end| *end <= table_at as u64 && offset % ALIGN as u64 == 0);
+        let end = offset
+            .checked_add(len)
+            .filter(|end| *end <= table_at as u64 && offset % ALIGN as u64 == 0);
         let end = end.ok_or_else(|| bad(&format!("section {name} lies outside the file")))?;
         found.insert(name, offset as usize..end as usize);
     }

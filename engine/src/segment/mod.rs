@@ -64,7 +64,10 @@ pub struct SegmentView {
 impl SegmentView {
     /// A segment none of whose rows is dead.
     pub fn fresh(segment: Arc<Segment>) -> Self {
-        Self { segment, dead: Arc::new(Dead::default()) }
+        Self {
+            segment,
+            dead: Arc::new(Dead::default()),
+        }
     }
     /// Live rows.
     pub fn live(&self) -> u64 {
@@ -76,7 +79,10 @@ impl Segment {
     /// Maps a sealed file and checks every block of it.
     pub fn open(path: &Path, no: u64, schema: &Schema) -> Result<Self> {
         let backing = Backing::Mapped(file::map(path)?);
-        Self::read(backing, Some(no), schema, true).map_err(|e| Error { message: format!("{}: {}", path.display(), e.message), ..e })
+        Self::read(backing, Some(no), schema, true).map_err(|e| Error {
+            message: format!("{}: {}", path.display(), e.message),
+            ..e
+        })
     }
 
     /// Reads a container.
@@ -90,7 +96,10 @@ impl Segment {
             if slice(name).len() == len {
                 Ok(())
             } else {
-                Err(Error::damaged(format!("segment: section {name} has {} bytes, expected {len}", slice(name).len())))
+                Err(Error::damaged(format!(
+                    "segment: section {name} has {} bytes, expected {len}",
+                    slice(name).len()
+                )))
             }
         };
         expect("rows", n * 8)?;
@@ -111,15 +120,21 @@ impl Segment {
             if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
                 return Err(Error::damaged("segment: a row names a document that is not there"));
             }
-            if of.iter().any(|d| *d != NO_DOCUMENT) {
-                expect("documents.hash", documents * 8)?;
-                expect("documents.order", documents * 4)?;
-                check_offsets(slice("documents.rows.at"), documents, slice("documents.rows").len() / 4, "documents.rows")?;
-                let order: &[u32] = cast(slice("documents.order"))?;
-                let of_documents: &[u32] = cast(slice("documents.rows"))?;
-                if order.iter().any(|d| *d as usize >= documents) || of_documents.iter().any(|o| *o >= rows) {
-                    return Err(Error::damaged("segment: the document index names what is not there"));
-                }
+            expect("documents.hash", documents * 8)?;
+            expect("documents.order", documents * 4)?;
+            let members: &[u32] = cast(slice("documents.rows"))?;
+            if documents > 0 {
+                check_offsets(slice("documents.rows.at"), documents, members.len(), "documents.rows")?;
+            }
+            let order: &[u32] = cast(slice("documents.order"))?;
+            if order.iter().any(|d| *d as usize >= documents) || members.iter().any(|o| *o >= rows) {
+                return Err(Error::damaged("segment: the document index names what is not there"));
+            }
+            if sections.contains_key("acl.at") {
+                let acl: &[u32] = cast(slice("acl"))?;
+                check_offsets(slice("acl.at"), n, acl.len(), "acl")?;
+            } else {
+                expect("acl", 0)?;
             }
             let order: &[u32] = cast(slice("ids.order"))?;
             if order.iter().any(|o| *o >= rows) {
@@ -142,7 +157,8 @@ impl Segment {
             let absent = match slice(&format!("absent/{name}")) {
                 [] => None,
                 bytes => {
-                    let set = RoaringBitmap::deserialize_from(bytes).map_err(|_| Error::damaged("segment: absent set"))?;
+                    let set =
+                        RoaringBitmap::deserialize_from(bytes).map_err(|_| Error::damaged("segment: absent set"))?;
                     if set.max().is_some_and(|max| max >= rows) {
                         return Err(Error::damaged("segment: absent set names a row that is not there"));
                     }
@@ -159,7 +175,13 @@ impl Segment {
                     Some(layout)
                 }
             };
-            vectors.push(VectorPart { name: name.clone(), dim, metric: spec.metric, absent, graph });
+            vectors.push(VectorPart {
+                name: name.clone(),
+                dim,
+                metric: spec.metric,
+                absent,
+                graph,
+            });
         }
         let mut texts = BTreeMap::new();
         for (path, _) in schema.text_fields() {
@@ -174,16 +196,30 @@ impl Segment {
         }
         let filter = FilterIndexLayout::parse(slice("filter"))?;
         let payload = payload::Layout::parse(slice("payload.table"), slice("payload").len(), rows)?;
-        Ok(Self { no, rows, vectors, texts, filter, payload, sections, backing })
+        Ok(Self {
+            no,
+            rows,
+            vectors,
+            texts,
+            filter,
+            payload,
+            sections,
+            backing,
+        })
     }
 
     fn slice(&self, name: &str) -> &[u8] {
-        self.sections.get(name).map_or(&[][..], |range| &self.backing.bytes()[range.clone()])
+        self.sections
+            .get(name)
+            .map_or(&[][..], |range| &self.backing.bytes()[range.clone()])
     }
 
     fn numbers<T: bytemuck::AnyBitPattern>(&self, name: &str) -> &[T] {
         // Sections are 64-byte aligned in a container that is 8-byte aligned at least, and lengths were checked at open.
-        bytemuck::cast_slice(self.slice(name))
+        match self.slice(name) {
+            [] => &[],
+            bytes => bytemuck::cast_slice(bytes),
+        }
     }
 
     /// Rows, dead ones included.
@@ -203,7 +239,10 @@ impl Segment {
 
     /// The ordinal of a row, if this segment has it.
     pub fn ordinal_of(&self, row: Row) -> Option<Ordinal> {
-        self.numbers::<u64>("rows").binary_search(&row.0).ok().map(|i| i as Ordinal)
+        self.numbers::<u64>("rows")
+            .binary_search(&row.0)
+            .ok()
+            .map(|i| i as Ordinal)
     }
 
     /// First ordinal whose row is at least `row`.
@@ -229,7 +268,10 @@ impl Segment {
 
     /// When a row expires; 0 = never.
     pub fn expires_at_ms(&self, ordinal: Ordinal) -> u64 {
-        self.numbers::<u64>("expiry").get(ordinal as usize).copied().unwrap_or(0)
+        self.numbers::<u64>("expiry")
+            .get(ordinal as usize)
+            .copied()
+            .unwrap_or(0)
     }
 
     /// True if some row has an expiry.
@@ -286,7 +328,11 @@ impl Segment {
         let hashes = self.numbers::<u64>("documents.hash");
         let order = self.numbers::<u32>("documents.order");
         let from = hashes.partition_point(|h| *h < hash);
-        let candidates = hashes[from..].iter().zip(&order[from..]).take_while(|(h, _)| **h == hash).map(|(_, d)| *d as usize);
+        let candidates = hashes[from..]
+            .iter()
+            .zip(&order[from..])
+            .take_while(|(h, _)| **h == hash)
+            .map(|(_, d)| *d as usize);
         let rows_at = self.numbers::<u32>("documents.rows.at");
         let rows = self.numbers::<u32>("documents.rows");
         candidates
@@ -303,7 +349,8 @@ impl Segment {
 
     /// A row's payload.
     pub fn payload_of(&self, ordinal: Ordinal) -> Result<Payload> {
-        serde_json::from_str(&self.payload_json(ordinal)?).map_err(|e| Error::damaged(format!("segment: payload is not JSON: {e}")))
+        serde_json::from_str(&self.payload_json(ordinal)?)
+            .map_err(|e| Error::damaged(format!("segment: payload is not JSON: {e}")))
     }
 
     /// The vectors under the schema's n-th name.
@@ -321,7 +368,9 @@ impl Segment {
     /// The graph over them, if there is one.
     pub fn graph(&self, index: usize) -> Option<crate::vector::hnsw::Hnsw<'_>> {
         let part = &self.vectors[index];
-        part.graph.as_ref().map(|layout| layout.view(self.slice(&format!("graph/{}", part.name))))
+        part.graph
+            .as_ref()
+            .map(|layout| layout.view(self.slice(&format!("graph/{}", part.name))))
     }
 
     /// A row's vector, as it was written.
@@ -332,7 +381,9 @@ impl Segment {
 
     /// The inverted index of a text field, if any row here has that field.
     pub fn text(&self, path: &str) -> Option<TextIndexView<'_>> {
-        self.texts.get(path).map(|layout| layout.view(self.slice(&format!("text/{path}"))))
+        self.texts
+            .get(path)
+            .map(|layout| layout.view(self.slice(&format!("text/{path}"))))
     }
 
     /// The payload index.
@@ -358,11 +409,19 @@ fn hash_id(id: &str) -> u64 {
 }
 
 fn cast<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Result<&[T]> {
+    if bytes.is_empty() {
+        return Ok(&[]);
+    }
     bytemuck::try_cast_slice(bytes).map_err(|_| Error::damaged("segment: a section of the wrong size"))
 }
 
 fn check_offsets(offsets: &[u8], n: usize, len: usize, what: &str) -> Result<()> {
     let at: &[u32] = cast(offsets)?;
-    let ok = at.len() == n + 1 && at.windows(2).all(|w| w[0] <= w[1]) && at.last().is_some_and(|end| *end as usize <= len);
-    if ok { Ok(()) } else { Err(Error::damaged(format!("segment: offsets of {what} do not fit"))) }
+    let ok =
+        at.len() == n + 1 && at.windows(2).all(|w| w[0] <= w[1]) && at.last().is_some_and(|end| *end as usize <= len);
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::damaged(format!("segment: offsets of {what} do not fit")))
+    }
 }

@@ -41,7 +41,11 @@ impl Packer {
         }
         self.starts.push(self.block.len() as u32);
         self.block.extend_from_slice(json.as_bytes());
-        if self.block.len() >= BLOCK { self.close(out) } else { Ok(()) }
+        if self.block.len() >= BLOCK {
+            self.close(out)
+        } else {
+            Ok(())
+        }
     }
 
     fn close(&mut self, out: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
@@ -54,7 +58,8 @@ impl Packer {
         let bytes = if stored { &self.block } else { &packed };
         out(bytes)?;
         self.written += bytes.len() as u64;
-        self.sizes.push(self.block.len() as u32 | if stored { STORED } else { 0 });
+        self.sizes
+            .push(self.block.len() as u32 | if stored { STORED } else { 0 });
         self.block.clear();
         Ok(())
     }
@@ -65,7 +70,9 @@ impl Packer {
         self.offsets.push(self.written);
         self.first.push(self.starts.len() as u32);
         let mut table = (self.sizes.len() as u32).to_le_bytes().to_vec();
-        self.offsets.iter().for_each(|o| table.extend_from_slice(&o.to_le_bytes()));
+        self.offsets
+            .iter()
+            .for_each(|o| table.extend_from_slice(&o.to_le_bytes()));
         for column in [&self.first, &self.sizes, &self.starts] {
             column.iter().for_each(|n| table.extend_from_slice(&n.to_le_bytes()));
         }
@@ -86,10 +93,18 @@ impl Layout {
     pub(super) fn parse(table: &[u8], payload_len: usize, rows: u32) -> Result<Self> {
         let bad = || Error::damaged("segment: payload table does not fit");
         if rows == 0 {
-            return Ok(Self { offsets: vec![0], first: vec![0], sizes: Vec::new(), starts: Vec::new() });
+            return Ok(Self {
+                offsets: vec![0],
+                first: vec![0],
+                sizes: Vec::new(),
+                starts: Vec::new(),
+            });
         }
         let words = |bytes: &[u8]| -> Vec<u32> {
-            bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+            bytes
+                .chunks_exact(4)
+                .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect()
         };
         let blocks = *words(table.get(..4).ok_or_else(bad)?).first().ok_or_else(bad)? as usize;
         let n = rows as usize;
@@ -97,17 +112,28 @@ impl Layout {
             return Err(bad());
         }
         let (offsets, rest) = table[4..].split_at((blocks + 1) * 8);
-        let offsets: Vec<u64> =
-            words(offsets).chunks_exact(2).map(|w| u64::from(w[0]) | (u64::from(w[1]) << 32)).collect();
+        let offsets: Vec<u64> = words(offsets)
+            .chunks_exact(2)
+            .map(|w| u64::from(w[0]) | (u64::from(w[1]) << 32))
+            .collect();
         let (first, rest) = rest.split_at((blocks + 1) * 4);
         let (sizes, starts) = rest.split_at(blocks * 4);
-        let layout = Self { offsets, first: words(first), sizes: words(sizes), starts: words(starts) };
+        let layout = Self {
+            offsets,
+            first: words(first),
+            sizes: words(sizes),
+            starts: words(starts),
+        };
         let ascending = layout.offsets.windows(2).all(|w| w[0] <= w[1]) && layout.first.windows(2).all(|w| w[0] < w[1]);
         let whole = layout.offsets.last() == Some(&(payload_len as u64))
             && layout.first.first() == Some(&0)
             && layout.first.last() == Some(&rows);
         let small = layout.sizes.iter().all(|s| (s & !STORED) as usize <= UNPACKED_MAX);
-        if ascending && whole && small { Ok(layout) } else { Err(bad()) }
+        if ascending && whole && small {
+            Ok(layout)
+        } else {
+            Err(bad())
+        }
     }
 
     /// One row's JSON.
@@ -121,7 +147,11 @@ impl Layout {
         let size = (self.sizes[block] & !STORED) as usize;
         let from = self.starts[ordinal as usize] as usize;
         let last = ordinal + 1 == self.first[block + 1];
-        let to = if last { size } else { self.starts[ordinal as usize + 1] as usize };
+        let to = if last {
+            size
+        } else {
+            self.starts[ordinal as usize + 1] as usize
+        };
         if from > to || to > size {
             return Err(bad("row outside its block"));
         }

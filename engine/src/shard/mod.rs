@@ -41,7 +41,10 @@ pub struct Growing {
 
 impl Growing {
     fn new(segment: Segment, pins: Option<Seq>) -> Self {
-        Self { view: SegmentView::fresh(Arc::new(segment)), pins }
+        Self {
+            view: SegmentView::fresh(Arc::new(segment)),
+            pins,
+        }
     }
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
@@ -62,10 +65,18 @@ impl Shard {
         if let Ok(i) = self.pending.binary_search_by_key(&row, |p| p.row) {
             return !std::mem::replace(&mut self.pending[i].dead, true);
         }
-        let holds = |view: &SegmentView| view.segment.row_range().is_some_and(|(first, last)| first <= row && row <= last);
+        let holds = |view: &SegmentView| {
+            view.segment
+                .row_range()
+                .is_some_and(|(first, last)| first <= row && row <= last)
+        };
         let growing = self.growing.iter_mut().map(|g| &mut g.view);
-        let Some(view) = self.sealed.iter_mut().chain(growing).find(|view| holds(view)) else { return false };
-        let Some(ordinal) = view.segment.ordinal_of(row) else { return false };
+        let Some(view) = self.sealed.iter_mut().chain(growing).find(|view| holds(view)) else {
+            return false;
+        };
+        let Some(ordinal) = view.segment.ordinal_of(row) else {
+            return false;
+        };
         let segment = Arc::clone(&view.segment);
         Arc::make_mut(&mut view.dead).kill(&segment, ordinal)
     }
@@ -86,7 +97,9 @@ impl Shard {
                     document: segment.document_of(ordinal).map(PointId::new).transpose()?,
                     expires_at_ms: segment.expires_at_ms(ordinal),
                     acl: segment.acl_of(ordinal).to_vec(),
-                    vectors: (0..vectors).map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec)).collect(),
+                    vectors: (0..vectors)
+                        .map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec))
+                        .collect(),
                     payload: segment.payload_json(ordinal)?.into_owned(),
                     inline: false,
                     dead: false,
@@ -129,13 +142,20 @@ impl Shard {
 
     /// What readers see of it now.
     pub fn view(&self) -> ShardView {
-        let segments = self.sealed.iter().chain(self.growing.iter().map(|g| &g.view)).cloned().collect();
+        let segments = self
+            .sealed
+            .iter()
+            .chain(self.growing.iter().map(|g| &g.view))
+            .cloned()
+            .collect();
         ShardView { segments }
     }
 
     /// Rows and bytes that wait to be sealed.
     pub fn waiting(&self) -> (usize, usize) {
-        self.growing.iter().fold((0, 0), |(rows, bytes), g| (rows + g.view.segment.rows() as usize, bytes + g.bytes()))
+        self.growing.iter().fold((0, 0), |(rows, bytes), g| {
+            (rows + g.view.segment.rows() as usize, bytes + g.bytes())
+        })
     }
 
     /// Replaces `inputs` (by identity) with what was made of them while writes went on: rows of theirs that died meanwhile

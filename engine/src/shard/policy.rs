@@ -40,7 +40,9 @@ pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, 
     let fanin = settings.merge_fanin.max(2);
     let tier = |s: &Sealed| live(s).max(1).ilog(fanin as u64);
     for from in 0..segments.len() {
-        let Some(run) = segments.get(from..from + fanin) else { break };
+        let Some(run) = segments.get(from..from + fanin) else {
+            break;
+        };
         let largest = run.iter().map(tier).max().unwrap_or(0);
         let similar = run.iter().all(|s| tier(s) + 1 >= largest);
         if similar && run.iter().map(live).sum::<u64>() <= settings.segment_rows_max as u64 {
@@ -83,12 +85,30 @@ mod tests {
 
     #[test]
     fn equal_neighbours_merge_and_dead_segments_are_rewritten() {
-        let settings = Settings { merge_fanin: 4, ..Settings::default() };
+        let settings = Settings {
+            merge_fanin: 4,
+            ..Settings::default()
+        };
         let fresh = |rows| Sealed { rows, dead: 0 };
         assert_eq!(sealed_merge(&[fresh(20_000); 3], &settings), None);
         assert_eq!(sealed_merge(&[fresh(20_000); 4], &settings), Some((0, 4)));
-        assert_eq!(sealed_merge(&[fresh(900_000), fresh(20_000), fresh(20_000), fresh(20_000), fresh(20_000)], &settings), Some((1, 5)));
-        assert_eq!(sealed_merge(&[fresh(1_000), Sealed { rows: 100, dead: 31 }], &settings), Some((1, 2)));
+        assert_eq!(
+            sealed_merge(
+                &[
+                    fresh(900_000),
+                    fresh(20_000),
+                    fresh(20_000),
+                    fresh(20_000),
+                    fresh(20_000)
+                ],
+                &settings
+            ),
+            Some((1, 5))
+        );
+        assert_eq!(
+            sealed_merge(&[fresh(1_000), Sealed { rows: 100, dead: 31 }], &settings),
+            Some((1, 2))
+        );
         let full = fresh(settings.segment_rows_max as u64);
         assert_eq!(sealed_merge(&[full; 4], &settings), None, "a full segment is final");
     }

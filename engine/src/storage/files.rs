@@ -24,7 +24,12 @@ pub fn create_temporary(path: &Path) -> io::Result<(File, PathBuf)> {
     let parent = path.parent().expect("segment paths have a parent");
     fs::create_dir_all(parent)?;
     let temporary = path.with_extension("tmp");
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&temporary)?;
     Ok((file, temporary))
 }
 
@@ -80,7 +85,12 @@ pub struct DirLock {
 impl DirLock {
     /// Takes the lock, or says who may hold it.
     pub fn take(dir: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(dir.join("LOCK.cairn"))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(dir.join("LOCK.cairn"))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),

@@ -12,7 +12,9 @@ pub mod files;
 use std::path::Path;
 use std::sync::Arc;
 
-use rocksdb::{ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
+};
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, PointId, Row, Seq, ShardNo};
@@ -154,7 +156,10 @@ pub struct Effects<'a> {
 impl<'a> Effects<'a> {
     /// An empty batch.
     pub fn new(storage: &'a Storage) -> Self {
-        Self { storage, batch: WriteBatch::default() }
+        Self {
+            storage,
+            batch: WriteBatch::default(),
+        }
     }
     /// Sets a key.
     pub fn put(&mut self, family: &str, key: &[u8], value: &[u8]) {

@@ -1,0 +1,63 @@
+# Cairn's commands. `make` lists them; `make demo` and `make test` each need nothing before them but git, a Rust
+# toolchain, gcc, make and Python: `setup` brings the rest. CONTRIBUTING.md says why it is built this way.
+#
+# What is expensive lives in a cache outside the checkout, so that a fresh clone does not pay for it again:
+#   CAIRN_CACHE        default ~/.cache/cairn   RocksDB's C++ (compiled once, ~12 minutes), the chart tests' venv
+#   CARGO_TARGET_DIR   default $CAIRN_CACHE/target
+# `eval "$(make -s env)"` gives a shell the same settings, for calling cargo by hand.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CAIRN_CACHE ?= $(or $(HOME),/root)/.cache/cairn
+CARGO_TARGET_DIR ?= $(CAIRN_CACHE)/target
+ROCKSDB_LIB_DIR ?= $(CAIRN_CACHE)/rocksdb
+ROCKSDB_STATIC ?= 1
+CARGO_INCREMENTAL ?= 1
+export CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL
+# Not exported: to `cairn`, CAIRN_... variables are its configuration, and it refuses those that it does not know.
+unexport CAIRN_CACHE
+
+# Always the whole workspace: building a subset would unify other features and compile shared dependencies again.
+CARGO_ARGS := --workspace --locked
+
+.PHONY: help
+help: ## what there is
+	@echo "Cairn: a vector database for retrieval-augmented generation"; echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-8s %s\n' "$$t" "$$d"; done
+	@echo; echo "  cache: $(CAIRN_CACHE)"; echo "  build: $(CARGO_TARGET_DIR)"
+
+.PHONY: setup
+setup: ## install what is missing (as root on Debian) and compile RocksDB's C++ once
+	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/setup.sh
+
+.PHONY: build
+build: setup ## build the `cairn` binary
+	@cargo build $(CARGO_ARGS) --bin cairn
+
+.PHONY: demo
+demo: build ## real documents in, three questions out: command line, REST, gRPC
+	@"$(CARGO_TARGET_DIR)/debug/cairn" demo --docs demo/docs $(DEMO_ARGS)
+
+.PHONY: test
+test: setup ## everything that must hold: format, chart, tests, doc tests
+	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/test.sh
+
+.PHONY: lint
+lint: setup ## clippy over everything, warnings are errors (checks all dependencies once more: slow when cold)
+	@cargo fmt --all --check
+	@cargo clippy $(CARGO_ARGS) --all-targets -- -D warnings
+
+.PHONY: bench
+bench: setup ## the short measurements; records go to target/bench/*.jsonl
+	@cargo build $(CARGO_ARGS) --release --bins
+	@PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
+
+.PHONY: env
+env: ## settings for a shell: eval "$(make -s env)"
+	@for v in CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL; do printf 'export %s=%q\n' "$$v" "$${!v}"; done
+
+.PHONY: clean
+clean: ## remove what cargo built; RocksDB's C++ stays (delete $CAIRN_CACHE/rocksdb for that)
+	@cargo clean

@@ -1,0 +1,303 @@
+//! Documents: text in, cut and embedded by the server; and a prompt enriched with cited context out.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::filter::Filter;
+use crate::points::{Payload, StoredPoint};
+
+/// A document to write. Writing an id again replaces the whole document atomically.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use]
+pub struct Document {
+    /// Chosen by the caller: 1 to 480 bytes of UTF-8.
+    pub id: String,
+    /// The text.
+    pub text: String,
+    /// How the text is written.
+    pub format: Format,
+    /// Shown with citations. Default: the first Markdown heading, else empty.
+    pub title: String,
+    /// A path or URL, shown with citations.
+    pub source: String,
+    /// Kept with the document and in every chunk's payload, where it can be filtered.
+    pub metadata: Payload,
+}
+
+/// How a text is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Plain text.
+    #[default]
+    Plain,
+    /// Cut along headings; chunks know their heading path.
+    Markdown,
+}
+
+impl Document {
+    /// Plain text.
+    pub fn plain(id: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+    /// Markdown.
+    pub fn markdown(id: impl Into<String>, text: impl Into<String>) -> Self {
+        Self {
+            format: Format::Markdown,
+            ..Self::plain(id, text)
+        }
+    }
+    /// Shown with citations.
+    pub fn title(mut self, title: impl Into<String>) -> Self {
+        self.title = title.into();
+        self
+    }
+    /// A path or URL, shown with citations.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+    /// Sets one key of the metadata.
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+    /// About how many bytes it takes on the wire; what batches are bounded by.
+    pub(crate) fn bytes(&self) -> usize {
+        let metadata = self
+            .metadata
+            .iter()
+            .map(|(k, v)| k.len() + v.to_string().len() + 16)
+            .sum::<usize>();
+        self.id.len() + self.text.len() + self.title.len() + self.source.len() + metadata + 64
+    }
+}
+
+/// What became of one document.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PutResult {
+    /// Its id.
+    pub id: String,
+    /// The stored document was the same: nothing was written.
+    pub unchanged: bool,
+    /// Chunks it has now.
+    pub chunks: u32,
+    /// Chunks that had to be embedded.
+    pub embedded: u32,
+}
+
+/// What became of several documents.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PutSummary {
+    /// One for each document, in order.
+    pub results: Vec<PutResult>,
+    /// Token of the last write; empty if nothing was written.
+    pub token: String,
+}
+
+/// A document as it is stored, without its text.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct StoredDocument {
+    /// Its id.
+    pub id: String,
+    /// Title.
+    pub title: String,
+    /// Where it came from.
+    pub source: String,
+    /// Metadata as it was written.
+    pub metadata: Payload,
+    /// Number of chunks.
+    pub chunk_count: u64,
+    /// Bytes of the text.
+    pub text_bytes: u64,
+    /// Of what decides whether the document changed.
+    pub checksum: String,
+    /// Opaque token of the write that made this version.
+    pub version: String,
+    /// Its chunks in order, only if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub chunks: Vec<StoredPoint>,
+}
+
+/// One page of documents, in id order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DocumentPage {
+    /// The documents.
+    pub documents: Vec<StoredDocument>,
+    /// Give this as `after_id` for the next page; absent at the end.
+    pub next: Option<String>,
+}
+
+/// How candidates are retrieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Vectors and BM25, fused.
+    #[default]
+    Hybrid,
+    /// Vectors only.
+    Dense,
+    /// BM25 only.
+    Bm25,
+}
+
+/// A prompt to enrich.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use]
+pub struct Enrich {
+    /// The user's words.
+    pub prompt: String,
+    /// Most tokens of the context with its fences and citations, the prompt not counted. Default: 2,000.
+    pub token_budget: Option<u32>,
+    /// Whose tokens. Default: o200k_base.
+    pub tokenizer: String,
+    /// Answer with chat messages instead of one prompt text.
+    pub messages: bool,
+    /// Only chunks that match.
+    pub filter: Filter,
+    /// Candidates retrieved before packing. Default: 50.
+    pub limit: Option<u32>,
+    /// Most chunks in the context.
+    pub max_chunks: Option<u32>,
+    /// Most chunks of one document.
+    pub max_per_document: Option<u32>,
+    /// 0 to 1; candidates with a lower score are not considered.
+    pub score_threshold: Option<f32>,
+    /// How candidates are retrieved.
+    pub mode: Mode,
+    /// Token of an earlier write that must be visible.
+    pub after: Option<String>,
+}
+
+impl Enrich {
+    /// One prompt text, default budget, hybrid retrieval.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self {
+            prompt: prompt.into(),
+            ..Self::default()
+        }
+    }
+    /// Most tokens of the context.
+    pub fn token_budget(mut self, tokens: u32) -> Self {
+        self.token_budget = Some(tokens);
+        self
+    }
+    /// Answers with chat messages.
+    pub fn as_messages(mut self) -> Self {
+        self.messages = true;
+        self
+    }
+    /// Only chunks that match.
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        self.filter = filter.into();
+        self
+    }
+    /// How candidates are retrieved.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+    /// Most chunks of one document.
+    pub fn max_per_document(mut self, chunks: u32) -> Self {
+        self.max_per_document = Some(chunks);
+        self
+    }
+    /// Answers only from a state that has seen the write with this token.
+    pub fn after(mut self, token: impl Into<String>) -> Self {
+        self.after = Some(token.into());
+        self
+    }
+}
+
+/// An enriched prompt, and what it is made of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Enriched {
+    /// The enriched prompt, unless messages were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
+    /// The enriched messages, if they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<ChatMessage>,
+    /// What was put in, in citation order.
+    pub context: Vec<ContextItem>,
+    /// Tokens used.
+    pub tokens: TokenUse,
+    /// Candidates that were left out, and why.
+    pub dropped: Vec<Dropped>,
+    /// Names this retrieval in the server's logs.
+    pub retrieval_id: String,
+    /// Time in the server, queueing included.
+    pub took_ms: f64,
+    /// What the caller should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A chat message.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ChatMessage {
+    /// `system` or `user`.
+    pub role: String,
+    /// Text.
+    pub content: String,
+}
+
+/// One cited piece of context.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ContextItem {
+    /// Citation number, from 1.
+    pub n: u32,
+    /// The document's id.
+    pub document: String,
+    /// Its title.
+    pub title: String,
+    /// Heading path.
+    pub heading: Vec<String>,
+    /// Where the document came from.
+    pub source: String,
+    /// Bytes of the document's text: from, to.
+    pub span: (u64, u64),
+    /// The text.
+    pub text: String,
+    /// 0..1, higher is better.
+    pub score: f32,
+    /// Raw scores by leg.
+    pub scores: BTreeMap<String, f32>,
+    /// Points that make up this item.
+    pub ids: Vec<String>,
+}
+
+/// Tokens of an enriched prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TokenUse {
+    /// Of the prompt as given.
+    pub prompt: u32,
+    /// Of the context with its fences and citations; never above the budget.
+    pub context: u32,
+    /// The budget.
+    pub budget: u32,
+}
+
+/// A candidate that was left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Dropped {
+    /// Point id.
+    pub id: String,
+    /// The document's id.
+    pub document: String,
+    /// Why.
+    pub reason: String,
+}

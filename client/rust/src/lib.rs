@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+//!
+//! # Map
+//! [`Client`] connects and manages collections; [`Client::collection`] gives a [`Collection`], whose methods are the
+//! rest of the API. Requests are built ([`Query`], [`Enrich`], [`Document`], [`Point`], [`Filter`], [`Schema`]) and answers are plain
+//! structs. Nothing of the wire is public: `wire` is the one file that names generated types' fields both ways.
+#![warn(missing_docs)]
+
+mod client;
+mod collection;
+mod documents;
+mod error;
+mod filter;
+mod points;
+mod query;
+mod retry;
+mod schema;
+mod wire;
+
+pub use client::{Builder, Client};
+pub use collection::{Collection, StreamSummary};
+pub use documents::{
+    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, PutResult, PutSummary,
+    StoredDocument, TokenUse,
+};
+pub use error::{Error, ErrorKind, Result};
+pub use filter::{Condition, Filter, Range};
+pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
+pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
+pub use retry::Retry;
+pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};

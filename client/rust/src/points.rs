@@ -1,0 +1,192 @@
+//! Points: ids, vectors, payloads.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::filter::Filter;
+
+/// A point's payload: a JSON object. Integers come back as they went in.
+pub type Payload = serde_json::Map<String, Value>;
+
+/// Dense vectors by name.
+pub type Vectors = BTreeMap<String, Vec<f32>>;
+
+/// A point to write. Writing an id again replaces the whole point.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use]
+pub struct Point {
+    /// Chosen by the caller: 1 to 512 bytes of UTF-8.
+    pub id: String,
+    /// The vector of a collection that has exactly one.
+    pub vector: Option<Vec<f32>>,
+    /// Vectors by name.
+    pub vectors: Vectors,
+    /// JSON payload.
+    pub payload: Payload,
+    /// The document this point is a chunk of, if any.
+    pub document: Option<String>,
+    /// Milliseconds since the Unix epoch after which the point is invisible.
+    pub expires_at_ms: Option<u64>,
+}
+
+impl Point {
+    /// A point without vectors and payload.
+    pub fn new(id: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            ..Self::default()
+        }
+    }
+    /// The vector of a collection that has exactly one.
+    pub fn vector(mut self, vector: impl Into<Vec<f32>>) -> Self {
+        self.vector = Some(vector.into());
+        self
+    }
+    /// One of several named vectors.
+    pub fn named_vector(mut self, name: impl Into<String>, vector: impl Into<Vec<f32>>) -> Self {
+        self.vectors.insert(name.into(), vector.into());
+        self
+    }
+    /// Sets one key of the payload.
+    pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.payload.insert(key.into(), value.into());
+        self
+    }
+    /// Sets the whole payload.
+    pub fn payload(mut self, payload: Payload) -> Self {
+        self.payload = payload;
+        self
+    }
+    /// About how many bytes it takes on the wire; what batches are bounded by.
+    pub(crate) fn bytes(&self) -> usize {
+        let vectors = self
+            .vector
+            .iter()
+            .chain(self.vectors.values())
+            .map(|v| v.len() * 4)
+            .sum::<usize>();
+        let payload = self
+            .payload
+            .iter()
+            .map(|(k, v)| k.len() + value_bytes(v))
+            .sum::<usize>();
+        self.id.len() + vectors + payload + 64
+    }
+}
+
+fn value_bytes(value: &Value) -> usize {
+    8 + match value {
+        Value::String(s) => s.len(),
+        Value::Array(a) => a.iter().map(value_bytes).sum(),
+        Value::Object(o) => o.iter().map(|(k, v)| k.len() + value_bytes(v)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 8,
+    }
+}
+
+/// A point as it is stored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct StoredPoint {
+    /// The id it was written under.
+    pub id: String,
+    /// Exactly what was written; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vectors: Option<Vectors>,
+    /// Exactly what was written; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub payload: Option<Payload>,
+    /// The document this point is a chunk of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+    /// Opaque token of the write that made this version.
+    pub version: String,
+}
+
+/// What a write answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Opaque place of this write; a read that gives it as `after` sees at least this write.
+    pub token: String,
+    /// Points inserted, replaced or deleted.
+    pub changed: u64,
+}
+
+/// Which points a delete takes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Selection {
+    /// These; missing ones are ignored.
+    Ids(Vec<String>),
+    /// All that match. An empty filter is refused.
+    Filter(Filter),
+}
+
+impl Selection {
+    /// These ids.
+    pub fn ids<S: Into<String>>(ids: impl IntoIterator<Item = S>) -> Self {
+        Self::Ids(ids.into_iter().map(Into::into).collect())
+    }
+}
+
+impl From<Filter> for Selection {
+    fn from(filter: Filter) -> Self {
+        Self::Filter(filter)
+    }
+}
+
+/// A walk over points, page by page, in the order they were inserted.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[must_use]
+pub struct Scroll {
+    /// Which points.
+    pub filter: Filter,
+    /// Points in a page. Default: 100.
+    pub limit: Option<u32>,
+    /// `cursor` of the page before.
+    pub cursor: Option<String>,
+    /// Give the vectors too.
+    pub vectors: bool,
+    /// Leave the payload out.
+    pub without_payload: bool,
+    /// Token of an earlier write that must be visible.
+    pub after: Option<String>,
+}
+
+impl Scroll {
+    /// Everything, from the beginning.
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// Only points that match.
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        self.filter = filter.into();
+        self
+    }
+    /// Points in a page.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+    /// Continues where a page ended.
+    pub fn cursor(mut self, cursor: impl Into<String>) -> Self {
+        self.cursor = Some(cursor.into());
+        self
+    }
+    /// Gives the vectors too.
+    pub fn with_vectors(mut self) -> Self {
+        self.vectors = true;
+        self
+    }
+}
+
+/// One page of a walk.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct ScrollPage {
+    /// The points.
+    pub points: Vec<StoredPoint>,
+    /// Continues after this page; absent at the end.
+    pub cursor: Option<String>,
+}

@@ -1,0 +1,220 @@
+//! What a collection is made of.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// A collection's definition.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[must_use]
+pub struct Schema {
+    /// Dense vectors by name.
+    pub vectors: BTreeMap<String, VectorSpec>,
+    /// Declared payload fields by dotted path.
+    pub fields: BTreeMap<String, Field>,
+    /// Index every scalar of the payload that is not declared. Default: true.
+    pub dynamic: Option<bool>,
+    /// Shards. Default: 1.
+    pub shards: Option<u32>,
+    /// How documents are cut.
+    pub chunking: Option<Chunking>,
+}
+
+impl Schema {
+    /// The preset for documents: vectors by the server's built-in embedder and full text over text and title, chosen by
+    /// the server because nothing is said.
+    pub fn documents() -> Self {
+        Self::default()
+    }
+    /// One cosine vector named `dense` of `dim` numbers, which the caller makes.
+    pub fn dense(dim: u32) -> Self {
+        Self::default().vector("dense", VectorSpec::new(dim))
+    }
+    /// Adds a named vector.
+    pub fn vector(mut self, name: impl Into<String>, spec: VectorSpec) -> Self {
+        self.vectors.insert(name.into(), spec);
+        self
+    }
+    /// Declares a payload field.
+    pub fn field(mut self, path: impl Into<String>, field: Field) -> Self {
+        self.fields.insert(path.into(), field);
+        self
+    }
+    /// Spreads the collection over this many shards.
+    pub fn shards(mut self, shards: u32) -> Self {
+        self.shards = Some(shards);
+        self
+    }
+    /// Whether undeclared scalars of the payload are indexed.
+    pub fn dynamic(mut self, yes: bool) -> Self {
+        self.dynamic = Some(yes);
+        self
+    }
+    /// Cuts documents into chunks of at most `max_tokens`, which repeat `overlap_tokens` of the one before.
+    pub fn chunking(mut self, max_tokens: u32, overlap_tokens: u32) -> Self {
+        self.chunking = Some(Chunking {
+            max_tokens: Some(max_tokens),
+            overlap_tokens: Some(overlap_tokens),
+        });
+        self
+    }
+}
+
+/// One named dense vector.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[must_use]
+pub struct VectorSpec {
+    /// How many numbers.
+    pub dim: u32,
+    /// How nearness is measured.
+    pub metric: Metric,
+    /// How sealed segments are searched; the server chooses if nothing is said.
+    pub index: Option<Index>,
+    /// The model whose vectors live here, if the server embeds.
+    pub embedder: Option<Embedder>,
+}
+
+impl VectorSpec {
+    /// Cosine, default index, vectors made by the caller.
+    pub fn new(dim: u32) -> Self {
+        Self {
+            dim,
+            metric: Metric::Cosine,
+            index: None,
+            embedder: None,
+        }
+    }
+    /// Another metric.
+    pub fn metric(mut self, metric: Metric) -> Self {
+        self.metric = metric;
+        self
+    }
+    /// Another index.
+    pub fn index(mut self, index: Index) -> Self {
+        self.index = Some(index);
+        self
+    }
+}
+
+/// How nearness is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Cosine similarity; zero vectors are refused.
+    #[default]
+    Cosine,
+    /// Inner product.
+    Dot,
+    /// Euclidean distance.
+    Euclid,
+    /// Manhattan distance.
+    Manhattan,
+}
+
+/// How sealed segments are searched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Index {
+    /// Exact scan.
+    Flat,
+    /// Hierarchical navigable small world graph.
+    Hnsw {
+        /// Links per node. Default: 16.
+        m: Option<u32>,
+        /// Candidates kept while inserting. Default: 128.
+        ef_construction: Option<u32>,
+    },
+}
+
+/// Identity of the model that made a vector. The server refuses vectors and text of another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Embedder {
+    /// Name.
+    pub name: String,
+    /// Revision.
+    pub revision: String,
+    /// Numbers in a vector.
+    pub dim: u32,
+    /// Vectors have unit length.
+    pub normalized: bool,
+    /// Put before the text of a query.
+    pub query_prefix: String,
+    /// Put before the text of a passage.
+    pub passage_prefix: String,
+}
+
+/// One declared payload field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Field {
+    /// Exact strings, or arrays of them.
+    Keyword,
+    /// 64-bit integers.
+    Integer,
+    /// 64-bit floats.
+    Float,
+    /// Booleans.
+    Bool,
+    /// Full text, searched with BM25.
+    Text {
+        /// How text becomes terms.
+        analyzer: Analyzer,
+    },
+    /// Stored, not indexed.
+    Stored,
+}
+
+/// How text becomes terms, of what is stored and of questions alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Analyzer {
+    /// Language of stemmer and stop words, or `none`. Default: english.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Version of the analysis rules. Default: the newest, which is then recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+}
+
+impl Field {
+    /// Full text in the default language, English.
+    pub fn text() -> Self {
+        Self::Text {
+            analyzer: Analyzer::default(),
+        }
+    }
+}
+
+/// How documents are cut into chunks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Chunking {
+    /// Most word pieces in a chunk. Default: 256.
+    pub max_tokens: Option<u32>,
+    /// Word pieces that a chunk repeats of the one before it. Default: 32.
+    pub overlap_tokens: Option<u32>,
+}
+
+/// A collection's definition and state.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CollectionInfo {
+    /// Name.
+    pub name: String,
+    /// Definition, with the server's defaults filled in.
+    pub schema: Schema,
+    /// Live points.
+    pub points: u64,
+    /// Documents.
+    pub documents: u64,
+    /// Live points in sealed, indexed segments.
+    pub indexed_points: u64,
+    /// Sealed segments.
+    pub segments: u64,
+    /// Dead rows that no merge has dropped yet.
+    pub dead_rows: u64,
+    /// Bytes of sealed files.
+    pub disk_bytes: u64,
+    /// Bytes of growing segments in memory.
+    pub growing_bytes: u64,
+    /// A seal or merge is due or running.
+    pub optimizing: bool,
+}

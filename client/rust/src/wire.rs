@@ -1,0 +1,631 @@
+//! Our types to generated ones and back: the one place that knows the fields of both.
+//!
+//! Requests cannot fail to convert, but for JSON that the wire has no form for (a filter value that is an object). Answers
+//! can: a server of another version may leave out what we need, and that is an error, never a default.
+
+use cairn_proto::v1;
+use serde_json::{Map, Number, Value};
+
+use crate::documents::{
+    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, PutResult, StoredDocument, TokenUse,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::filter::{Condition, Filter};
+use crate::points::{Payload, Point, StoredPoint, Written};
+use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
+use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+
+// --- JSON --------------------------------------------------------------------------------------------------------
+
+fn value(json: Value) -> v1::Value {
+    use v1::value::Kind;
+    let kind = match json {
+        Value::Null => Kind::Null(true),
+        Value::Bool(b) => Kind::Bool(b),
+        Value::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Kind::Int(i),
+            (None, Some(u)) => Kind::Uint(u),
+            (None, None) => Kind::Double(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(s) => Kind::String(s),
+        Value::Array(a) => Kind::List(v1::List {
+            values: a.into_iter().map(value).collect(),
+        }),
+        Value::Object(o) => Kind::Struct(object(o)),
+    };
+    v1::Value { kind: Some(kind) }
+}
+
+fn object(json: Payload) -> v1::Struct {
+    v1::Struct {
+        fields: json.into_iter().map(|(k, v)| (k, value(v))).collect(),
+    }
+}
+
+fn json(value: v1::Value) -> Result<Value> {
+    use v1::value::Kind;
+    Ok(match value.kind {
+        Some(Kind::Null(_)) => Value::Null,
+        Some(Kind::Bool(b)) => Value::Bool(b),
+        Some(Kind::Int(i)) => Value::from(i),
+        Some(Kind::Uint(u)) => Value::from(u),
+        Some(Kind::Double(d)) => {
+            Value::Number(Number::from_f64(d).ok_or_else(|| Error::bad_answer("a number in a payload is not finite"))?)
+        }
+        Some(Kind::String(s)) => Value::String(s),
+        Some(Kind::List(l)) => Value::Array(l.values.into_iter().map(json).collect::<Result<_>>()?),
+        Some(Kind::Struct(s)) => Value::Object(json_object(s)?),
+        None => {
+            return Err(Error::bad_answer(
+                "a payload value of a kind that this client does not know",
+            ));
+        }
+    })
+}
+
+fn json_object(object: v1::Struct) -> Result<Payload> {
+    object.fields.into_iter().map(|(k, v)| Ok((k, json(v)?))).collect()
+}
+
+// --- filters -----------------------------------------------------------------------------------------------------
+
+/// An empty filter is no filter.
+pub(crate) fn given_filter(f: Filter) -> Result<Option<v1::Filter>> {
+    if f.is_empty() && f.min_should.is_none() {
+        Ok(None)
+    } else {
+        filter(f).map(Some)
+    }
+}
+
+pub(crate) fn filter(filter: Filter) -> Result<v1::Filter> {
+    let all = |conditions: Vec<Condition>| conditions.into_iter().map(condition).collect::<Result<Vec<_>>>();
+    Ok(v1::Filter {
+        must: all(filter.must)?,
+        should: all(filter.should)?,
+        must_not: all(filter.must_not)?,
+        min_should: filter.min_should,
+    })
+}
+
+fn condition(condition: Condition) -> Result<v1::Condition> {
+    use v1::condition::Test;
+    let (field, test) = match condition {
+        Condition::Match { field, r#match } => (field, Test::Match(scalar(r#match)?)),
+        Condition::Any { field, any } => (field, Test::Any(scalars(any)?)),
+        Condition::Except { field, except } => (field, Test::Except(scalars(except)?)),
+        Condition::Range { field, range } => {
+            let range = v1::Range {
+                gt: range.gt,
+                gte: range.gte,
+                lt: range.lt,
+                lte: range.lte,
+            };
+            (field, Test::Range(range))
+        }
+        Condition::IsEmpty { field, is_empty } => (field, Test::IsEmpty(is_empty)),
+        Condition::HasId { has_id } => (String::new(), Test::HasId(v1::Ids { ids: has_id })),
+        Condition::HasDocument { has_document } => (String::new(), Test::HasDocument(v1::Ids { ids: has_document })),
+        Condition::Nested(nested) => (String::new(), Test::Nested(filter(*nested)?)),
+    };
+    Ok(v1::Condition {
+        field,
+        test: Some(test),
+    })
+}
+
+fn scalars(values: Vec<Value>) -> Result<v1::Scalars> {
+    Ok(v1::Scalars {
+        values: values.into_iter().map(scalar).collect::<Result<_>>()?,
+    })
+}
+
+fn scalar(json: Value) -> Result<v1::Scalar> {
+    use v1::scalar::Value as Scalar;
+    let value = match json {
+        Value::String(s) => Scalar::String(s),
+        Value::Bool(b) => Scalar::Bool(b),
+        Value::Number(n) => match n.as_i64() {
+            Some(i) => Scalar::Int(i),
+            None => Scalar::Double(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "bad_filter",
+                format!("a field is compared with a string, a number or a boolean, got {json}"),
+            ));
+        }
+    };
+    Ok(v1::Scalar { value: Some(value) })
+}
+
+// --- collections -------------------------------------------------------------------------------------------------
+
+impl From<Schema> for v1::Schema {
+    fn from(schema: Schema) -> Self {
+        Self {
+            vectors: schema
+                .vectors
+                .into_iter()
+                .map(|(name, spec)| (name, spec.into()))
+                .collect(),
+            fields: schema
+                .fields
+                .into_iter()
+                .map(|(path, field)| (path, field.into()))
+                .collect(),
+            dynamic: schema.dynamic,
+            shards: schema.shards,
+            chunking: schema.chunking.map(|c| v1::Chunking {
+                max_tokens: c.max_tokens,
+                overlap_tokens: c.overlap_tokens,
+            }),
+        }
+    }
+}
+
+impl From<VectorSpec> for v1::VectorSpec {
+    fn from(spec: VectorSpec) -> Self {
+        let metric = match spec.metric {
+            Metric::Cosine => v1::Metric::Cosine,
+            Metric::Dot => v1::Metric::Dot,
+            Metric::Euclid => v1::Metric::Euclid,
+            Metric::Manhattan => v1::Metric::Manhattan,
+        };
+        Self {
+            dim: spec.dim,
+            metric: metric.into(),
+            index: spec.index.map(|index| match index {
+                Index::Flat => v1::vector_spec::Index::Flat(v1::FlatIndex {}),
+                Index::Hnsw { m, ef_construction } => {
+                    v1::vector_spec::Index::Hnsw(v1::HnswIndex { m, ef_construction })
+                }
+            }),
+            embedder: spec.embedder.map(|e| v1::Embedder {
+                name: e.name,
+                revision: e.revision,
+                dim: e.dim,
+                normalized: e.normalized,
+                query_prefix: e.query_prefix,
+                passage_prefix: e.passage_prefix,
+            }),
+        }
+    }
+}
+
+impl From<Field> for v1::FieldSpec {
+    fn from(field: Field) -> Self {
+        use v1::field_spec::Type;
+        let r#type = match field {
+            Field::Keyword => Type::Keyword(v1::KeywordField {}),
+            Field::Integer => Type::Integer(v1::IntegerField {}),
+            Field::Float => Type::Float(v1::FloatField {}),
+            Field::Bool => Type::Bool(v1::BoolField {}),
+            Field::Text { analyzer } => Type::Text(v1::TextField {
+                language: analyzer.language,
+                version: analyzer.version,
+            }),
+            Field::Stored => Type::Stored(v1::StoredField {}),
+        };
+        Self { r#type: Some(r#type) }
+    }
+}
+
+pub(crate) fn collection(c: v1::Collection) -> Result<CollectionInfo> {
+    let schema = c
+        .schema
+        .ok_or_else(|| Error::bad_answer("a collection without its schema"))?;
+    Ok(CollectionInfo {
+        name: c.name,
+        schema: read_schema(schema)?,
+        points: c.points,
+        documents: c.documents,
+        indexed_points: c.indexed_points,
+        segments: c.segments,
+        dead_rows: c.dead_rows,
+        disk_bytes: c.disk_bytes,
+        growing_bytes: c.growing_bytes,
+        optimizing: c.optimizing,
+    })
+}
+
+fn read_schema(schema: v1::Schema) -> Result<Schema> {
+    Ok(Schema {
+        vectors: schema
+            .vectors
+            .into_iter()
+            .map(|(name, spec)| Ok((name, read_vector(spec)?)))
+            .collect::<Result<_>>()?,
+        fields: schema
+            .fields
+            .into_iter()
+            .map(|(path, field)| Ok((path, read_field(field)?)))
+            .collect::<Result<_>>()?,
+        dynamic: schema.dynamic,
+        shards: schema.shards,
+        chunking: schema.chunking.map(|c| Chunking {
+            max_tokens: c.max_tokens,
+            overlap_tokens: c.overlap_tokens,
+        }),
+    })
+}
+
+fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
+    let metric = match v1::Metric::try_from(spec.metric) {
+        Ok(v1::Metric::Unspecified | v1::Metric::Cosine) => Metric::Cosine,
+        Ok(v1::Metric::Dot) => Metric::Dot,
+        Ok(v1::Metric::Euclid) => Metric::Euclid,
+        Ok(v1::Metric::Manhattan) => Metric::Manhattan,
+        Err(_) => {
+            return Err(Error::bad_answer(format!(
+                "a metric that this client does not know: {}",
+                spec.metric
+            )));
+        }
+    };
+    Ok(VectorSpec {
+        dim: spec.dim,
+        metric,
+        index: spec.index.map(|index| match index {
+            v1::vector_spec::Index::Flat(_) => Index::Flat,
+            v1::vector_spec::Index::Hnsw(h) => Index::Hnsw {
+                m: h.m,
+                ef_construction: h.ef_construction,
+            },
+        }),
+        embedder: spec.embedder.map(|e| Embedder {
+            name: e.name,
+            revision: e.revision,
+            dim: e.dim,
+            normalized: e.normalized,
+            query_prefix: e.query_prefix,
+            passage_prefix: e.passage_prefix,
+        }),
+    })
+}
+
+fn read_field(field: v1::FieldSpec) -> Result<Field> {
+    use v1::field_spec::Type;
+    Ok(match field.r#type {
+        Some(Type::Keyword(_)) => Field::Keyword,
+        Some(Type::Integer(_)) => Field::Integer,
+        Some(Type::Float(_)) => Field::Float,
+        Some(Type::Bool(_)) => Field::Bool,
+        Some(Type::Text(t)) => Field::Text {
+            analyzer: Analyzer {
+                language: t.language,
+                version: t.version,
+            },
+        },
+        Some(Type::Stored(_)) => Field::Stored,
+        None => return Err(Error::bad_answer("a field of a type that this client does not know")),
+    })
+}
+
+// --- points ------------------------------------------------------------------------------------------------------
+
+impl From<Point> for v1::PointInput {
+    fn from(point: Point) -> Self {
+        Self {
+            id: point.id,
+            vector: point.vector.map(|values| v1::Vector { values }),
+            vectors: point
+                .vectors
+                .into_iter()
+                .map(|(name, values)| (name, v1::Vector { values }))
+                .collect(),
+            payload: (!point.payload.is_empty()).then(|| object(point.payload)),
+            document: point.document.unwrap_or_default(),
+            expires_at_ms: point.expires_at_ms,
+        }
+    }
+}
+
+pub(crate) fn point(point: v1::Point) -> Result<StoredPoint> {
+    Ok(StoredPoint {
+        id: point.id,
+        vectors: (!point.vectors.is_empty()).then(|| {
+            point
+                .vectors
+                .into_iter()
+                .map(|(name, vector)| (name, vector.values))
+                .collect()
+        }),
+        payload: point.payload.map(json_object).transpose()?,
+        document: point.document,
+        version: point.version,
+    })
+}
+
+impl From<v1::WriteResponse> for Written {
+    fn from(answer: v1::WriteResponse) -> Self {
+        Self {
+            token: answer.token,
+            changed: answer.changed,
+        }
+    }
+}
+
+// --- queries -----------------------------------------------------------------------------------------------------
+
+pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest> {
+    use v1::query_request::Source as Wire;
+    let source = match query.source {
+        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(query.source)),
+        Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
+        Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
+        Source::Fused { legs, fuse } => Wire::Prefetch(prefetch(legs, fuse)?),
+    };
+    Ok(v1::QueryRequest {
+        collection,
+        source: Some(source),
+        filter: given_filter(query.filter)?,
+        limit: query.limit,
+        offset: query.offset,
+        with: Some(v1::With {
+            payload: Some(!query.without_payload),
+            vectors: query.vectors,
+            explain: query.explain,
+        }),
+        params: Some(v1::Params {
+            ef: query.ef,
+            exact: query.exact,
+        }),
+        score_threshold: query.score_threshold,
+        after: query.after,
+    })
+}
+
+fn nearest(source: Source) -> v1::Nearest {
+    use v1::nearest::To;
+    let (to, using) = match source {
+        Source::Nearest { vector, using } => (Some(To::Vector(v1::Vector { values: vector })), using),
+        Source::NearestText { text, using } => (Some(To::Text(text)), using),
+        Source::Text { .. } | Source::Hybrid { .. } | Source::Fused { .. } => (None, String::new()),
+    };
+    v1::Nearest { to, using }
+}
+
+fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
+    let fuse = match fuse {
+        Fuse::Rrf { k, weights } => v1::prefetch::Fuse::Rrf(v1::Rrf { k, weights }),
+        Fuse::Weighted { weights } => v1::prefetch::Fuse::Weighted(v1::Weighted { weights }),
+    };
+    Ok(v1::Prefetch {
+        legs: legs.into_iter().map(leg).collect::<Result<_>>()?,
+        fuse: Some(fuse),
+    })
+}
+
+fn leg(leg: Leg) -> Result<v1::Leg> {
+    use v1::leg::Source as Wire;
+    let source = match leg.source {
+        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(leg.source)),
+        Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
+        Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
+        Source::Fused { legs, fuse } => Wire::Prefetch(prefetch(legs, fuse)?),
+    };
+    Ok(v1::Leg {
+        name: leg.name,
+        source: Some(source),
+        filter: given_filter(leg.filter)?,
+        limit: leg.limit,
+    })
+}
+
+pub(crate) fn answer(answer: v1::QueryResponse) -> Result<Answer> {
+    Ok(Answer {
+        hits: answer.hits.into_iter().map(hit).collect::<Result<_>>()?,
+        token: answer.token,
+        explain: answer
+            .explain
+            .map(|e| e.legs.into_iter().map(Into::into).collect())
+            .unwrap_or_default(),
+        took_ms: answer.took_ms,
+    })
+}
+
+fn hit(hit: v1::Hit) -> Result<Hit> {
+    let found = hit.point.ok_or_else(|| Error::bad_answer("a hit without its point"))?;
+    let legs = hit
+        .legs
+        .into_iter()
+        .map(|l| LegScore {
+            leg: l.leg,
+            raw: l.raw,
+            rank: l.rank,
+        })
+        .collect();
+    Ok(Hit {
+        point: point(found)?,
+        score: hit.score,
+        legs,
+    })
+}
+
+impl From<v1::ExplainLeg> for Explain {
+    fn from(e: v1::ExplainLeg) -> Self {
+        Self {
+            leg: e.leg,
+            shard: e.shard,
+            segment: e.segment,
+            strategy: e.strategy,
+            matches: e.matches,
+            evaluated: e.evaluated,
+        }
+    }
+}
+
+// --- documents ---------------------------------------------------------------------------------------------------
+
+impl From<Document> for v1::DocumentInput {
+    fn from(document: Document) -> Self {
+        let format = match document.format {
+            Format::Plain => v1::DocumentFormat::Plain,
+            Format::Markdown => v1::DocumentFormat::Markdown,
+        };
+        Self {
+            id: document.id,
+            text: document.text,
+            format: format.into(),
+            title: document.title,
+            source: document.source,
+            metadata: (!document.metadata.is_empty()).then(|| object(document.metadata)),
+        }
+    }
+}
+
+impl From<v1::PutDocumentResult> for PutResult {
+    fn from(r: v1::PutDocumentResult) -> Self {
+        Self {
+            id: r.id,
+            unchanged: r.unchanged,
+            chunks: r.chunks,
+            embedded: r.embedded,
+        }
+    }
+}
+
+pub(crate) fn document(d: v1::Document) -> Result<StoredDocument> {
+    Ok(StoredDocument {
+        id: d.id,
+        title: d.title,
+        source: d.source,
+        metadata: d.metadata.map(json_object).transpose()?.unwrap_or_else(Map::new),
+        chunk_count: d.chunks,
+        text_bytes: d.text_bytes,
+        checksum: d.checksum,
+        version: d.version,
+        chunks: Vec::new(),
+    })
+}
+
+pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichRequest> {
+    let format = if enrich.messages {
+        v1::EnrichFormat::Messages
+    } else {
+        v1::EnrichFormat::String
+    };
+    let mode = match enrich.mode {
+        Mode::Hybrid => v1::RetrievalMode::Hybrid,
+        Mode::Dense => v1::RetrievalMode::Dense,
+        Mode::Bm25 => v1::RetrievalMode::Bm25,
+    };
+    Ok(v1::EnrichRequest {
+        collection,
+        prompt: enrich.prompt,
+        token_budget: enrich.token_budget,
+        tokenizer: enrich.tokenizer,
+        format: format.into(),
+        filter: given_filter(enrich.filter)?,
+        limit: enrich.limit,
+        max_chunks: enrich.max_chunks,
+        max_per_document: enrich.max_per_document,
+        score_threshold: enrich.score_threshold,
+        mode: mode.into(),
+        after: enrich.after,
+    })
+}
+
+impl From<v1::EnrichResponse> for Enriched {
+    fn from(e: v1::EnrichResponse) -> Self {
+        let tokens = e.tokens.unwrap_or_default();
+        Self {
+            prompt: e.prompt,
+            messages: e
+                .messages
+                .into_iter()
+                .map(|m| ChatMessage {
+                    role: m.role,
+                    content: m.content,
+                })
+                .collect(),
+            context: e.context.into_iter().map(Into::into).collect(),
+            tokens: TokenUse {
+                prompt: tokens.prompt,
+                context: tokens.context,
+                budget: tokens.budget,
+            },
+            dropped: e
+                .dropped
+                .into_iter()
+                .map(|d| Dropped {
+                    id: d.id,
+                    document: d.document,
+                    reason: d.reason,
+                })
+                .collect(),
+            retrieval_id: e.retrieval_id,
+            took_ms: e.took_ms,
+            notes: e.notes,
+        }
+    }
+}
+
+impl From<v1::ContextItem> for ContextItem {
+    fn from(c: v1::ContextItem) -> Self {
+        let span = c.span.unwrap_or_default();
+        Self {
+            n: c.n,
+            document: c.document,
+            title: c.title,
+            heading: c.heading,
+            source: c.source,
+            span: (span.start, span.end),
+            text: c.text,
+            score: c.score,
+            scores: c.scores.into_iter().collect(),
+            ids: c.ids,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_comes_back_as_it_went_in() {
+        let given = serde_json::json!({
+            "null": null, "bool": true, "zero": 0, "negative": -7, "big": 9_007_199_254_740_993_i64,
+            "huge": u64::MAX, "float": 0.5, "text": "ü", "list": [1, "a", [], {}], "object": {"deep": {"er": [null]}}
+        });
+        let Value::Object(given) = given else {
+            panic!("an object")
+        };
+        assert_eq!(json_object(object(given.clone())).unwrap(), given);
+    }
+
+    #[test]
+    fn a_schema_comes_back_as_it_went_in() {
+        let given = Schema::dense(3)
+            .vector(
+                "image",
+                VectorSpec::new(9).metric(Metric::Manhattan).index(Index::Hnsw {
+                    m: Some(8),
+                    ef_construction: None,
+                }),
+            )
+            .field("lang", Field::Keyword)
+            .field("body", Field::text())
+            .shards(4)
+            .dynamic(false)
+            .chunking(200, 20);
+        assert_eq!(read_schema(given.clone().into()).unwrap(), given);
+    }
+
+    #[test]
+    fn a_filter_value_must_be_a_scalar() {
+        let refused = filter(Condition::equals("a", serde_json::json!({"b": 1})).into()).unwrap_err();
+        assert_eq!((refused.kind(), refused.code()), (ErrorKind::Invalid, "bad_filter"));
+        assert!(filter(Condition::any("a", [Value::from(1), Value::from("x"), Value::from(true)]).into()).is_ok());
+    }
+
+    #[test]
+    fn an_answer_without_its_parts_is_an_error() {
+        assert_eq!(hit(v1::Hit::default()).unwrap_err().code(), "bad_answer");
+        assert_eq!(collection(v1::Collection::default()).unwrap_err().code(), "bad_answer");
+        assert_eq!(json(v1::Value { kind: None }).unwrap_err().code(), "bad_answer");
+    }
+}

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Everything that must hold, cheapest first, so that a slip shows before the long build: format, chart, tests of the
+# whole workspace, doc tests. Plain `cargo test` everywhere: the same runner for a developer and for CI.
+# TEST_ARGS are passed on, e.g. `make test TEST_ARGS="filter:: -- --nocapture"`; doc tests are left out then.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/lib.sh
+
+if cargo fmt --version >/dev/null 2>&1; then
+    step "format" cargo fmt --all --check
+else
+    warn "rustfmt is not installed (rustup component add rustfmt): FORMAT IS NOT CHECKED"
+fi
+step "chart" helm/tests/run.sh
+# To the servers that tests start, CAIRN_... variables are configuration.
+unset CAIRN_CACHE
+# The binary first: end to end tests start it as a process, and `cargo test` alone builds no other package's binary.
+step "build" cargo build --workspace --locked --bins
+step "build tests" cargo test --workspace --locked --lib --bins --tests --no-run
+# shellcheck disable=SC2086 # TEST_ARGS is a list of words on purpose
+step "tests" cargo test --workspace --locked --lib --bins --tests ${TEST_ARGS:-}
+times
+# Last, so that a log ends with cargo's own summary.
+[ -n "${TEST_ARGS:-}" ] || cargo test --workspace --locked --doc

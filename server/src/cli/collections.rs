@@ -1,0 +1,248 @@
+//! `cairn collections`: list, create, get, delete.
+
+use cairn_client::{Client, CollectionInfo, Field, Index, Metric, Schema, VectorSpec};
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Connection, Failure, output};
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn collections                                             names of all collections
+  cairn collections create docs                                 for documents: built-in embedder, full text
+  cairn collections create images --dim 512 --metric dot        for vectors of your own
+  cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
+  cairn collections get docs --json
+  cairn collections delete docs --yes";
+
+/// `cairn collections`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Collections {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Names of all collections (the default).
+    List {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a collection. Without --dim and --field it is one for documents.
+    Create(Create),
+    /// A collection's definition and state.
+    Get {
+        /// Its name.
+        name: String,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a collection and everything in it.
+    Delete {
+        /// Its name.
+        name: String,
+        /// Yes, everything in it.
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Args)]
+struct Create {
+    /// Lowercase letters, digits, and . _ - inside.
+    name: String,
+    /// Numbers in a vector, named `dense`.
+    #[arg(long)]
+    dim: Option<u32>,
+    /// How nearness is measured.
+    #[arg(long, value_enum, default_value_t = MetricArg::Cosine, requires = "dim")]
+    metric: MetricArg,
+    /// How sealed segments are searched.
+    #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
+    index: IndexArg,
+    /// A payload field and its type: keyword, integer, float, bool, text, stored. Repeatable.
+    #[arg(long = "field", value_name = "PATH=TYPE", value_parser = field)]
+    fields: Vec<(String, Field)>,
+    /// Shards.
+    #[arg(long)]
+    shards: Option<u32>,
+    /// Most word pieces in a chunk of a document.
+    #[arg(long)]
+    max_tokens: Option<u32>,
+    /// Word pieces that a chunk repeats of the one before it.
+    #[arg(long)]
+    overlap_tokens: Option<u32>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum MetricArg {
+    Cosine,
+    Dot,
+    Euclid,
+    Manhattan,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum IndexArg {
+    Hnsw,
+    Flat,
+}
+
+impl Collections {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let action = self.action.unwrap_or(Action::List { json: false });
+        if let Action::Delete { name, yes: false } = &action {
+            return Err(Failure::usage(format!(
+                "this removes {name:?} and everything in it: say --yes"
+            )));
+        }
+        let client = self.connection.client().await?;
+        match action {
+            Action::List { json } => list(&client, json).await,
+            Action::Create(create) => {
+                let made = client.create_collection(&create.name, create.schema()).await?;
+                show(&made);
+                Ok(())
+            }
+            Action::Get { name, json } => {
+                let found = client.get_collection(&name).await?;
+                if json {
+                    return output::json(&found);
+                }
+                show(&found);
+                Ok(())
+            }
+            Action::Delete { name, .. } => {
+                client.delete_collection(&name).await?;
+                output::note(format!("{name} is removed"));
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Create {
+    fn schema(&self) -> Schema {
+        let mut schema = match self.dim {
+            Some(dim) => {
+                let metric = match self.metric {
+                    MetricArg::Cosine => Metric::Cosine,
+                    MetricArg::Dot => Metric::Dot,
+                    MetricArg::Euclid => Metric::Euclid,
+                    MetricArg::Manhattan => Metric::Manhattan,
+                };
+                let index = match self.index {
+                    IndexArg::Hnsw => Index::Hnsw {
+                        m: None,
+                        ef_construction: None,
+                    },
+                    IndexArg::Flat => Index::Flat,
+                };
+                Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))
+            }
+            None => Schema::documents(),
+        };
+        schema.fields.extend(self.fields.iter().cloned());
+        schema.shards = self.shards;
+        if self.max_tokens.is_some() || self.overlap_tokens.is_some() {
+            let chunking = schema.chunking.get_or_insert_default();
+            chunking.max_tokens = self.max_tokens;
+            chunking.overlap_tokens = self.overlap_tokens;
+        }
+        schema
+    }
+}
+
+fn field(text: &str) -> Result<(String, Field), String> {
+    let (path, kind) = text.split_once('=').ok_or("write it as path=type, e.g. lang=keyword")?;
+    let field = match kind {
+        "keyword" => Field::Keyword,
+        "integer" => Field::Integer,
+        "float" => Field::Float,
+        "bool" => Field::Bool,
+        "text" => Field::text(),
+        "stored" => Field::Stored,
+        other => {
+            return Err(format!(
+                "a type is keyword, integer, float, bool, text or stored, got {other:?}"
+            ));
+        }
+    };
+    Ok((path.to_owned(), field))
+}
+
+async fn list(client: &Client, json: bool) -> Result<(), Failure> {
+    let names = client.list_collections().await?;
+    if json {
+        return output::json(&names);
+    }
+    if names.is_empty() {
+        output::note("no collections yet: cairn collections create NAME");
+    }
+    for name in names {
+        output::out(name);
+    }
+    Ok(())
+}
+
+fn show(c: &CollectionInfo) {
+    output::out(output::bold(&c.name));
+    let points = format!(
+        "{} ({} indexed, in {} segments)",
+        output::number(c.points),
+        output::number(c.indexed_points),
+        c.segments
+    );
+    output::out(format!(
+        "  points     {points}{}",
+        if c.optimizing { ", optimizing" } else { "" }
+    ));
+    output::out(format!("  documents  {}", output::number(c.documents)));
+    output::out(format!(
+        "  bytes      {} on disk, {} growing",
+        output::bytes(c.disk_bytes),
+        output::bytes(c.growing_bytes)
+    ));
+    for (name, v) in &c.schema.vectors {
+        let by = v
+            .embedder
+            .as_ref()
+            .map_or_else(String::new, |e| format!(", embedded by {}", e.name));
+        output::out(format!(
+            "  vector     {name}: {} numbers, {}{by}",
+            v.dim,
+            format!("{:?}", v.metric).to_lowercase()
+        ));
+    }
+    for (path, field) in &c.schema.fields {
+        let kind = match field {
+            Field::Keyword => "keyword".to_owned(),
+            Field::Integer => "integer".to_owned(),
+            Field::Float => "float".to_owned(),
+            Field::Bool => "bool".to_owned(),
+            Field::Text { analyzer } => format!("text, {}", analyzer.language.as_deref().unwrap_or("english")),
+            Field::Stored => "stored".to_owned(),
+        };
+        output::out(format!("  field      {path}: {kind}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_path_and_type() {
+        assert_eq!(
+            field("meta.lang=keyword").unwrap(),
+            ("meta.lang".to_owned(), Field::Keyword)
+        );
+        assert!(field("lang").unwrap_err().contains("path=type"));
+        assert!(field("lang=string").unwrap_err().contains("keyword"));
+    }
+}

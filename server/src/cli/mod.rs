@@ -1,0 +1,189 @@
+//! The command line: what can be said, and what the process's exit code means.
+//!
+//! Results go to standard output, everything else (progress, timings, errors) to standard error, so that
+//! `cairn enrich ... | llm` and `cairn search --json | jq` work. All commands but `serve` and `demo` are clients: they
+//! speak gRPC through `cairn-client` and know nothing of the engine.
+
+mod ask;
+mod collections;
+mod demo;
+mod ingest;
+mod output;
+mod rest;
+mod serve;
+
+use std::fmt;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cairn_client::{Client, ErrorKind};
+use clap::{Args, Parser, Subcommand};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  wrong usage
+  3  server unreachable
+  4  ingest: some documents failed, the others are stored";
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn serve                                        start a server on 127.0.0.1:7700
+  cairn ingest ./docs --collection docs --create     put Markdown, text and JSONL files in
+  cairn search \"leader election\" -c docs             find chunks
+  cairn enrich \"How is a leader elected?\" -c docs    get a prompt with cited context
+  cairn demo                                         see all of it on sample documents";
+
+#[derive(Parser)]
+#[command(name = "cairn", version, about = "A vector database for retrieval-augmented generation", after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: REST and gRPC on one port, metrics and health on another.
+    Serve(serve::Serve),
+    /// Put documents into a collection: Markdown, text and JSONL files, or directories of them.
+    Ingest(ingest::Ingest),
+    /// Find the chunks of a collection that match a text.
+    Search(ask::Search),
+    /// Turn a question into a prompt with cited context, ready for a language model.
+    Enrich(ask::Enrich),
+    /// List, create, show and delete collections.
+    Collections(collections::Collections),
+    /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
+    Demo(demo::Demo),
+}
+
+/// How a client command reaches its server.
+#[derive(Args, Clone)]
+struct Connection {
+    /// Address of the server.
+    #[arg(long, env = "CAIRN_URL", default_value = "http://127.0.0.1:7700")]
+    url: String,
+    /// Time for one request with its retries, in milliseconds.
+    #[arg(long, env = "CAIRN_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    timeout_ms: u64,
+}
+
+impl Connection {
+    async fn client(&self) -> Result<Client, Failure> {
+        let client = Client::builder(&self.url)
+            .timeout(Duration::from_millis(self.timeout_ms))
+            .connect()
+            .await?;
+        Ok(client)
+    }
+}
+
+/// Why a command ends without success, and with which exit code.
+#[derive(Debug)]
+struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    const FAILED: u8 = 1;
+    const USAGE: u8 = 2;
+    const UNREACHABLE: u8 = 3;
+    const PARTLY: u8 = 4;
+
+    fn new(message: impl Into<String>) -> Self {
+        Self {
+            code: Self::FAILED,
+            message: message.into(),
+        }
+    }
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: Self::USAGE,
+            message: message.into(),
+        }
+    }
+    fn partly(message: impl Into<String>) -> Self {
+        Self {
+            code: Self::PARTLY,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<cairn_client::Error> for Failure {
+    fn from(error: cairn_client::Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unreachable => Self {
+                code: Self::UNREACHABLE,
+                message: format!(
+                    "no server answers: {} (is `cairn serve` running? --url or CAIRN_URL says where)",
+                    error.message()
+                ),
+            },
+            _ if error.code() == "bad_endpoint" => Self::usage(error.message()),
+            _ => Self::new(error.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Parses the arguments, runs the command, and says how it ended. Wrong arguments end the process in clap, with code 2.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            output::error(&format!("no runtime: {e}"));
+            return ExitCode::from(Failure::FAILED);
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error(&failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(command) => Box::pin(command.run()).await,
+        Command::Ingest(command) => Box::pin(command.run()).await,
+        Command::Search(command) => Box::pin(command.run()).await,
+        Command::Enrich(command) => Box::pin(command.run()).await,
+        Command::Collections(command) => Box::pin(command.run()).await,
+        Command::Demo(command) => Box::pin(command.run()).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(
+                help.contains("Examples:") && help.contains("cairn "),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+}

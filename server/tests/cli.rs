@@ -1,0 +1,363 @@
+//! The binary as a person uses it: a server process, and commands that end with the exit codes that they document.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+#[path = "../../client/rust/examples/quickstart.rs"]
+#[expect(dead_code, reason = "its `main` is the example's")]
+mod quickstart;
+
+const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+
+/// A command that sees no configuration of ours but what the test gives it.
+fn cairn() -> Command {
+    let mut command = Command::new(CAIRN);
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("CAIRN_")) {
+        command.env_remove(key);
+    }
+    command
+}
+
+/// `cairn serve` on free ports; killed when dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(data_dir: &Path) -> Self {
+        let mut process = cairn()
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--metrics-listen",
+                "127.0.0.1:0",
+                "--set",
+                "log.filter=warn",
+                "--data-dir",
+            ])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .split_whitespace()
+            .nth(4)
+            .filter(|_| line.contains("listening on"))
+            .map(str::to_owned);
+        Self {
+            process,
+            url: url.unwrap_or_else(|| panic!("the first line says where: {line:?}")),
+        }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        cairn().args(args).args(["--url", &self.url]).output().unwrap()
+    }
+
+    /// SIGTERM, as an orchestrator sends it, and the exit status after the drain.
+    fn terminate(mut self) -> Option<i32> {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        self.process.wait().unwrap().code()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails if it ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("not killed")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    assert_eq!(code(output), 0, "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A folder of documents: three good ones, one wrong line, one file that is no text.
+fn documents(dir: &Path) -> PathBuf {
+    let docs = dir.join("docs");
+    std::fs::create_dir_all(docs.join("a")).unwrap();
+    let write = |name: &str, text: &[u8]| std::fs::write(docs.join(name), text).unwrap();
+    write(
+        "a/raft.md",
+        b"# Raft\n\n## Election\n\nA candidate becomes leader when a majority of the members votes for it.",
+    );
+    write(
+        "tea.txt",
+        b"Green tea is brewed with water of seventy to eighty degrees.",
+    );
+    write("facts.jsonl", b"{\"id\": 7, \"text\": \"Cairns mark the path for whoever comes next.\", \"metadata\": {\"kind\": \"stone\"}}\n{\"id\": \"x\"}\n");
+    write("broken.md", b"\xff\xfe\xfd");
+    docs
+}
+
+#[test]
+fn documents_go_in_and_come_out_cited() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = documents(dir.path());
+    let docs = docs.to_str().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+
+    // Without a collection, and with one made on the way: the wrong ones are named, the others stored.
+    let refused = server.run(&["ingest", docs, "-c", "docs"]);
+    assert_eq!(code(&refused), 1);
+    assert!(stderr(&refused).contains("--create"), "{}", stderr(&refused));
+    let partly = server.run(&["ingest", docs, "-c", "docs", "--create", "--json"]);
+    assert_eq!(code(&partly), 4, "{}", stderr(&partly));
+    let summary: Value = serde_json::from_slice(&partly.stdout).unwrap();
+    assert_eq!(
+        (&summary["documents"], &summary["failed"], &summary["unchanged"]),
+        (&5.into(), &2.into(), &0.into())
+    );
+    for wrong in ["broken.md", "facts.jsonl:2"] {
+        assert!(stderr(&partly).contains(wrong), "{}", stderr(&partly));
+    }
+
+    // Again: nothing is embedded twice.
+    std::fs::remove_file(Path::new(docs).join("broken.md")).unwrap();
+    std::fs::write(
+        Path::new(docs).join("tea.txt"),
+        "Black tea is brewed with boiling water.",
+    )
+    .unwrap();
+    let again = server.run(&["ingest", docs, "-c", "docs", "--json"]);
+    let summary: Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!(
+        (&summary["unchanged"], &summary["embedded"], &summary["failed"]),
+        (&2.into(), &1.into(), &1.into())
+    );
+
+    // A file that holds nothing any more takes what was stored with it.
+    std::fs::write(Path::new(docs).join("a/raft.md"), "---\ntitle: Raft\n---\n").unwrap();
+    let hollow = server.run(&["ingest", &format!("{docs}/a"), "-c", "docs", "--prefix", "a/", "--json"]);
+    assert_eq!(json(&hollow)["empty"], 1);
+    let found = json(&server.run(&["search", "majority", "-c", "docs", "--mode", "bm25", "--json"]));
+    assert_eq!(found["hits"], Value::Array(vec![]));
+    documents(dir.path());
+    assert_eq!(
+        code(&server.run(&["ingest", &format!("{docs}/a"), "-c", "docs", "--prefix", "a/"])),
+        0
+    );
+    std::fs::write(
+        Path::new(docs).join("tea.txt"),
+        "Black tea is brewed with boiling water.",
+    )
+    .unwrap();
+
+    // Search in each mode finds the right chunk first.
+    for mode in ["hybrid", "dense", "bm25"] {
+        let found = json(&server.run(&[
+            "search",
+            "majority of votes makes a leader",
+            "-c",
+            "docs",
+            "--mode",
+            mode,
+            "--json",
+        ]));
+        assert_eq!(found["hits"][0]["document"], "a/raft.md", "{mode}: {found}");
+    }
+    let only_stones = r#"{"must": [{"field": "kind", "match": "stone"}]}"#;
+    let found = json(&server.run(&["search", "path", "-c", "docs", "--filter", only_stones, "--json"]));
+    let ids: Vec<&str> = found["hits"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|h| h["document"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["7"]);
+    let shown = server.run(&["search", "leader", "-c", "docs"]);
+    assert!(stdout(&shown).contains("Raft › Election"), "{}", stdout(&shown));
+
+    // Enrich: the prompt alone on standard output, sources beside it.
+    let enriched = server.run(&[
+        "enrich",
+        "How does a candidate become leader?",
+        "-c",
+        "docs",
+        "--budget",
+        "300",
+    ]);
+    assert_eq!(code(&enriched), 0, "{}", stderr(&enriched));
+    assert!(
+        stdout(&enriched).contains("majority of the members") && stdout(&enriched).contains("How does a candidate")
+    );
+    assert!(
+        stderr(&enriched).contains("[1] a/raft.md") && !stdout(&enriched).contains("tokens used"),
+        "{}",
+        stderr(&enriched)
+    );
+    let whole = json(&server.run(&["enrich", "tea?", "-c", "docs", "--format", "messages", "--json"]));
+    assert!(whole["messages"].as_array().is_some_and(|m| !m.is_empty()), "{whole}");
+    assert!(whole["tokens"]["context"].as_u64() <= whole["tokens"]["budget"].as_u64());
+
+    // What was acked is there after a drain and a restart.
+    assert_eq!(server.terminate(), Some(0));
+    let server = Server::start(&dir.path().join("data"));
+    let found = json(&server.run(&["search", "boiling water", "-c", "docs", "--mode", "bm25", "--json"]));
+    assert_eq!(found["hits"][0]["document"], "tea.txt");
+}
+
+#[test]
+fn collections_are_made_shown_and_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(
+        json(&server.run(&["collections", "list", "--json"])),
+        Value::Array(vec![])
+    );
+    let made = server.run(&[
+        "collections",
+        "create",
+        "shop",
+        "--dim",
+        "4",
+        "--metric",
+        "dot",
+        "--field",
+        "brand=keyword",
+        "--field",
+        "title=text",
+    ]);
+    assert_eq!(code(&made), 0, "{}", stderr(&made));
+    let shop = json(&server.run(&["collections", "get", "shop", "--json"]));
+    assert_eq!(
+        (
+            &shop["schema"]["vectors"]["dense"]["dim"],
+            &shop["schema"]["vectors"]["dense"]["metric"]
+        ),
+        (&4.into(), &"dot".into())
+    );
+    assert_eq!(shop["schema"]["fields"]["brand"]["type"], "keyword");
+    assert_eq!(stdout(&server.run(&["collections"])), "shop\n");
+    // Deleting everything must be meant.
+    assert_eq!(code(&server.run(&["collections", "delete", "shop"])), 2);
+    assert_eq!(code(&server.run(&["collections", "delete", "shop", "--yes"])), 0);
+    let gone = server.run(&["collections", "get", "shop"]);
+    assert_eq!((code(&gone), stdout(&gone).as_str()), (1, ""));
+    assert!(stderr(&gone).contains("not_found"), "{}", stderr(&gone));
+}
+
+#[test]
+fn exit_codes_say_what_kind_of_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| cairn().current_dir(dir.path()).args(args).output().unwrap();
+    // Nobody listens on a port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let nobody = format!("http://{free}");
+    let unreachable = run(&["collections", "--url", &nobody, "--timeout-ms", "500"]);
+    assert_eq!(code(&unreachable), 3, "{}", stderr(&unreachable));
+    assert!(
+        stderr(&unreachable).contains("cairn serve"),
+        "it says what to do: {}",
+        stderr(&unreachable)
+    );
+    for usage in [
+        &["nonsense"][..],
+        &["ingest", "-c", "docs"],
+        &["ingest", "missing.md", "-c", "docs"],
+        &["search", "x", "-c", "docs", "--filter", "{"],
+        &["collections", "--url", "no-url"],
+        &["serve", "--set", "lissten=1"],
+        &["serve", "--listen", "0.0.0.0:0", "--data-dir", "data"],
+        &["demo", "--docs", "missing"],
+    ] {
+        let output = run(usage);
+        assert_eq!(code(&output), 2, "{usage:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "errors are no results: {usage:?}");
+    }
+    assert!(
+        !dir.path().join("data").exists(),
+        "a refused configuration touches nothing"
+    );
+}
+
+#[test]
+fn a_data_directory_has_one_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let _first = Server::start(dir.path());
+    let second = cairn()
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
+        .arg(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(code(&second), 1, "{}", stderr(&second));
+    assert!(stderr(&second).contains("data directory"), "{}", stderr(&second));
+}
+
+#[test]
+fn the_clients_readme_example_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let prompt = runtime.block_on(quickstart::quickstart(&server.url)).unwrap();
+    assert!(
+        prompt.contains("How is a leader elected?") && prompt.contains("majority of the members"),
+        "{prompt}"
+    );
+}
+
+#[test]
+fn the_demo_asks_three_ways_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/docs/etcd-v3.6/learning");
+    let output = cairn()
+        .env("TMPDIR", dir.path())
+        .arg("demo")
+        .arg("--docs")
+        .arg(&docs)
+        .output()
+        .unwrap();
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let shown = stdout(&output);
+    for part in [
+        "Ask on the command line",
+        "Ask by REST",
+        "Ask by gRPC",
+        "documents/s",
+        "stop",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(shown.matches("[1]").count() >= 3, "three cited prompts: {shown}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no database is left");
+}
