@@ -391,12 +391,21 @@ fn points() -> Vec<Case> {
         )
         .only(Send::Message),
         both(
-            "a number beyond f32 in a vector",
+            "a number beyond f32 in a message's vector",
             point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
             Invalid,
             "not_finite",
             "finite",
-        ),
+        )
+        .only(Send::Message),
+        both(
+            "a number beyond f32 in JSON",
+            point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
+            Invalid,
+            "bad_json",
+            "out of range",
+        )
+        .only(Send::Json),
         both(
             "a zero vector under cosine",
             point(json!({"id": "p", "vector": [0, 0, 0, 0]})),
@@ -1219,7 +1228,17 @@ fn http() -> Vec<Case> {
             || b"[1, 2]".to_vec(),
             Invalid,
             "bad_request",
-            "",
+            "object",
+        ),
+        raw(
+            "a body that nests without end",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"prefetch\":[".repeat(10_000),
+            Invalid,
+            "bad_json",
+            "recursion",
         ),
         raw(
             "a body of brackets",
@@ -1228,8 +1247,8 @@ fn http() -> Vec<Case> {
             JSON,
             || vec![b'['; 100_000],
             Invalid,
-            "bad_json",
-            "",
+            "bad_request",
+            "object",
         ),
         raw(
             "a body that is not UTF-8",
@@ -1239,7 +1258,7 @@ fn http() -> Vec<Case> {
             || b"{\"points\": [{\"id\": \"\xff\xfe\"}]}".to_vec(),
             Invalid,
             "bad_utf8",
-            "byte 19",
+            "byte 20",
         ),
         raw(
             "a lone surrogate",
