@@ -120,20 +120,21 @@ impl Segment {
             if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
                 return Err(Error::damaged("segment: a row names a document that is not there"));
             }
-            if of.iter().any(|d| *d != NO_DOCUMENT) {
-                expect("documents.hash", documents * 8)?;
-                expect("documents.order", documents * 4)?;
-                check_offsets(
-                    slice("documents.rows.at"),
-                    documents,
-                    slice("documents.rows").len() / 4,
-                    "documents.rows",
-                )?;
-                let order: &[u32] = cast(slice("documents.order"))?;
-                let of_documents: &[u32] = cast(slice("documents.rows"))?;
-                if order.iter().any(|d| *d as usize >= documents) || of_documents.iter().any(|o| *o >= rows) {
-                    return Err(Error::damaged("segment: the document index names what is not there"));
-                }
+            expect("documents.hash", documents * 8)?;
+            expect("documents.order", documents * 4)?;
+            let members: &[u32] = cast(slice("documents.rows"))?;
+            if documents > 0 {
+                check_offsets(slice("documents.rows.at"), documents, members.len(), "documents.rows")?;
+            }
+            let order: &[u32] = cast(slice("documents.order"))?;
+            if order.iter().any(|d| *d as usize >= documents) || members.iter().any(|o| *o >= rows) {
+                return Err(Error::damaged("segment: the document index names what is not there"));
+            }
+            if sections.contains_key("acl.at") {
+                let acl: &[u32] = cast(slice("acl"))?;
+                check_offsets(slice("acl.at"), n, acl.len(), "acl")?;
+            } else {
+                expect("acl", 0)?;
             }
             let order: &[u32] = cast(slice("ids.order"))?;
             if order.iter().any(|o| *o >= rows) {
