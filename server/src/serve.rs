@@ -102,6 +102,19 @@ impl Running {
         self.stop.cancel();
         self.stopped().await
     }
+    /// Serves until `shutdown` resolves, then drains; or until the server stops by itself.
+    pub async fn until<T>(self, shutdown: impl Future<Output = T>) -> Result<(), ServeError> {
+        let stop = self.stop.clone();
+        let stopped = self.stopped();
+        tokio::pin!(stopped);
+        tokio::select! {
+            result = &mut stopped => result,
+            _ = shutdown => {
+                stop.cancel();
+                stopped.await
+            }
+        }
+    }
     /// Waits until the server has stopped by itself.
     pub async fn stopped(self) -> Result<(), ServeError> {
         self.task.await.unwrap_or_else(|e| {
@@ -120,16 +133,7 @@ pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result
         started = start(config) => started?,
         () = &mut shutdown => return Ok(()),
     };
-    let stop = running.stop.clone();
-    let stopped = running.stopped();
-    tokio::pin!(stopped);
-    tokio::select! {
-        result = &mut stopped => result,
-        () = &mut shutdown => {
-            stop.cancel();
-            stopped.await
-        }
-    }
+    running.until(shutdown).await
 }
 
 /// Resolves at the first SIGTERM or SIGINT.

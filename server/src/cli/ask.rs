@@ -92,7 +92,9 @@ pub(super) struct Enrich {
 }
 
 fn filter(text: &str) -> Result<Filter, String> {
-    serde_json::from_str(text)
+    // Through a map: serde takes `[]` for a struct of defaults, which would filter nothing.
+    let read = serde_json::from_str::<serde_json::Map<String, Value>>(text);
+    read.and_then(|map| serde_json::from_value(Value::Object(map)))
         .map_err(|e| format!("{e}; write it like {{\"must\": [{{\"field\": \"lang\", \"match\": \"en\"}}]}}"))
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cairn_client::{Client, Enrich, Schema};
@@ -14,7 +14,6 @@ use cairn_server::config::{Config, LogConfig};
 use cairn_server::{serve, telemetry};
 use clap::Args;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::{Failure, ask, ingest, output, rest};
 
@@ -116,6 +115,7 @@ impl Demo {
         let (summary, ingest_time) = timed(ingest::ingest(&collection, sources, 4, &ingest::Progress::new(true))).await;
         let summary = summary?;
         output::out(summary.to_string());
+        summary.show_failures();
         if summary.failed > 0 {
             return Err(Failure::partly(format!(
                 "{} sample documents were refused",
@@ -176,22 +176,21 @@ struct Timings {
 /// The same binary as a client, as a person would call it. It prints by itself.
 async fn by_command_line(url: &str) -> Result<(), Failure> {
     let cairn = std::env::current_exe().map_err(|e| Failure::new(format!("where is this binary? {e}")))?;
+    let mut command = Command::new(cairn);
     let budget = BUDGET.to_string();
-    let status = Command::new(cairn)
-        .args([
-            "enrich",
-            BY_COMMAND_LINE,
-            "--collection",
-            COLLECTION,
-            "--budget",
-            &budget,
-            "--url",
-            url,
-        ])
-        .stdin(Stdio::null())
-        .status()
-        .await
-        .map_err(|e| Failure::new(format!("cairn enrich: {e}")))?;
+    command.args([
+        "enrich",
+        BY_COMMAND_LINE,
+        "--collection",
+        COLLECTION,
+        "--budget",
+        &budget,
+        "--url",
+        url,
+    ]);
+    let status = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).status());
+    let status = status.await.map_err(std::io::Error::other).flatten();
+    let status = status.map_err(|e| Failure::new(format!("cairn enrich: {e}")))?;
     if status.success() {
         Ok(())
     } else {

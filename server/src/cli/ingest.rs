@@ -36,9 +36,11 @@ Examples:
   cairn ingest articles.jsonl -c docs                one document a line
   cairn ingest ./docs -c docs --prefix handbook/     ids begin with handbook/
 
-Files: .md and .markdown (cut along headings), .txt, and .jsonl with {\"id\", \"text\"} and, if wanted, \"title\",
-\"source\", \"format\" (plain or markdown) and \"metadata\" on each line. Other files of a directory are left out, and so
-is what begins with a dot. Running it again skips what is unchanged and goes on where it was stopped.
+Files: .md and .markdown (cut along headings), .txt, and .jsonl with \"id\" and
+\"text\" on each line, and if wanted \"title\", \"source\", \"format\" (plain or
+markdown) and \"metadata\". Other files of a directory are left out, and so is
+what begins with a dot. Running it again skips what is unchanged and goes on
+where it was stopped.
 
 Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed.";
 
@@ -113,15 +115,21 @@ impl Ingest {
         } else {
             output::out(summary.to_string());
         }
-        for failure in summary.failures.iter().take(FAILURES_SHOWN) {
-            output::error(&format!("{}: {}", failure.what, failure.why));
-        }
+        summary.show_failures();
         match summary.failed {
             0 => Ok(()),
             n if n > FAILURES_SHOWN as u64 => Err(Failure::partly(format!(
                 "{n} documents failed, the first {FAILURES_SHOWN} are above"
             ))),
             n => Err(Failure::partly(format!("{n} documents failed"))),
+        }
+    }
+}
+
+impl Summary {
+    pub(super) fn show_failures(&self) {
+        for failure in self.failures.iter().take(FAILURES_SHOWN) {
+            output::error(&format!("{}: {}", failure.what, failure.why));
         }
     }
 }

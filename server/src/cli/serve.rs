@@ -16,9 +16,10 @@ Examples:
   cairn serve --config cairn.toml --set limits.writes_max=8
   CAIRN_LIMITS__TIMEOUT_MS=5000 cairn serve                any key as an environment variable
 
-Sources, later ones win: defaults, --config, CAIRN_... variables, flags. A key that nothing reads is refused.
-SIGTERM and Ctrl-C drain: no new connections, requests in flight end, everything is flushed. A line on standard output
-says the addresses once requests are answered; logs go to standard error.";
+Sources, later ones win: defaults, --config, CAIRN_... variables, flags. A key
+that nothing reads is refused. SIGTERM and Ctrl-C drain: no new connections,
+requests in flight end, everything is flushed. One line on standard output says
+the addresses once requests are answered; logs go to standard error.";
 
 /// `cairn serve`.
 #[derive(Args)]
