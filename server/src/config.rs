@@ -13,8 +13,9 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
-/// Environment variables with our prefix that are not configuration of the server: those the command line reads itself.
-pub const NOT_CONFIG: [&str; 3] = ["config", "url", "timeout_ms"];
+/// Environment variables with our prefix that are not configuration of the server: those that the
+/// command line and the build read themselves.
+pub const NOT_CONFIG: [&str; 4] = ["config", "url", "timeout_ms", "cache"];
 
 /// The server's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +75,8 @@ pub struct EngineConfig {
     pub growing_bytes_max: usize,
     /// How long a write without a deadline waits for growing memory, in milliseconds.
     pub write_wait_ms: u64,
+    /// A sealed segment of fewer rows is scanned exactly instead of getting a graph.
+    pub graph_rows_min: usize,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -149,6 +152,7 @@ impl Default for EngineConfig {
             seal_bytes: s.seal_bytes,
             growing_bytes_max: s.growing_bytes_max,
             write_wait_ms: s.write_wait_ms,
+            graph_rows_min: s.graph_rows_min,
             merge_fanin: s.merge_fanin,
             segment_rows_max: s.segment_rows_max,
             dead_percent_max: s.dead_percent_max,
@@ -250,6 +254,7 @@ impl Config {
             seal_bytes: e.seal_bytes,
             growing_bytes_max: e.growing_bytes_max,
             write_wait_ms: e.write_wait_ms,
+            graph_rows_min: e.graph_rows_min,
             merge_fanin: e.merge_fanin,
             segment_rows_max: e.segment_rows_max,
             dead_percent_max: e.dead_percent_max,

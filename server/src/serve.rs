@@ -330,6 +330,8 @@ impl Maintenance {
 /// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
 fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> {
     while !stop() {
+        // A write that failed half-way stops the engine: reads could go on, but nobody would notice.
+        engine.check_alive()?;
         match engine.maintain(stop) {
             Ok(Maintained::Worked) => {}
             Ok(Maintained::Idle) => engine.wait_for_work(MAINTENANCE_NAP),

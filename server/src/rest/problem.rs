@@ -16,7 +16,7 @@ pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Problem {
     /// A URN made of the code.
-    #[schema(example = "urn:cairn:error:unknown_vector")]
+    #[schema(example = "urn:cairn:error:vector_not_found")]
     r#type: String,
     /// What kind of failure it is, in a few words.
     title: &'static str,
@@ -25,7 +25,7 @@ pub(crate) struct Problem {
     /// What is wrong and what is allowed.
     detail: String,
     /// Stable snake_case identifier.
-    #[schema(example = "unknown_vector")]
+    #[schema(example = "vector_not_found")]
     code: &'static str,
     /// JSON pointer of the offending part of the request, or the name of a parameter.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -273,13 +273,14 @@ impl Core {
         let done = self
             .engine
             .put_document(collection, input, &options)
-            .and_then(applied)?;
+            .and_then(applied)
+            .map_err(in_metadata)?;
         Ok(PutOne {
             id,
             unchanged: done.changed == 0,
             chunks: count,
             embedded,
-            token: Some(done.token),
+            token: (done.changed > 0).then_some(done.token),
         })
     }
 
@@ -416,6 +417,16 @@ fn check(document: &DocumentText) -> Result<PointId> {
     PointId::new(document.id.as_str())
 }
 
+/// The engine points into chunks that the caller never saw. What it can refuse of a chunk came from the metadata.
+fn in_metadata(mut error: Error) -> Error {
+    if let Some(pointer) = error.pointer.take_if(|p| p.starts_with("/chunks/")) {
+        error.pointer = pointer
+            .split_once("/payload")
+            .map(|(_, inner)| format!("/metadata{inner}"));
+    }
+    error
+}
+
 fn cut(schema: &Schema, text: &str, format: TextFormat) -> Result<Vec<Chunk>> {
     let settings = ChunkSettings {
         max_tokens: schema.chunking.max_tokens as usize,
@@ -423,6 +434,13 @@ fn cut(schema: &Schema, text: &str, format: TextFormat) -> Result<Vec<Chunk>> {
     };
     let counter = tokens::counter(tokens::BERT_UNCASED).map_err(|e| Error::internal(e.to_string()))?;
     let chunks = chunk::chunk(text, format, &settings, &|text| counter.count(text));
+    if chunks.is_empty() {
+        return Err(Error::invalid(
+            "empty_document",
+            "a document's text must hold more than white space and front matter",
+        )
+        .at("/text"));
+    }
     if chunks.len() > limits::DOCUMENT_CHUNKS_MAX {
         return Err(Error::invalid(
             "document_too_large",

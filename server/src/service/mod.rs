@@ -164,7 +164,16 @@ fn check_count(what: &str, n: usize, most: usize, pointer: &str) -> Result<()> {
     if (1..=most).contains(&n) {
         return Ok(());
     }
-    Err(Error::invalid("bad_count", format!("{what} must be 1 to {most}, got {n}")).at(pointer))
+    Err(Error::invalid("bad_batch", format!("a request holds 1 to {most} {what}, got {n}")).at(pointer))
+}
+
+/// Refuses a page that is empty or too long.
+fn check_limit(limit: usize) -> Result<()> {
+    let most = cairn_engine::limits::TOP_K_MAX;
+    if (1..=most).contains(&limit) {
+        return Ok(());
+    }
+    Err(Error::invalid("bad_limit", format!("limit must be 1 to {most}, got {limit}")).at("/limit"))
 }
 
 /// Refuses a request id that the log would not keep.

@@ -11,7 +11,7 @@ use cairn_engine::{Error, Result, limits};
 use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
 use super::pools::Budget;
-use super::{Call, Core, Service, check_count, check_request_id};
+use super::{Call, Core, Service, check_count, check_limit, check_request_id};
 
 /// A point as a caller gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,7 +163,7 @@ impl Core {
     fn scroll(&self, collection: &str, request: ScrollRequest, budget: &Budget) -> Result<Page> {
         self.schema(collection)?;
         let limit = request.limit.unwrap_or(DEFAULT_PAGE);
-        check_count("limit", limit, limits::TOP_K_MAX, "/limit")?;
+        check_limit(limit)?;
         request.filter.check().map_err(|e| e.at("/filter"))?;
         let scroll = Scroll {
             filter: request.filter,
@@ -186,7 +186,7 @@ impl NewPoint {
                 _ => {
                     let names: Vec<&str> = schema.vectors.keys().map(String::as_str).collect();
                     return Err(Error::invalid(
-                        "unknown_vector",
+                        "vector_not_named",
                         format!(
                             "a vector without a name needs a collection with exactly one, this one has {}: {}",
                             names.len(),

@@ -286,15 +286,15 @@ impl Core {
         let (name, spec) = match using {
             Some(name) => schema.vectors.get_key_value(name).ok_or_else(|| {
                 Error::invalid(
-                    "unknown_vector",
-                    format!("no vector {name:?}; the collection has: {}", names()),
+                    "vector_not_found",
+                    format!("the collection has no vector {name:?}, only: {}", names()),
                 )
                 .at("/using")
             })?,
             None if schema.vectors.len() == 1 => schema.vectors.iter().next().expect("there is exactly one"),
             None => {
                 return Err(Error::invalid(
-                    "unknown_vector",
+                    "vector_not_named",
                     format!("using must name one of the collection's vectors: {}", names()),
                 )
                 .at("/using"));

@@ -1,0 +1,715 @@
+//! A caller over gRPC: requests become messages by the names they share with the JSON, answers become that JSON again.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes};
+use cairn_proto::v1 as pb;
+use http::Uri;
+use http::uri::PathAndQuery;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+
+use crate::{Failure, Method, Outcome, Request};
+
+/// A caller over gRPC.
+#[derive(Clone)]
+pub struct Grpc {
+    direct: Direct,
+    origin: Uri,
+}
+
+impl Grpc {
+    /// Talks to the server at `addr`.
+    pub async fn connect(addr: SocketAddr) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = TokioIo::new(TcpStream::connect(addr).await?);
+        let (send, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
+        tokio::spawn(connection);
+        Ok(Self { direct: Direct(send), origin: format!("http://{addr}").parse()? })
+    }
+
+    /// Sends a request.
+    pub async fn send(&self, request: &Request) -> Outcome {
+        let (path, message) = encode(request);
+        let bytes = self.raw(path, message, request.timeout_ms.map(Duration::from_millis)).await?;
+        Ok(decode(request.method, bytes))
+    }
+
+    /// Sends any bytes to any method. Compressed both ways.
+    pub async fn raw(&self, path: &'static str, message: Vec<u8>, timeout: Option<Duration>) -> Result<Bytes, Failure> {
+        let mut client = tonic::client::Grpc::with_origin(self.direct.clone(), self.origin.clone())
+            .send_compressed(CompressionEncoding::Zstd)
+            .accept_compressed(CompressionEncoding::Zstd)
+            .max_decoding_message_size(usize::MAX);
+        let mut request = tonic::Request::new(Bytes::from(message));
+        if let Some(timeout) = timeout {
+            let header = format!("{}u", timeout.as_micros()).parse().expect("digits and a unit");
+            request.metadata_mut().insert("grpc-timeout", header);
+        }
+        let answer = async {
+            client.ready().await.map_err(|e| Status::unknown(e.to_string()))?;
+            client.unary(request, PathAndQuery::from_static(path), BytesCodec).await
+        };
+        answer.await.map(tonic::Response::into_inner).map_err(failure)
+    }
+}
+
+fn failure(status: Status) -> Failure {
+    let text = |key: &str| status.metadata().get(key).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Failure {
+        http: None,
+        grpc: Some(status.code()),
+        code: text("cairn-code").unwrap_or_else(|| "no_code".to_owned()),
+        message: status.message().to_owned(),
+        pointer: text("cairn-pointer"),
+    }
+}
+
+/// One connection without tonic's own channel, which would give up at the deadline before the server can say so: the
+/// server's answer is what is tested.
+#[derive(Clone)]
+struct Direct(http2::SendRequest<Body>);
+
+impl tower::Service<http::Request<Body>> for Direct {
+    type Response = http::Response<hyper::body::Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// Messages as they are.
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let n = from.remaining();
+        Ok(Some(from.copy_to_bytes(n)))
+    }
+}
+
+// ---- requests ----
+
+fn encode(request: &Request) -> (&'static str, Vec<u8>) {
+    let b = &request.body;
+    let collection = request.collection.clone();
+    match request.method {
+        Method::CreateCollection => {
+            let message = pb::CreateCollectionRequest { collection, schema: Some(schema(b)) };
+            ("/cairn.v1.Collections/Create", message.encode_to_vec())
+        }
+        Method::GetCollection => {
+            ("/cairn.v1.Collections/Get", pb::GetCollectionRequest { collection }.encode_to_vec())
+        }
+        Method::DeleteCollection => {
+            ("/cairn.v1.Collections/Delete", pb::DeleteCollectionRequest { collection }.encode_to_vec())
+        }
+        Method::ListCollections => ("/cairn.v1.Collections/List", pb::ListCollectionsRequest {}.encode_to_vec()),
+        Method::Upsert => {
+            let message =
+                pb::UpsertRequest { collection, points: list(b, "points", point), request_id: text(b, "request_id") };
+            ("/cairn.v1.Points/Upsert", message.encode_to_vec())
+        }
+        Method::GetPoints => {
+            let message = pb::GetPointsRequest { collection, ids: ids(b, "ids"), with: with(b) };
+            ("/cairn.v1.Points/Get", message.encode_to_vec())
+        }
+        Method::DeletePoints => {
+            let message = pb::DeletePointsRequest {
+                collection,
+                ids: ids(b, "ids"),
+                filter: some(b, "filter", filter),
+                request_id: text(b, "request_id"),
+            };
+            ("/cairn.v1.Points/Delete", message.encode_to_vec())
+        }
+        Method::Scroll => {
+            let message = pb::ScrollRequest {
+                collection,
+                filter: some(b, "filter", filter),
+                limit: number(b, "limit"),
+                cursor: some(b, "cursor", string),
+                with: with(b),
+                after: some(b, "after", string),
+            };
+            ("/cairn.v1.Points/Scroll", message.encode_to_vec())
+        }
+        Method::Count => {
+            let message = pb::CountRequest { collection, filter: some(b, "filter", filter) };
+            ("/cairn.v1.Points/Count", message.encode_to_vec())
+        }
+        Method::SetPayload => {
+            let message = pb::SetPayloadRequest {
+                collection,
+                ids: ids(b, "ids"),
+                set: some(b, "set", object),
+                unset: list(b, "unset", string),
+                replace: flag(b, "replace"),
+                request_id: text(b, "request_id"),
+            };
+            ("/cairn.v1.Points/SetPayload", message.encode_to_vec())
+        }
+        Method::Query => ("/cairn.v1.Query/Run", pb::QueryRequest { collection, ..query(b) }.encode_to_vec()),
+        Method::QueryBatch => {
+            let message = pb::QueryBatchRequest { collection, queries: list(b, "queries", query) };
+            ("/cairn.v1.Query/RunBatch", message.encode_to_vec())
+        }
+        Method::PutDocuments => {
+            let message = pb::PutDocumentsRequest {
+                collection,
+                documents: list(b, "documents", document),
+                request_id: text(b, "request_id"),
+            };
+            ("/cairn.v1.Documents/Put", message.encode_to_vec())
+        }
+        Method::GetDocument => {
+            let message =
+                pb::GetDocumentRequest { collection, id: text(b, "id"), with_chunks: flag(b, "with_chunks") };
+            ("/cairn.v1.Documents/Get", message.encode_to_vec())
+        }
+        Method::DeleteDocuments => {
+            let message =
+                pb::DeleteDocumentsRequest { collection, ids: ids(b, "ids"), request_id: text(b, "request_id") };
+            ("/cairn.v1.Documents/Delete", message.encode_to_vec())
+        }
+        Method::ListDocuments => {
+            let message = pb::ListDocumentsRequest {
+                collection,
+                after_id: some(b, "after_id", string),
+                limit: number(b, "limit"),
+            };
+            ("/cairn.v1.Documents/List", message.encode_to_vec())
+        }
+        Method::Enrich => {
+            let message = pb::EnrichRequest {
+                collection,
+                prompt: text(b, "prompt"),
+                token_budget: number(b, "token_budget"),
+                tokenizer: text(b, "tokenizer"),
+                format: match b["format"].as_str() {
+                    Some("messages") => pb::EnrichFormat::Messages.into(),
+                    _ => 0,
+                },
+                filter: some(b, "filter", filter),
+                limit: number(b, "limit"),
+                max_chunks: number(b, "max_chunks"),
+                max_per_document: number(b, "max_per_document"),
+                score_threshold: float(b, "score_threshold"),
+                mode: match b["mode"].as_str() {
+                    Some("dense") => pb::RetrievalMode::Dense.into(),
+                    Some("bm25") => pb::RetrievalMode::Bm25.into(),
+                    _ => 0,
+                },
+                after: some(b, "after", string),
+            };
+            ("/cairn.v1.Documents/Enrich", message.encode_to_vec())
+        }
+    }
+}
+
+fn some<T>(b: &Value, key: &str, of: impl Fn(&Value) -> T) -> Option<T> {
+    b.get(key).map(of)
+}
+
+fn list<T>(b: &Value, key: &str, of: impl Fn(&Value) -> T) -> Vec<T> {
+    b.get(key).and_then(Value::as_array).map(|values| values.iter().map(of).collect()).unwrap_or_default()
+}
+
+fn string(v: &Value) -> String {
+    match v {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+fn text(b: &Value, key: &str) -> String {
+    string(&b[key])
+}
+
+fn ids(b: &Value, key: &str) -> Vec<String> {
+    list(b, key, string)
+}
+
+fn flag(b: &Value, key: &str) -> bool {
+    b[key].as_bool().unwrap_or(false)
+}
+
+fn number(b: &Value, key: &str) -> Option<u32> {
+    b.get(key).map(|v| u32::try_from(v.as_u64().expect("a message holds only unsigned numbers")).expect("32 bits"))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "test data")]
+fn real(v: &Value) -> f32 {
+    match v.as_str() {
+        Some(text) => text.parse().expect("NaN or inf"),
+        None => v.as_f64().expect("a number") as f32,
+    }
+}
+
+fn float(b: &Value, key: &str) -> Option<f32> {
+    b.get(key).map(real)
+}
+
+fn vector(v: &Value) -> pb::Vector {
+    pb::Vector { values: v.as_array().expect("an array").iter().map(real).collect() }
+}
+
+fn map<T>(v: Option<&Value>, of: impl Fn(&Value) -> T) -> std::collections::BTreeMap<String, T> {
+    let entries = v.and_then(Value::as_object).into_iter().flatten();
+    entries.map(|(key, value)| (key.clone(), of(value))).collect()
+}
+
+fn value(v: &Value) -> pb::Value {
+    use pb::value::Kind;
+    let kind = match v {
+        Value::Null => Kind::Null(true),
+        Value::Bool(b) => Kind::Bool(*b),
+        Value::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Kind::Int(i),
+            (None, Some(u)) => Kind::Uint(u),
+            (None, None) => Kind::Double(n.as_f64().expect("a number")),
+        },
+        Value::String(s) => Kind::String(s.clone()),
+        Value::Array(values) => Kind::List(pb::List { values: values.iter().map(value).collect() }),
+        Value::Object(_) => Kind::Struct(object(v)),
+    };
+    pb::Value { kind: Some(kind) }
+}
+
+fn object(v: &Value) -> pb::Struct {
+    pb::Struct { fields: map(Some(v), value) }
+}
+
+fn with(b: &Value) -> Option<pb::With> {
+    some(b, "with", |w| pb::With {
+        payload: w.get("payload").and_then(Value::as_bool),
+        vectors: flag(w, "vectors"),
+        explain: flag(w, "explain"),
+    })
+}
+
+fn point(p: &Value) -> pb::PointInput {
+    pb::PointInput {
+        id: text(p, "id"),
+        vector: some(p, "vector", vector),
+        vectors: map(p.get("vectors"), vector),
+        payload: some(p, "payload", object),
+        document: text(p, "document"),
+        expires_at_ms: p["expires_at_ms"].as_u64(),
+    }
+}
+
+fn filter(f: &Value) -> pb::Filter {
+    pb::Filter {
+        must: list(f, "must", condition),
+        should: list(f, "should", condition),
+        must_not: list(f, "must_not", condition),
+        min_should: number(f, "min_should"),
+    }
+}
+
+fn condition(c: &Value) -> pb::Condition {
+    use pb::condition::Test;
+    let scalars = |v: &Value| pb::Scalars { values: v.as_array().expect("an array").iter().map(scalar).collect() };
+    let test = if let Some(v) = c.get("match") {
+        Some(Test::Match(scalar(v)))
+    } else if let Some(v) = c.get("any") {
+        Some(Test::Any(scalars(v)))
+    } else if let Some(v) = c.get("except") {
+        Some(Test::Except(scalars(v)))
+    } else if let Some(r) = c.get("range") {
+        let bound = |key: &str| r[key].as_f64();
+        Some(Test::Range(pb::Range { gt: bound("gt"), gte: bound("gte"), lt: bound("lt"), lte: bound("lte") }))
+    } else if let Some(v) = c.get("is_empty") {
+        Some(Test::IsEmpty(v.as_bool().expect("a boolean")))
+    } else if c.get("has_id").is_some() {
+        Some(Test::HasId(pb::Ids { ids: ids(c, "has_id") }))
+    } else if c.get("has_document").is_some() {
+        Some(Test::HasDocument(pb::Ids { ids: ids(c, "has_document") }))
+    } else if ["must", "should", "must_not"].iter().any(|key| c.get(key).is_some()) {
+        Some(Test::Nested(filter(c)))
+    } else {
+        None
+    };
+    pb::Condition { field: text(c, "field"), test }
+}
+
+fn scalar(v: &Value) -> pb::Scalar {
+    use pb::scalar::Value as Kind;
+    let value = match v {
+        Value::String(s) => Some(Kind::String(s.clone())),
+        Value::Bool(b) => Some(Kind::Bool(*b)),
+        Value::Number(n) => Some(n.as_i64().map_or_else(|| Kind::Double(n.as_f64().expect("a number")), Kind::Int)),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    };
+    pb::Scalar { value }
+}
+
+fn query(q: &Value) -> pb::QueryRequest {
+    use pb::query_request::Source;
+    let source = if let Some(n) = q.get("nearest") {
+        Some(Source::Nearest(nearest(n)))
+    } else if let Some(t) = q.get("text") {
+        Some(Source::Text(text_source(t)))
+    } else if let Some(h) = q.get("hybrid") {
+        Some(Source::Hybrid(hybrid(h)))
+    } else if q.get("prefetch").is_some() {
+        Some(Source::Prefetch(prefetch(q)))
+    } else {
+        None
+    };
+    pb::QueryRequest {
+        collection: String::new(),
+        source,
+        filter: some(q, "filter", filter),
+        limit: number(q, "limit"),
+        offset: number(q, "offset").unwrap_or(0),
+        with: with(q),
+        params: some(q, "params", |p| pb::Params { ef: number(p, "ef"), exact: flag(p, "exact") }),
+        score_threshold: float(q, "score_threshold"),
+        after: some(q, "after", string),
+    }
+}
+
+fn nearest(n: &Value) -> pb::Nearest {
+    use pb::nearest::To;
+    let to = match (n.get("vector"), n.get("text")) {
+        (Some(v), _) => Some(To::Vector(vector(v))),
+        (None, Some(t)) => Some(To::Text(string(t))),
+        (None, None) => None,
+    };
+    pb::Nearest { to, using: text(n, "using") }
+}
+
+fn text_source(t: &Value) -> pb::Text {
+    pb::Text { query: text(t, "query"), fields: ids(t, "fields") }
+}
+
+fn hybrid(h: &Value) -> pb::Hybrid {
+    pb::Hybrid { text: text(h, "text"), using: text(h, "using"), fields: ids(h, "fields") }
+}
+
+fn prefetch(q: &Value) -> pb::Prefetch {
+    use pb::prefetch::Fuse;
+    let weights = |f: &Value| list(f, "weights", real);
+    let fuse = q.get("fuse").and_then(|fuse| match (fuse.get("rrf"), fuse.get("weighted")) {
+        (Some(rrf), _) => Some(Fuse::Rrf(pb::Rrf { k: float(rrf, "k"), weights: weights(rrf) })),
+        (None, Some(weighted)) => Some(Fuse::Weighted(pb::Weighted { weights: weights(weighted) })),
+        (None, None) => None,
+    });
+    pb::Prefetch { legs: list(q, "prefetch", leg), fuse }
+}
+
+fn leg(l: &Value) -> pb::Leg {
+    use pb::leg::Source;
+    let source = if let Some(n) = l.get("nearest") {
+        Some(Source::Nearest(nearest(n)))
+    } else if let Some(t) = l.get("text") {
+        Some(Source::Text(text_source(t)))
+    } else if let Some(h) = l.get("hybrid") {
+        Some(Source::Hybrid(hybrid(h)))
+    } else if l.get("prefetch").is_some() {
+        Some(Source::Prefetch(prefetch(l)))
+    } else {
+        None
+    };
+    pb::Leg { name: text(l, "name"), source, filter: some(l, "filter", filter), limit: number(l, "limit") }
+}
+
+fn document(d: &Value) -> pb::DocumentInput {
+    pb::DocumentInput {
+        id: text(d, "id"),
+        text: text(d, "text"),
+        format: match d["format"].as_str() {
+            Some("markdown") => pb::DocumentFormat::Markdown.into(),
+            _ => 0,
+        },
+        title: text(d, "title"),
+        source: text(d, "source"),
+        metadata: some(d, "metadata", object),
+    }
+}
+
+fn schema(s: &Value) -> pb::Schema {
+    pb::Schema {
+        vectors: map(s.get("vectors"), |v| pb::VectorSpec {
+            dim: number(v, "dim").unwrap_or(0),
+            metric: match v["metric"].as_str() {
+                Some("dot") => pb::Metric::Dot.into(),
+                Some("euclid") => pb::Metric::Euclid.into(),
+                Some("manhattan") => pb::Metric::Manhattan.into(),
+                _ => 0,
+            },
+            index: v.get("index").map(|index| match index["type"].as_str() {
+                Some("flat") => pb::vector_spec::Index::Flat(pb::FlatIndex {}),
+                _ => pb::vector_spec::Index::Hnsw(pb::HnswIndex {
+                    m: number(index, "m"),
+                    ef_construction: number(index, "ef_construction"),
+                }),
+            }),
+            embedder: some(v, "embedder", |e| pb::Embedder {
+                name: text(e, "name"),
+                revision: text(e, "revision"),
+                dim: number(e, "dim").unwrap_or(0),
+                normalized: flag(e, "normalized"),
+                query_prefix: text(e, "query_prefix"),
+                passage_prefix: text(e, "passage_prefix"),
+            }),
+        }),
+        fields: map(s.get("fields"), |f| {
+            use pb::field_spec::Type;
+            let r#type = match f["type"].as_str() {
+                Some("keyword") => Some(Type::Keyword(pb::KeywordField {})),
+                Some("integer") => Some(Type::Integer(pb::IntegerField {})),
+                Some("float") => Some(Type::Float(pb::FloatField {})),
+                Some("bool") => Some(Type::Bool(pb::BoolField {})),
+                Some("stored") => Some(Type::Stored(pb::StoredField {})),
+                Some("text") => {
+                    let analyzer = f.get("analyzer").unwrap_or(&Value::Null);
+                    let language = some(analyzer, "language", string);
+                    Some(Type::Text(pb::TextField { language, version: number(analyzer, "version") }))
+                }
+                _ => None,
+            };
+            pb::FieldSpec { r#type }
+        }),
+        dynamic: s["dynamic"].as_bool(),
+        shards: number(s, "shards"),
+        chunking: some(s, "chunking", |c| pb::Chunking {
+            max_tokens: number(c, "max_tokens"),
+            overlap_tokens: number(c, "overlap_tokens"),
+        }),
+    }
+}
+
+// ---- answers ----
+
+fn decode(method: Method, bytes: Bytes) -> Value {
+    fn read<M: Message + Default>(bytes: Bytes) -> M {
+        M::decode(bytes).expect("the server sends what it declares")
+    }
+    match method {
+        Method::CreateCollection | Method::GetCollection => collection_json(read(bytes)),
+        Method::ListCollections => json!({ "collections": read::<pb::ListCollectionsResponse>(bytes).collections }),
+        Method::DeleteCollection | Method::Upsert | Method::DeletePoints | Method::SetPayload | Method::DeleteDocuments => {
+            let m: pb::WriteResponse = read(bytes);
+            json!({"token": m.token, "changed": m.changed})
+        }
+        Method::GetPoints => {
+            json!({ "points": read::<pb::GetPointsResponse>(bytes).points.into_iter().map(point_json).collect::<Vec<_>>() })
+        }
+        Method::Scroll => {
+            let m: pb::ScrollResponse = read(bytes);
+            let points: Vec<_> = m.points.into_iter().map(point_json).collect();
+            without_nulls(json!({"points": points, "cursor": m.cursor}))
+        }
+        Method::Count => json!({ "count": read::<pb::CountResponse>(bytes).count }),
+        Method::Query => {
+            let m: pb::QueryResponse = read(bytes);
+            let took_ms = m.took_ms;
+            let mut answer = answer_json(m);
+            answer["took_ms"] = json!(took_ms);
+            answer
+        }
+        Method::QueryBatch => {
+            let m: pb::QueryBatchResponse = read(bytes);
+            json!({"results": m.results.into_iter().map(answer_json).collect::<Vec<_>>(), "took_ms": m.took_ms})
+        }
+        Method::PutDocuments => {
+            let m: pb::PutDocumentsResponse = read(bytes);
+            let one = |r: pb::PutDocumentResult| {
+                json!({"id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded})
+            };
+            let token = (!m.token.is_empty()).then_some(m.token);
+            without_nulls(json!({"results": m.results.into_iter().map(one).collect::<Vec<_>>(), "token": token}))
+        }
+        Method::GetDocument => {
+            let m: pb::GetDocumentResponse = read(bytes);
+            let chunks: Vec<_> = m.chunks.into_iter().map(point_json).collect();
+            let chunks = (!chunks.is_empty()).then_some(chunks);
+            without_nulls(json!({"document": m.document.map(document_json), "chunks": chunks}))
+        }
+        Method::ListDocuments => {
+            let m: pb::ListDocumentsResponse = read(bytes);
+            let documents: Vec<_> = m.documents.into_iter().map(document_json).collect();
+            without_nulls(json!({"documents": documents, "next": m.next}))
+        }
+        Method::Enrich => enriched_json(read(bytes)),
+    }
+}
+
+fn without_nulls(mut object: Value) -> Value {
+    if let Some(object) = object.as_object_mut() {
+        object.retain(|_, value| !value.is_null());
+    }
+    object
+}
+
+fn value_json(v: pb::Value) -> Value {
+    use pb::value::Kind;
+    match v.kind {
+        None | Some(Kind::Null(_)) => Value::Null,
+        Some(Kind::Bool(b)) => json!(b),
+        Some(Kind::Int(i)) => json!(i),
+        Some(Kind::Uint(u)) => json!(u),
+        Some(Kind::Double(d)) => json!(d),
+        Some(Kind::String(s)) => json!(s),
+        Some(Kind::List(l)) => l.values.into_iter().map(value_json).collect(),
+        Some(Kind::Struct(s)) => object_json(s),
+    }
+}
+
+fn object_json(s: pb::Struct) -> Value {
+    Value::Object(s.fields.into_iter().map(|(key, v)| (key, value_json(v))).collect())
+}
+
+fn vectors_json(vectors: std::collections::BTreeMap<String, pb::Vector>) -> Value {
+    if vectors.is_empty() {
+        return Value::Null;
+    }
+    Value::Object(vectors.into_iter().map(|(name, v)| (name, json!(v.values))).collect())
+}
+
+fn point_json(p: pb::Point) -> Value {
+    without_nulls(json!({
+        "id": p.id, "vectors": vectors_json(p.vectors), "payload": p.payload.map(object_json), "document": p.document,
+        "version": p.version,
+    }))
+}
+
+fn answer_json(m: pb::QueryResponse) -> Value {
+    let hit = |h: pb::Hit| {
+        let legs: Vec<_> =
+            h.legs.into_iter().map(|l| json!({"leg": l.leg, "raw": l.raw, "rank": l.rank})).collect();
+        let mut json = point_json(h.point.unwrap_or_default());
+        json["score"] = json!(h.score);
+        json["legs"] = json!(legs);
+        json
+    };
+    let explain = |e: pb::Explain| {
+        let leg = |l: pb::ExplainLeg| {
+            without_nulls(json!({"leg": l.leg, "shard": l.shard, "segment": l.segment, "strategy": l.strategy,
+                                 "matches": l.matches, "evaluated": l.evaluated}))
+        };
+        e.legs.into_iter().map(leg).collect::<Vec<_>>()
+    };
+    let notes = (!m.notes.is_empty()).then_some(m.notes);
+    without_nulls(json!({
+        "hits": m.hits.into_iter().map(hit).collect::<Vec<_>>(), "token": m.token, "explain": m.explain.map(explain),
+        "notes": notes,
+    }))
+}
+
+fn document_json(d: pb::Document) -> Value {
+    json!({
+        "id": d.id, "title": d.title, "source": d.source, "metadata": object_json(d.metadata.unwrap_or_default()),
+        "chunks": d.chunks, "text_bytes": d.text_bytes, "checksum": d.checksum, "version": d.version,
+    })
+}
+
+fn collection_json(c: pb::Collection) -> Value {
+    json!({
+        "name": c.name, "schema": schema_json(c.schema.unwrap_or_default()), "points": c.points, "documents": c.documents,
+        "indexed_points": c.indexed_points, "segments": c.segments, "dead_rows": c.dead_rows, "disk_bytes": c.disk_bytes,
+        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing,
+    })
+}
+
+fn schema_json(s: pb::Schema) -> Value {
+    use pb::field_spec::Type;
+    use pb::vector_spec::Index;
+    let vector = |(name, v): (String, pb::VectorSpec)| {
+        let metric = v.metric().as_str_name().trim_start_matches("METRIC_").to_lowercase();
+        let index = v.index.map(|index| match index {
+            Index::Flat(_) => json!({"type": "flat"}),
+            Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
+        });
+        let embedder = v.embedder.map(|e| {
+            json!({"name": e.name, "revision": e.revision, "dim": e.dim, "normalized": e.normalized,
+                   "query_prefix": e.query_prefix, "passage_prefix": e.passage_prefix})
+        });
+        (name, without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})))
+    };
+    let field = |(path, f): (String, pb::FieldSpec)| {
+        let json = match f.r#type {
+            Some(Type::Keyword(_)) => json!({"type": "keyword"}),
+            Some(Type::Integer(_)) => json!({"type": "integer"}),
+            Some(Type::Float(_)) => json!({"type": "float"}),
+            Some(Type::Bool(_)) => json!({"type": "bool"}),
+            Some(Type::Stored(_)) => json!({"type": "stored"}),
+            Some(Type::Text(t)) => {
+                json!({"type": "text", "analyzer": {"language": t.language, "version": t.version}})
+            }
+            None => Value::Null,
+        };
+        (path, json)
+    };
+    let chunking = s.chunking.unwrap_or_default();
+    json!({
+        "vectors": s.vectors.into_iter().map(vector).collect::<Map<_, _>>(),
+        "fields": s.fields.into_iter().map(field).collect::<Map<_, _>>(),
+        "dynamic": s.dynamic, "shards": s.shards,
+        "chunking": {"max_tokens": chunking.max_tokens, "overlap_tokens": chunking.overlap_tokens},
+    })
+}
+
+fn enriched_json(m: pb::EnrichResponse) -> Value {
+    let item = |c: pb::ContextItem| {
+        let span = c.span.unwrap_or_default();
+        json!({"n": c.n, "document": c.document, "title": c.title, "heading": c.heading, "source": c.source,
+               "span": [span.start, span.end], "text": c.text, "score": c.score, "scores": c.scores, "ids": c.ids})
+    };
+    let messages: Vec<_> = m.messages.into_iter().map(|m| json!({"role": m.role, "content": m.content})).collect();
+    let messages = (!messages.is_empty()).then_some(messages);
+    let tokens = m.tokens.unwrap_or_default();
+    let dropped: Vec<_> = m
+        .dropped
+        .into_iter()
+        .map(|d| json!({"id": d.id, "document": d.document, "reason": d.reason}))
+        .collect();
+    let notes = (!m.notes.is_empty()).then_some(m.notes);
+    without_nulls(json!({
+        "prompt": m.prompt, "messages": messages, "context": m.context.into_iter().map(item).collect::<Vec<_>>(),
+        "tokens": {"prompt": tokens.prompt, "context": tokens.context, "budget": tokens.budget}, "dropped": dropped,
+        "retrieval_id": m.retrieval_id, "took_ms": m.took_ms, "notes": notes,
+    }))
+}

@@ -1,0 +1,212 @@
+//! What is served beside the API, and the life of a server: probes, metrics, health, reflection, streams, restart, drain.
+
+use std::time::Duration;
+
+use cairn_proto::v1 as pb;
+use cairn_proto::v1::documents_client::DocumentsClient;
+use cairn_proto::v1::points_client::PointsClient;
+use cairn_tests::{Method, Request, TestServer};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tonic::transport::Channel;
+
+async fn channel(server: &TestServer) -> Channel {
+    Channel::from_shared(format!("http://{}", server.addr())).unwrap().connect().await.unwrap()
+}
+
+async fn get(addr: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let response = reqwest::get(format!("http://{addr}{path}")).await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+fn vectors(id: impl std::fmt::Display, vector: Vec<f32>) -> pb::PointInput {
+    pb::PointInput { id: id.to_string(), vector: Some(pb::Vector { values: vector }), ..pb::PointInput::default() }
+}
+
+async fn with_vectors(server: &TestServer) {
+    let schema = json!({"vectors": {"v": {"dim": 2}}});
+    server.rest().send(&Request::new(Method::CreateCollection, "c", schema)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_and_metrics_have_a_listener_of_their_own() {
+    let server = TestServer::start().await;
+    with_vectors(&server).await;
+    server.rest().send(&Request::new(Method::Query, "nowhere", json!({"nearest": {"vector": [1]}}))).await.unwrap_err();
+    assert_eq!(get(server.metrics_addr(), "/livez").await.0, 200);
+    assert_eq!(get(server.metrics_addr(), "/readyz").await.0, 200);
+    let (status, metrics) = get(server.metrics_addr(), "/metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "cairn_requests_total{api=\"rest\",method=\"Collections.Create\",code=\"ok\"}",
+        "cairn_requests_total{api=\"rest\",method=\"Query.Run\",code=\"collection_not_found\"}",
+        "cairn_request_duration_seconds_bucket{api=\"rest\",method=\"Collections.Create\",le=\"",
+        "cairn_requests_in_flight{api=\"rest\"}",
+        "cairn_collections ",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    assert_eq!(get(server.addr(), "/metrics").await.0, 404, "the API's port serves no metrics");
+    assert_eq!(get(server.metrics_addr(), "/api/v1/collections").await.0, 404, "the metrics' port serves no API");
+    let (status, contract) = get(server.addr(), "/api/v1/openapi.json").await;
+    assert_eq!(status, 200);
+    let contract: Value = serde_json::from_str(&contract).unwrap();
+    assert!(contract["paths"]["/api/v1/collections/{collection}/enrich"]["post"].is_object());
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_has_health_and_reflection() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+
+    let server = TestServer::start().await;
+    let channel = channel(&server).await;
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    assert_eq!(health.into_inner().status, 1, "SERVING");
+    let list = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..ServerReflectionRequest::default()
+    };
+    let mut answers = ServerReflectionClient::new(channel)
+        .server_reflection_info(tokio_stream::iter([list]))
+        .await
+        .unwrap()
+        .into_inner();
+    let services = format!("{:?}", answers.next().await.unwrap().unwrap());
+    for name in ["cairn.v1.Collections", "cairn.v1.Points", "cairn.v1.Query", "cairn.v1.Documents", "grpc.health.v1.Health"] {
+        assert!(services.contains(name), "no {name} in {services}");
+    }
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_of_batches_is_written_in_order_and_says_where_it_stopped() {
+    let server = TestServer::start().await;
+    with_vectors(&server).await;
+    let mut points = PointsClient::new(channel(&server).await);
+    let batch = |collection: &str, points| pb::UpsertRequest { collection: collection.into(), points, request_id: String::new() };
+    let batches = [
+        batch("c", vec![vectors(1, vec![1.0, 0.0]), vectors(2, vec![0.0, 1.0])]),
+        batch("", vec![vectors(1, vec![0.5, 0.5])]),
+    ];
+    let done = points.upsert_stream(tokio_stream::iter(batches)).await.unwrap().into_inner();
+    assert_eq!((done.batches, done.changed), (2, 3));
+    let one = points
+        .get(pb::GetPointsRequest {
+            collection: "c".into(),
+            ids: vec!["1".into()],
+            with: Some(pb::With { vectors: true, ..pb::With::default() }),
+        })
+        .await
+        .unwrap();
+    assert_eq!(one.into_inner().points[0].vectors["v"].values, [0.5, 0.5], "the later message wins");
+
+    let wrong = [batch("c", vec![vectors(3, vec![1.0, 0.0])]), batch("", vec![vectors(4, vec![1.0])])];
+    let status = points.upsert_stream(tokio_stream::iter(wrong)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert_eq!(status.metadata().get("cairn-code").unwrap(), "wrong_dim");
+    assert!(status.message().contains("1 points before it were written"), "{}", status.message());
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_document_does_not_end_its_stream() {
+    use pb::put_stream_response::Outcome;
+    let server = TestServer::start().await;
+    server.rest().send(&Request::new(Method::CreateCollection, "d", json!({}))).await.unwrap();
+    let document = |id: &str, text: &str| pb::PutStreamRequest {
+        collection: "d".into(),
+        document: Some(pb::DocumentInput { id: id.into(), text: text.into(), ..pb::DocumentInput::default() }),
+    };
+    let sent = [document("a", "apples"), document("b", " "), document("a", "apples"), document("c", "cherries")];
+    let mut documents = DocumentsClient::new(channel(&server).await);
+    let answers = documents.put_stream(tokio_stream::iter(sent)).await.unwrap().into_inner();
+    let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
+    let told: Vec<_> = answers
+        .iter()
+        .map(|a| match a.outcome.as_ref().unwrap() {
+            Outcome::Result(r) => (a.id.as_str(), if r.unchanged { "unchanged" } else { "stored" }),
+            Outcome::Error(e) => (a.id.as_str(), e.code.as_str()),
+        })
+        .collect();
+    assert_eq!(told, [("a", "stored"), ("b", "empty_document"), ("a", "unchanged"), ("c", "stored")]);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acked_is_there_after_a_restart() {
+    let server = TestServer::start().await;
+    with_vectors(&server).await;
+    let upsert = json!({"points": [{"id": "kept", "vector": [1, 0], "payload": {"k": "v"}}]});
+    let written = server.rest().send(&Request::new(Method::Upsert, "c", upsert)).await.unwrap();
+    let server = server.restart().await;
+    let query = json!({"nearest": {"vector": [1, 0]}, "after": written["token"]});
+    let answer = server.rest().send(&Request::new(Method::Query, "c", query)).await.unwrap();
+    assert_eq!(answer["hits"][0]["payload"], json!({"k": "v"}));
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_under_way_at_shutdown_are_answered() {
+    let server = TestServer::start().await;
+    with_vectors(&server).await;
+    let rest = server.rest();
+    let writes: Vec<_> = (0..20)
+        .map(|i| {
+            let rest = rest.clone();
+            tokio::spawn(async move {
+                let upsert = json!({"points": [{"id": i, "vector": [1, i]}]});
+                rest.send(&Request::new(Method::Upsert, "c", upsert)).await
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    let server = server.restart().await;
+    let mut acked = 0;
+    for write in writes {
+        match write.await.unwrap() {
+            Ok(_) => acked += 1,
+            // A connection that came too late: refused, not left hanging.
+            Err(failure) => assert_eq!(failure.code, "unanswered", "{failure:?}"),
+        }
+    }
+    let count = server.rest().send(&Request::new(Method::Count, "c", json!({}))).await.unwrap();
+    assert!(count["count"].as_u64().unwrap() >= acked, "{count} points for {acked} acks");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_many_requests_are_refused_and_told_when_to_retry() {
+    let server = TestServer::start_with(|config| {
+        config.limits.writes_max = 1;
+        config.limits.writes_queued_max = 0;
+    })
+    .await;
+    server.rest().send(&Request::new(Method::CreateCollection, "d", json!({}))).await.unwrap();
+    let text = "many words of a long document that take a while to cut and embed. ".repeat(3_000);
+    let put = move |i: u32| {
+        let rest = server_rest(&server);
+        let body = json!({"documents": [{"id": format!("d{i}"), "text": text}]});
+        tokio::spawn(async move { rest.send(&Request::new(Method::PutDocuments, "d", body)).await })
+    };
+    let puts: Vec<_> = (0..8).map(put).collect();
+    let (mut done, mut refused) = (0, 0);
+    for put in puts {
+        match put.await.unwrap() {
+            Ok(_) => done += 1,
+            Err(failure) => {
+                assert_eq!((failure.http, failure.code.as_str()), (Some(429), "overloaded"), "{failure:?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(done >= 1 && refused >= 1, "{done} done, {refused} refused");
+}
+
+fn server_rest(server: &TestServer) -> cairn_tests::Rest {
+    server.rest()
+}
