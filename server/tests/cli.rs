@@ -7,7 +7,11 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 #[path = "../../client/rust/examples/quickstart.rs"]
-#[expect(dead_code, reason = "its `main` is the example's")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "an example: its `main` and its `pub` are for its readers"
+)]
 mod quickstart;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");

@@ -10,7 +10,7 @@ use crate::client::{Client, request_id};
 use crate::documents::{Document, DocumentPage, Enrich, Enriched, PutResult, PutSummary, StoredDocument};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
-use crate::points::{Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
+use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
 use crate::schema::CollectionInfo;
 use crate::wire;
@@ -195,6 +195,28 @@ impl Collection {
         let answer = self
             .client
             .call(request, |c, r| async move { c.points().delete(r).await })
+            .await?;
+        Ok(answer.into())
+    }
+
+    /// Changes payloads of existing points: the given top-level keys are set, others and the vectors stay. Missing ids are
+    /// ignored.
+    pub async fn set_payload<S: Into<String>>(
+        &self,
+        ids: impl IntoIterator<Item = S>,
+        set: Payload,
+    ) -> Result<Written> {
+        let request = v1::SetPayloadRequest {
+            collection: self.name.clone(),
+            ids: ids.into_iter().map(Into::into).collect(),
+            set: Some(wire::object(set)),
+            unset: Vec::new(),
+            replace: false,
+            request_id: request_id(),
+        };
+        let answer = self
+            .client
+            .call(request, |c, r| async move { c.points().set_payload(r).await })
             .await?;
         Ok(answer.into())
     }

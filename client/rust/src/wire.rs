@@ -36,7 +36,7 @@ fn value(json: Value) -> v1::Value {
     v1::Value { kind: Some(kind) }
 }
 
-fn object(json: Payload) -> v1::Struct {
+pub(crate) fn object(json: Payload) -> v1::Struct {
     v1::Struct {
         fields: json.into_iter().map(|(k, v)| (k, value(v))).collect(),
     }

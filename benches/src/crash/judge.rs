@@ -1,0 +1,453 @@
+//! After a restart: everything is read back and compared with what the oracle allows.
+//!
+//! A writer's keys must be exactly as acknowledged, with its one unknown operation done on all of its keys or on none. What does
+//! not fit is counted by kind; nothing is repaired, the first cycle that does not fit ends the bench.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{LazyLock, Mutex};
+
+use anyhow::Context;
+use cairn_client::{Client, Collection, Condition, Query, Scroll, StoredPoint};
+use rand::Rng;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+
+use super::Counts;
+use super::oracle::{Expected, Line, Op, PointState, What};
+use super::work::{self, DOCUMENT_KEYS, DOCUMENTS, GROUPS, POINT_KEYS, POINTS, World, document_id, point_id};
+
+/// Points, groups and documents that are also asked for in other ways, of each kind.
+const SAMPLES: usize = 8;
+/// Points of one page of the scan: less than all, so that cursors are used.
+const PAGE: u32 = 700;
+
+/// What one judgement found.
+#[derive(Default)]
+pub(crate) struct Judged {
+    pub(crate) counts: Counts,
+    /// Unknown operations that had happened.
+    pub(crate) happened: u64,
+    pub(crate) not_happened: u64,
+    pub(crate) points: usize,
+    pub(crate) documents: usize,
+}
+
+/// A document as its chunks show it.
+pub(crate) enum DocumentSeen {
+    Absent,
+    /// All chunks, all of this operation, all bytes as sent.
+    Whole(Op),
+    /// Anything else.
+    Torn(String),
+}
+
+pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> anyhow::Result<Judged> {
+    let expected = world.oracle.expected()?;
+    let (points, documents) = (client.collection(POINTS), client.collection(DOCUMENTS));
+    let mut judged = Judged::default();
+    let seen_points = seen_points(world, scan(&points).await?, &mut judged.counts);
+    let seen_documents = seen_documents(world, scan(&documents).await?, &mut judged.counts);
+    judged.points = seen_points.len();
+    judged.documents = seen_documents.len();
+
+    for writer in 0..work::POINT_WRITERS + work::DOCUMENT_WRITERS {
+        let compare = |expected: &Expected| {
+            let mut counts = Counts::default();
+            compare_points(writer, expected, &seen_points, &mut counts);
+            compare_documents(writer, expected, &seen_documents, &mut counts);
+            counts
+        };
+        let before = compare(&expected);
+        let clean = Counts::default();
+        let Some((op, what)) = expected.pending.get(&writer) else {
+            judged.counts += before;
+            continue;
+        };
+        let mut done = expected.clone();
+        done.apply(writer, *op, what);
+        let after = compare(&done);
+        let happened = match (before == clean, after == clean) {
+            (true, _) => false,
+            (false, true) => true,
+            (false, false) => {
+                let mut counts = before;
+                // If the keys that the operation touched are all as before or as after, only its atomicity is broken.
+                if only_partly(what, &expected, &done, &seen_points) {
+                    counts = Counts {
+                        torn_writes: 1,
+                        examples: counts.examples,
+                        ..Counts::default()
+                    };
+                }
+                counts.example(format!("writer {writer}: {what:?} of operation {op} was under way"));
+                judged.counts += counts;
+                continue;
+            }
+        };
+        judged.happened += u64::from(happened);
+        judged.not_happened += u64::from(!happened);
+        world.oracle.say(&Line::Judged {
+            writer,
+            op: *op,
+            happened,
+        })?;
+    }
+
+    other_ways(world, &points, &seen_points, rng, &mut judged.counts).await?;
+    other_ways_documents(&documents, &seen_documents, rng, &mut judged.counts).await?;
+    Ok(judged)
+}
+
+/// True if every point that the operation touches is either as it was or as it should become.
+fn only_partly(what: &What, before: &Expected, after: &Expected, seen: &BTreeMap<u32, PointState>) -> bool {
+    let touched = |key: &u32| match what {
+        What::Upsert(keys) | What::SetPayload(keys) | What::Delete(keys) => keys.contains(key),
+        What::DeleteGroup(group) => work::group_of(*key) == *group,
+        What::PutDocument(_) | What::DeleteDocument(_) => false,
+    };
+    let fits =
+        |key: &u32| seen.get(key) == before.points.get(key) || (touched(key) && seen.get(key) == after.points.get(key));
+    !matches!(what, What::PutDocument(_) | What::DeleteDocument(_)) && (0..POINT_KEYS).all(|key| fits(&key))
+}
+
+/// Every point of a collection, with everything.
+async fn scan(collection: &Collection) -> anyhow::Result<Vec<StoredPoint>> {
+    let mut all = Vec::new();
+    let mut cursor = None;
+    loop {
+        let scroll = Scroll {
+            cursor,
+            ..Scroll::new().limit(PAGE).with_vectors()
+        };
+        let page = collection.scroll(scroll).await?;
+        all.extend(page.points);
+        cursor = page.cursor;
+        if cursor.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Which operations each point's bytes are of; bytes of no operation are counted here.
+fn seen_points(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, PointState> {
+    let mut seen = BTreeMap::new();
+    for point in scanned {
+        let Some(key) = work::number_of(&point.id, "p", POINT_KEYS) else {
+            counts.phantom += 1;
+            counts.example(format!("point {:?} was never sent", point.id));
+            continue;
+        };
+        let payload = point.payload.unwrap_or_default();
+        let number = |name: &str| payload.get(name).and_then(Value::as_u64);
+        let state = PointState {
+            upsert: number("op").unwrap_or(0),
+            set: number("set"),
+        };
+        let vector = point.vectors.as_ref().and_then(|v| v.get("v"));
+        let same_vector = vector.is_some_and(|v| bits(v) == bits(&world.vector(key, state.upsert)));
+        if !same_vector || payload != world.payload(key, state.upsert, state.set) {
+            counts.wrong_bytes += 1;
+            counts.example(format!("{} is {vector:?} with {payload:?}", point.id));
+        }
+        if seen.insert(key, state).is_some() {
+            counts.phantom += 1;
+            counts.example(format!("{} is there twice", point.id));
+        }
+    }
+    seen
+}
+
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|x| x.to_bits()).collect()
+}
+
+fn seen_documents(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, (Op, usize)> {
+    let mut chunks: BTreeMap<u32, Vec<StoredPoint>> = BTreeMap::new();
+    for chunk in scanned {
+        if !same_embedding(&chunk) {
+            counts.wrong_bytes += 1;
+            counts.example(format!(
+                "chunk {:?} has another vector than the same text had before",
+                chunk.id
+            ));
+        }
+        let document = chunk
+            .document
+            .as_deref()
+            .and_then(|id| work::number_of(id, "doc/", DOCUMENT_KEYS));
+        match document {
+            Some(document) => chunks.entry(document).or_default().push(chunk),
+            None => {
+                counts.phantom += 1;
+                counts.example(format!(
+                    "chunk {:?} of document {:?} was never sent",
+                    chunk.id, chunk.document
+                ));
+            }
+        }
+    }
+    let mut seen = BTreeMap::new();
+    for (document, mut chunks) in chunks {
+        let n = chunks.len();
+        match document_seen(world, document, &mut chunks) {
+            DocumentSeen::Absent => {}
+            DocumentSeen::Whole(op) => {
+                seen.insert(document, (op, n));
+            }
+            DocumentSeen::Torn(why) => {
+                counts.torn_documents += 1;
+                counts.example(format!("{} is torn: {why}", document_id(document)));
+            }
+        }
+    }
+    seen
+}
+
+/// A text is embedded the same way every time, over all processes.
+fn same_embedding(chunk: &StoredPoint) -> bool {
+    static KNOWN: LazyLock<Mutex<HashMap<String, Vec<u32>>>> = LazyLock::new(Mutex::default);
+    let text = chunk
+        .payload
+        .as_ref()
+        .and_then(|p| p.get("text"))
+        .and_then(Value::as_str);
+    let vector = chunk.vectors.as_ref().and_then(|v| v.values().next());
+    let (Some(text), Some(vector), Ok(mut known)) = (text, vector, KNOWN.lock()) else {
+        return false;
+    };
+    // Enough for a comparison, small enough to keep for every text.
+    let some: Vec<u32> = bits(vector).into_iter().step_by(16).collect();
+    *known.entry(text.to_owned()).or_insert_with(|| some.clone()) == some
+}
+
+/// Sorts a document's chunks and says what they are together.
+pub(crate) fn document_seen(world: &World, document: u32, chunks: &mut [StoredPoint]) -> DocumentSeen {
+    if chunks.is_empty() {
+        return DocumentSeen::Absent;
+    }
+    match whole(world, document, chunks) {
+        Ok(op) => DocumentSeen::Whole(op),
+        Err(why) => DocumentSeen::Torn(why),
+    }
+}
+
+fn whole(world: &World, document: u32, chunks: &mut [StoredPoint]) -> Result<Op, String> {
+    let field = |c: &StoredPoint, name: &str| {
+        c.payload
+            .as_ref()
+            .and_then(|p| p.get(name))
+            .cloned()
+            .unwrap_or_default()
+    };
+    let op_of = |c: &StoredPoint| field(c, "op").as_u64().unwrap_or(0);
+    chunks.sort_by_key(|c| field(c, "chunk").as_u64());
+    let op = op_of(&chunks[0]);
+    let text = world.text(document, op);
+    let mut end = 0;
+    for (n, chunk) in chunks.iter().enumerate() {
+        if op_of(chunk) != op {
+            return Err(format!("chunks of operations {op} and {}", op_of(chunk)));
+        }
+        let span = field(chunk, "span");
+        let at = |i: usize| {
+            span.get(i)
+                .and_then(Value::as_u64)
+                .and_then(|n| usize::try_from(n).ok())
+                .unwrap_or(0)
+        };
+        let (from, to) = (at(0), at(1));
+        let between = text
+            .get(end..from)
+            .ok_or_else(|| format!("chunk {n} begins at {from}, the one before it ends at {end}"))?;
+        let as_sent = chunk.id == format!("{}#{n}", document_id(document))
+            && field(chunk, "chunk").as_u64() == Some(n as u64)
+            && field(chunk, "document") == document_id(document)
+            && between.trim().is_empty()
+            && text.get(from..to).is_some_and(|t| field(chunk, "text") == t);
+        if !as_sent {
+            return Err(format!(
+                "chunk {n} of operation {op} is {:?} {:?}",
+                chunk.id, chunk.payload
+            ));
+        }
+        end = to;
+    }
+    if !text.get(end..).is_some_and(|rest| rest.trim().is_empty()) {
+        return Err(format!(
+            "operation {op} has {} bytes of text, chunks end at {end}",
+            text.len()
+        ));
+    }
+    Ok(op)
+}
+
+fn compare_points(writer: usize, expected: &Expected, seen: &BTreeMap<u32, PointState>, counts: &mut Counts) {
+    for key in (0..POINT_KEYS).filter(|key| work::writer_of(*key) == writer) {
+        let (should, is) = (expected.points.get(&key), seen.get(&key));
+        if should == is {
+            continue;
+        }
+        match (should, is) {
+            (None, _) => counts.phantom += 1,
+            (Some(_), _) => counts.acked_lost += 1,
+        }
+        counts.example(format!("{} should be {should:?}, is {is:?}", point_id(key)));
+    }
+}
+
+fn compare_documents(writer: usize, expected: &Expected, seen: &BTreeMap<u32, (Op, usize)>, counts: &mut Counts) {
+    for document in (0..DOCUMENT_KEYS).filter(|d| work::document_writer(*d) == writer) {
+        let (should, is) = (expected.documents.get(&document), seen.get(&document).map(|(op, _)| op));
+        if should == is {
+            continue;
+        }
+        match should {
+            None => counts.phantom += 1,
+            Some(_) => counts.acked_lost += 1,
+        }
+        counts.example(format!(
+            "{} should be of {should:?}, is of {is:?}",
+            document_id(document)
+        ));
+    }
+}
+
+/// Counts, filters, ids, vector and text search tell the same as the scan.
+async fn other_ways(
+    world: &World,
+    points: &Collection,
+    seen: &BTreeMap<u32, PointState>,
+    rng: &mut StdRng,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
+    let mut check = |same: bool, what: String| {
+        if !same {
+            counts.index_mismatch += 1;
+            counts.example(what);
+        }
+    };
+    let total = points.count(cairn_client::Filter::new()).await?;
+    check(
+        total == seen.len() as u64,
+        format!("{total} points are counted, {} are there", seen.len()),
+    );
+    let group = rng.random_range(0..GROUPS);
+    let in_group = seen.keys().filter(|key| work::group_of(**key) == group).count() as u64;
+    let counted = points.count(Condition::equals("group", format!("g{group}"))).await?;
+    check(
+        counted == in_group,
+        format!("{counted} points of group {group} are counted, {in_group} are there"),
+    );
+
+    let keys: Vec<u32> = seen.keys().copied().collect();
+    for key in keys.choose_multiple(rng, SAMPLES) {
+        let (id, state) = (point_id(*key), seen[key]);
+        let vector = world.vector(*key, state.upsert);
+        for (how, query) in [
+            ("exactly", Query::nearest(vector.clone()).exact()),
+            ("by graph", Query::nearest(vector.clone())),
+            (
+                "with a filter",
+                Query::nearest(vector.clone()).filter(Condition::equals("group", format!("g{}", work::group_of(*key)))),
+            ),
+        ] {
+            let answer = points.query(query.limit(3)).await?;
+            let first = answer.hits.first().map(|h| h.point.id.clone());
+            check(
+                first.as_ref() == Some(&id),
+                format!("the nearest to {id} {how} is {first:?}"),
+            );
+            let dead = answer
+                .hits
+                .iter()
+                .find(|h| work::number_of(&h.point.id, "p", POINT_KEYS).is_none_or(|k| !seen.contains_key(&k)));
+            check(
+                dead.is_none(),
+                format!("search {how} finds {dead:?}, which is not there"),
+            );
+        }
+        let got = points.get([id.clone()]).await?;
+        let op = got.first().and_then(|p| p.payload.as_ref()?.get("op")?.as_u64());
+        check(
+            op == Some(state.upsert),
+            format!("{id} by its id is of {op:?}, by the scan of {}", state.upsert),
+        );
+    }
+    // Words that only one operation wrote: found as long as that operation's text is there, and not after.
+    for key in keys.choose_multiple(rng, SAMPLES) {
+        let state = seen[key];
+        let mark = format!("mark{}", state.set.unwrap_or(state.upsert));
+        let found = points.query(Query::text(mark.clone()).limit(100)).await?;
+        let ids: Vec<&str> = found.hits.iter().map(|h| h.point.id.as_str()).collect();
+        check(
+            ids.contains(&point_id(*key).as_str()),
+            format!("{mark} is not found in {}", point_id(*key)),
+        );
+        let with_mark = |k: &u32| {
+            let (op, s) = (state.set.unwrap_or(state.upsert), seen.get(k));
+            s.is_some_and(|s| s.set.unwrap_or(s.upsert) == op)
+        };
+        let wrong = ids
+            .iter()
+            .find(|id| work::number_of(id, "p", POINT_KEYS).is_none_or(|k| !with_mark(&k)));
+        check(
+            wrong.is_none(),
+            format!("{mark} is found in {wrong:?}, which does not hold it"),
+        );
+    }
+    Ok(())
+}
+
+async fn other_ways_documents(
+    documents: &Collection,
+    seen: &BTreeMap<u32, (Op, usize)>,
+    rng: &mut StdRng,
+    counts: &mut Counts,
+) -> anyhow::Result<()> {
+    let mut listed = BTreeMap::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = documents.list_documents(after.as_deref(), Some(7)).await?;
+        for d in page.documents {
+            let document =
+                work::number_of(&d.id, "doc/", DOCUMENT_KEYS).with_context(|| format!("document {:?}", d.id))?;
+            let op = d.metadata.get("op").and_then(Value::as_u64).unwrap_or(0);
+            listed.insert(document, (op, usize::try_from(d.chunk_count)?));
+        }
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let mut check = |same: bool, what: String| {
+        if !same {
+            counts.index_mismatch += 1;
+            counts.example(what);
+        }
+    };
+    check(
+        listed == *seen,
+        format!("documents listed: {listed:?}, by their chunks: {seen:?}"),
+    );
+    let info = documents.info().await?;
+    check(
+        info.documents == seen.len() as u64,
+        format!("{} documents are counted, {} are there", info.documents, seen.len()),
+    );
+    let all: Vec<(u32, Op)> = seen.iter().map(|(d, (op, _))| (*d, *op)).collect();
+    for (document, op) in all.choose_multiple(rng, SAMPLES) {
+        for (how, query) in [
+            ("bm25", Query::text(format!("mark{op}"))),
+            ("hybrid", Query::hybrid(format!("mark{op}"))),
+        ] {
+            let found = documents.query(query.limit(3)).await?;
+            let best = found.hits.first().and_then(|h| h.point.document.clone());
+            check(
+                best == Some(document_id(*document)),
+                format!("{how}: mark{op} is in {}, found in {best:?}", document_id(*document)),
+            );
+        }
+    }
+    Ok(())
+}

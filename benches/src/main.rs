@@ -1,0 +1,115 @@
+//! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
+//!
+//! Every bench drives the real `cairn` binary as a child process through real sockets, prints a table for people and
+//! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
+//! failure; a broken promise is one: the exit code is 1.
+#![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
+
+mod badinput;
+mod collections;
+mod crash;
+mod data;
+mod load;
+mod measure;
+mod place;
+mod report;
+mod server;
+mod squad;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Verdict;
+
+/// Measures Cairn against what it promises.
+#[derive(Parser)]
+#[command(version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn-bench all                      the short ones, as `make bench` runs them
+  cairn-bench squad                    retrieval quality on SQuAD dev, over gRPC
+  cairn-bench squad --split train --fit    the grid that chose the hybrid's constants
+  cairn-bench load                     117,659 vectors: ingest, recall, latency, memory, kill -9
+  cairn-bench crash --cycles 100 --seed 7
+  cairn-bench badinput
+  cairn-bench collections --count 10000
+
+Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary).";
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Retrieval quality of dense, BM25 and hybrid search on SQuAD.
+    Squad(squad::Args),
+    /// A hundred thousand real vectors: ingest, recall, latency, memory, disk, restart after kill -9.
+    Load(load::Args),
+    /// kill -9 at random moments of every kind of write, judged by an oracle outside the database.
+    Crash(crash::Args),
+    /// Wrong requests through REST and gRPC: status, code, message, and a server that still serves.
+    Badinput(badinput::Args),
+    /// Thousands of empty collections: creation, memory, reopening.
+    Collections(collections::Args),
+    /// The short ones of all of these.
+    All,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let bench = Cli::parse().bench;
+    // Dropping the bench's future drops its servers, and that kills them: no child outlives an interrupted bench.
+    let outcome = tokio::select! {
+        outcome = Box::pin(run(bench)) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    match outcome {
+        Ok(Verdict::Held) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken(promises)) => {
+            for promise in promises {
+                println!("BROKEN: {promise}");
+            }
+            ExitCode::FAILURE
+        }
+        Ok(Verdict::Skipped(why)) => {
+            println!("\n******** SKIPPED: {why} ********\n");
+            ExitCode::SUCCESS
+        }
+        Err(e) => {
+            println!("FAILED: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(bench: Bench) -> anyhow::Result<Verdict> {
+    match bench {
+        Bench::Squad(args) => Box::pin(squad::run(args)).await,
+        Bench::Load(args) => Box::pin(load::run(args)).await,
+        Bench::Crash(args) => Box::pin(crash::run(args)).await,
+        Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
+        Bench::Collections(args) => Box::pin(collections::run(args)).await,
+        Bench::All => all().await,
+    }
+}
+
+/// Small sizes of everything: minutes, not an hour. One bench that fails does not hide the others.
+async fn all() -> anyhow::Result<Verdict> {
+    let mut verdict = Verdict::Held;
+    let short = [
+        Bench::Badinput(badinput::Args::short()),
+        Bench::Squad(squad::Args::short()),
+        Bench::Load(load::Args::short()),
+        Bench::Crash(crash::Args::short()),
+        Bench::Collections(collections::Args::short()),
+    ];
+    for bench in short {
+        let outcome = Box::pin(run(bench)).await;
+        verdict = verdict.and(outcome.unwrap_or_else(|e| Verdict::Broken(vec![format!("{e:#}")])));
+        println!();
+    }
+    Ok(verdict)
+}

@@ -1,0 +1,312 @@
+//! The real server as a child process: started on free ports, asked when it is ready, killed when it is dropped.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use cairn_client::{Client, Retry};
+
+use crate::place;
+
+/// How long a server may take to open its data.
+const READY_WAIT: Duration = Duration::from_secs(180);
+/// How long a server may take to drain and flush.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+
+/// A running `cairn serve`.
+pub(crate) struct Server {
+    child: Child,
+    /// `127.0.0.1:port` of REST and gRPC.
+    pub(crate) addr: String,
+    metrics_addr: String,
+    /// From the start of the process until it said that it listens.
+    pub(crate) ready_s: f64,
+}
+
+/// How to start one. Every start uses the same data directory and settings.
+#[derive(Clone)]
+pub(crate) struct Launch {
+    data_dir: PathBuf,
+    settings: Vec<String>,
+    log: PathBuf,
+}
+
+/// Memory of a process, as the kernel counts it.
+#[derive(Clone, Copy)]
+pub(crate) struct Memory {
+    /// Resident bytes now.
+    pub(crate) rss: u64,
+    /// The most they ever were.
+    pub(crate) peak: u64,
+    /// Those of `rss` that are not pages of files: what the process itself needs.
+    pub(crate) anonymous: u64,
+}
+
+impl Launch {
+    /// Data in `dir/data`, logs appended to `dir/server.log`; `settings` are `key=value`.
+    pub(crate) fn new(dir: &Path, settings: &[&str]) -> Self {
+        Self {
+            data_dir: dir.join("data"),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            log: dir.join("server.log"),
+        }
+    }
+
+    pub(crate) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The end of the server's log, for when something is wrong.
+    pub(crate) fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Starts the process without waiting for it to be ready.
+    pub(crate) fn spawn(&self) -> anyhow::Result<Unready> {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let mut command = Command::new(place::server_binary()?);
+        command.args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ]);
+        command.arg(&self.data_dir);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        // The server takes CAIRN_... for its configuration and refuses what it does not know.
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("CAIRN_") {
+                command.env_remove(key);
+            }
+        }
+        let started = Instant::now();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();
+        let mut child = child.context("cannot start the server")?;
+        let stdout = child.stdout.take().context("the server has no standard output")?;
+        let (said, hears) = mpsc::channel();
+        // Ends with the process, whose pipe it reads.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // Nobody may be listening any more.
+                let _ = said.send((line, started.elapsed().as_secs_f64()));
+            }
+        });
+        Ok(Unready {
+            child: Some(child),
+            hears,
+            launch: self.clone(),
+        })
+    }
+
+    /// Starts it and waits until it answers.
+    pub(crate) fn start(&self) -> anyhow::Result<Server> {
+        self.spawn()?.ready()
+    }
+}
+
+/// A server that may still be replaying its log. Killed when dropped.
+pub(crate) struct Unready {
+    child: Option<Child>,
+    hears: mpsc::Receiver<(String, f64)>,
+    launch: Launch,
+}
+
+impl Unready {
+    pub(crate) fn ready(mut self) -> anyhow::Result<Server> {
+        let tail = |what: &str| anyhow::anyhow!("{what}; its log ends:\n{}", self.launch.log_tail());
+        let deadline = Instant::now() + READY_WAIT;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (line, ready_s) = match self.hears.recv_timeout(left) {
+                Ok(said) => said,
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(tail("the server was not ready in time")),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(tail("the server ended before it was ready")),
+            };
+            let word = |after: &str| {
+                let (_, rest) = line.split_once(after)?;
+                rest.split_whitespace().next().map(str::to_owned)
+            };
+            if let (Some(addr), Some(metrics_addr)) = (word("listening on http://"), word("metrics http://")) {
+                let child = self.child.take().context("the server was taken already")?;
+                return Ok(Server {
+                    child,
+                    addr,
+                    metrics_addr,
+                    ready_s,
+                });
+            }
+        }
+    }
+}
+
+impl Drop for Unready {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            kill(child);
+        }
+    }
+}
+
+impl Server {
+    /// A client that waits and retries, for measuring.
+    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+        let builder = Client::builder(format!("http://{}", self.addr)).timeout(Duration::from_secs(120));
+        Ok(builder.connect().await?)
+    }
+
+    /// A client whose every failure is seen: it never sends anything twice.
+    pub(crate) async fn client_without_retries(&self) -> anyhow::Result<Client> {
+        let retry = Retry {
+            retries: 0,
+            ..Retry::default()
+        };
+        let builder = Client::builder(format!("http://{}", self.addr))
+            .timeout(Duration::from_secs(30))
+            .retry(retry);
+        Ok(builder.connect().await?)
+    }
+
+    /// SIGKILL: nothing is flushed, nothing is said.
+    pub(crate) fn kill(mut self) {
+        kill(&mut self.child);
+    }
+
+    /// SIGTERM, and waits until the server has drained and flushed.
+    pub(crate) fn stop(mut self) -> anyhow::Result<f64> {
+        let started = Instant::now();
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()?;
+        anyhow::ensure!(sent.success(), "cannot signal the server");
+        while started.elapsed() < STOP_WAIT {
+            if let Some(status) = self.child.try_wait()? {
+                anyhow::ensure!(status.success(), "the server ended with {status}");
+                return Ok(started.elapsed().as_secs_f64());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        bail!("the server did not stop within {STOP_WAIT:?}")
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let kib = |key: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
+            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
+                .unwrap_or(0)
+        };
+        Ok(Memory {
+            rss: kib("VmRSS") << 10,
+            peak: kib("VmHWM") << 10,
+            anonymous: kib("RssAnon") << 10,
+        })
+    }
+
+    /// A number that the server tells its operator.
+    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        metric(&self.metrics_addr, name)
+    }
+
+    pub(crate) fn metrics_addr(&self) -> &str {
+        &self.metrics_addr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        kill(&mut self.child);
+    }
+}
+
+fn kill(child: &mut Child) {
+    // Both fail only if the process is gone already.
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// A gauge or counter without labels, from `/metrics`.
+pub(crate) fn metric(metrics_addr: &str, name: &str) -> anyhow::Result<f64> {
+    let (status, body) = rest(metrics_addr, "GET", "/metrics", &[], b"")?;
+    anyhow::ensure!(status == 200, "/metrics answered {status}");
+    let text = String::from_utf8_lossy(&body);
+    let value = text
+        .lines()
+        .find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+    value.with_context(|| format!("/metrics has no {name}"))
+}
+
+/// One HTTP/1.1 request with exactly these bytes, and the answer's status and body. As plain as can be, because it must be able to send
+/// what no well-behaved client would.
+pub(crate) fn rest(
+    addr: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> anyhow::Result<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(addr)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_nodelay(true)?;
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+    {
+        request.push_str(&format!("content-length: {}\r\n", body.len()));
+    }
+    request.push_str("\r\n");
+    // The server may refuse by the head alone and close: then its answer counts, not the broken pipe.
+    let _ = stream
+        .write_all(request.as_bytes())
+        .and_then(|()| stream.write_all(body));
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    let head_end = answer.windows(4).position(|w| w == b"\r\n\r\n");
+    let Some(head_end) = head_end else {
+        read?;
+        bail!("the server closed the connection without an answer");
+    };
+    let head = String::from_utf8_lossy(&answer[..head_end]).into_owned();
+    let status = head
+        .split_whitespace()
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .context("no status line")?;
+    let body = answer.split_off(head_end + 4);
+    let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    Ok((status, if chunked { unchunked(&body) } else { body }))
+}
+
+fn unchunked(mut rest: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = rest.windows(2).position(|w| w == b"\r\n") {
+        let size = std::str::from_utf8(&rest[..end])
+            .ok()
+            .and_then(|s| usize::from_str_radix(s.trim(), 16).ok());
+        let Some(size) = size.filter(|n| *n > 0) else { break };
+        let from = end + 2;
+        let Some(chunk) = rest.get(from..from + size) else {
+            break;
+        };
+        body.extend_from_slice(chunk);
+        rest = rest.get(from + size + 2..).unwrap_or_default();
+    }
+    body
+}
