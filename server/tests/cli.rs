@@ -1,4 +1,5 @@
 //! The binary as a person uses it: a server process, and commands that end with the exit codes that they document.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

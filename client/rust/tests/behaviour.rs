@@ -2,6 +2,7 @@
 //!
 //! The server is the generated one with scripted answers, over a real socket. That the client and the real server agree
 //! is tested with the server.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -665,7 +665,10 @@ mod tests {
             write(dir.path(), name, "text");
         }
         let root = dir.path().to_owned();
-        assert_eq!(ids(&items(&[root.clone()], "")), ["a/y.MARKDOWN", "a/z.md", "b.txt"]);
+        assert_eq!(
+            ids(&items(std::slice::from_ref(&root), "")),
+            ["a/y.MARKDOWN", "a/z.md", "b.txt"]
+        );
         assert_eq!(ids(&items(&[root.join("a").join("z.md")], "")), ["z.md"]);
         assert_eq!(
             ids(&items(&[root.join("a")], "hand/")),
