@@ -1,7 +1,8 @@
 //! The engine's face: open, write, read, maintain.
 //!
 //! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
-//! `check` refuses bad input before it enters the log. Readers never wait for writers: they take a collection's last view.
+//! `check` refuses bad input before it enters the log. Readers of points never wait for writers: they take a
+//! collection's last view. (Statistics wait for the commit under way.)
 
 mod applier;
 mod ask;
@@ -190,7 +191,16 @@ impl Engine {
         // One record ends a bounded number of rows: a larger delete is several records, each atomic.
         let mut changed = 0;
         loop {
-            let applied = self.shared.submit(vec![op.clone()], options, false)?;
+            let applied = self
+                .shared
+                .submit(vec![op.clone()], options, false)
+                .map_err(|error| match changed {
+                    0 => error,
+                    _ => Error {
+                        message: format!("{changed} points were deleted before this happened: {}", error.message),
+                        ..error
+                    },
+                })?;
             changed += applied.changed;
             if applied.changed < limits::DELETE_MATCHING_ROWS_MAX as u64 {
                 return Ok(Applied { changed, ..applied });

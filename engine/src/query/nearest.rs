@@ -111,8 +111,13 @@ pub(super) fn search(
             // More rows are exactly as far as the k-th: all of them are candidates, so that ids decide, not places.
             let scorer = vectors.scorer(query);
             found.hits.retain(|hit| hit.distance < edge);
-            let ties = each().filter(|o| scorer.distance(*o) == edge);
-            found.hits.extend(ties.map(|ordinal| Scored {
+            let mut ties: Vec<Ordinal> = each().filter(|o| scorer.distance(*o) == edge).collect();
+            let missing = k - found.hits.len();
+            if ties.len() > missing {
+                ties.select_nth_unstable_by(missing - 1, |a, b| segment.id_of(*a).cmp(segment.id_of(*b)));
+                ties.truncate(missing);
+            }
+            found.hits.extend(ties.into_iter().map(|ordinal| Scored {
                 distance: edge,
                 ordinal,
             }));
