@@ -56,5 +56,13 @@ pub const MEMORY_SEGMENT_ROWS_MAX: usize = 4_096;
 pub const MEMORY_MERGE_FANIN: usize = 8;
 /// Bytes of a checksummed block of a sealed file.
 pub const BLOCK_BYTES: usize = 64 << 10;
+/// Rows that one record of a delete by filter may end: bounds its effects. A larger delete is several records.
+pub const DELETE_MATCHING_ROWS_MAX: usize = 100_000;
+/// Bytes of new rows that one payload change may make.
+pub const SET_PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of log that one entry of its account stands for.
+pub const LOG_STRETCH_BYTES: u64 = 1 << 20;
+/// Bytes of payloads and vectors in one answer: what a client takes, and what a server can hold many of.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a request id.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;

@@ -19,7 +19,7 @@ use crate::log::Record;
 use crate::op::{Applied, DocumentRecord, Op, PointRecord, VectorRecord};
 use crate::query::View;
 use crate::schema::Schema;
-use crate::segment::{PendingRow, SegmentView};
+use crate::segment::PendingRow;
 use crate::shard::Shard;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, key};
 use crate::types::{CollectionNo, Payload, PointId, Row, Seq, ShardNo, Token};
@@ -60,6 +60,14 @@ pub(super) struct StoredCollection {
 pub(super) struct StoredDocument {
     pub(super) seq: Seq,
     pub(super) record: DocumentRecord,
+}
+
+impl StoredDocument {
+    /// Whether live chunks with these births are exactly what was stored: none deleted or changed as a point since.
+    pub(super) fn is_whole(&self, births: impl Iterator<Item = Seq>) -> bool {
+        let mut found = 0;
+        births.inspect(|_| found += 1).all(|birth| birth == self.seq) && found == self.record.chunks.len()
+    }
 }
 
 /// A row's entry in `rows`.
@@ -304,6 +312,14 @@ impl Applier {
         Ok(1)
     }
 
+    /// Notes bytes that were appended, in stretches that keep the account short.
+    pub(super) fn account_log(&mut self, first: Seq, bytes: u64) {
+        match self.log_sizes.back_mut() {
+            Some((_, stretch)) if *stretch < limits::LOG_STRETCH_BYTES => *stretch += bytes,
+            _ => self.log_sizes.push_back((first, bytes)),
+        }
+    }
+
     /// Ends a group commit: rows become searchable, effects are written, readers see the new moment.
     pub(super) fn finish(&mut self, shared: &Shared, batch: Batch<'_>) -> Result<()> {
         let Batch {
@@ -440,19 +456,16 @@ impl At<'_, '_, '_> {
         }
     }
 
-    /// Needs all rows in segments: the caller settles first.
+    /// The first matches in row order, as many as one record may end. Needs all rows in segments: the caller settles first.
     fn delete_matching(&mut self, filter: &Filter) -> Result<u64> {
         let mut victims = Vec::new();
         for (shard_no, shard) in self.state.shards.iter().enumerate() {
             for view in shard.sealed.iter().chain(shard.growing.iter().map(|g| &g.view)) {
                 let segment = &view.segment;
                 let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)? - view.dead.rows();
-                for ordinal in matching {
-                    victims.push((
-                        ShardNo(shard_no as u32),
-                        segment.row_of(ordinal),
-                        PointId::new(segment.id_of(ordinal))?,
-                    ));
+                for ordinal in matching.iter().take(limits::DELETE_MATCHING_ROWS_MAX - victims.len()) {
+                    let id = PointId::new(segment.id_of(ordinal))?;
+                    victims.push((ShardNo(shard_no as u32), segment.row_of(ordinal), id));
                 }
             }
         }
@@ -465,7 +478,7 @@ impl At<'_, '_, '_> {
     /// All or nothing: every new payload is made and checked before the first row changes.
     fn set_payload(&mut self, ids: &[PointId], set: &Payload, unset: &[String], replace: bool) -> Result<u64> {
         let schema = Arc::clone(&self.state.collection.schema);
-        let mut changes = Vec::new();
+        let (mut changes, mut bytes) = (Vec::new(), 0);
         for id in ids.iter().collect::<BTreeSet<_>>() {
             let first = self.state.collection.shard_of(id, None);
             let Some((shard, row)) = self.find(id, first)? else {
@@ -487,6 +500,16 @@ impl At<'_, '_, '_> {
             payload.extend(set.iter().map(|(name, value)| (name.clone(), value.clone())));
             extract::check_payload(&payload, &schema)?;
             now.payload = super::payload_json(&payload)?;
+            bytes += now.bytes();
+            if bytes > limits::SET_PAYLOAD_BYTES_MAX {
+                return Err(Error::invalid(
+                    "request_too_large",
+                    format!(
+                        "one payload change may rewrite {} bytes of points: send fewer ids",
+                        limits::SET_PAYLOAD_BYTES_MAX
+                    ),
+                ));
+            }
             changes.push((shard, row, now));
         }
         let changed = changes.len() as u64;
@@ -497,25 +520,22 @@ impl At<'_, '_, '_> {
         Ok(changed)
     }
 
-    /// Live rows of a document, in segments and pending.
-    fn rows_of(&self, shard: ShardNo, id: &PointId) -> Result<Vec<(Row, PointId)>> {
+    /// Live rows of a document with their ids and births, in segments and pending.
+    fn rows_of(&self, shard: ShardNo, id: &PointId) -> Result<Vec<(Row, PointId, Seq)>> {
         let shard = &self.state.shards[shard.0 as usize];
         let mut rows = Vec::new();
-        let views: Vec<&SegmentView> = shard
-            .sealed
-            .iter()
-            .chain(shard.growing.iter().map(|g| &g.view))
-            .collect();
-        for view in views {
-            for ordinal in view.segment.find_document(id.as_str()) - view.dead.rows() {
-                rows.push((view.segment.row_of(ordinal), PointId::new(view.segment.id_of(ordinal))?));
+        for view in shard.sealed.iter().chain(shard.growing.iter().map(|g| &g.view)) {
+            let segment = &view.segment;
+            for ordinal in segment.find_document(id.as_str()) - view.dead.rows() {
+                let id = PointId::new(segment.id_of(ordinal))?;
+                rows.push((segment.row_of(ordinal), id, segment.birth_of(ordinal)));
             }
         }
         let pending = shard
             .pending
             .iter()
             .filter(|p| !p.dead && p.document.as_ref() == Some(id));
-        rows.extend(pending.map(|p| (p.row, p.id.clone())));
+        rows.extend(pending.map(|p| (p.row, p.id.clone(), p.birth)));
         Ok(rows)
     }
 
@@ -523,11 +543,14 @@ impl At<'_, '_, '_> {
         let shard = self.state.collection.shard_of(&document.id, None);
         let key = key::id(self.no, shard, &document.id);
         let old = self.batch.document(&key)?;
-        if old.as_ref().is_some_and(|old| old.record.checksum == document.checksum) {
+        let rows = self.rows_of(shard, &document.id)?;
+        let same = |old: &StoredDocument| {
+            old.record.checksum == document.checksum && old.is_whole(rows.iter().map(|(_, _, birth)| *birth))
+        };
+        if old.as_ref().is_some_and(same) {
             return Ok(0);
         }
-        let rows = self.rows_of(shard, &document.id)?;
-        for (row, id) in &rows {
+        for (row, id, _) in &rows {
             self.kill(shard, *row, id)?;
         }
         for (i, chunk) in chunks.iter().enumerate() {
@@ -551,7 +574,7 @@ impl At<'_, '_, '_> {
         let key = key::id(self.no, shard, id);
         let known = self.batch.document(&key)?.is_some();
         let rows = self.rows_of(shard, id)?;
-        for (row, id) in &rows {
+        for (row, id, _) in &rows {
             self.kill(shard, *row, id)?;
         }
         if known {

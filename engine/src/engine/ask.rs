@@ -80,8 +80,10 @@ pub struct DocumentInfo {
     pub checksum: [u8; 16],
     /// Bytes of the text.
     pub text_bytes: u64,
-    /// Number of chunks.
+    /// Number of chunks that it was stored with.
     pub chunks: u64,
+    /// They are all there as they were stored: none was deleted or changed as a point since.
+    pub whole: bool,
     /// Token of the write that made this version.
     pub version: Token,
 }

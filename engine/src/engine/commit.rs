@@ -92,6 +92,22 @@ impl Memory {
     }
 }
 
+/// A panic while a group is committed leaves memory half changed: nothing may be acked or written after it.
+struct StopOnUnwind<'a> {
+    shared: &'a Shared,
+    answers: &'a [Arc<Mutex<Option<Result<Applied>>>>],
+}
+
+impl Drop for StopOnUnwind<'_> {
+    fn drop(&mut self) {
+        let error = Error::internal("a panic while records were applied; they may or may not have become durable");
+        self.shared.stop_for(&error);
+        self.answers
+            .iter()
+            .for_each(|answer| *answer.lock() = Some(Err(error.clone())));
+    }
+}
+
 /// Wakes background work.
 #[derive(Default)]
 pub(super) struct Signal {
@@ -178,19 +194,37 @@ impl Shared {
         loop {
             let mut applier = match options.deadline {
                 None => self.applier.lock(),
-                Some(deadline) => self.applier.try_lock_until(deadline).ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::Deadline,
-                        "deadline_exceeded",
-                        "the deadline passed while the write waited its turn; it may still happen: retry with the same ids",
-                    )
-                })?,
+                Some(deadline) => match self.applier.try_lock_until(deadline) {
+                    Some(applier) => applier,
+                    None => return self.give_up(&answer),
+                },
             };
             if let Some(answer) = answer.lock().take() {
                 return answer;
             }
             self.commit(&mut applier);
         }
+    }
+
+    /// A writer's deadline passed while it waited its turn: takes its record out of the queue if it is still there.
+    fn give_up(&self, answer: &Arc<Mutex<Option<Result<Applied>>>>) -> Result<Applied> {
+        let mut queue = self.queue.lock();
+        if let Some(i) = queue.iter().position(|ticket| Arc::ptr_eq(&ticket.answer, answer)) {
+            queue.remove(i);
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline passed while the write waited its turn; nothing was written",
+            ));
+        }
+        drop(queue);
+        answer.lock().take().unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline passed while the write was under way; it may still happen: retry with the same ids",
+            ))
+        })
     }
 
     /// Commits what is queued, as much as one group takes.
@@ -211,7 +245,12 @@ impl Shared {
         };
         let answers: Vec<_> = group.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
         // A writer that lost its patience may leave a ticket to others after a failure: it must not be written then.
+        let unwinding = StopOnUnwind {
+            shared: self,
+            answers: &answers,
+        };
         let result = self.check_alive().and_then(|()| self.commit_group(applier, group));
+        std::mem::forget(unwinding);
         match result {
             Ok(applied) => {
                 for (answer, applied) in answers.iter().zip(applied) {
@@ -224,7 +263,7 @@ impl Shared {
             }
             Err(error) => {
                 self.stop_for(&error);
-                for answer in answers {
+                for answer in &answers {
                     *answer.lock() = Some(Err(Error::new(
                         ErrorKind::Internal,
                         "write_failed",
@@ -244,7 +283,7 @@ impl Shared {
         let (records, encoded): (Vec<Record>, Vec<Vec<u8>>) = group.into_iter().map(|t| (t.record, t.bytes)).unzip();
         self.log.append(first, &encoded)?;
         drop(encoded);
-        applier.log_sizes.push_back((first, bytes));
+        applier.account_log(first, bytes);
         let mut batch = Batch::new(&self.storage);
         let mut applied = Vec::with_capacity(records.len());
         for (i, record) in records.iter().enumerate() {

@@ -12,6 +12,8 @@ use super::applier::{Applier, StoredRow, encode, to_record};
 use super::ask::Maintained;
 use super::commit::Shared;
 use super::recover::Manifest;
+use parking_lot::MutexGuard;
+
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{Kept, Segment, SegmentView, seal};
@@ -45,7 +47,7 @@ impl Shared {
     pub(super) fn maintain(&self, stop: &dyn Fn() -> bool) -> Result<Maintained> {
         self.check_alive()?;
         let job = {
-            let mut applier = self.applier.lock();
+            let mut applier = self.locked()?;
             self.choose(&mut applier)
         };
         let done = match job {
@@ -65,6 +67,14 @@ impl Shared {
             Err(error) if error.kind == ErrorKind::Cancelled => Ok(Maintained::Idle),
             Err(error) => Err(error),
         }
+    }
+
+    /// The applier, unless a failure stopped the engine: memory and disk may differ then, and disk must stay as it is. The
+    /// check comes after the lock, because who stops the engine holds it.
+    fn locked(&self) -> Result<MutexGuard<'_, Applier>> {
+        let applier = self.applier.lock();
+        self.check_alive()?;
+        Ok(applier)
     }
 
     fn choose(&self, applier: &mut Applier) -> Option<Job> {
@@ -101,13 +111,18 @@ impl Shared {
                     largest = Some((bytes, no, shard_no));
                 }
             }
-            if !shard.merging
-                && merge.is_none()
-                && let Some((from, to)) = policy::sealed_merge(&summary(shard), &self.settings)
-            {
-                merge = Some((no, shard_no, from, to));
-            } else if shard.sealing == 0 && !shard.merging && merge.is_none_or(|(n, s, ..)| (n, s) != (no, shard_no)) {
-                idle.push((no, shard_no));
+            let due = if shard.merging {
+                None
+            } else {
+                policy::sealed_merge(&summary(shard), &self.settings)
+            };
+            match due {
+                // One merges at a time; the others stay marked and are found again.
+                Some((from, to)) => {
+                    merge.get_or_insert((no, shard_no, from, to));
+                }
+                None if shard.sealing == 0 && !shard.merging => idle.push((no, shard_no)),
+                None => {}
             }
         }
         for place in idle {
@@ -145,6 +160,9 @@ impl Shared {
             }));
         }
         let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
+        if log_bytes <= TRIM_BYTES.min(self.settings.log_bytes_max) {
+            return None;
+        }
         let pin = pin(applier);
         let below: u64 = applier
             .log_sizes
@@ -180,7 +198,7 @@ impl Shared {
     /// Growing segments become a sealed file.
     fn run_seal(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
         let built = self.build(build, stop);
-        let mut applier = self.applier.lock();
+        let mut applier = self.locked()?;
         let Some(shard) = shard_of(&mut applier, build) else {
             // Dropped meanwhile: the collection's directory is in the trash.
             return Ok(());
@@ -206,7 +224,7 @@ impl Shared {
     /// Sealed segments become one.
     fn run_merge(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
         let built = self.build(build, stop);
-        let mut applier = self.applier.lock();
+        let mut applier = self.locked()?;
         let Some(shard) = shard_of(&mut applier, build) else {
             return Ok(());
         };
@@ -284,14 +302,21 @@ impl Shared {
             effects.put(META, b"next_segment", &applier.next_segment.to_le_bytes());
             let ranges = inputs.iter().filter_map(|v| v.segment.row_range());
             if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
-                let end = key::row(no, shard_no, Row(last.0 + 1));
-                effects.delete_range(ROWS, &key::row(no, shard_no, first), &end);
+                // Rows between this and the segment before it died before they were in any file.
+                let before = shard
+                    .sealed
+                    .iter()
+                    .filter_map(|v| v.segment.row_range())
+                    .map(|(_, last)| last);
+                let from = before
+                    .filter(|row| *row < first)
+                    .max()
+                    .map_or(Row(0), |row| Row(row.0 + 1));
+                let from_key = key::row(no, shard_no, from);
+                effects.delete_range(ROWS, &from_key, &key::row(no, shard_no, Row(last.0 + 1)));
                 // Deaths of rows that are in no file any more are forgotten.
-                self.storage.scan(
-                    DEATHS,
-                    &key::shard(no, shard_no),
-                    &key::row(no, shard_no, first),
-                    |key, _| {
+                self.storage
+                    .scan(DEATHS, &key::shard(no, shard_no), &from_key, |key, _| {
                         let row = key::parse_row(key)
                             .ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?
                             .2;
@@ -299,8 +324,7 @@ impl Shared {
                             effects.delete(DEATHS, key);
                         }
                         Ok(row <= last)
-                    },
-                )?;
+                    })?;
             }
             self.storage.write_effects(effects)?;
             applier.publish(no, &[shard_no]);
@@ -314,29 +338,35 @@ impl Shared {
         result
     }
 
+    /// Removes files that nothing on disk names after a flush. What cannot be removed now is tried again later.
     fn sweep(&self) -> Result<()> {
-        let trash = std::mem::take(&mut self.applier.lock().trash);
-        self.storage.flush()?;
-        for path in trash {
-            let gone = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else {
-                std::fs::remove_file(&path)
-            };
-            match gone {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                _ => {}
+        let mut trash = std::mem::take(&mut self.locked()?.trash);
+        let result = self.storage.flush().and_then(|()| {
+            while let Some(path) = trash.last() {
+                let gone = if path.is_dir() {
+                    std::fs::remove_dir_all(path)
+                } else {
+                    std::fs::remove_file(path)
+                };
+                match gone {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+                    _ => drop(trash.pop()),
+                }
             }
+            Ok(())
+        });
+        if !trash.is_empty() {
+            self.locked()?.trash.append(&mut trash);
         }
-        Ok(())
+        result
     }
 
     /// Forgets what the log holds only of rows that are sealed or dead.
     pub(super) fn flush_and_trim(&self) -> Result<()> {
         // Effects up to here are on disk after the flush; later records stay.
-        let applied = self.applier.lock().applied;
+        let applied = self.locked()?.applied;
         self.storage.flush()?;
-        let mut applier = self.applier.lock();
+        let mut applier = self.locked()?;
         let to = pin(&applier).min(Seq(applied.0 + 1));
         if to <= applier.log_start {
             return Ok(());
@@ -355,18 +385,15 @@ impl Shared {
 
     /// Copies a shard's growing rows into `rows`, so that the log may be trimmed past them.
     fn unpin(&self, no: CollectionNo, shard_no: ShardNo) -> Result<()> {
-        let mut applier = self.applier.lock();
+        let mut applier = self.locked()?;
         let Some(state) = applier.states.get_mut(&no) else {
             return Ok(());
         };
         let vectors = state.collection.schema.vectors.len();
         let shard = &mut state.shards[shard_no.0 as usize];
         let mut effects = Effects::new(&self.storage);
-        for i in 0..shard.growing.len() {
-            if shard.growing[i].pins.take().is_none() {
-                continue;
-            }
-            let view = shard.growing[i].view.clone();
+        for growing in shard.growing.iter().filter(|g| g.pins.is_some()) {
+            let view = &growing.view;
             for ordinal in (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)) {
                 let row = view.segment.row_of(ordinal);
                 if let Some(content) = shard.load(row, vectors)? {
@@ -378,7 +405,11 @@ impl Shared {
                 }
             }
         }
-        self.storage.write_effects(effects)?;
+        // Only rows that are copied let go of the log.
+        self.storage
+            .write_effects(effects)
+            .inspect_err(|error| self.stop_for(error))?;
+        shard.growing.iter_mut().for_each(|g| g.pins = None);
         drop(applier);
         self.flush_and_trim()
     }

@@ -1,7 +1,8 @@
 //! The engine's face: open, write, read, maintain.
 //!
 //! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
-//! `check` refuses bad input before it enters the log. Readers never wait for writers: they take a collection's last view.
+//! `check` refuses bad input before it enters the log. Readers of points never wait for writers: they take a
+//! collection's last view. (Statistics wait for the commit under way.)
 
 mod applier;
 mod ask;
@@ -34,6 +35,10 @@ use crate::schema::{Schema, check_name};
 use crate::shard::policy;
 use crate::storage::{DOCS, key};
 use crate::types::{CollectionNo, Payload, Point, PointId, PointInput, Seq, ShardNo, Token, Vectors};
+
+/// How often a document and its chunks are read until both show one moment: a write takes a fraction of a millisecond
+/// between them.
+const DOCUMENT_READS_MAX: usize = 100_000;
 
 /// One data directory, opened by one process. Cheap to share behind an `Arc`; every method may be called from any thread.
 pub struct Engine {
@@ -180,7 +185,27 @@ impl Engine {
                 Op::DeleteMatching { no, filter }
             }
         };
-        self.shared.submit(vec![op], options, false)
+        let Op::DeleteMatching { .. } = op else {
+            return self.shared.submit(vec![op], options, false);
+        };
+        // One record ends a bounded number of rows: a larger delete is several records, each atomic.
+        let mut changed = 0;
+        loop {
+            let applied = self
+                .shared
+                .submit(vec![op.clone()], options, false)
+                .map_err(|error| match changed {
+                    0 => error,
+                    _ => Error {
+                        message: format!("{changed} points were deleted before this happened: {}", error.message),
+                        ..error
+                    },
+                })?;
+            changed += applied.changed;
+            if applied.changed < limits::DELETE_MATCHING_ROWS_MAX as u64 {
+                return Ok(Applied { changed, ..applied });
+            }
+        }
     }
 
     /// Changes payloads of existing points; missing ids are ignored.
@@ -210,12 +235,12 @@ impl Engine {
     pub fn put_document(&self, collection: &str, document: DocumentInput, options: &WriteOptions) -> Result<Applied> {
         let collection = self.find(collection)?;
         let (document, chunks) = check::document(&collection.schema, document)?;
-        let key = key::id(collection.no, collection.shard_of(&document.id, None), &document.id);
-        if let Some(stored) = applier::load_document(&self.shared.storage, &key)?
-            && stored.record.checksum == document.checksum
+        if let Some(stored) = self.document(&collection.name, &document.id)?
+            && stored.checksum == document.checksum
+            && stored.whole
         {
             return Ok(Applied {
-                token: Token::local(stored.seq),
+                token: stored.version,
                 changed: 0,
                 refused: None,
             });
@@ -277,11 +302,24 @@ impl Engine {
 
     /// One document.
     pub fn document(&self, collection: &str, id: &PointId) -> Result<Option<DocumentInfo>> {
+        let found = self.document_with_chunks(collection, id, With::default())?;
+        Ok(found.map(|(info, _)| info))
+    }
+
+    /// One document with its chunks, in order, of one moment.
+    pub fn document_with_chunks(
+        &self,
+        collection: &str,
+        id: &PointId,
+        with: With,
+    ) -> Result<Option<(DocumentInfo, Vec<Point>)>> {
         let collection = self.find(collection)?;
-        let key = key::id(collection.no, collection.shard_of(id, None), id);
-        applier::load_document(&self.shared.storage, &key)?
-            .map(document_info)
-            .transpose()
+        let (stored, view) = self.document_moment(&collection, id)?;
+        let Some(stored) = stored else { return Ok(None) };
+        let chunks = self.chunks_of(&collection, &view, id, Some(&stored), with)?;
+        // An expired chunk is invisible, and the document is not whole for a reader.
+        let whole = stored.is_whole(chunks.iter().map(|point| point.version.seq));
+        Ok(Some((document_info(stored, whole)?, chunks)))
     }
 
     /// A page of documents in id order, after `after`.
@@ -308,48 +346,80 @@ impl Engine {
                 Ok(taken < limit)
             })?;
         }
-        found.into_values().take(limit).map(document_info).collect()
+        // Each as of one moment of its own; one that was deleted since the scan is left out.
+        let ids = found.into_values().take(limit).map(|stored| stored.record.id);
+        ids.filter_map(|id| self.document(&collection.name, &id).transpose())
+            .collect()
     }
 
     /// The chunks of a document, in order, of one view.
     pub fn chunks(&self, collection: &str, document: &PointId, with: With) -> Result<Vec<Point>> {
         let collection = self.find(collection)?;
-        let key = key::id(collection.no, collection.shard_of(document, None), document);
-        let order: HashMap<PointId, usize> = match applier::load_document(&self.shared.storage, &key)? {
-            Some(stored) => stored
-                .record
-                .chunks
-                .into_iter()
-                .enumerate()
-                .map(|(i, (id, _))| (id, i))
-                .collect(),
-            None => HashMap::new(),
-        };
-        let mut points = self.read(&collection, None, |context| query::chunks(context, document, with))?;
-        // A chunk whose payload was changed is a new row: its place comes from the document.
-        points.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
-        Ok(points)
+        let (stored, view) = self.document_moment(&collection, document)?;
+        self.chunks_of(&collection, &view, document, stored.as_ref(), with)
     }
 
     /// Vectors of the document's stored chunks by the checksum of the text they were made from: what need not be embedded again.
     pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], Vectors>> {
-        let found = self.find(collection)?;
-        let key = key::id(found.no, found.shard_of(document, None), document);
-        let Some(stored) = applier::load_document(&self.shared.storage, &key)? else {
+        let collection = self.find(collection)?;
+        let (stored, view) = self.document_moment(&collection, document)?;
+        let Some(stored) = stored else {
             return Ok(HashMap::new());
         };
-        let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
         let with = With {
             vectors: true,
             ..With::default()
         };
-        let chunks = self.read(&found, None, |context| query::chunks(context, document, with))?;
+        let chunks = self.chunks_of(&collection, &view, document, Some(&stored), with)?;
+        let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
         Ok(chunks
             .into_iter()
             // A chunk that was written again by other means may hold another vector.
             .filter(|point| point.version.seq == stored.seq)
             .filter_map(|point| Some((*checksums.get(&point.id)?, point.vectors?)))
             .collect())
+    }
+
+    /// A document's entry and a view that show the same moment of it. Entries are written before views are shown, so an
+    /// entry that is the same before and after, and not younger than the view between, belongs to that view.
+    fn document_moment(
+        &self,
+        collection: &Collection,
+        id: &PointId,
+    ) -> Result<(Option<applier::StoredDocument>, Arc<View>)> {
+        let key = key::id(collection.no, collection.shard_of(id, None), id);
+        for _ in 0..DOCUMENT_READS_MAX {
+            let before = applier::load_document(&self.shared.storage, &key)?;
+            let view = collection.view();
+            let after = applier::load_document(&self.shared.storage, &key)?;
+            let seq = |stored: &Option<applier::StoredDocument>| stored.as_ref().map(|s| s.seq);
+            if seq(&before) == seq(&after) && seq(&before).is_none_or(|seq| seq <= view.seq) {
+                return Ok((before, view));
+            }
+            std::thread::yield_now();
+        }
+        self.shared.check_alive()?;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "document_busy",
+            "the document is being replaced faster than it can be read; retry",
+        ))
+    }
+
+    fn chunks_of(
+        &self,
+        collection: &Collection,
+        view: &View,
+        document: &PointId,
+        stored: Option<&applier::StoredDocument>,
+        with: With,
+    ) -> Result<Vec<Point>> {
+        let chunks = stored.map_or(&[][..], |stored| &stored.record.chunks);
+        let order: HashMap<&PointId, usize> = chunks.iter().enumerate().map(|(i, (id, _))| (id, i)).collect();
+        let mut points = query::chunks(&self.context(collection, view, None), document, with)?;
+        // A chunk whose payload was changed is a new row: its place comes from the document.
+        points.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
+        Ok(points)
     }
 
     /// Does one piece of background work (seal, merge, trim), or finds none. `stop` is polled; stopping loses only that piece.
@@ -432,15 +502,20 @@ impl Engine {
         ask: impl FnOnce(&Context<'_>) -> Result<T>,
     ) -> Result<T> {
         let view: Arc<View> = collection.view();
-        let context = Context {
-            view: &view,
+        let context = self.context(collection, &view, deadline);
+        context.check_deadline()?;
+        ask(&context)
+    }
+
+    fn context<'a>(&self, collection: &'a Collection, view: &'a View, deadline: Option<Instant>) -> Context<'a> {
+        Context {
+            view,
             schema: &collection.schema,
             analyzers: &collection.analyzers,
             now_ms: self.shared.components.clock.now_ms(),
             deadline,
-        };
-        context.check_deadline()?;
-        ask(&context)
+            answer_bytes: std::cell::Cell::new(0),
+        }
     }
 
     /// A write that was acked is visible at once on this node, so a token is either seen or not ours.
@@ -468,7 +543,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn document_info(stored: applier::StoredDocument) -> Result<DocumentInfo> {
+fn document_info(stored: applier::StoredDocument, whole: bool) -> Result<DocumentInfo> {
     let record = stored.record;
     Ok(DocumentInfo {
         metadata: serde_json::from_str(&record.metadata).map_err(|e| Error::damaged(format!("docs: metadata: {e}")))?,
@@ -478,6 +553,7 @@ fn document_info(stored: applier::StoredDocument) -> Result<DocumentInfo> {
         checksum: record.checksum,
         text_bytes: record.text_bytes,
         chunks: record.chunks.len() as u64,
+        whole,
         version: Token::local(stored.seq),
     })
 }

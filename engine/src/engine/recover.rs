@@ -6,7 +6,7 @@
 //! 4. replay records after the applied one through the same `apply` as a live write;
 //! 5. remove files that no manifest names.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -178,79 +178,70 @@ fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
     Ok(())
 }
 
-/// Where the content of an unsealed row is, or the content.
-enum Content {
-    InLog { seq: Seq, op: u32, point: u32 },
-    Here(Box<PendingRow>),
-}
-
+/// One record at a time: what it holds for any shard is taken out before the next is read.
 fn load_growing(shared: &Shared, applier: &mut Applier) -> Result<()> {
-    let mut by_shard: BTreeMap<Place, Vec<(Row, Content)>> = BTreeMap::new();
-    let mut needed: BTreeSet<Seq> = BTreeSet::new();
+    let mut wanted: BTreeMap<Seq, Vec<(Place, Row, u32, u32)>> = BTreeMap::new();
+    let mut touched: BTreeSet<Place> = BTreeSet::new();
     shared.storage.scan(ROWS, &[], &[], |key, value| {
-        let (no, shard, row) = key::parse_row(key).ok_or_else(|| Error::damaged("rows: a key of the wrong length"))?;
-        let Some(state) = applier.states.get(&no) else {
+        let (no, shard_no, row) =
+            key::parse_row(key).ok_or_else(|| Error::damaged("rows: a key of the wrong length"))?;
+        let Some(state) = applier.states.get_mut(&no) else {
             return Ok(true);
         };
-        let content = match decode(value, "rows")? {
+        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
+            return Ok(true);
+        };
+        touched.insert((no, shard_no));
+        match decode(value, "rows")? {
             StoredRow::InLog { seq, op, point } => {
-                needed.insert(seq);
-                Content::InLog { seq, op, point }
+                wanted.entry(seq).or_default().push(((no, shard_no), row, op, point));
             }
             StoredRow::Inline { birth, point } => {
                 let pending = to_pending(&point, &state.collection.schema)?;
-                Content::Here(Box::new(PendingRow {
+                shard.pending.push(PendingRow {
                     row,
                     birth,
                     inline: true,
                     ..pending
-                }))
+                });
             }
-        };
-        by_shard.entry((no, shard)).or_default().push((row, content));
+        }
         Ok(true)
     })?;
-    let mut records: HashMap<Seq, Record> = HashMap::new();
-    for seq in needed {
-        let record = shared
+    for (seq, rows) in wanted {
+        let (record, bytes) = shared
             .log
             .get(seq)?
             .ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", seq.0)))?;
-        records.insert(seq, record);
-    }
-    for ((no, shard_no), rows) in by_shard {
-        let Some(state) = applier.states.get_mut(&no) else {
-            continue;
-        };
-        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
-            continue;
-        };
-        for (row, content) in rows {
-            shard.pending.push(match content {
-                Content::Here(pending) => *pending,
-                Content::InLog { seq, op, point } => {
-                    let record = point_of(records.get(&seq), op, point).ok_or_else(|| {
-                        Error::damaged(format!(
-                            "rows names point {point} of operation {op} of record {}, which is not there",
-                            seq.0
-                        ))
-                    })?;
-                    PendingRow {
-                        row,
-                        birth: seq,
-                        ..to_pending(record, &state.collection.schema)?
-                    }
-                }
+        applier.account_log(seq, bytes as u64);
+        for ((no, shard_no), row, op, point) in rows {
+            let state = applier.states.get_mut(&no).expect("its rows were found by this state");
+            let content = point_of(&record, op, point).ok_or_else(|| {
+                Error::damaged(format!(
+                    "rows names point {point} of operation {op} of record {}, which is not there",
+                    seq.0
+                ))
+            })?;
+            let pending = to_pending(content, &state.collection.schema)?;
+            state.shards[shard_no.0 as usize].pending.push(PendingRow {
+                row,
+                birth: seq,
+                ..pending
             });
         }
+    }
+    for (no, shard_no) in touched {
+        let state = applier.states.get_mut(&no).expect("its rows were found by this state");
+        let shard = &mut state.shards[shard_no.0 as usize];
+        shard.pending.sort_by_key(|pending| pending.row);
         let change = shard.settle(&state.collection.spec())?;
         shared.memory.add(change);
     }
     Ok(())
 }
 
-fn point_of(record: Option<&Record>, op: u32, point: u32) -> Option<&PointRecord> {
-    match record?.ops.get(op as usize)? {
+fn point_of(record: &Record, op: u32, point: u32) -> Option<&PointRecord> {
+    match record.ops.get(op as usize)? {
         Op::Upsert { points, .. } | Op::PutDocument { chunks: points, .. } => points.get(point as usize),
         Op::CreateCollection { .. }
         | Op::DropCollection { .. }
@@ -278,7 +269,9 @@ fn publish_all(applier: &Applier) {
 fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let from = Seq(applier.applied.0 + 1);
     applier.log_start = shared.log.first()?.unwrap_or(from);
-    applier.log_sizes = VecDeque::from([(applier.log_start, 0)]);
+    // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
+    let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
+    applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);
     let mut batch = Batch::new(&shared.storage);
     let (mut in_batch, mut replayed) = (0usize, 0u64);
     shared.log.read(from, |seq, record, bytes| {
@@ -290,7 +283,7 @@ fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
             )));
         }
         applier.apply(shared, &mut batch, seq, &record)?;
-        applier.log_sizes.push_back((seq, bytes as u64));
+        applier.account_log(seq, bytes as u64);
         in_batch += bytes;
         replayed += 1;
         if in_batch >= limits::GROUP_COMMIT_BYTES_MAX || batch.bytes() >= limits::GROUP_COMMIT_BYTES_MAX {

@@ -883,3 +883,124 @@ fn expired_points_are_invisible_to_every_reader() {
         2
     );
 }
+
+#[test]
+fn a_document_that_lost_a_chunk_is_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let options = WriteOptions::default();
+    let put = || engine.put_document("c", document("d", 1, 4), &options).unwrap().changed;
+    let id = PointId::new("d").unwrap();
+    assert_eq!((put(), put()), (4, 0));
+    assert!(engine.document("c", &id).unwrap().unwrap().whole);
+    engine
+        .delete("c", Selector::Ids(ids(&["d#2".into()])), &options)
+        .unwrap();
+    assert!(!engine.document("c", &id).unwrap().unwrap().whole);
+    assert_eq!((put(), put()), (4, 0));
+    let change = PayloadChange {
+        set: json!({"text": "other"}).as_object().unwrap().clone(),
+        ..PayloadChange::default()
+    };
+    engine.set_payload("c", ids(&["d#0".into()]), change, &options).unwrap();
+    let order: Vec<String> = engine
+        .chunks("c", &id, With::default())
+        .unwrap()
+        .iter()
+        .map(|p| p.id.to_string())
+        .collect();
+    assert_eq!(order, ["d#0", "d#1", "d#2", "d#3"], "a changed chunk keeps its place");
+    assert_eq!((put(), put()), (4, 0));
+}
+
+#[test]
+fn equal_scores_are_ordered_by_id_across_pages() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let points: Vec<PointInput> = (0..30).rev().map(|i| simple_point(&format!("z{i:02}"), 0)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    for source in [
+        Source::Nearest {
+            using: None,
+            vector: vec![1.0; DIM],
+        },
+        Source::Text {
+            query: "alpha".into(),
+            fields: vec![],
+        },
+    ] {
+        let mut seen = Vec::new();
+        for offset in [0, 10, 20] {
+            let ask = Query {
+                offset,
+                ..query(source.clone(), Filter::default(), 10)
+            };
+            seen.extend(
+                engine
+                    .query("c", &ask)
+                    .unwrap()
+                    .hits
+                    .iter()
+                    .map(|h| h.point.id.to_string()),
+            );
+        }
+        assert_eq!(seen, (0..30).map(|i| format!("z{i:02}")).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn every_shard_that_is_due_is_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        seal_rows: 20,
+        ..small()
+    };
+    let engine = Engine::open(dir.path(), settings, components()).unwrap();
+    engine.create_collection("c", schema(4)).unwrap();
+    for n in 0..20 {
+        let points = (0..60).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        if n % 4 == 3 {
+            // Seals only, so that several shards have a merge due at once.
+            engine.shared.merging.store(true, Ordering::Release);
+            while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+            engine.shared.merging.store(false, Ordering::Release);
+        }
+    }
+    assert!(engine.collection("c").unwrap().optimizing);
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert!(!engine.collection("c").unwrap().optimizing);
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 1_200);
+}
+
+#[test]
+fn an_answer_is_bounded_in_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    for n in 0..9 {
+        let points = (0..10)
+            .map(|i| {
+                let mut point = simple_point(&format!("p{n}-{i}"), n);
+                point.payload.insert("big".into(), json!("x".repeat(900_000)));
+                point
+            })
+            .collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    }
+    let mut ask = query(
+        Source::Nearest {
+            using: None,
+            vector: vec![1.0; DIM],
+        },
+        Filter::default(),
+        90,
+    );
+    assert_eq!(engine.query("c", &ask).unwrap().hits.len(), 90);
+    ask.with.payload = true;
+    assert_eq!(engine.query("c", &ask).unwrap_err().code, "answer_too_large");
+    ask.limit = 50;
+    assert_eq!(engine.query("c", &ask).unwrap().hits.len(), 50);
+}

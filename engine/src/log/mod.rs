@@ -61,10 +61,10 @@ impl LocalLog {
         )
     }
 
-    /// One record.
-    pub fn get(&self, seq: Seq) -> Result<Option<Record>> {
+    /// One record and its length in bytes.
+    pub fn get(&self, seq: Seq) -> Result<Option<(Record, usize)>> {
         match self.storage.get(LOG, &key::log(self.group, seq))? {
-            Some(bytes) => Ok(Some(Record::decode(&bytes).map_err(|e| at(seq, &e))?)),
+            Some(bytes) => Ok(Some((Record::decode(&bytes).map_err(|e| at(seq, &e))?, bytes.len()))),
             None => Ok(None),
         }
     }

@@ -144,6 +144,8 @@ pub struct QueryResult {
     pub hits: Vec<Hit>,
     /// The moment that was searched.
     pub seq: Token,
+    /// Bytes of payloads and vectors in it.
+    pub bytes: usize,
     /// Present if asked for.
     pub explain: Option<Explain>,
 }

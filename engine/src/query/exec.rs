@@ -1,5 +1,6 @@
 //! Runs questions on one view: from a checked request to hits, points and counts.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
@@ -23,6 +24,8 @@ pub(crate) struct Context<'a> {
     /// Rows that expire at or before this are invisible.
     pub(crate) now_ms: u64,
     pub(crate) deadline: Option<Instant>,
+    /// Bytes of payloads and vectors fetched so far.
+    pub(crate) answer_bytes: Cell<usize>,
 }
 
 /// A candidate of a leg or of a fusion.
@@ -99,11 +102,15 @@ impl Context<'_> {
                 None => matching,
             });
         }
-        if segment.has_expiry() {
+        if segment.has_expired(self.now_ms) {
             let expired = (0..segment.rows()).filter(|o| (1..=self.now_ms).contains(&segment.expires_at_ms(*o)));
             let expired = RoaringBitmap::from_sorted_iter(expired).expect("ordinals ascend");
             if !expired.is_empty() {
-                let all = set.unwrap_or_else(|| RoaringBitmap::from_iter(0..segment.rows()));
+                let all = set.unwrap_or_else(|| {
+                    let mut all = RoaringBitmap::new();
+                    all.insert_range(0..segment.rows());
+                    all
+                });
                 set = Some(all - expired);
             }
         }
@@ -140,7 +147,7 @@ impl Context<'_> {
                 }
             }
             Matches::Set(set) => {
-                for ordinal in set.iter().skip_while(|o| *o < from) {
+                for ordinal in set.range(from..) {
                     if !each(ordinal)? {
                         return Ok(false);
                     }
@@ -150,8 +157,27 @@ impl Context<'_> {
         Ok(true)
     }
 
+    /// Counts what a point adds to the answer, before it is fetched.
+    fn spend(&self, bytes: usize) -> Result<()> {
+        self.answer_bytes.set(self.answer_bytes.get() + bytes);
+        if self.answer_bytes.get() > limits::ANSWER_BYTES_MAX {
+            return Err(Error::invalid(
+                "answer_too_large",
+                format!(
+                    "the answer would hold more than {} bytes of payloads and vectors: ask for fewer points, or without them",
+                    limits::ANSWER_BYTES_MAX
+                ),
+            )
+            .at("/limit"));
+        }
+        Ok(())
+    }
+
     fn point(&self, place: Place, with: With) -> Result<Point> {
         let segment = &self.view.segment(place).segment;
+        if with.vectors {
+            self.spend(self.schema.vectors.values().map(|v| v.dim as usize * 4).sum())?;
+        }
         let vectors = with.vectors.then(|| {
             self.schema
                 .vectors
@@ -165,6 +191,7 @@ impl Context<'_> {
             id: id(segment.id_of(place.ordinal))?,
             vectors,
             payload: if with.payload {
+                self.spend(segment.payload_json(place.ordinal)?.len())?;
                 Some(segment.payload_of(place.ordinal)?)
             } else {
                 None
@@ -307,6 +334,7 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
     Ok(QueryResult {
         hits,
         seq: Token::local(context.view.seq),
+        bytes: context.answer_bytes.get(),
         explain: query.with.explain.then_some(Explain { legs }),
     })
 }

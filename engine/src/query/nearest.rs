@@ -7,7 +7,8 @@ use super::{ExplainLeg, Params, score};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::schema::Schema;
-use crate::vector::{Allow, BitSet, Flat, VectorIndex, flat};
+use crate::types::Ordinal;
+use crate::vector::{Allow, BitSet, Scored, VectorIndex, flat};
 
 /// `ef` when the caller gives none.
 pub(super) const EF_DEFAULT: usize = 128;
@@ -70,13 +71,13 @@ pub(super) fn search(
         let vectors = segment.vectors(index);
         let matches = context.matches(view, filters)?;
         let absent = vectors.absent.map_or(0, BitSet::count) as u64;
-        let present = |o: &u32| !vectors.is_absent(*o);
+        let present = |o: &Ordinal| !vectors.is_absent(*o);
         let candidates = match &*matches {
             _ if absent == 0 => matches.count(),
-            Matches::Live => (0..segment.rows())
-                .filter(|o| !view.dead.contains(*o))
-                .filter(present)
-                .count() as u64,
+            Matches::Live => {
+                let dead_absent = view.dead.rows().iter().filter(|o| vectors.is_absent(*o)).count() as u64;
+                matches.count() - (absent - dead_absent)
+            }
             Matches::Set(set) => set.iter().filter(present).count() as u64,
         };
         let graph = segment.graph(index);
@@ -87,15 +88,41 @@ pub(super) fn search(
             rows: u64::from(segment.rows()),
             ef: ef as u64,
         };
-        let exact = || match &*matches {
-            Matches::Live => {
-                let dead = view.dead.rows();
-                let live = (0..segment.rows())
-                    .filter(|o| dead.is_empty() || !dead.contains(*o))
-                    .filter(present);
-                flat::scan(&vectors, query, live, k, &stop)
+        let each = || -> Box<dyn Iterator<Item = Ordinal> + '_> {
+            match &*matches {
+                Matches::Live => {
+                    let dead = view.dead.rows();
+                    let live = move |o: &Ordinal| dead.is_empty() || !dead.contains(*o);
+                    Box::new((0..segment.rows()).filter(live).filter(present))
+                }
+                Matches::Set(set) => Box::new(set.iter().filter(present)),
             }
-            Matches::Set(set) => flat::scan(&vectors, query, set.iter().filter(present), k, &stop),
+        };
+        let exact = || -> Result<crate::vector::Found> {
+            let mut found = flat::scan(&vectors, query, each(), k + 1, &stop)?;
+            let edge = match found.hits.get(k - 1) {
+                Some(last) if found.hits.len() > k => last.distance,
+                _ => return Ok(found),
+            };
+            if found.hits[k].distance > edge {
+                found.hits.truncate(k);
+                return Ok(found);
+            }
+            // More rows are exactly as far as the k-th: all of them are candidates, so that ids decide, not places.
+            let scorer = vectors.scorer(query);
+            found.hits.retain(|hit| hit.distance < edge);
+            let mut ties: Vec<Ordinal> = each().filter(|o| scorer.distance(*o) == edge).collect();
+            let missing = k - found.hits.len();
+            if ties.len() > missing {
+                ties.select_nth_unstable_by(missing - 1, |a, b| segment.id_of(*a).cmp(segment.id_of(*b)));
+                ties.truncate(missing);
+            }
+            found.hits.extend(ties.into_iter().map(|ordinal| Scored {
+                distance: edge,
+                ordinal,
+            }));
+            found.evaluated *= 2;
+            Ok(found)
         };
         let (strategy, hits) = match (plan::choose(known), graph) {
             (Strategy::Nothing, _) => continue,
@@ -109,9 +136,9 @@ pub(super) fn search(
                         Allow::Only(&holder)
                     }
                 };
-                let walked = graph.search(&vectors, query, k, ef, &allow, &stop)?;
-                let wanted = (k as u64).min(candidates);
-                if (walked.hits.len() as u64) < wanted {
+                // All that the walk kept, not only k: they cost nothing more, and ties at the edge are among them.
+                let walked = graph.search(&vectors, query, ef, ef, &allow, &stop)?;
+                if (walked.hits.len() as u64) < candidates.min(k as u64) {
                     let mut scanned = exact()?;
                     scanned.evaluated += walked.evaluated;
                     ("graph+exact", scanned)
@@ -119,10 +146,7 @@ pub(super) fn search(
                     ("graph", walked)
                 }
             }
-            (Strategy::Exact | Strategy::Graph, _) => match (&*matches, view.dead.count(), absent) {
-                (Matches::Live, 0, 0) => ("exact", Flat.search(&vectors, query, k, ef, &Allow::All, &stop)?),
-                _ => ("exact", exact()?),
-            },
+            (Strategy::Exact | Strategy::Graph, _) => ("exact", exact()?),
         };
         explain.push(ExplainLeg {
             leg: leg.to_owned(),

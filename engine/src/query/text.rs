@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::limits;
 use crate::text::bm25::{self, FieldStats};
+use crate::types::Ordinal;
 
 pub(super) fn search(
     context: &Context<'_>,
@@ -78,21 +79,29 @@ pub(super) fn search(
             continue;
         }
         let matches = context.matches(view, filters)?;
-        let mut best = Best::new(k);
-        match &*matches {
+        let mut best: Vec<(f32, Ordinal)> = match &*matches {
             Matches::Live => {
                 let dead = view.dead.rows();
-                for (ordinal, score) in scores.iter().enumerate().filter(|(_, s)| **s > 0.0) {
-                    if dead.is_empty() || !dead.contains(ordinal as u32) {
-                        best.offer(*score, ordinal as u32);
-                    }
-                }
+                let live = |o: &Ordinal| dead.is_empty() || !dead.contains(*o);
+                (0..segment.rows())
+                    .filter(live)
+                    .map(|o| (scores[o as usize], o))
+                    .filter(|(s, _)| *s > 0.0)
+                    .collect()
             }
-            Matches::Set(set) => {
-                set.iter()
-                    .filter(|o| scores[*o as usize] > 0.0)
-                    .for_each(|o| best.offer(scores[o as usize], o));
-            }
+            Matches::Set(set) => set
+                .iter()
+                .map(|o| (scores[o as usize], o))
+                .filter(|(s, _)| *s > 0.0)
+                .collect(),
+        };
+        // Ties by id here too, or the cut would depend on where rows happen to stand.
+        if best.len() > k {
+            best.select_nth_unstable_by(k - 1, |a, b| {
+                b.0.total_cmp(&a.0)
+                    .then_with(|| segment.id_of(a.1).cmp(segment.id_of(b.1)))
+            });
+            best.truncate(k);
         }
         explain.push(ExplainLeg {
             leg: leg.to_owned(),
@@ -102,7 +111,7 @@ pub(super) fn search(
             matches: matches.count(),
             evaluated,
         });
-        found.extend(best.into_vec().into_iter().map(|(raw, ordinal)| Found {
+        found.extend(best.into_iter().map(|(raw, ordinal)| Found {
             place: Place { ordinal, ..place },
             key: raw,
             score: score::of_bm25(raw),
@@ -149,47 +158,4 @@ fn resolve(context: &Context<'_>, fields: &[TextField]) -> Result<Vec<TextField>
         }
     }
     Ok(fields.to_vec())
-}
-
-/// The k best of a stream, in no order.
-struct Best {
-    k: usize,
-    heap: std::collections::BinaryHeap<std::cmp::Reverse<Entry>>,
-}
-
-#[derive(PartialEq)]
-struct Entry(f32, u32);
-
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    /// Higher scores first; equal ones by earlier row.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0).then(other.1.cmp(&self.1))
-    }
-}
-
-impl Best {
-    fn new(k: usize) -> Self {
-        Self {
-            k,
-            heap: std::collections::BinaryHeap::new(),
-        }
-    }
-    fn offer(&mut self, score: f32, ordinal: u32) {
-        let entry = std::cmp::Reverse(Entry(score, ordinal));
-        if self.heap.len() < self.k {
-            self.heap.push(entry);
-        } else if self.heap.peek().is_some_and(|worst| entry < *worst) {
-            self.heap.pop();
-            self.heap.push(entry);
-        }
-    }
-    fn into_vec(self) -> Vec<(f32, u32)> {
-        self.heap.into_iter().map(|e| (e.0.0, e.0.1)).collect()
-    }
 }

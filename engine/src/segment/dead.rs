@@ -71,8 +71,8 @@ impl Dead {
     /// The live rows as a dense set, made once per moment.
     pub fn live(&self, rows: u32) -> &BitSet {
         self.live.get_or_init(|| {
-            let mut set = BitSet::new(rows as usize);
-            (0..rows).filter(|o| !self.rows.contains(*o)).for_each(|o| set.set(o));
+            let mut set = BitSet::full(rows as usize);
+            self.rows.iter().for_each(|ordinal| set.clear(ordinal));
             set
         })
     }

@@ -9,7 +9,7 @@
 //!   end-32    32  footer: u64 T, u64 C, u32 CRC-32C of the block table, u32 format version, magic "CAIRNEND"
 //! ```
 //! The table stands at the end so that a file is written front to back, and an index can be built from vectors that are
-//! already in it. The same bytes live in memory for growing segments, where nothing can rot and no checksum is verified.
+//! already in it. The same bytes live in memory for growing segments, where only the section table is verified.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -175,8 +175,9 @@ pub type FileSink = BufWriter<File>;
 #[expect(unsafe_code, reason = "mapping sealed files is how they are read without copying")]
 pub fn map(path: &Path) -> Result<memmap2::Mmap> {
     let file = File::open(path)?;
-    // SAFETY: the file is sealed: nobody writes to it after its rename, only the process that holds the directory lock could,
-    // and unlinking leaves the mapping intact.
+    // SAFETY: bytes below the length at the time of mapping never change: a sealed file is written by nobody, and one that
+    // is being built is only appended to, by the thread that maps it. Only the process that holds the directory's lock
+    // writes here at all, and unlinking leaves a mapping intact.
     let map = unsafe { memmap2::Mmap::map(&file) }?;
     Ok(map)
 }

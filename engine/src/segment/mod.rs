@@ -42,6 +42,7 @@ pub struct Segment {
     texts: BTreeMap<String, (TextIndexLayout, Range<usize>)>,
     filter: FilterIndexLayout,
     payload: payload::Layout,
+    first_expiry_ms: u64,
 }
 
 /// Where the sections are that every row has, looked up once.
@@ -244,6 +245,8 @@ impl Segment {
             payload: range("payload"),
             filter: range("filter"),
         };
+        let expiries: &[u64] = cast(slice("expiry"))?;
+        let first_expiry_ms = expiries.iter().copied().filter(|at| *at != 0).min().unwrap_or(u64::MAX);
         Ok(Self {
             no,
             rows,
@@ -252,6 +255,7 @@ impl Segment {
             texts,
             filter,
             payload,
+            first_expiry_ms,
             backing,
         })
     }
@@ -320,9 +324,9 @@ impl Segment {
             .unwrap_or(0)
     }
 
-    /// True if some row has an expiry.
-    pub fn has_expiry(&self) -> bool {
-        !self.columns.expiry.is_empty()
+    /// True if some row has expired by then.
+    pub fn has_expired(&self, now_ms: u64) -> bool {
+        self.first_expiry_ms <= now_ms
     }
 
     /// Principal sets that may see a row; empty = everybody.

@@ -28,7 +28,7 @@ pub struct Sealed {
 
 /// Which adjacent sealed segments (from, to exclusive) should become one, if any.
 ///
-/// A segment with too many dead rows is rewritten, together with small neighbours. Otherwise the first run of `merge_fanin`
+/// A segment with too many dead rows is rewritten. Otherwise the first run of `merge_fanin`
 /// adjacent segments of one size tier is merged; tiers are powers of the fan-in, so a row is rewritten a logarithmic number
 /// of times.
 pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {

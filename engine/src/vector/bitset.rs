@@ -23,6 +23,17 @@ impl BitSet {
         }
     }
 
+    /// The set of all ordinals `0..len`.
+    pub fn full(len: usize) -> Self {
+        let mut words = vec![u64::MAX; len.div_ceil(WORD_BITS)];
+        if let Some(last) = words.last_mut()
+            && len % WORD_BITS != 0
+        {
+            *last = (1 << (len % WORD_BITS)) - 1;
+        }
+        Self { words, len }
+    }
+
     /// The set of the given ordinals, all of which must be below `len`.
     pub fn from_iter(len: usize, ordinals: impl IntoIterator<Item = Ordinal>) -> Self {
         let mut set = Self::new(len);

@@ -139,17 +139,23 @@ impl Service {
     pub async fn document(&self, call: Call, collection: String, id: PointId, chunks: bool) -> Result<DocumentView> {
         self.read(call, "Documents.Get", move |core, _| {
             core.schema(&collection)?;
-            let info = core.engine.document(&collection, &id)?.ok_or_else(|| {
+            let with = With {
+                payload: true,
+                ..With::default()
+            };
+            // Read together, so that the document and its chunks are of one moment.
+            let found = if chunks {
+                let found = core.engine.document_with_chunks(&collection, &id, with)?;
+                found.map(|(info, chunks)| (info, Some(chunks)))
+            } else {
+                core.engine.document(&collection, &id)?.map(|info| (info, None))
+            };
+            let (info, chunks) = found.ok_or_else(|| {
                 Error::not_found(
                     "document_not_found",
                     format!("collection {collection:?} has no document {:?}", id.as_str()),
                 )
             })?;
-            let with = With {
-                payload: true,
-                ..With::default()
-            };
-            let chunks = chunks.then(|| core.engine.chunks(&collection, &id, with)).transpose()?;
             Ok(DocumentView { info, chunks })
         })
         .await
@@ -224,6 +230,7 @@ impl Core {
         );
         if let Some(stored) = self.engine.document(collection, &id)?
             && stored.checksum == checksum
+            && stored.whole
         {
             let chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
             return Ok(PutOne {
