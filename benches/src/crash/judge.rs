@@ -19,6 +19,8 @@ use super::work::{self, DOCUMENT_KEYS, DOCUMENTS, GROUPS, POINT_KEYS, POINTS, Wo
 
 /// Points, groups and documents that are also asked for in other ways, of each kind.
 const SAMPLES: usize = 8;
+/// Small enough that the planner prefers a graph where there is one.
+const GRAPH_EF: u32 = 24;
 /// Points of one page of the scan: less than all, so that cursors are used.
 const PAGE: u32 = 700;
 
@@ -29,6 +31,8 @@ pub(crate) struct Judged {
     /// Unknown operations that had happened.
     pub(crate) happened: u64,
     pub(crate) not_happened: u64,
+    /// Searches of points by their own vectors that walked a graph, and those that found them first.
+    pub(crate) graph: (u64, u64),
     pub(crate) points: usize,
     pub(crate) documents: usize,
 }
@@ -94,7 +98,7 @@ pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> a
         })?;
     }
 
-    other_ways(world, &points, &seen_points, rng, &mut judged.counts).await?;
+    other_ways(world, &points, &seen_points, rng, &mut judged).await?;
     other_ways_documents(&documents, &seen_documents, rng, &mut judged.counts).await?;
     Ok(judged)
 }
@@ -319,8 +323,9 @@ async fn other_ways(
     points: &Collection,
     seen: &BTreeMap<u32, PointState>,
     rng: &mut StdRng,
-    counts: &mut Counts,
+    judged: &mut Judged,
 ) -> anyhow::Result<()> {
+    let (counts, graph) = (&mut judged.counts, &mut judged.graph);
     let mut check = |same: bool, what: String| {
         if !same {
             counts.index_mismatch += 1;
@@ -346,18 +351,20 @@ async fn other_ways(
         let vector = world.vector(*key, state.upsert);
         for (how, query) in [
             ("exactly", Query::nearest(vector.clone()).exact()),
-            ("by graph", Query::nearest(vector.clone())),
+            ("by graph", Query::nearest(vector.clone()).ef(GRAPH_EF)),
             (
                 "with a filter",
                 Query::nearest(vector.clone()).filter(Condition::equals("group", format!("g{}", work::group_of(*key)))),
             ),
         ] {
-            let answer = points.query(query.limit(3)).await?;
+            let answer = points.query(query.limit(3).explain()).await?;
             let first = answer.hits.first().map(|h| h.point.id.clone());
-            check(
-                first.as_ref() == Some(&id),
-                format!("the nearest to {id} {how} is {first:?}"),
-            );
+            let found = first.as_ref() == Some(&id);
+            if answer.explain.iter().any(|leg| leg.strategy.starts_with("graph")) {
+                *graph = (graph.0 + 1, graph.1 + u64::from(found));
+            } else {
+                check(found, format!("the nearest to {id} {how} is {first:?}"));
+            }
             let dead = answer
                 .hits
                 .iter()

@@ -25,8 +25,8 @@ const BM25_SLACK: f64 = 0.01;
 const DENSE_SLACK: f64 = 0.005;
 /// No paragraph is longer: each is one chunk.
 const CHUNK_TOKENS: u32 = 8_192;
-/// Small enough that dev is sealed, large enough that a graph is built.
-const SEAL_ROWS: &str = "engine.seal_rows=1000";
+/// Small enough that dev is sealed, large enough that searching its graph is cheaper than scanning it.
+const SEAL_ROWS: &str = "engine.seal_rows=2060";
 
 /// Options of `cairn-bench squad`.
 #[derive(clap::Args)]
