@@ -208,7 +208,7 @@ class Configuration(unittest.TestCase):
             return set(re.findall(r"^    pub (\w+):", body, re.M))
 
         with helm.Chart.load(str(CHART)) as chart:
-            config = chart.schema()["properties"]["config"]["properties"]
+            config = chart.schema["properties"]["config"]["properties"]
         the_charts_own = {"listen", "metrics_listen", "data_dir", "insecure_no_auth"}
         self.assertEqual(set(config) | the_charts_own, fields("Config"))
         for table, struct in [("limits", "Limits"), ("engine", "EngineConfig"), ("log", "LogConfig")]:

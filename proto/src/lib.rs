@@ -6,8 +6,6 @@
 pub mod v1 {
     #![expect(
         clippy::allow_attributes,
-        clippy::large_enum_variant,
-        clippy::doc_lazy_continuation,
         unused_qualifications,
         reason = "generated code follows its generator's style"
     )]

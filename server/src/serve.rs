@@ -8,9 +8,9 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -23,6 +23,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
@@ -161,7 +162,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let state = Arc::new(State {
         recorder,
         ready: AtomicBool::new(false),
-        engine: OnceLock::new(),
+        engine: Mutex::new(None),
     });
     let metrics_listener = listen(config.metrics_listen).await?;
     let metrics_addr = address(&metrics_listener, config.metrics_listen)?;
@@ -169,9 +170,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let metrics = JoinOnDrop(tokio::spawn(serve_metrics(metrics_listener, Arc::clone(&state))));
 
     let engine = open(&config).await?;
-    if state.engine.set(Arc::clone(&engine)).is_err() {
-        unreachable!("the state is new");
-    }
+    *state.engine.lock() = Some(Arc::clone(&engine));
     let service = Arc::new(Service::new(
         Arc::clone(&engine),
         StaticMiniLm::builtin(),
@@ -272,28 +271,24 @@ async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
 }
 
 /// Stops background work, flushes, and lets go of the engine, so that the data directory is free.
-async fn close(
-    engine: Arc<Engine>,
-    state: &Arc<State>,
-    maintenance: Maintenance,
-    flush: bool,
-) -> cairn_engine::Result<()> {
-    let flushed = tokio::task::spawn_blocking({
-        let engine = Arc::clone(&engine);
-        move || {
-            maintenance.stop();
-            if flush { engine.flush() } else { Ok(()) }
+async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flush: bool) -> cairn_engine::Result<()> {
+    *state.engine.lock() = None;
+    let closed = tokio::task::spawn_blocking(move || {
+        maintenance.stop();
+        let flushed = if flush { engine.flush() } else { Ok(()) };
+        // The last requests that were cut off may still be at work.
+        let patience = Instant::now() + RELEASE_WAIT;
+        while Arc::strong_count(&engine) > 1 && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(5));
         }
-    })
-    .await
-    .unwrap_or_else(|panicked| Err(cairn_engine::Error::internal(panicked.to_string())));
-    // `state` keeps one reference for the metrics listener, which is stopped right after this.
-    let held_by_us = 1 + usize::from(state.engine.get().is_some());
-    let patience = tokio::time::Instant::now() + RELEASE_WAIT;
-    while Arc::strong_count(&engine) > held_by_us && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    flushed
+        if Arc::strong_count(&engine) > 1 {
+            tracing::warn!("a request is still at work, the data directory stays locked until it ends");
+        }
+        flushed
+    });
+    closed
+        .await
+        .unwrap_or_else(|panicked| Err(cairn_engine::Error::internal(panicked.to_string())))
 }
 
 // ---- background work ----
@@ -339,8 +334,8 @@ fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()
             Err(e) if e.kind == ErrorKind::Cancelled => {}
             Err(e) => {
                 tracing::error!(error = %e, code = e.code, "background work failed, trying again later");
-                let patience = std::time::Instant::now() + MAINTENANCE_BACKOFF;
-                while !stop() && std::time::Instant::now() < patience {
+                let patience = Instant::now() + MAINTENANCE_BACKOFF;
+                while !stop() && Instant::now() < patience {
                     std::thread::sleep(MAINTENANCE_NAP);
                 }
             }
@@ -448,7 +443,8 @@ fn connection_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
 struct State {
     recorder: &'static PrometheusHandle,
     ready: AtomicBool,
-    engine: OnceLock<Arc<Engine>>,
+    /// There is one while the server serves.
+    engine: Mutex<Option<Arc<Engine>>>,
 }
 
 /// A task that ends with its owner.
@@ -464,7 +460,8 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>) {
     let metrics = {
         let state = Arc::clone(&state);
         move || async move {
-            if let Some(engine) = state.engine.get() {
+            let engine = state.engine.lock().clone();
+            if let Some(engine) = engine {
                 telemetry::engine_gauges(&engine.stats());
             }
             state.recorder.run_upkeep();

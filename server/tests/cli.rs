@@ -7,7 +7,11 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 
 #[path = "../../client/rust/examples/quickstart.rs"]
-#[expect(dead_code, reason = "its `main` is the example's")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "an example: its `main` and its `pub` are for its readers"
+)]
 mod quickstart;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
@@ -152,6 +156,23 @@ fn documents_go_in_and_come_out_cited() {
         (&summary["unchanged"], &summary["embedded"], &summary["failed"]),
         (&2.into(), &1.into(), &1.into())
     );
+
+    // A file that holds nothing any more takes what was stored with it.
+    std::fs::write(Path::new(docs).join("a/raft.md"), "---\ntitle: Raft\n---\n").unwrap();
+    let hollow = server.run(&["ingest", &format!("{docs}/a"), "-c", "docs", "--prefix", "a/", "--json"]);
+    assert_eq!(json(&hollow)["empty"], 1);
+    let found = json(&server.run(&["search", "majority", "-c", "docs", "--mode", "bm25", "--json"]));
+    assert_eq!(found["hits"], Value::Array(vec![]));
+    documents(dir.path());
+    assert_eq!(
+        code(&server.run(&["ingest", &format!("{docs}/a"), "-c", "docs", "--prefix", "a/"])),
+        0
+    );
+    std::fs::write(
+        Path::new(docs).join("tea.txt"),
+        "Black tea is brewed with boiling water.",
+    )
+    .unwrap();
 
     // Search in each mode finds the right chunk first.
     for mode in ["hybrid", "dense", "bm25"] {
@@ -341,6 +362,6 @@ fn the_demo_asks_three_ways_and_leaves_nothing_behind() {
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert_eq!(shown.matches("[1]").count() >= 3, true, "three cited prompts: {shown}");
+    assert!(shown.matches("[1]").count() >= 3, "three cited prompts: {shown}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no database is left");
 }

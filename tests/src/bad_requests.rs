@@ -85,8 +85,16 @@ pub async fn check(case: &Case, rest: &Rest, grpc: &Grpc) -> Vec<String> {
         }
         Send::Json(request) => outcomes.push(("rest", rest.send(request).await)),
         Send::Message(request) => outcomes.push(("grpc", grpc.send(request).await)),
-        Send::Http { verb, path, headers, body } => {
-            let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Send::Http {
+            verb,
+            path,
+            headers,
+            body,
+        } => {
+            let headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned()))
+                .collect();
             outcomes.push(("rest", rest.raw(verb, path, &headers, body()).await));
         }
         Send::Bytes { path, message } => {
@@ -94,7 +102,10 @@ pub async fn check(case: &Case, rest: &Rest, grpc: &Grpc) -> Vec<String> {
             outcomes.push(("grpc", answer.map(|bytes| json!(bytes.len()))));
         }
     }
-    outcomes.into_iter().filter_map(|(api, outcome)| wrong(case, api, outcome)).collect()
+    outcomes
+        .into_iter()
+        .filter_map(|(api, outcome)| wrong(case, api, outcome))
+        .collect()
 }
 
 fn wrong(case: &Case, api: &str, outcome: Outcome) -> Option<String> {
@@ -105,15 +116,27 @@ fn wrong(case: &Case, api: &str, outcome: Outcome) -> Option<String> {
     let as_expected = case.kind.is(&failure)
         && failure.code == case.code
         && failure.message.contains(case.says)
-        && case.pointer.is_none_or(|pointer| failure.pointer.as_deref() == Some(pointer));
+        && case
+            .pointer
+            .is_none_or(|pointer| failure.pointer.as_deref() == Some(pointer));
     (!as_expected).then(|| {
-        format!("{api}: {}: expected {:?} {} {:?} at {:?}, got {failure:?}", case.name, case.kind, case.code, case.says, case.pointer)
+        format!(
+            "{api}: {}: expected {:?} {} {:?} at {:?}, got {failure:?}",
+            case.name, case.kind, case.code, case.says, case.pointer
+        )
     })
 }
 
 /// A case by both protocols; the others are made of it.
 fn both(name: &'static str, request: Request, kind: Kind, code: &'static str, says: &'static str) -> Case {
-    Case { name, send: Send::Both(request), kind, code, says, pointer: None }
+    Case {
+        name,
+        send: Send::Both(request),
+        kind,
+        code,
+        says,
+        pointer: None,
+    }
 }
 
 impl Case {
@@ -132,10 +155,21 @@ impl Case {
 
 /// Every case.
 pub fn cases() -> Vec<Case> {
-    [names(), schemas(), points(), filters(), queries(), documents(), prompts(), deadlines(), http(), messages()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        names(),
+        schemas(),
+        points(),
+        filters(),
+        queries(),
+        documents(),
+        prompts(),
+        deadlines(),
+        http(),
+        messages(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn names() -> Vec<Case> {
@@ -143,17 +177,51 @@ fn names() -> Vec<Case> {
     let get = |name: &str| Request::new(Method::GetCollection, name, Value::Null);
     let create = |name: &str| Request::new(Method::CreateCollection, name, json!({}));
     vec![
-        both("an unknown collection", get("nowhere"), NotFound, "collection_not_found", "nowhere"),
-        both("deleting an unknown collection", Request::new(Method::DeleteCollection, "nowhere", Value::Null), NotFound,
-             "collection_not_found", "nowhere"),
-        both("asking an unknown collection", Request::new(Method::Query, "nowhere", json!({"nearest": {"vector": [1]}})), NotFound,
-             "collection_not_found", "nowhere"),
-        both("a name that climbs", create("../../etc/passwd"), Invalid, "bad_name", "[a-z0-9]"),
+        both(
+            "an unknown collection",
+            get("nowhere"),
+            NotFound,
+            "collection_not_found",
+            "nowhere",
+        ),
+        both(
+            "deleting an unknown collection",
+            Request::new(Method::DeleteCollection, "nowhere", Value::Null),
+            NotFound,
+            "collection_not_found",
+            "nowhere",
+        ),
+        both(
+            "asking an unknown collection",
+            Request::new(Method::Query, "nowhere", json!({"nearest": {"vector": [1]}})),
+            NotFound,
+            "collection_not_found",
+            "nowhere",
+        ),
+        both(
+            "a name that climbs",
+            create("../../etc/passwd"),
+            Invalid,
+            "bad_name",
+            "[a-z0-9]",
+        ),
         both("a name of dots", create("a..b"), Invalid, "bad_name", ".."),
         both("a name with a slash", create("a/b"), Invalid, "bad_name", "[a-z0-9]"),
-        both("a name with a zero byte", create("a\0b"), Invalid, "bad_name", "[a-z0-9]"),
+        both(
+            "a name with a zero byte",
+            create("a\0b"),
+            Invalid,
+            "bad_name",
+            "[a-z0-9]",
+        ),
         both("a name in upper case", create("Docs"), Invalid, "bad_name", "[a-z0-9]"),
-        both("a name that is too long", create(&"x".repeat(129)), Invalid, "bad_name", "128"),
+        both(
+            "a name that is too long",
+            create(&"x".repeat(129)),
+            Invalid,
+            "bad_name",
+            "128",
+        ),
         both("a hidden name", get(".hidden"), Invalid, "bad_name", "[a-z0-9]"),
         both("a name of emoji", get("\u{1f5ff}"), Invalid, "bad_name", "[a-z0-9]"),
     ]
@@ -165,27 +233,116 @@ fn schemas() -> Vec<Case> {
     let vector = |spec: Value| create(json!({"vectors": {"v": spec}}));
     let embedder = json!({"name": "some-other-model", "revision": "1", "dim": 8});
     vec![
-        both("no dimensions", vector(json!({"dim": 0})), Invalid, "bad_dim", "1 to 65535"),
-        both("too many dimensions", vector(json!({"dim": 65_536})), Invalid, "bad_dim", "1 to 65535"),
-        both("a graph of one link", vector(json!({"dim": 4, "index": {"type": "hnsw", "m": 1}})), Invalid, "bad_index", "2 to 256"),
-        both("too small an ef_construction", vector(json!({"dim": 4, "index": {"type": "hnsw", "m": 16, "ef_construction": 8}})), Invalid,
-             "bad_index", "4096"),
-        both("an embedder of other dimensions", vector(json!({"dim": 4, "embedder": embedder})), Invalid, "bad_dim", "8"),
-        both("no shards", create(json!({"vectors": {"v": {"dim": 4}}, "shards": 0})), Invalid, "bad_shards", "1 to 64"),
-        both("an unknown language", create(json!({"fields": {"t": {"type": "text", "analyzer": {"language": "klingon"}}}})), Invalid,
-             "bad_analyzer", "english"),
-        both("chunks that are all overlap", create(json!({"chunking": {"max_tokens": 64, "overlap_tokens": 64}})), Invalid,
-             "bad_chunking", "half"),
-        both("a vector's name that climbs", create(json!({"vectors": {"../v": {"dim": 4}}})), Invalid, "bad_name", "[a-z0-9]"),
-        both("a field with an empty part", create(json!({"fields": {"a..b": {"type": "keyword"}}})), Invalid, "bad_field", "dotted"),
-        both("another schema under a taken name", Request::new(Method::CreateCollection, POINTS, json!({"vectors": {"v": {"dim": 5}}})),
-             Exists, "collection_exists", "another schema"),
-        both("an unknown key in a schema", create(json!({"vector": {}})), Invalid, "bad_request", "expected one of").only(Send::Json),
-        both("an unknown metric", vector(json!({"dim": 4, "metric": "taxi"})), Invalid, "bad_request", "manhattan")
-            .only(Send::Json).at("/vectors/v/metric"),
-        both("an unknown field type", create(json!({"fields": {"f": {"type": "blob"}}})), Invalid, "bad_request", "keyword").only(Send::Json),
-        both("an analyzer on a keyword", create(json!({"fields": {"f": {"type": "keyword", "analyzer": {}}}})), Invalid, "bad_field", "text")
-            .only(Send::Json),
+        both(
+            "no dimensions",
+            vector(json!({"dim": 0})),
+            Invalid,
+            "bad_dim",
+            "1 to 65535",
+        ),
+        both(
+            "too many dimensions",
+            vector(json!({"dim": 65_536})),
+            Invalid,
+            "bad_dim",
+            "1 to 65535",
+        ),
+        both(
+            "a graph of one link",
+            vector(json!({"dim": 4, "index": {"type": "hnsw", "m": 1}})),
+            Invalid,
+            "bad_index",
+            "2 to 256",
+        ),
+        both(
+            "too small an ef_construction",
+            vector(json!({"dim": 4, "index": {"type": "hnsw", "m": 16, "ef_construction": 8}})),
+            Invalid,
+            "bad_index",
+            "4096",
+        ),
+        both(
+            "an embedder of other dimensions",
+            vector(json!({"dim": 4, "embedder": embedder})),
+            Invalid,
+            "bad_dim",
+            "8",
+        ),
+        both(
+            "no shards",
+            create(json!({"vectors": {"v": {"dim": 4}}, "shards": 0})),
+            Invalid,
+            "bad_shards",
+            "1 to 64",
+        ),
+        both(
+            "an unknown language",
+            create(json!({"fields": {"t": {"type": "text", "analyzer": {"language": "klingon"}}}})),
+            Invalid,
+            "bad_analyzer",
+            "english",
+        ),
+        both(
+            "chunks that are all overlap",
+            create(json!({"chunking": {"max_tokens": 64, "overlap_tokens": 64}})),
+            Invalid,
+            "bad_chunking",
+            "half",
+        ),
+        both(
+            "a vector's name that climbs",
+            create(json!({"vectors": {"../v": {"dim": 4}}})),
+            Invalid,
+            "bad_name",
+            "[a-z0-9]",
+        ),
+        both(
+            "a field with an empty part",
+            create(json!({"fields": {"a..b": {"type": "keyword"}}})),
+            Invalid,
+            "bad_field",
+            "dotted",
+        ),
+        both(
+            "another schema under a taken name",
+            Request::new(Method::CreateCollection, POINTS, json!({"vectors": {"v": {"dim": 5}}})),
+            Exists,
+            "collection_exists",
+            "another schema",
+        ),
+        both(
+            "an unknown key in a schema",
+            create(json!({"vector": {}})),
+            Invalid,
+            "bad_request",
+            "expected one of",
+        )
+        .only(Send::Json),
+        both(
+            "an unknown metric",
+            vector(json!({"dim": 4, "metric": "taxi"})),
+            Invalid,
+            "bad_request",
+            "manhattan",
+        )
+        .only(Send::Json)
+        .at("/vectors/v/metric"),
+        both(
+            "an unknown field type",
+            create(json!({"fields": {"f": {"type": "blob"}}})),
+            Invalid,
+            "bad_request",
+            "keyword",
+        )
+        .only(Send::Json),
+        both(
+            "an analyzer on a keyword",
+            create(json!({"fields": {"f": {"type": "keyword", "analyzer": {}}}})),
+            Invalid,
+            "bad_field",
+            "text",
+        )
+        .only(Send::Json),
     ]
 }
 
@@ -200,52 +357,226 @@ fn points() -> Vec<Case> {
     }
     let long = "x".repeat(513);
     vec![
-        both("a vector of the wrong dimension", point(json!({"id": "p", "vector": [1, 2, 3]})), Invalid, "wrong_dim", "4")
-            .at("/points/1/vectors/v"),
-        both("a vector with a name nobody gave", point(json!({"id": "p", "vectors": {"w": [1, 2, 3, 4]}})), Invalid,
-             "vector_not_found", "v").at("/points/1/vectors/w"),
-        both("NaN in a vector", point(json!({"id": "p", "vector": [1, "NaN", 3, 4]})), Invalid, "not_finite", "finite")
-            .only(Send::Message).at("/points/1/vectors/v"),
-        both("an infinite number in a vector", point(json!({"id": "p", "vector": [1, "inf", 3, 4]})), Invalid, "not_finite",
-             "finite").only(Send::Message),
-        both("a number beyond f32 in a vector", point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})), Invalid, "not_finite",
-             "finite"),
-        both("a zero vector under cosine", point(json!({"id": "p", "vector": [0, 0, 0, 0]})), Invalid, "zero_vector",
-             "direction"),
-        both("an empty id", point(json!({"id": "", "vector": [1, 0, 0, 0]})), Invalid, "bad_id", "1 to 512").at("/points/1/id"),
-        both("an id that is too long", point(json!({"id": long, "vector": [1, 0, 0, 0]})), Invalid, "bad_id", "1 to 512"),
-        both("both vector and vectors", point(json!({"id": "p", "vector": [1, 0, 0, 0], "vectors": {"v": [1, 0, 0, 0]}})),
-             Invalid, "bad_point", "not both").at("/points/1/vectors"),
-        both("an unnamed vector where there are two", Request::new(Method::Upsert, TWO, json!({"points": [{"id": "p", "vector": [1, 0]}]})),
-             Invalid, "vector_not_named", "a, b").at("/points/0/vector"),
+        both(
+            "a vector of the wrong dimension",
+            point(json!({"id": "p", "vector": [1, 2, 3]})),
+            Invalid,
+            "wrong_dim",
+            "4",
+        )
+        .at("/points/1/vectors/v"),
+        both(
+            "a vector with a name nobody gave",
+            point(json!({"id": "p", "vectors": {"w": [1, 2, 3, 4]}})),
+            Invalid,
+            "vector_not_found",
+            "v",
+        )
+        .at("/points/1/vectors/w"),
+        both(
+            "NaN in a vector",
+            point(json!({"id": "p", "vector": [1, "NaN", 3, 4]})),
+            Invalid,
+            "not_finite",
+            "finite",
+        )
+        .only(Send::Message)
+        .at("/points/1/vectors/v"),
+        both(
+            "an infinite number in a vector",
+            point(json!({"id": "p", "vector": [1, "inf", 3, 4]})),
+            Invalid,
+            "not_finite",
+            "finite",
+        )
+        .only(Send::Message),
+        both(
+            "a number beyond f32 in a message's vector",
+            point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
+            Invalid,
+            "not_finite",
+            "finite",
+        )
+        .only(Send::Message),
+        both(
+            "a number beyond f32 in JSON",
+            point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
+            Invalid,
+            "bad_json",
+            "out of range",
+        )
+        .only(Send::Json),
+        both(
+            "a zero vector under cosine",
+            point(json!({"id": "p", "vector": [0, 0, 0, 0]})),
+            Invalid,
+            "zero_vector",
+            "direction",
+        ),
+        both(
+            "an empty id",
+            point(json!({"id": "", "vector": [1, 0, 0, 0]})),
+            Invalid,
+            "bad_id",
+            "1 to 512",
+        )
+        .at("/points/1/id"),
+        both(
+            "an id that is too long",
+            point(json!({"id": long, "vector": [1, 0, 0, 0]})),
+            Invalid,
+            "bad_id",
+            "1 to 512",
+        ),
+        both(
+            "both vector and vectors",
+            point(json!({"id": "p", "vector": [1, 0, 0, 0], "vectors": {"v": [1, 0, 0, 0]}})),
+            Invalid,
+            "bad_point",
+            "not both",
+        )
+        .at("/points/1/vectors"),
+        both(
+            "an unnamed vector where there are two",
+            Request::new(Method::Upsert, TWO, json!({"points": [{"id": "p", "vector": [1, 0]}]})),
+            Invalid,
+            "vector_not_named",
+            "a, b",
+        )
+        .at("/points/0/vector"),
         both("no points", upsert(json!([])), Invalid, "bad_batch", "1 to 10000").at("/points"),
-        both("too many points", upsert((0..10_001).map(|i| json!({"id": i})).collect()), Invalid, "bad_batch", "1 to 10000"),
-        both("a payload of the wrong type", point(json!({"id": "p", "payload": {"n": "many"}})), Invalid, "payload_type", "n"),
-        both("a payload that is too deep", point(json!({"id": "p", "payload": {"deep": deep}})), Invalid, "payload_too_deep", "32"),
-        both("a payload that is too large", point(json!({"id": "p", "payload": {"lang": ["x"], "big": "y".repeat(1 << 20)}})),
-             Invalid, "payload_too_large", "1048576"),
-        both("a request id that is too long",
-             Request::new(Method::Upsert, POINTS, json!({"points": [{"id": "p"}], "request_id": "r".repeat(65)})), Invalid,
-             "bad_request_id", "64"),
-        both("an id that is a list", point(json!({"id": ["p"]})), Invalid, "bad_request", "string or an integer")
-            .only(Send::Json).at("/points/1/id"),
-        both("an id that is a fraction", point(json!({"id": 1.5})), Invalid, "bad_request", "string or an integer").only(Send::Json),
-        both("a payload that is a list", point(json!({"id": "p", "payload": []})), Invalid, "bad_request", "map")
-            .only(Send::Json).at("/points/1/payload"),
-        both("a text in a vector", point(json!({"id": "p", "vector": [1, "two", 3, 4]})), Invalid, "bad_request", "f32")
-            .only(Send::Json).at("/points/1/vector/1"),
-        both("an unknown key in a point", point(json!({"id": "p", "vektor": [1]})), Invalid, "bad_request", "vektor").only(Send::Json),
-        both("no ids to get", Request::new(Method::GetPoints, POINTS, json!({"ids": []})), Invalid, "bad_batch", "1 to 10000"),
-        both("deleting by an empty filter", delete(json!({"filter": {}})), Invalid, "empty_filter", "condition").at("/filter"),
-        both("deleting by ids and filter", delete(json!({"ids": ["a"], "filter": {"must": [{"has_id": ["a"]}]}})), Invalid,
-             "bad_selector", "not both"),
-        both("a payload change that changes nothing", Request::new(Method::SetPayload, POINTS, json!({"ids": ["a"]})), Invalid,
-             "bad_change", "set or unset"),
-        both("a cursor of our own making", Request::new(Method::Scroll, POINTS, json!({"cursor": "../../x"})), Invalid, "bad_cursor",
-             "cursor"),
-        both("a page of nothing", Request::new(Method::Scroll, POINTS, json!({"limit": 0})), Invalid, "bad_limit", "1 to 10000"),
-        both("a page of everything", Request::new(Method::Scroll, POINTS, json!({"limit": 10_001})), Invalid, "bad_limit",
-             "1 to 10000"),
+        both(
+            "too many points",
+            upsert((0..10_001).map(|i| json!({"id": i})).collect()),
+            Invalid,
+            "bad_batch",
+            "1 to 10000",
+        ),
+        both(
+            "a payload of the wrong type",
+            point(json!({"id": "p", "payload": {"n": "many"}})),
+            Invalid,
+            "payload_type",
+            "n",
+        ),
+        both(
+            "a payload that is too deep",
+            point(json!({"id": "p", "payload": {"deep": deep}})),
+            Invalid,
+            "payload_too_deep",
+            "32",
+        ),
+        both(
+            "a payload that is too large",
+            point(json!({"id": "p", "payload": {"lang": ["x"], "big": "y".repeat(1 << 20)}})),
+            Invalid,
+            "payload_too_large",
+            "1048576",
+        ),
+        both(
+            "a request id that is too long",
+            Request::new(
+                Method::Upsert,
+                POINTS,
+                json!({"points": [{"id": "p"}], "request_id": "r".repeat(65)}),
+            ),
+            Invalid,
+            "bad_request_id",
+            "64",
+        ),
+        both(
+            "an id that is a list",
+            point(json!({"id": ["p"]})),
+            Invalid,
+            "bad_request",
+            "string or an integer",
+        )
+        .only(Send::Json)
+        .at("/points/1/id"),
+        both(
+            "an id that is a fraction",
+            point(json!({"id": 1.5})),
+            Invalid,
+            "bad_request",
+            "string or an integer",
+        )
+        .only(Send::Json),
+        both(
+            "a payload that is a list",
+            point(json!({"id": "p", "payload": []})),
+            Invalid,
+            "bad_request",
+            "map",
+        )
+        .only(Send::Json)
+        .at("/points/1/payload"),
+        both(
+            "a text in a vector",
+            point(json!({"id": "p", "vector": [1, "two", 3, 4]})),
+            Invalid,
+            "bad_request",
+            "f32",
+        )
+        .only(Send::Json)
+        .at("/points/1/vector/1"),
+        both(
+            "an unknown key in a point",
+            point(json!({"id": "p", "vektor": [1]})),
+            Invalid,
+            "bad_request",
+            "vektor",
+        )
+        .only(Send::Json),
+        both(
+            "no ids to get",
+            Request::new(Method::GetPoints, POINTS, json!({"ids": []})),
+            Invalid,
+            "bad_batch",
+            "1 to 10000",
+        ),
+        both(
+            "deleting by an empty filter",
+            delete(json!({"filter": {}})),
+            Invalid,
+            "empty_filter",
+            "condition",
+        )
+        .at("/filter"),
+        both(
+            "deleting by ids and filter",
+            delete(json!({"ids": ["a"], "filter": {"must": [{"has_id": ["a"]}]}})),
+            Invalid,
+            "bad_selector",
+            "not both",
+        ),
+        both(
+            "a payload change that changes nothing",
+            Request::new(Method::SetPayload, POINTS, json!({"ids": ["a"]})),
+            Invalid,
+            "bad_change",
+            "set or unset",
+        ),
+        both(
+            "a cursor of our own making",
+            Request::new(Method::Scroll, POINTS, json!({"cursor": "../../x"})),
+            Invalid,
+            "bad_cursor",
+            "cursor",
+        ),
+        both(
+            "a page of nothing",
+            Request::new(Method::Scroll, POINTS, json!({"limit": 0})),
+            Invalid,
+            "bad_limit",
+            "1 to 10000",
+        ),
+        both(
+            "a page of everything",
+            Request::new(Method::Scroll, POINTS, json!({"limit": 10_001})),
+            Invalid,
+            "bad_limit",
+            "1 to 10000",
+        ),
     ]
 }
 
@@ -259,18 +590,87 @@ fn filters() -> Vec<Case> {
     }
     let many: Vec<u32> = (0..5_000).collect();
     vec![
-        both("a condition that says nothing", must(json!({"field": "lang"})), Invalid, "bad_filter", "match").at("/filter/must/0"),
-        both("a test without a field", must(json!({"match": 1})), Invalid, "bad_filter", "field").at("/filter/must/0/field"),
-        both("a match against an object", must(json!({"field": "lang", "match": {"a": 1}})), Invalid, "bad_filter", "string"),
-        both("an empty list of values", must(json!({"field": "lang", "any": []})), Invalid, "bad_filter", "empty"),
-        both("a range without bounds", must(json!({"field": "n", "range": {}})), Invalid, "bad_filter", "gte"),
-        both("a filter that is too deep", count(json!({"must": [deep]})), Invalid, "filter_too_deep", "16"),
-        both("a filter that is too large", must(json!({"field": "n", "any": many})), Invalid, "filter_too_large", "4096"),
-        both("more shoulds than there are", count(json!({"should": [{"field": "lang", "match": "en"}], "min_should": 2})), Invalid,
-             "bad_filter", "min_should").at("/filter/min_should"),
-        both("a match on a text field", must(json!({"field": "body", "match": "word"})), Invalid, "field_not_indexed", "body"),
-        both("an empty id in a filter", must(json!({"has_id": ["a", ""]})), Invalid, "bad_id", "1 to 512"),
-        both("an unknown condition", must(json!({"field": "lang", "like": "e%"})), Invalid, "bad_request", "like").only(Send::Json),
+        both(
+            "a condition that says nothing",
+            must(json!({"field": "lang"})),
+            Invalid,
+            "bad_filter",
+            "match",
+        )
+        .at("/filter/must/0"),
+        both(
+            "a test without a field",
+            must(json!({"match": 1})),
+            Invalid,
+            "bad_filter",
+            "field",
+        )
+        .at("/filter/must/0/field"),
+        both(
+            "a match against an object",
+            must(json!({"field": "lang", "match": {"a": 1}})),
+            Invalid,
+            "bad_filter",
+            "string",
+        ),
+        both(
+            "an empty list of values",
+            must(json!({"field": "lang", "any": []})),
+            Invalid,
+            "bad_filter",
+            "empty",
+        ),
+        both(
+            "a range without bounds",
+            must(json!({"field": "n", "range": {}})),
+            Invalid,
+            "bad_filter",
+            "gte",
+        ),
+        both(
+            "a filter that is too deep",
+            count(json!({"must": [deep]})),
+            Invalid,
+            "filter_too_deep",
+            "16",
+        ),
+        both(
+            "a filter that is too large",
+            must(json!({"field": "n", "any": many})),
+            Invalid,
+            "filter_too_large",
+            "4096",
+        ),
+        both(
+            "more shoulds than there are",
+            count(json!({"should": [{"field": "lang", "match": "en"}], "min_should": 2})),
+            Invalid,
+            "bad_filter",
+            "min_should",
+        )
+        .at("/filter/min_should"),
+        both(
+            "a match on a text field",
+            must(json!({"field": "body", "match": "word"})),
+            Invalid,
+            "field_not_indexed",
+            "body",
+        ),
+        both(
+            "an empty id in a filter",
+            must(json!({"has_id": ["a", ""]})),
+            Invalid,
+            "bad_id",
+            "1 to 512",
+        ),
+        both(
+            "an unknown condition",
+            must(json!({"field": "lang", "like": "e%"})),
+            Invalid,
+            "bad_request",
+            "like",
+        )
+        .only(Send::Json),
         both("a filter that is a list", count(json!([])), Invalid, "bad_request", "").only(Send::Json),
     ]
 }
@@ -281,7 +681,9 @@ fn queries() -> Vec<Case> {
     let query = |query: Value| on(POINTS, query);
     let near = |rest: Value| {
         let mut q = json!({"nearest": {"vector": [1, 0, 0, 0]}});
-        q.as_object_mut().expect("an object").extend(rest.as_object().expect("an object").clone());
+        q.as_object_mut()
+            .expect("an object")
+            .extend(rest.as_object().expect("an object").clone());
         query(q)
     };
     let legs = |n: usize, fuse: Value| {
@@ -292,78 +694,348 @@ fn queries() -> Vec<Case> {
         deep = json!({ "prefetch": [deep] });
     }
     vec![
-        both("a query without a source", query(json!({"limit": 3})), Invalid, "bad_query", "nearest, text, hybrid, prefetch"),
-        both("nearest to nothing", query(json!({"nearest": {}})), Invalid, "bad_query", "vector or a text").at("/nearest"),
-        both("a query vector of the wrong dimension", query(json!({"nearest": {"vector": [1, 2]}})), Invalid, "wrong_dim", "4"),
-        both("NaN in a query vector", query(json!({"nearest": {"vector": ["NaN", 0, 0, 0]}})), Invalid, "not_finite", "finite")
-            .only(Send::Message),
-        both("a query vector of zeros under cosine", query(json!({"nearest": {"vector": [0, 0, 0, 0]}})), Invalid, "zero_vector",
-             "direction"),
-        both("an unknown vector", query(json!({"nearest": {"vector": [1, 0, 0, 0], "using": "w"}})), Invalid, "vector_not_found", "v"),
-        both("an unnamed vector where there are two", on(TWO, json!({"nearest": {"vector": [1, 0]}})), Invalid, "vector_not_named",
-             "a, b"),
-        both("no hits wanted", near(json!({"limit": 0})), Invalid, "bad_limit", "at least 1").at("/limit"),
-        both("too many hits wanted", near(json!({"limit": 10_001})), Invalid, "bad_limit", "10000"),
-        both("an offset beyond the bound", near(json!({"limit": 10, "offset": 9_999})), Invalid, "bad_limit", "10000"),
-        both("an ef of zero", near(json!({"params": {"ef": 0}})), Invalid, "bad_ef", "1 to 10000").at("/params/ef"),
-        both("an ef beyond the bound", near(json!({"params": {"ef": 10_001}})), Invalid, "bad_ef", "1 to 10000"),
-        both("a score threshold above one", near(json!({"score_threshold": 1.5})), Invalid, "bad_score_threshold", "0 to 1"),
-        both("a score threshold that is NaN", near(json!({"score_threshold": "NaN"})), Invalid, "bad_score_threshold", "0 to 1")
-            .only(Send::Message),
-        both("a token of our own making", near(json!({"after": "yesterday"})), Invalid, "bad_token", "token").at("/after"),
-        both("a token from the future", near(json!({"after": "c1-1-0-ffffffffff"})), Unavailable, "not_caught_up", "another server"),
-        both("words for a vector without an embedder", query(json!({"nearest": {"text": "hello"}})), Invalid, "no_embedder",
-             "static-minilm-256"),
-        both("words that are none", on(DOCUMENTS, json!({"nearest": {"text": ""}})), Invalid, "empty_text", "").at("/nearest/text"),
-        both("text where no field is text", on(TWO, json!({"text": {"query": "hello"}})), Invalid, "no_text_field", "text"),
-        both("text in a field that is none", query(json!({"text": {"query": "hello", "fields": ["lang"]}})), Invalid,
-             "text_field_not_found", "body"),
-        both("a weight that is no number", query(json!({"text": {"query": "hello", "fields": ["body^heavy"]}})), Invalid, "bad_weight",
-             "number").at("/text/fields/0"),
-        both("a negative field weight", query(json!({"text": {"query": "hello", "fields": ["body^-1"]}})), Invalid, "bad_weight",
-             "at least 0"),
-        both("a prefetch without legs", query(json!({"prefetch": []})), Invalid, "bad_query", "at least one").at("/prefetch"),
-        both("more legs than allowed", legs(17, json!({"rrf": {}})), Invalid, "query_too_large", "16"),
-        both("a prefetch that is too deep", query(deep), Invalid, "query_too_large", "4"),
-        both("weights for other legs", legs(2, json!({"rrf": {"weights": [1]}})), Invalid, "bad_weight", "(2)").at("/fuse"),
-        both("weights that are all zero", legs(2, json!({"weighted": {"weights": [0, 0]}})), Invalid, "bad_weight", "not all 0"),
-        both("a negative rrf k", legs(2, json!({"rrf": {"k": -1}})), Invalid, "bad_query", "at least 0").at("/fuse/rrf/k"),
-        both("an empty batch", Request::new(Method::QueryBatch, POINTS, json!({"queries": []})), Invalid, "bad_batch", "1 to 1000"),
-        both("one wrong query in a batch",
-             Request::new(Method::QueryBatch, POINTS,
-                          json!({"queries": [{"nearest": {"vector": [1, 0, 0, 0]}}, {"nearest": {"vector": [1]}}]})),
-             Invalid, "wrong_dim", "4"),
-        both("a negative k", near(json!({"limit": -1})), Invalid, "bad_request", "-1").only(Send::Json).at("/limit"),
-        both("a k beyond 32 bits", near(json!({"limit": 4_294_967_296_u64})), Invalid, "bad_request", "u32").only(Send::Json),
-        both("two sources", near(json!({"hybrid": {"text": "a"}})), Invalid, "bad_query", "exactly one").only(Send::Json),
-        both("two ways to fuse", legs(2, json!({"rrf": {}, "weighted": {}})), Invalid, "bad_query", "exactly one").only(Send::Json),
-        both("an unknown key in a query", near(json!({"topk": 3})), Invalid, "bad_request", "topk").only(Send::Json),
+        both(
+            "a query without a source",
+            query(json!({"limit": 3})),
+            Invalid,
+            "bad_query",
+            "nearest, text, hybrid, prefetch",
+        ),
+        both(
+            "nearest to nothing",
+            query(json!({"nearest": {}})),
+            Invalid,
+            "bad_query",
+            "vector or a text",
+        )
+        .at("/nearest"),
+        both(
+            "a query vector of the wrong dimension",
+            query(json!({"nearest": {"vector": [1, 2]}})),
+            Invalid,
+            "wrong_dim",
+            "4",
+        ),
+        both(
+            "NaN in a query vector",
+            query(json!({"nearest": {"vector": ["NaN", 0, 0, 0]}})),
+            Invalid,
+            "not_finite",
+            "finite",
+        )
+        .only(Send::Message),
+        both(
+            "a query vector of zeros under cosine",
+            query(json!({"nearest": {"vector": [0, 0, 0, 0]}})),
+            Invalid,
+            "zero_vector",
+            "direction",
+        ),
+        both(
+            "an unknown vector",
+            query(json!({"nearest": {"vector": [1, 0, 0, 0], "using": "w"}})),
+            Invalid,
+            "vector_not_found",
+            "v",
+        ),
+        both(
+            "an unnamed vector where there are two",
+            on(TWO, json!({"nearest": {"vector": [1, 0]}})),
+            Invalid,
+            "vector_not_named",
+            "a, b",
+        ),
+        both(
+            "no hits wanted",
+            near(json!({"limit": 0})),
+            Invalid,
+            "bad_limit",
+            "at least 1",
+        )
+        .at("/limit"),
+        both(
+            "too many hits wanted",
+            near(json!({"limit": 10_001})),
+            Invalid,
+            "bad_limit",
+            "10000",
+        ),
+        both(
+            "an offset beyond the bound",
+            near(json!({"limit": 10, "offset": 9_999})),
+            Invalid,
+            "bad_limit",
+            "10000",
+        ),
+        both(
+            "an ef of zero",
+            near(json!({"params": {"ef": 0}})),
+            Invalid,
+            "bad_ef",
+            "1 to 10000",
+        )
+        .at("/params/ef"),
+        both(
+            "an ef beyond the bound",
+            near(json!({"params": {"ef": 10_001}})),
+            Invalid,
+            "bad_ef",
+            "1 to 10000",
+        ),
+        both(
+            "a score threshold above one",
+            near(json!({"score_threshold": 1.5})),
+            Invalid,
+            "bad_score_threshold",
+            "0 to 1",
+        ),
+        both(
+            "a score threshold that is NaN",
+            near(json!({"score_threshold": "NaN"})),
+            Invalid,
+            "bad_score_threshold",
+            "0 to 1",
+        )
+        .only(Send::Message),
+        both(
+            "a token of our own making",
+            near(json!({"after": "yesterday"})),
+            Invalid,
+            "bad_token",
+            "token",
+        )
+        .at("/after"),
+        both(
+            "a token from the future",
+            near(json!({"after": "c1-1-0-ffffffffff"})),
+            Unavailable,
+            "not_caught_up",
+            "another server",
+        ),
+        both(
+            "words for a vector without an embedder",
+            query(json!({"nearest": {"text": "hello"}})),
+            Invalid,
+            "no_embedder",
+            "static-minilm-256",
+        ),
+        both(
+            "words that are none",
+            on(DOCUMENTS, json!({"nearest": {"text": ""}})),
+            Invalid,
+            "empty_text",
+            "",
+        )
+        .at("/nearest/text"),
+        both(
+            "text where no field is text",
+            on(TWO, json!({"text": {"query": "hello"}})),
+            Invalid,
+            "no_text_field",
+            "text",
+        ),
+        both(
+            "text in a field that is none",
+            query(json!({"text": {"query": "hello", "fields": ["lang"]}})),
+            Invalid,
+            "text_field_not_found",
+            "body",
+        ),
+        both(
+            "a weight that is no number",
+            query(json!({"text": {"query": "hello", "fields": ["body^heavy"]}})),
+            Invalid,
+            "bad_weight",
+            "number",
+        )
+        .at("/text/fields/0"),
+        both(
+            "a negative field weight",
+            query(json!({"text": {"query": "hello", "fields": ["body^-1"]}})),
+            Invalid,
+            "bad_weight",
+            "at least 0",
+        ),
+        both(
+            "a prefetch without legs",
+            query(json!({"prefetch": []})),
+            Invalid,
+            "bad_query",
+            "at least one",
+        )
+        .at("/prefetch"),
+        both(
+            "more legs than allowed",
+            legs(17, json!({"rrf": {}})),
+            Invalid,
+            "query_too_large",
+            "16",
+        ),
+        both(
+            "a prefetch that is too deep",
+            query(deep),
+            Invalid,
+            "query_too_large",
+            "4",
+        ),
+        both(
+            "weights for other legs",
+            legs(2, json!({"rrf": {"weights": [1]}})),
+            Invalid,
+            "bad_weight",
+            "(2)",
+        )
+        .at("/fuse"),
+        both(
+            "weights that are all zero",
+            legs(2, json!({"weighted": {"weights": [0, 0]}})),
+            Invalid,
+            "bad_weight",
+            "not all 0",
+        ),
+        both(
+            "a negative rrf k",
+            legs(2, json!({"rrf": {"k": -1}})),
+            Invalid,
+            "bad_query",
+            "at least 0",
+        )
+        .at("/fuse/rrf/k"),
+        both(
+            "an empty batch",
+            Request::new(Method::QueryBatch, POINTS, json!({"queries": []})),
+            Invalid,
+            "bad_batch",
+            "1 to 1000",
+        ),
+        both(
+            "one wrong query in a batch",
+            Request::new(
+                Method::QueryBatch,
+                POINTS,
+                json!({"queries": [{"nearest": {"vector": [1, 0, 0, 0]}}, {"nearest": {"vector": [1]}}]}),
+            ),
+            Invalid,
+            "wrong_dim",
+            "4",
+        ),
+        both("a negative k", near(json!({"limit": -1})), Invalid, "bad_request", "-1")
+            .only(Send::Json)
+            .at("/limit"),
+        both(
+            "a k beyond 32 bits",
+            near(json!({"limit": 4_294_967_296_u64})),
+            Invalid,
+            "bad_request",
+            "u32",
+        )
+        .only(Send::Json),
+        both(
+            "two sources",
+            near(json!({"hybrid": {"text": "a"}})),
+            Invalid,
+            "bad_query",
+            "exactly one",
+        )
+        .only(Send::Json),
+        both(
+            "two ways to fuse",
+            legs(2, json!({"rrf": {}, "weighted": {}})),
+            Invalid,
+            "bad_query",
+            "exactly one",
+        )
+        .only(Send::Json),
+        both(
+            "an unknown key in a query",
+            near(json!({"topk": 3})),
+            Invalid,
+            "bad_request",
+            "topk",
+        )
+        .only(Send::Json),
     ]
 }
 
 fn documents() -> Vec<Case> {
     use Kind::{Invalid, NotFound};
     let put = |collection: &str, document: Value| {
-        Request::new(Method::PutDocuments, collection, json!({"documents": [{"id": "fine", "text": "fine"}, document]}))
+        Request::new(
+            Method::PutDocuments,
+            collection,
+            json!({"documents": [{"id": "fine", "text": "fine"}, document]}),
+        )
     };
     let long = "x".repeat(481);
     vec![
-        both("a document without text", put(DOCUMENTS, json!({"id": "d", "text": "  \n"})), Invalid, "empty_document", "white space")
-            .at("/documents/1/text"),
-        both("a document without an id", put(DOCUMENTS, json!({"id": "", "text": "t"})), Invalid, "bad_id", "1 to 480")
-            .at("/documents/1/id"),
-        both("a document id that is too long", put(DOCUMENTS, json!({"id": long, "text": "t"})), Invalid, "bad_id", "1 to 480"),
-        both("metadata that hides a chunk's own key", put(DOCUMENTS, json!({"id": "d", "text": "t", "metadata": {"span": 1}})), Invalid,
-             "reserved_key", "heading").at("/documents/1/metadata/span"),
-        both("no documents", Request::new(Method::PutDocuments, DOCUMENTS, json!({"documents": []})), Invalid, "bad_batch", "1 to 1000"),
-        both("a document nobody put", Request::new(Method::GetDocument, DOCUMENTS, json!({"id": "nobody"})), NotFound,
-             "document_not_found", "nobody"),
-        both("deleting no documents", Request::new(Method::DeleteDocuments, DOCUMENTS, json!({"ids": []})), Invalid, "bad_batch",
-             "1 to 10000"),
-        both("a page of no documents", Request::new(Method::ListDocuments, DOCUMENTS, json!({"limit": 0})), Invalid, "bad_limit",
-             "1 to 10000"),
-        both("an unknown format", put(DOCUMENTS, json!({"id": "d", "text": "t", "format": "docx"})), Invalid, "bad_request", "markdown")
-            .only(Send::Json).at("/documents/1/format"),
+        both(
+            "a document without text",
+            put(DOCUMENTS, json!({"id": "d", "text": "  \n"})),
+            Invalid,
+            "empty_document",
+            "white space",
+        )
+        .at("/documents/1/text"),
+        both(
+            "a document without an id",
+            put(DOCUMENTS, json!({"id": "", "text": "t"})),
+            Invalid,
+            "bad_id",
+            "1 to 480",
+        )
+        .at("/documents/1/id"),
+        both(
+            "a document id that is too long",
+            put(DOCUMENTS, json!({"id": long, "text": "t"})),
+            Invalid,
+            "bad_id",
+            "1 to 480",
+        ),
+        both(
+            "metadata that hides a chunk's own key",
+            put(DOCUMENTS, json!({"id": "d", "text": "t", "metadata": {"span": 1}})),
+            Invalid,
+            "reserved_key",
+            "heading",
+        )
+        .at("/documents/1/metadata/span"),
+        both(
+            "no documents",
+            Request::new(Method::PutDocuments, DOCUMENTS, json!({"documents": []})),
+            Invalid,
+            "bad_batch",
+            "1 to 1000",
+        ),
+        both(
+            "a document nobody put",
+            Request::new(Method::GetDocument, DOCUMENTS, json!({"id": "nobody"})),
+            NotFound,
+            "document_not_found",
+            "nobody",
+        ),
+        both(
+            "deleting no documents",
+            Request::new(Method::DeleteDocuments, DOCUMENTS, json!({"ids": []})),
+            Invalid,
+            "bad_batch",
+            "1 to 10000",
+        ),
+        both(
+            "a page of no documents",
+            Request::new(Method::ListDocuments, DOCUMENTS, json!({"limit": 0})),
+            Invalid,
+            "bad_limit",
+            "1 to 10000",
+        ),
+        both(
+            "an unknown format",
+            put(DOCUMENTS, json!({"id": "d", "text": "t", "format": "docx"})),
+            Invalid,
+            "bad_request",
+            "markdown",
+        )
+        .only(Send::Json)
+        .at("/documents/1/format"),
     ]
 }
 
@@ -372,30 +1044,117 @@ fn prompts() -> Vec<Case> {
     let on = |collection: &str, body: Value| Request::new(Method::Enrich, collection, body);
     let enrich = |body: Value| on(DOCUMENTS, body);
     vec![
-        both("an empty prompt", enrich(json!({"prompt": " "})), Invalid, "empty_prompt", "white space").at("/prompt"),
-        both("a prompt that is too long", enrich(json!({"prompt": "x".repeat((1 << 20) + 1)})), Invalid, "query_too_large", "1048576"),
-        both("no budget", enrich(json!({"prompt": "p", "token_budget": 0})), Invalid, "bad_token_budget", "1 to 1000000")
-            .at("/token_budget"),
-        both("a budget without end", enrich(json!({"prompt": "p", "token_budget": 1_000_001})), Invalid, "bad_token_budget", "1000000"),
-        both("an unknown tokenizer", enrich(json!({"prompt": "p", "tokenizer": "../../vocab.json"})), Invalid, "unknown_tokenizer",
-             "o200k_base").at("/tokenizer"),
-        both("no candidates", enrich(json!({"prompt": "p", "limit": 0})), Invalid, "bad_limit", "1 to 1000"),
-        both("no chunks", enrich(json!({"prompt": "p", "max_chunks": 0})), Invalid, "bad_limit", "max_chunks"),
-        both("a threshold below zero", enrich(json!({"prompt": "p", "score_threshold": -0.1})), Invalid, "bad_score_threshold", "0 to 1"),
-        both("a prompt to vectors that no model made", on(POINTS, json!({"prompt": "p"})), Invalid, "no_embedder", "bm25"),
-        both("words in a collection without text", on(TWO, json!({"prompt": "p", "mode": "bm25"})), Invalid, "no_text_field", "text"),
-        both("an unknown mode", enrich(json!({"prompt": "p", "mode": "psychic"})), Invalid, "bad_request", "hybrid")
-            .only(Send::Json).at("/mode"),
+        both(
+            "an empty prompt",
+            enrich(json!({"prompt": " "})),
+            Invalid,
+            "empty_prompt",
+            "white space",
+        )
+        .at("/prompt"),
+        both(
+            "a prompt that is too long",
+            enrich(json!({"prompt": "x".repeat((1 << 20) + 1)})),
+            Invalid,
+            "query_too_large",
+            "1048576",
+        ),
+        both(
+            "no budget",
+            enrich(json!({"prompt": "p", "token_budget": 0})),
+            Invalid,
+            "bad_token_budget",
+            "1 to 1000000",
+        )
+        .at("/token_budget"),
+        both(
+            "a budget without end",
+            enrich(json!({"prompt": "p", "token_budget": 1_000_001})),
+            Invalid,
+            "bad_token_budget",
+            "1000000",
+        ),
+        both(
+            "an unknown tokenizer",
+            enrich(json!({"prompt": "p", "tokenizer": "../../vocab.json"})),
+            Invalid,
+            "unknown_tokenizer",
+            "o200k_base",
+        )
+        .at("/tokenizer"),
+        both(
+            "no candidates",
+            enrich(json!({"prompt": "p", "limit": 0})),
+            Invalid,
+            "bad_limit",
+            "1 to 1000",
+        ),
+        both(
+            "no chunks",
+            enrich(json!({"prompt": "p", "max_chunks": 0})),
+            Invalid,
+            "bad_limit",
+            "max_chunks",
+        ),
+        both(
+            "a threshold below zero",
+            enrich(json!({"prompt": "p", "score_threshold": -0.1})),
+            Invalid,
+            "bad_score_threshold",
+            "0 to 1",
+        ),
+        both(
+            "a prompt to vectors that no model made",
+            on(POINTS, json!({"prompt": "p"})),
+            Invalid,
+            "no_embedder",
+            "bm25",
+        ),
+        both(
+            "words in a collection without text",
+            on(TWO, json!({"prompt": "p", "mode": "bm25"})),
+            Invalid,
+            "no_text_field",
+            "text",
+        ),
+        both(
+            "an unknown mode",
+            enrich(json!({"prompt": "p", "mode": "psychic"})),
+            Invalid,
+            "bad_request",
+            "hybrid",
+        )
+        .only(Send::Json)
+        .at("/mode"),
     ]
 }
 
 fn deadlines() -> Vec<Case> {
-    let late = |request: Request| Request { timeout_ms: Some(0), ..request };
-    let upsert = Request::new(Method::Upsert, POINTS, json!({"points": [{"id": "late", "vector": [1, 0, 0, 0]}]}));
+    let late = |request: Request| Request {
+        timeout_ms: Some(0),
+        ..request
+    };
+    let upsert = Request::new(
+        Method::Upsert,
+        POINTS,
+        json!({"points": [{"id": "late", "vector": [1, 0, 0, 0]}]}),
+    );
     let query = Request::new(Method::Query, POINTS, json!({"nearest": {"vector": [1, 0, 0, 0]}}));
     vec![
-        both("a query whose deadline has passed", late(query), Kind::Deadline, "deadline_exceeded", "deadline"),
-        both("a write whose deadline has passed", late(upsert), Kind::Deadline, "deadline_exceeded", "deadline"),
+        both(
+            "a query whose deadline has passed",
+            late(query),
+            Kind::Deadline,
+            "deadline_exceeded",
+            "deadline",
+        ),
+        both(
+            "a write whose deadline has passed",
+            late(upsert),
+            Kind::Deadline,
+            "deadline_exceeded",
+            "deadline",
+        ),
     ]
 }
 
@@ -407,7 +1166,12 @@ fn http() -> Vec<Case> {
     const QUERY_PATH: &str = "/api/v1/collections/bad-points/query";
     let raw = |name, verb, path, headers: Headers, body: fn() -> Vec<u8>, kind, code, says| Case {
         name,
-        send: Send::Http { verb, path, headers, body },
+        send: Send::Http {
+            verb,
+            path,
+            headers,
+            body,
+        },
         kind,
         code,
         says,
@@ -415,39 +1179,237 @@ fn http() -> Vec<Case> {
     };
     let nothing: fn() -> Vec<u8> = Vec::new;
     vec![
-        raw("broken JSON", "POST", QUERY_PATH, JSON, || b"{\"nearest\": {\"vector\": [1, 2".to_vec(), Invalid, "bad_json", "EOF"),
-        raw("JSON with a tail", "POST", QUERY_PATH, JSON, || b"{} {}".to_vec(), Invalid, "bad_json", "trailing"),
-        raw("NaN in JSON", "POST", QUERY_PATH, JSON, || b"{\"nearest\": {\"vector\": [NaN]}}".to_vec(), Invalid, "bad_json", "expected"),
-        raw("a number beyond f64", "POST", QUERY_PATH, JSON, || b"{\"nearest\": {\"vector\": [1e999, 0, 0, 0]}}".to_vec(), Invalid, "bad_json",
-            "out of range"),
+        raw(
+            "broken JSON",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"nearest\": {\"vector\": [1, 2".to_vec(),
+            Invalid,
+            "bad_json",
+            "EOF",
+        ),
+        raw(
+            "JSON with a tail",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{} {}".to_vec(),
+            Invalid,
+            "bad_json",
+            "trailing",
+        ),
+        raw(
+            "NaN in JSON",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"nearest\": {\"vector\": [NaN]}}".to_vec(),
+            Invalid,
+            "bad_json",
+            "expected",
+        ),
+        raw(
+            "a number beyond f64",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"nearest\": {\"vector\": [1e999, 0, 0, 0]}}".to_vec(),
+            Invalid,
+            "bad_json",
+            "out of range",
+        ),
         raw("no body", "POST", QUERY_PATH, JSON, nothing, Invalid, "bad_json", "EOF"),
-        raw("a body that is a list", "POST", QUERY_PATH, JSON, || b"[1, 2]".to_vec(), Invalid, "bad_request", ""),
-        raw("a body of brackets", "POST", QUERY_PATH, JSON, || vec![b'['; 100_000], Invalid, "bad_json", ""),
-        raw("a body that is not UTF-8", "POST", POINTS_PATH, JSON, || b"{\"points\": [{\"id\": \"\xff\xfe\"}]}".to_vec(), Invalid, "bad_utf8",
-            "byte 19"),
-        raw("a lone surrogate", "POST", POINTS_PATH, JSON, || b"{\"points\": [{\"id\": \"\\ud800\"}]}".to_vec(), Invalid, "bad_json", ""),
-        raw("a key said twice", "POST", QUERY_PATH, JSON, || b"{\"limit\": 1, \"limit\": 2}".to_vec(), Invalid, "bad_request", "duplicate"),
-        raw("a form instead of JSON", "POST", QUERY_PATH, &[("content-type", "application/x-www-form-urlencoded")], || b"a=b".to_vec(),
-            UnsupportedMedia, "unsupported_media_type", "application/json"),
-        raw("a compressed body", "POST", QUERY_PATH, &[("content-type", "application/json"), ("content-encoding", "gzip")], || b"xx".to_vec(),
-            UnsupportedMedia, "unsupported_encoding", "not encoded"),
-        raw("a body that is too large", "POST", POINTS_PATH, JSON, || vec![b' '; (32 << 20) + 1], TooLarge, "body_too_large", "33554432"),
-        raw("a method that a path does not take", "DELETE", QUERY_PATH, &[], nothing, WrongMethod, "method_not_allowed", "DELETE"),
-        raw("a path that nobody has", "GET", "/api/v2/collections", &[], nothing, Unknown, "unknown_path", "openapi.json"),
-        raw("a path that climbs", "GET", "/api/v1/collections/%2e%2e%2f%2e%2e%2fetc%2fpasswd", &[], nothing, Invalid, "bad_name",
-            "[a-z0-9]"),
-        raw("a path that is not UTF-8", "GET", "/api/v1/collections/%ff%fe", &[], nothing, Invalid, "bad_name", "UTF-8"),
-        raw("an unknown parameter", "GET", "/api/v1/collections?verbose=1", &[], nothing, Invalid, "unknown_parameter", "timeout_ms"),
-        raw("a timeout that is no number", "GET", "/api/v1/collections?timeout_ms=soon", &[], nothing, Invalid, "bad_timeout",
-            "milliseconds"),
-        raw("a negative timeout", "GET", "/api/v1/collections", &[("cairn-timeout-ms", "-5")], nothing, Invalid, "bad_timeout",
-            "milliseconds"),
-        raw("a document without saying which", "GET", "/api/v1/collections/bad-documents/documents", &[], nothing, Invalid,
-            "missing_parameter", "id"),
-        raw("a page size that is no number", "GET", "/api/v1/collections/bad-documents/documents/list?limit=ten", &[], nothing, Invalid,
-            "bad_parameter", "ten"),
-        raw("a query that contradicts itself", "GET", "/api/v1/collections?timeout_ms=5&timeout_ms=6", &[], nothing, Invalid,
-            "bad_timeout", "once"),
+        raw(
+            "a body that is a list",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"[1, 2]".to_vec(),
+            Invalid,
+            "bad_request",
+            "object",
+        ),
+        raw(
+            "a body that nests without end",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"prefetch\":[".repeat(10_000),
+            Invalid,
+            "bad_json",
+            "recursion",
+        ),
+        raw(
+            "a body of brackets",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || vec![b'['; 100_000],
+            Invalid,
+            "bad_request",
+            "object",
+        ),
+        raw(
+            "a body that is not UTF-8",
+            "POST",
+            POINTS_PATH,
+            JSON,
+            || b"{\"points\": [{\"id\": \"\xff\xfe\"}]}".to_vec(),
+            Invalid,
+            "bad_utf8",
+            "byte 20",
+        ),
+        raw(
+            "a lone surrogate",
+            "POST",
+            POINTS_PATH,
+            JSON,
+            || b"{\"points\": [{\"id\": \"\\ud800\"}]}".to_vec(),
+            Invalid,
+            "bad_json",
+            "",
+        ),
+        raw(
+            "a key said twice",
+            "POST",
+            QUERY_PATH,
+            JSON,
+            || b"{\"limit\": 1, \"limit\": 2}".to_vec(),
+            Invalid,
+            "bad_request",
+            "duplicate",
+        ),
+        raw(
+            "a form instead of JSON",
+            "POST",
+            QUERY_PATH,
+            &[("content-type", "application/x-www-form-urlencoded")],
+            || b"a=b".to_vec(),
+            UnsupportedMedia,
+            "unsupported_media_type",
+            "application/json",
+        ),
+        raw(
+            "a compressed body",
+            "POST",
+            QUERY_PATH,
+            &[("content-type", "application/json"), ("content-encoding", "gzip")],
+            || b"xx".to_vec(),
+            UnsupportedMedia,
+            "unsupported_encoding",
+            "not encoded",
+        ),
+        raw(
+            "a body that is too large",
+            "POST",
+            POINTS_PATH,
+            JSON,
+            || vec![b' '; (32 << 20) + 1],
+            TooLarge,
+            "body_too_large",
+            "33554432",
+        ),
+        raw(
+            "a method that a path does not take",
+            "DELETE",
+            QUERY_PATH,
+            &[],
+            nothing,
+            WrongMethod,
+            "method_not_allowed",
+            "DELETE",
+        ),
+        raw(
+            "a path that nobody has",
+            "GET",
+            "/api/v2/collections",
+            &[],
+            nothing,
+            Unknown,
+            "unknown_path",
+            "openapi.json",
+        ),
+        raw(
+            "a path that climbs",
+            "GET",
+            "/api/v1/collections/%2e%2e%2f%2e%2e%2fetc%2fpasswd",
+            &[],
+            nothing,
+            Invalid,
+            "bad_name",
+            "[a-z0-9]",
+        ),
+        raw(
+            "a path that is not UTF-8",
+            "GET",
+            "/api/v1/collections/%ff%fe",
+            &[],
+            nothing,
+            Invalid,
+            "bad_name",
+            "UTF-8",
+        ),
+        raw(
+            "an unknown parameter",
+            "GET",
+            "/api/v1/collections?verbose=1",
+            &[],
+            nothing,
+            Invalid,
+            "unknown_parameter",
+            "timeout_ms",
+        ),
+        raw(
+            "a timeout that is no number",
+            "GET",
+            "/api/v1/collections?timeout_ms=soon",
+            &[],
+            nothing,
+            Invalid,
+            "bad_timeout",
+            "milliseconds",
+        ),
+        raw(
+            "a negative timeout",
+            "GET",
+            "/api/v1/collections",
+            &[("cairn-timeout-ms", "-5")],
+            nothing,
+            Invalid,
+            "bad_timeout",
+            "milliseconds",
+        ),
+        raw(
+            "a document without saying which",
+            "GET",
+            "/api/v1/collections/bad-documents/documents",
+            &[],
+            nothing,
+            Invalid,
+            "missing_parameter",
+            "id",
+        ),
+        raw(
+            "a page size that is no number",
+            "GET",
+            "/api/v1/collections/bad-documents/documents/list?limit=ten",
+            &[],
+            nothing,
+            Invalid,
+            "bad_parameter",
+            "ten",
+        ),
+        raw(
+            "a query that contradicts itself",
+            "GET",
+            "/api/v1/collections?timeout_ms=5&timeout_ms=6",
+            &[],
+            nothing,
+            Invalid,
+            "bad_timeout",
+            "once",
+        ),
     ]
 }
 
@@ -462,15 +1424,62 @@ fn messages() -> Vec<Case> {
         pointer: None,
     };
     vec![
-        raw("bytes that are no message", "/cairn.v1.Query/Run", || vec![0xff; 64], Invalid, "bad_message", "decode"),
-        raw("a name that is not UTF-8", "/cairn.v1.Collections/Get", || vec![0x0a, 2, 0xff, 0xfe], Invalid, "bad_message", "UTF-8"),
-        raw("a length beyond the message", "/cairn.v1.Collections/Get", || vec![0x0a, 0xff, 0xff, 0xff, 0x0f, b'x'], Invalid,
-            "bad_message", "decode"),
-        raw("a message nested without end", "/cairn.v1.Points/Count", nested, Invalid, "bad_message", "recursion"),
-        raw("a message that is too large", "/cairn.v1.Collections/Get", || vec![0; (32 << 20) + 1], TooLarge, "body_too_large",
-            "33554432"),
-        raw("a method that no service has", "/cairn.v1.Points/Frobnicate", Vec::new, Unknown, "unknown_method", ""),
-        raw("a service that nobody has", "/cairn.v9.Points/Upsert", Vec::new, Unknown, "unknown_method", ""),
+        raw(
+            "bytes that are no message",
+            "/cairn.v1.Query/Run",
+            || vec![0xff; 64],
+            Invalid,
+            "bad_message",
+            "decode",
+        ),
+        raw(
+            "a name that is not UTF-8",
+            "/cairn.v1.Collections/Get",
+            || vec![0x0a, 2, 0xff, 0xfe],
+            Invalid,
+            "bad_message",
+            "UTF-8",
+        ),
+        raw(
+            "a length beyond the message",
+            "/cairn.v1.Collections/Get",
+            || vec![0x0a, 0xff, 0xff, 0xff, 0x0f, b'x'],
+            Invalid,
+            "bad_message",
+            "decode",
+        ),
+        raw(
+            "a message nested without end",
+            "/cairn.v1.Points/Count",
+            nested,
+            Invalid,
+            "bad_message",
+            "recursion",
+        ),
+        raw(
+            "a message that is too large",
+            "/cairn.v1.Collections/Get",
+            || vec![0; (32 << 20) + 1],
+            TooLarge,
+            "body_too_large",
+            "33554432",
+        ),
+        raw(
+            "a method that no service has",
+            "/cairn.v1.Points/Frobnicate",
+            Vec::new,
+            Unknown,
+            "unknown_method",
+            "",
+        ),
+        raw(
+            "a service that nobody has",
+            "/cairn.v9.Points/Upsert",
+            Vec::new,
+            Unknown,
+            "unknown_method",
+            "",
+        ),
     ]
 }
 

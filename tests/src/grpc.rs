@@ -33,13 +33,18 @@ impl Grpc {
         let stream = TokioIo::new(TcpStream::connect(addr).await?);
         let (send, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
         tokio::spawn(connection);
-        Ok(Self { direct: Direct(send), origin: format!("http://{addr}").parse()? })
+        Ok(Self {
+            direct: Direct(send),
+            origin: format!("http://{addr}").parse()?,
+        })
     }
 
     /// Sends a request.
     pub async fn send(&self, request: &Request) -> Outcome {
         let (path, message) = encode(request);
-        let bytes = self.raw(path, message, request.timeout_ms.map(Duration::from_millis)).await?;
+        let bytes = self
+            .raw(path, message, request.timeout_ms.map(Duration::from_millis))
+            .await?;
         Ok(decode(request.method, bytes))
     }
 
@@ -63,7 +68,13 @@ impl Grpc {
 }
 
 fn failure(status: Status) -> Failure {
-    let text = |key: &str| status.metadata().get(key).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let text = |key: &str| {
+        status
+            .metadata()
+            .get(key)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned)
+    };
     Failure {
         http: None,
         grpc: Some(status.code()),
@@ -133,23 +144,38 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
     let collection = request.collection.clone();
     match request.method {
         Method::CreateCollection => {
-            let message = pb::CreateCollectionRequest { collection, schema: Some(schema(b)) };
+            let message = pb::CreateCollectionRequest {
+                collection,
+                schema: Some(schema(b)),
+            };
             ("/cairn.v1.Collections/Create", message.encode_to_vec())
         }
-        Method::GetCollection => {
-            ("/cairn.v1.Collections/Get", pb::GetCollectionRequest { collection }.encode_to_vec())
-        }
-        Method::DeleteCollection => {
-            ("/cairn.v1.Collections/Delete", pb::DeleteCollectionRequest { collection }.encode_to_vec())
-        }
-        Method::ListCollections => ("/cairn.v1.Collections/List", pb::ListCollectionsRequest {}.encode_to_vec()),
+        Method::GetCollection => (
+            "/cairn.v1.Collections/Get",
+            pb::GetCollectionRequest { collection }.encode_to_vec(),
+        ),
+        Method::DeleteCollection => (
+            "/cairn.v1.Collections/Delete",
+            pb::DeleteCollectionRequest { collection }.encode_to_vec(),
+        ),
+        Method::ListCollections => (
+            "/cairn.v1.Collections/List",
+            pb::ListCollectionsRequest {}.encode_to_vec(),
+        ),
         Method::Upsert => {
-            let message =
-                pb::UpsertRequest { collection, points: list(b, "points", point), request_id: text(b, "request_id") };
+            let message = pb::UpsertRequest {
+                collection,
+                points: list(b, "points", point),
+                request_id: text(b, "request_id"),
+            };
             ("/cairn.v1.Points/Upsert", message.encode_to_vec())
         }
         Method::GetPoints => {
-            let message = pb::GetPointsRequest { collection, ids: ids(b, "ids"), with: with(b) };
+            let message = pb::GetPointsRequest {
+                collection,
+                ids: ids(b, "ids"),
+                with: with(b),
+            };
             ("/cairn.v1.Points/Get", message.encode_to_vec())
         }
         Method::DeletePoints => {
@@ -173,7 +199,10 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             ("/cairn.v1.Points/Scroll", message.encode_to_vec())
         }
         Method::Count => {
-            let message = pb::CountRequest { collection, filter: some(b, "filter", filter) };
+            let message = pb::CountRequest {
+                collection,
+                filter: some(b, "filter", filter),
+            };
             ("/cairn.v1.Points/Count", message.encode_to_vec())
         }
         Method::SetPayload => {
@@ -187,9 +216,15 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             };
             ("/cairn.v1.Points/SetPayload", message.encode_to_vec())
         }
-        Method::Query => ("/cairn.v1.Query/Run", pb::QueryRequest { collection, ..query(b) }.encode_to_vec()),
+        Method::Query => (
+            "/cairn.v1.Query/Run",
+            pb::QueryRequest { collection, ..query(b) }.encode_to_vec(),
+        ),
         Method::QueryBatch => {
-            let message = pb::QueryBatchRequest { collection, queries: list(b, "queries", query) };
+            let message = pb::QueryBatchRequest {
+                collection,
+                queries: list(b, "queries", query),
+            };
             ("/cairn.v1.Query/RunBatch", message.encode_to_vec())
         }
         Method::PutDocuments => {
@@ -201,13 +236,19 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             ("/cairn.v1.Documents/Put", message.encode_to_vec())
         }
         Method::GetDocument => {
-            let message =
-                pb::GetDocumentRequest { collection, id: text(b, "id"), with_chunks: flag(b, "with_chunks") };
+            let message = pb::GetDocumentRequest {
+                collection,
+                id: text(b, "id"),
+                with_chunks: flag(b, "with_chunks"),
+            };
             ("/cairn.v1.Documents/Get", message.encode_to_vec())
         }
         Method::DeleteDocuments => {
-            let message =
-                pb::DeleteDocumentsRequest { collection, ids: ids(b, "ids"), request_id: text(b, "request_id") };
+            let message = pb::DeleteDocumentsRequest {
+                collection,
+                ids: ids(b, "ids"),
+                request_id: text(b, "request_id"),
+            };
             ("/cairn.v1.Documents/Delete", message.encode_to_vec())
         }
         Method::ListDocuments => {
@@ -250,7 +291,10 @@ fn some<T>(b: &Value, key: &str, of: impl Fn(&Value) -> T) -> Option<T> {
 }
 
 fn list<T>(b: &Value, key: &str, of: impl Fn(&Value) -> T) -> Vec<T> {
-    b.get(key).and_then(Value::as_array).map(|values| values.iter().map(of).collect()).unwrap_or_default()
+    b.get(key)
+        .and_then(Value::as_array)
+        .map(|values| values.iter().map(of).collect())
+        .unwrap_or_default()
 }
 
 fn string(v: &Value) -> String {
@@ -274,7 +318,8 @@ fn flag(b: &Value, key: &str) -> bool {
 }
 
 fn number(b: &Value, key: &str) -> Option<u32> {
-    b.get(key).map(|v| u32::try_from(v.as_u64().expect("a message holds only unsigned numbers")).expect("32 bits"))
+    b.get(key)
+        .map(|v| u32::try_from(v.as_u64().expect("a message holds only unsigned numbers")).expect("32 bits"))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "test data")]
@@ -290,7 +335,9 @@ fn float(b: &Value, key: &str) -> Option<f32> {
 }
 
 fn vector(v: &Value) -> pb::Vector {
-    pb::Vector { values: v.as_array().expect("an array").iter().map(real).collect() }
+    pb::Vector {
+        values: v.as_array().expect("an array").iter().map(real).collect(),
+    }
 }
 
 fn map<T>(v: Option<&Value>, of: impl Fn(&Value) -> T) -> std::collections::BTreeMap<String, T> {
@@ -309,14 +356,18 @@ fn value(v: &Value) -> pb::Value {
             (None, None) => Kind::Double(n.as_f64().expect("a number")),
         },
         Value::String(s) => Kind::String(s.clone()),
-        Value::Array(values) => Kind::List(pb::List { values: values.iter().map(value).collect() }),
+        Value::Array(values) => Kind::List(pb::List {
+            values: values.iter().map(value).collect(),
+        }),
         Value::Object(_) => Kind::Struct(object(v)),
     };
     pb::Value { kind: Some(kind) }
 }
 
 fn object(v: &Value) -> pb::Struct {
-    pb::Struct { fields: map(Some(v), value) }
+    pb::Struct {
+        fields: map(Some(v), value),
+    }
 }
 
 fn with(b: &Value) -> Option<pb::With> {
@@ -349,7 +400,9 @@ fn filter(f: &Value) -> pb::Filter {
 
 fn condition(c: &Value) -> pb::Condition {
     use pb::condition::Test;
-    let scalars = |v: &Value| pb::Scalars { values: v.as_array().expect("an array").iter().map(scalar).collect() };
+    let scalars = |v: &Value| pb::Scalars {
+        values: v.as_array().expect("an array").iter().map(scalar).collect(),
+    };
     let test = if let Some(v) = c.get("match") {
         Some(Test::Match(scalar(v)))
     } else if let Some(v) = c.get("any") {
@@ -358,19 +411,29 @@ fn condition(c: &Value) -> pb::Condition {
         Some(Test::Except(scalars(v)))
     } else if let Some(r) = c.get("range") {
         let bound = |key: &str| r[key].as_f64();
-        Some(Test::Range(pb::Range { gt: bound("gt"), gte: bound("gte"), lt: bound("lt"), lte: bound("lte") }))
+        Some(Test::Range(pb::Range {
+            gt: bound("gt"),
+            gte: bound("gte"),
+            lt: bound("lt"),
+            lte: bound("lte"),
+        }))
     } else if let Some(v) = c.get("is_empty") {
         Some(Test::IsEmpty(v.as_bool().expect("a boolean")))
     } else if c.get("has_id").is_some() {
         Some(Test::HasId(pb::Ids { ids: ids(c, "has_id") }))
     } else if c.get("has_document").is_some() {
-        Some(Test::HasDocument(pb::Ids { ids: ids(c, "has_document") }))
+        Some(Test::HasDocument(pb::Ids {
+            ids: ids(c, "has_document"),
+        }))
     } else if ["must", "should", "must_not"].iter().any(|key| c.get(key).is_some()) {
         Some(Test::Nested(filter(c)))
     } else {
         None
     };
-    pb::Condition { field: text(c, "field"), test }
+    pb::Condition {
+        field: text(c, "field"),
+        test,
+    }
 }
 
 fn scalar(v: &Value) -> pb::Scalar {
@@ -378,7 +441,10 @@ fn scalar(v: &Value) -> pb::Scalar {
     let value = match v {
         Value::String(s) => Some(Kind::String(s.clone())),
         Value::Bool(b) => Some(Kind::Bool(*b)),
-        Value::Number(n) => Some(n.as_i64().map_or_else(|| Kind::Double(n.as_f64().expect("a number")), Kind::Int)),
+        Value::Number(n) => Some(
+            n.as_i64()
+                .map_or_else(|| Kind::Double(n.as_f64().expect("a number")), Kind::Int),
+        ),
         Value::Null | Value::Array(_) | Value::Object(_) => None,
     };
     pb::Scalar { value }
@@ -404,7 +470,10 @@ fn query(q: &Value) -> pb::QueryRequest {
         limit: number(q, "limit"),
         offset: number(q, "offset").unwrap_or(0),
         with: with(q),
-        params: some(q, "params", |p| pb::Params { ef: number(p, "ef"), exact: flag(p, "exact") }),
+        params: some(q, "params", |p| pb::Params {
+            ef: number(p, "ef"),
+            exact: flag(p, "exact"),
+        }),
         score_threshold: float(q, "score_threshold"),
         after: some(q, "after", string),
     }
@@ -417,26 +486,46 @@ fn nearest(n: &Value) -> pb::Nearest {
         (None, Some(t)) => Some(To::Text(string(t))),
         (None, None) => None,
     };
-    pb::Nearest { to, using: text(n, "using") }
+    pb::Nearest {
+        to,
+        using: text(n, "using"),
+    }
 }
 
 fn text_source(t: &Value) -> pb::Text {
-    pb::Text { query: text(t, "query"), fields: ids(t, "fields") }
+    pb::Text {
+        query: text(t, "query"),
+        fields: ids(t, "fields"),
+    }
 }
 
 fn hybrid(h: &Value) -> pb::Hybrid {
-    pb::Hybrid { text: text(h, "text"), using: text(h, "using"), fields: ids(h, "fields") }
+    pb::Hybrid {
+        text: text(h, "text"),
+        using: text(h, "using"),
+        fields: ids(h, "fields"),
+    }
 }
 
 fn prefetch(q: &Value) -> pb::Prefetch {
     use pb::prefetch::Fuse;
     let weights = |f: &Value| list(f, "weights", real);
-    let fuse = q.get("fuse").and_then(|fuse| match (fuse.get("rrf"), fuse.get("weighted")) {
-        (Some(rrf), _) => Some(Fuse::Rrf(pb::Rrf { k: float(rrf, "k"), weights: weights(rrf) })),
-        (None, Some(weighted)) => Some(Fuse::Weighted(pb::Weighted { weights: weights(weighted) })),
-        (None, None) => None,
-    });
-    pb::Prefetch { legs: list(q, "prefetch", leg), fuse }
+    let fuse = q
+        .get("fuse")
+        .and_then(|fuse| match (fuse.get("rrf"), fuse.get("weighted")) {
+            (Some(rrf), _) => Some(Fuse::Rrf(pb::Rrf {
+                k: float(rrf, "k"),
+                weights: weights(rrf),
+            })),
+            (None, Some(weighted)) => Some(Fuse::Weighted(pb::Weighted {
+                weights: weights(weighted),
+            })),
+            (None, None) => None,
+        });
+    pb::Prefetch {
+        legs: list(q, "prefetch", leg),
+        fuse,
+    }
 }
 
 fn leg(l: &Value) -> pb::Leg {
@@ -452,7 +541,12 @@ fn leg(l: &Value) -> pb::Leg {
     } else {
         None
     };
-    pb::Leg { name: text(l, "name"), source, filter: some(l, "filter", filter), limit: number(l, "limit") }
+    pb::Leg {
+        name: text(l, "name"),
+        source,
+        filter: some(l, "filter", filter),
+        limit: number(l, "limit"),
+    }
 }
 
 fn document(d: &Value) -> pb::DocumentInput {
@@ -506,7 +600,10 @@ fn schema(s: &Value) -> pb::Schema {
                 Some("text") => {
                     let analyzer = f.get("analyzer").unwrap_or(&Value::Null);
                     let language = some(analyzer, "language", string);
-                    Some(Type::Text(pb::TextField { language, version: number(analyzer, "version") }))
+                    Some(Type::Text(pb::TextField {
+                        language,
+                        version: number(analyzer, "version"),
+                    }))
                 }
                 _ => None,
             };
@@ -530,7 +627,11 @@ fn decode(method: Method, bytes: Bytes) -> Value {
     match method {
         Method::CreateCollection | Method::GetCollection => collection_json(read(bytes)),
         Method::ListCollections => json!({ "collections": read::<pb::ListCollectionsResponse>(bytes).collections }),
-        Method::DeleteCollection | Method::Upsert | Method::DeletePoints | Method::SetPayload | Method::DeleteDocuments => {
+        Method::DeleteCollection
+        | Method::Upsert
+        | Method::DeletePoints
+        | Method::SetPayload
+        | Method::DeleteDocuments => {
             let m: pb::WriteResponse = read(bytes);
             json!({"token": m.token, "changed": m.changed})
         }
@@ -556,9 +657,7 @@ fn decode(method: Method, bytes: Bytes) -> Value {
         }
         Method::PutDocuments => {
             let m: pb::PutDocumentsResponse = read(bytes);
-            let one = |r: pb::PutDocumentResult| {
-                json!({"id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded})
-            };
+            let one = |r: pb::PutDocumentResult| json!({"id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded});
             let token = (!m.token.is_empty()).then_some(m.token);
             without_nulls(json!({"results": m.results.into_iter().map(one).collect::<Vec<_>>(), "token": token}))
         }
@@ -618,8 +717,11 @@ fn point_json(p: pb::Point) -> Value {
 
 fn answer_json(m: pb::QueryResponse) -> Value {
     let hit = |h: pb::Hit| {
-        let legs: Vec<_> =
-            h.legs.into_iter().map(|l| json!({"leg": l.leg, "raw": l.raw, "rank": l.rank})).collect();
+        let legs: Vec<_> = h
+            .legs
+            .into_iter()
+            .map(|l| json!({"leg": l.leg, "raw": l.raw, "rank": l.rank}))
+            .collect();
         let mut json = point_json(h.point.unwrap_or_default());
         json["score"] = json!(h.score);
         json["legs"] = json!(legs);
@@ -627,8 +729,10 @@ fn answer_json(m: pb::QueryResponse) -> Value {
     };
     let explain = |e: pb::Explain| {
         let leg = |l: pb::ExplainLeg| {
-            without_nulls(json!({"leg": l.leg, "shard": l.shard, "segment": l.segment, "strategy": l.strategy,
-                                 "matches": l.matches, "evaluated": l.evaluated}))
+            without_nulls(
+                json!({"leg": l.leg, "shard": l.shard, "segment": l.segment, "strategy": l.strategy,
+                                 "matches": l.matches, "evaluated": l.evaluated}),
+            )
         };
         e.legs.into_iter().map(leg).collect::<Vec<_>>()
     };
@@ -667,7 +771,10 @@ fn schema_json(s: pb::Schema) -> Value {
             json!({"name": e.name, "revision": e.revision, "dim": e.dim, "normalized": e.normalized,
                    "query_prefix": e.query_prefix, "passage_prefix": e.passage_prefix})
         });
-        (name, without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})))
+        (
+            name,
+            without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})),
+        )
     };
     let field = |(path, f): (String, pb::FieldSpec)| {
         let json = match f.r#type {
@@ -698,7 +805,11 @@ fn enriched_json(m: pb::EnrichResponse) -> Value {
         json!({"n": c.n, "document": c.document, "title": c.title, "heading": c.heading, "source": c.source,
                "span": [span.start, span.end], "text": c.text, "score": c.score, "scores": c.scores, "ids": c.ids})
     };
-    let messages: Vec<_> = m.messages.into_iter().map(|m| json!({"role": m.role, "content": m.content})).collect();
+    let messages: Vec<_> = m
+        .messages
+        .into_iter()
+        .map(|m| json!({"role": m.role, "content": m.content}))
+        .collect();
     let messages = (!messages.is_empty()).then_some(messages);
     let tokens = m.tokens.unwrap_or_default();
     let dropped: Vec<_> = m

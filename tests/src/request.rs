@@ -59,7 +59,12 @@ pub struct Request {
 impl Request {
     /// A request with the server's default deadline.
     pub fn new(method: Method, collection: &str, body: Value) -> Self {
-        Self { method, collection: collection.to_owned(), body, timeout_ms: None }
+        Self {
+            method,
+            collection: collection.to_owned(),
+            body,
+            timeout_ms: None,
+        }
     }
 }
 

@@ -16,7 +16,10 @@ pub struct Rest {
 impl Rest {
     /// Talks to the server at `addr`.
     pub fn new(addr: SocketAddr) -> Self {
-        Self { base: format!("http://{addr}"), http: reqwest::Client::new() }
+        Self {
+            base: format!("http://{addr}"),
+            http: reqwest::Client::new(),
+        }
     }
 
     /// Sends a request.
@@ -46,7 +49,10 @@ impl Rest {
         }
         let response = request.send().await.map_err(|e| unanswered(&e))?;
         let status = response.status();
-        let problem = response.headers().get("content-type").is_some_and(|t| t == "application/problem+json");
+        let problem = response
+            .headers()
+            .get("content-type")
+            .is_some_and(|t| t == "application/problem+json");
         let bytes = response.bytes().await.map_err(|e| unanswered(&e))?;
         let json = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         if status.is_success() {
@@ -56,7 +62,11 @@ impl Rest {
         Err(Failure {
             http: Some(status.as_u16()),
             grpc: None,
-            code: if problem { text("code").unwrap_or_default() } else { "not_a_problem".to_owned() },
+            code: if problem {
+                text("code").unwrap_or_default()
+            } else {
+                "not_a_problem".to_owned()
+            },
             message: text("detail").unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned()),
             pointer: text("pointer"),
         })
@@ -65,11 +75,21 @@ impl Rest {
 
 /// A connection that broke instead of an answer: never what a case expects.
 fn unanswered(error: &reqwest::Error) -> Failure {
-    Failure { http: Some(0), grpc: None, code: "unanswered".into(), message: error.to_string(), pointer: None }
+    Failure {
+        http: Some(0),
+        grpc: None,
+        code: "unanswered".into(),
+        message: error.to_string(),
+        pointer: None,
+    }
 }
 
 fn route(request: &Request) -> (&'static str, String) {
-    let escape = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20");
+    let escape = |text: &str| {
+        form_urlencoded::byte_serialize(text.as_bytes())
+            .collect::<String>()
+            .replace('+', "%20")
+    };
     let base = format!("/api/v1/collections/{}", escape(&request.collection));
     let query = |keys: &[&str]| {
         let mut pairs = form_urlencoded::Serializer::new(String::new());
@@ -109,7 +129,10 @@ fn route(request: &Request) -> (&'static str, String) {
         Method::PutDocuments => ("POST", format!("{base}/documents")),
         Method::GetDocument => ("GET", format!("{base}/documents?{}", query(&["id", "with_chunks"]))),
         Method::DeleteDocuments => ("DELETE", format!("{base}/documents?{}", query(&["ids"]))),
-        Method::ListDocuments => ("GET", format!("{base}/documents/list?{}", query(&["after_id", "limit"]))),
+        Method::ListDocuments => (
+            "GET",
+            format!("{base}/documents/list?{}", query(&["after_id", "limit"])),
+        ),
         Method::Enrich => ("POST", format!("{base}/enrich")),
     }
 }

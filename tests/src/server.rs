@@ -40,7 +40,11 @@ impl TestServer {
     pub async fn restart(self) -> Self {
         self.running.shutdown().await.expect("the server stops");
         let running = start(self.config.clone()).await.expect("the server starts again");
-        Self { running, dir: self.dir, config: self.config }
+        Self {
+            running,
+            dir: self.dir,
+            config: self.config,
+        }
     }
 
     /// Stops, and says how that went.
@@ -70,6 +74,8 @@ impl TestServer {
 
     /// A caller over gRPC.
     pub async fn grpc(&self) -> Grpc {
-        Grpc::connect(self.addr()).await.expect("the server accepts connections")
+        Grpc::connect(self.addr())
+            .await
+            .expect("the server accepts connections")
     }
 }

@@ -507,3 +507,379 @@ fn random_operations_over_several_shards_equal_the_model() {
         run_model(seed, 3, 250);
     }
 }
+
+fn simple_point(id: &str, version: u64) -> PointInput {
+    PointInput {
+        id: PointId::new(id).unwrap(),
+        vectors: Vectors::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
+        payload: json!({"version": version, "text": "alpha"})
+            .as_object()
+            .unwrap()
+            .clone(),
+        document: None,
+        expires_at_ms: None,
+    }
+}
+
+fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
+    let mut checksum = [0; 16];
+    checksum[..8].copy_from_slice(&version.to_le_bytes());
+    DocumentInput {
+        id: PointId::new(id).unwrap(),
+        title: format!("version {version}"),
+        source: "test".into(),
+        metadata: Payload::new(),
+        checksum,
+        text_bytes: 1,
+        chunks: (0..chunks)
+            .map(|i| ChunkInput {
+                checksum: [i as u8; 16],
+                point: simple_point(&format!("{id}#{i}"), version),
+            })
+            .collect(),
+    }
+}
+
+/// Writers, readers and background work at once: what a reader sees of a document is one version of it, whole.
+#[test]
+fn readers_see_all_old_or_all_new_chunks_never_a_mix() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(2)).unwrap();
+    let names: Vec<String> = (0..4).map(|i| format!("doc{i}")).collect();
+    let chunks = |version: u64| 3 + (version % 5) as usize;
+    for name in &names {
+        engine
+            .put_document("c", document(name, 0, chunks(0)), &WriteOptions::default())
+            .unwrap();
+    }
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let reads = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for name in &names {
+            scope.spawn(|| {
+                for version in 1..120 {
+                    engine
+                        .put_document("c", document(name, version, chunks(version)), &WriteOptions::default())
+                        .unwrap();
+                }
+            });
+        }
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                engine.maintain(&|| false).unwrap();
+            }
+        });
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let with = With {
+                        payload: true,
+                        ..With::default()
+                    };
+                    let mut last: HashMap<&str, u64> = HashMap::new();
+                    for i in 0.. {
+                        let name = &names[i % names.len()];
+                        let id = PointId::new(name.as_str()).unwrap();
+                        // Two ways to read: the document's chunks, and a query that finds them.
+                        let versions: Vec<u64> = if i % 2 == 0 {
+                            let points = engine.chunks("c", &id, with).unwrap();
+                            points
+                                .iter()
+                                .map(|p| p.payload.as_ref().unwrap()["version"].as_u64().unwrap())
+                                .collect()
+                        } else {
+                            let filter = Filter::must(Condition::HasDocument { ids: vec![id] });
+                            let source = Source::Nearest {
+                                using: None,
+                                vector: vec![1.0; DIM],
+                            };
+                            let mut ask = query(source, filter, 100);
+                            ask.with = with;
+                            let hits = engine.query("c", &ask).unwrap().hits;
+                            hits.iter()
+                                .map(|h| h.point.payload.as_ref().unwrap()["version"].as_u64().unwrap())
+                                .collect()
+                        };
+                        let version = versions[0];
+                        assert!(versions.iter().all(|v| *v == version), "a mix: {versions:?}");
+                        assert_eq!(versions.len(), chunks(version), "a torn document");
+                        assert!(*last.get(name.as_str()).unwrap_or(&0) <= version, "time went backwards");
+                        last.insert(name, version);
+                        reads.fetch_add(1, Ordering::Relaxed);
+                        if version == 119 {
+                            break;
+                        }
+                    }
+                })
+            })
+            .collect();
+        readers.into_iter().for_each(|r| r.join().unwrap());
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(reads.load(Ordering::Relaxed) > 50);
+}
+
+#[test]
+fn many_writers_share_commits_and_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(3)).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..8 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let mut last = Token::default();
+                for i in 0..100 {
+                    let point = simple_point(&format!("w{writer}-{i}"), i);
+                    let applied = engine.upsert("c", vec![point], &WriteOptions::default()).unwrap();
+                    assert!(applied.token > last, "tokens ascend for each writer");
+                    last = applied.token;
+                    // A read after an acked write sees it.
+                    let id = [PointId::new(format!("w{writer}-{i}")).unwrap()];
+                    assert_eq!(engine.get("c", &id, With::default()).unwrap().len(), 1);
+                }
+            });
+        }
+    });
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 800);
+    assert_eq!(engine.applied().seq, Seq(801));
+}
+
+#[test]
+fn growing_memory_is_bounded_and_sealing_frees_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        growing_bytes_max: 200_000,
+        write_wait_ms: 20,
+        ..small()
+    };
+    let engine = Engine::open(dir.path(), settings, components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let write = |n: u64| {
+        let points = (0..200).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default())
+    };
+    let refused = (0..100)
+        .find_map(|n| write(n).err())
+        .expect("nothing bounds the memory");
+    assert_eq!(
+        (refused.kind, refused.code),
+        (ErrorKind::Exhausted, "growing_memory_full")
+    );
+    assert_eq!(
+        engine
+            .delete("c", Selector::Ids(ids(&["p0-0".into()])), &WriteOptions::default())
+            .unwrap()
+            .changed,
+        1,
+        "deletes still work"
+    );
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    write(1_000).unwrap();
+}
+
+#[test]
+fn the_log_is_trimmed_behind_sealed_rows_and_stragglers_do_not_pin_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        log_bytes_max: 100_000,
+        ..small()
+    };
+    let open = || Engine::open(dir.path(), settings.clone(), components()).unwrap();
+    let engine = open();
+    engine.create_collection("idle", schema(1)).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    engine
+        .upsert("idle", vec![simple_point("lonely", 7)], &WriteOptions::default())
+        .unwrap();
+    for n in 0..40 {
+        let points = (0..50).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    }
+    assert!(engine.stats().log_start_seq > 10, "{:?}", engine.stats());
+    drop(engine);
+    let engine = open();
+    let lonely = engine
+        .get(
+            "idle",
+            &ids(&["lonely".into()]),
+            With {
+                payload: true,
+                vectors: true,
+                explain: false,
+            },
+        )
+        .unwrap();
+    assert_eq!(lonely[0].payload.as_ref().unwrap()["version"], 7);
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2_000);
+}
+
+#[test]
+fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    assert_eq!(
+        engine.create_collection("c", schema(1)).unwrap().name,
+        "c",
+        "making it again is fine"
+    );
+    assert_eq!(
+        engine.create_collection("c", schema(2)).unwrap_err().code,
+        "collection_exists"
+    );
+    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert_eq!(engine.collection("c").unwrap().segments, 1);
+    engine.drop_collection("c").unwrap();
+    assert_eq!(
+        engine.count("c", &Filter::default()).unwrap_err().code,
+        "collection_not_found"
+    );
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert_eq!(std::fs::read_dir(dir.path().join("segments")).unwrap().count(), 0);
+    engine.create_collection("c", schema(2)).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 0);
+    assert_eq!(engine.stats().growing_bytes, 0);
+}
+
+#[test]
+fn a_directory_is_open_once_and_damage_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    assert_eq!(
+        Engine::open(dir.path(), small(), components()).unwrap_err().code,
+        "directory_locked"
+    );
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    drop(engine);
+    let mut files = Vec::new();
+    let mut walk = vec![dir.path().join("segments")];
+    while let Some(next) = walk.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk.push(path)
+            } else {
+                files.push(path)
+            }
+        }
+    }
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    bytes[1_000] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    let error = Engine::open(dir.path(), small(), components()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Damaged);
+    assert!(
+        error.message.contains("block 0") && error.message.contains(".seg"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_payload_change_is_all_or_nothing_and_bad_input_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let mut wide = simple_point("wide", 1);
+    (0..limits::DYNAMIC_VALUES_MAX - 1).for_each(|i| drop(wide.payload.insert(format!("k{i}"), json!(i))));
+    engine
+        .upsert("c", vec![simple_point("a", 1), wide], &WriteOptions::default())
+        .unwrap();
+    let before = engine.applied();
+    let set = json!({"one": 1, "two": 2}).as_object().unwrap().clone();
+    let change = PayloadChange {
+        set,
+        unset: vec![],
+        replace: false,
+    };
+    let error = engine
+        .set_payload("c", ids(&["a".into(), "wide".into()]), change, &WriteOptions::default())
+        .unwrap_err();
+    assert_eq!(error.code, "payload_too_wide");
+    let with = With {
+        payload: true,
+        ..With::default()
+    };
+    assert!(
+        !engine.get("c", &ids(&["a".into()]), with).unwrap()[0]
+            .payload
+            .as_ref()
+            .unwrap()
+            .contains_key("one")
+    );
+    let mut bad = simple_point("x", 1);
+    bad.vectors.get_mut("dense").unwrap()[3] = f32::NAN;
+    let error = engine
+        .upsert("c", vec![simple_point("y", 1), bad], &WriteOptions::default())
+        .unwrap_err();
+    assert_eq!(error.code, "not_finite");
+    assert_eq!(error.pointer.as_deref(), Some("/points/1/vectors/dense"));
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2);
+    assert_eq!(
+        engine.applied().seq.0,
+        before.seq.0 + 1,
+        "only the refused change is in the log"
+    );
+}
+
+#[test]
+fn expired_points_are_invisible_to_every_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let now = Frozen.now_ms();
+    let with_expiry = |id: &str, at| PointInput {
+        expires_at_ms: Some(at),
+        ..simple_point(id, 1)
+    };
+    let points = vec![
+        with_expiry("past", now - 1),
+        with_expiry("now", now),
+        with_expiry("later", now + 1),
+        simple_point("never", 1),
+    ];
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 2);
+    let all = ids(&["past".into(), "now".into(), "later".into(), "never".into()]);
+    assert_eq!(engine.get("c", &all, With::default()).unwrap().len(), 2);
+    for source in [
+        Source::Nearest {
+            using: None,
+            vector: vec![1.0; DIM],
+        },
+        Source::Text {
+            query: "alpha".into(),
+            fields: vec![],
+        },
+    ] {
+        assert_eq!(
+            engine
+                .query("c", &query(source, Filter::default(), 10))
+                .unwrap()
+                .hits
+                .len(),
+            2
+        );
+    }
+    assert_eq!(
+        engine
+            .scroll(
+                "c",
+                &Scroll {
+                    limit: 10,
+                    ..Scroll::default()
+                }
+            )
+            .unwrap()
+            .points
+            .len(),
+        2
+    );
+}

@@ -37,15 +37,39 @@ pub struct Segment {
     pub no: Option<u64>,
     backing: Backing,
     rows: u32,
-    sections: BTreeMap<String, Range<usize>>,
+    columns: Columns,
     vectors: Vec<VectorPart>,
-    texts: BTreeMap<String, TextIndexLayout>,
+    texts: BTreeMap<String, (TextIndexLayout, Range<usize>)>,
     filter: FilterIndexLayout,
     payload: payload::Layout,
 }
 
+/// Where the sections are that every row has, looked up once.
+struct Columns {
+    rows: Range<usize>,
+    births: Range<usize>,
+    expiry: Range<usize>,
+    acl: Range<usize>,
+    acl_at: Range<usize>,
+    ids: Range<usize>,
+    ids_at: Range<usize>,
+    ids_hash: Range<usize>,
+    ids_order: Range<usize>,
+    documents: Range<usize>,
+    documents_at: Range<usize>,
+    documents_of: Range<usize>,
+    documents_hash: Range<usize>,
+    documents_order: Range<usize>,
+    documents_rows: Range<usize>,
+    documents_rows_at: Range<usize>,
+    payload: Range<usize>,
+    filter: Range<usize>,
+}
+
 struct VectorPart {
-    name: String,
+    data: Range<usize>,
+    norms: Range<usize>,
+    graph_at: Range<usize>,
     dim: usize,
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
@@ -89,7 +113,8 @@ impl Segment {
     fn read(backing: Backing, no: Option<u64>, schema: &Schema, verify: bool) -> Result<Self> {
         let bytes = backing.bytes();
         let sections = file::sections(bytes, verify)?;
-        let slice = |name: &str| sections.get(name).map_or(&[][..], |range| &bytes[range.clone()]);
+        let range = |name: &str| sections.get(name).cloned().unwrap_or(0..0);
+        let slice = |name: &str| &bytes[range(name)];
         let rows = u32::try_from(slice("rows").len() / 8).map_err(|_| Error::damaged("segment: too many rows"))?;
         let n = rows as usize;
         let expect = |name: &str, len: usize| {
@@ -120,20 +145,21 @@ impl Segment {
             if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
                 return Err(Error::damaged("segment: a row names a document that is not there"));
             }
-            if of.iter().any(|d| *d != NO_DOCUMENT) {
-                expect("documents.hash", documents * 8)?;
-                expect("documents.order", documents * 4)?;
-                check_offsets(
-                    slice("documents.rows.at"),
-                    documents,
-                    slice("documents.rows").len() / 4,
-                    "documents.rows",
-                )?;
-                let order: &[u32] = cast(slice("documents.order"))?;
-                let of_documents: &[u32] = cast(slice("documents.rows"))?;
-                if order.iter().any(|d| *d as usize >= documents) || of_documents.iter().any(|o| *o >= rows) {
-                    return Err(Error::damaged("segment: the document index names what is not there"));
-                }
+            expect("documents.hash", documents * 8)?;
+            expect("documents.order", documents * 4)?;
+            let members: &[u32] = cast(slice("documents.rows"))?;
+            if documents > 0 {
+                check_offsets(slice("documents.rows.at"), documents, members.len(), "documents.rows")?;
+            }
+            let order: &[u32] = cast(slice("documents.order"))?;
+            if order.iter().any(|d| *d as usize >= documents) || members.iter().any(|o| *o >= rows) {
+                return Err(Error::damaged("segment: the document index names what is not there"));
+            }
+            if sections.contains_key("acl.at") {
+                let acl: &[u32] = cast(slice("acl"))?;
+                check_offsets(slice("acl.at"), n, acl.len(), "acl")?;
+            } else {
+                expect("acl", 0)?;
             }
             let order: &[u32] = cast(slice("ids.order"))?;
             if order.iter().any(|o| *o >= rows) {
@@ -174,8 +200,11 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let range = |kind: &str| range(&format!("{kind}/{name}"));
             vectors.push(VectorPart {
-                name: name.clone(),
+                data: range("vector"),
+                norms: range("norm"),
+                graph_at: range("graph"),
                 dim,
                 metric: spec.metric,
                 absent,
@@ -190,32 +219,50 @@ impl Segment {
                 if layout.view(bytes).rows() != rows {
                     return Err(Error::damaged("segment: a text index has another number of rows"));
                 }
-                texts.insert(path.to_owned(), layout);
+                texts.insert(path.to_owned(), (layout, range(&format!("text/{path}"))));
             }
         }
         let filter = FilterIndexLayout::parse(slice("filter"))?;
         let payload = payload::Layout::parse(slice("payload.table"), slice("payload").len(), rows)?;
+        let columns = Columns {
+            rows: range("rows"),
+            births: range("births"),
+            expiry: range("expiry"),
+            acl: range("acl"),
+            acl_at: range("acl.at"),
+            ids: range("ids"),
+            ids_at: range("ids.at"),
+            ids_hash: range("ids.hash"),
+            ids_order: range("ids.order"),
+            documents: range("documents"),
+            documents_at: range("documents.at"),
+            documents_of: range("documents.of"),
+            documents_hash: range("documents.hash"),
+            documents_order: range("documents.order"),
+            documents_rows: range("documents.rows"),
+            documents_rows_at: range("documents.rows.at"),
+            payload: range("payload"),
+            filter: range("filter"),
+        };
         Ok(Self {
             no,
             rows,
+            columns,
             vectors,
             texts,
             filter,
             payload,
-            sections,
             backing,
         })
     }
 
-    fn slice(&self, name: &str) -> &[u8] {
-        self.sections
-            .get(name)
-            .map_or(&[][..], |range| &self.backing.bytes()[range.clone()])
+    fn slice(&self, range: &Range<usize>) -> &[u8] {
+        &self.backing.bytes()[range.clone()]
     }
 
-    fn numbers<T: bytemuck::AnyBitPattern>(&self, name: &str) -> &[T] {
+    fn numbers<T: bytemuck::AnyBitPattern>(&self, range: &Range<usize>) -> &[T] {
         // Sections are 64-byte aligned in a container that is 8-byte aligned at least, and lengths were checked at open.
-        match self.slice(name) {
+        match self.slice(range) {
             [] => &[],
             bytes => bytemuck::cast_slice(bytes),
         }
@@ -233,12 +280,12 @@ impl Segment {
 
     /// The row at an ordinal.
     pub fn row_of(&self, ordinal: Ordinal) -> Row {
-        Row(self.numbers::<u64>("rows")[ordinal as usize])
+        Row(self.numbers::<u64>(&self.columns.rows)[ordinal as usize])
     }
 
     /// The ordinal of a row, if this segment has it.
     pub fn ordinal_of(&self, row: Row) -> Option<Ordinal> {
-        self.numbers::<u64>("rows")
+        self.numbers::<u64>(&self.columns.rows)
             .binary_search(&row.0)
             .ok()
             .map(|i| i as Ordinal)
@@ -246,28 +293,28 @@ impl Segment {
 
     /// First ordinal whose row is at least `row`.
     pub fn lower_bound(&self, row: Row) -> Ordinal {
-        self.numbers::<u64>("rows").partition_point(|r| *r < row.0) as Ordinal
+        self.numbers::<u64>(&self.columns.rows).partition_point(|r| *r < row.0) as Ordinal
     }
 
     /// First and last row.
     pub fn row_range(&self) -> Option<(Row, Row)> {
-        let rows = self.numbers::<u64>("rows");
+        let rows = self.numbers::<u64>(&self.columns.rows);
         Some((Row(*rows.first()?), Row(*rows.last()?)))
     }
 
     /// The record that made a row.
     pub fn birth_of(&self, ordinal: Ordinal) -> Seq {
-        Seq(self.numbers::<u64>("births")[ordinal as usize])
+        Seq(self.numbers::<u64>(&self.columns.births)[ordinal as usize])
     }
 
     /// The oldest record that a row here came from.
     pub fn oldest_birth(&self) -> Option<Seq> {
-        self.numbers::<u64>("births").iter().min().map(|s| Seq(*s))
+        self.numbers::<u64>(&self.columns.births).iter().min().map(|s| Seq(*s))
     }
 
     /// When a row expires; 0 = never.
     pub fn expires_at_ms(&self, ordinal: Ordinal) -> u64 {
-        self.numbers::<u64>("expiry")
+        self.numbers::<u64>(&self.columns.expiry)
             .get(ordinal as usize)
             .copied()
             .unwrap_or(0)
@@ -275,13 +322,13 @@ impl Segment {
 
     /// True if some row has an expiry.
     pub fn has_expiry(&self) -> bool {
-        self.sections.contains_key("expiry")
+        !self.columns.expiry.is_empty()
     }
 
     /// Principal sets that may see a row; empty = everybody.
     pub fn acl_of(&self, ordinal: Ordinal) -> &[u32] {
-        let at = self.numbers::<u32>("acl.at");
-        let all = self.numbers::<u32>("acl");
+        let at = self.numbers::<u32>(&self.columns.acl_at);
+        let all = self.numbers::<u32>(&self.columns.acl);
         match (at.get(ordinal as usize), at.get(ordinal as usize + 1)) {
             (Some(from), Some(to)) => all.get(*from as usize..*to as usize).unwrap_or(&[]),
             _ => &[],
@@ -290,18 +337,18 @@ impl Segment {
 
     /// A row's id.
     pub fn id_of(&self, ordinal: Ordinal) -> &str {
-        self.text_at("ids.at", "ids", ordinal as usize)
+        self.text_at(&self.columns.ids_at, &self.columns.ids, ordinal as usize)
     }
 
     /// The document a row is a chunk of.
     pub fn document_of(&self, ordinal: Ordinal) -> Option<&str> {
-        match self.numbers::<u32>("documents.of")[ordinal as usize] {
+        match self.numbers::<u32>(&self.columns.documents_of)[ordinal as usize] {
             NO_DOCUMENT => None,
-            document => Some(self.text_at("documents.at", "documents", document as usize)),
+            document => Some(self.text_at(&self.columns.documents_at, &self.columns.documents, document as usize)),
         }
     }
 
-    fn text_at(&self, offsets: &str, bytes: &str, i: usize) -> &str {
+    fn text_at(&self, offsets: &Range<usize>, bytes: &Range<usize>, i: usize) -> &str {
         let at = self.numbers::<u32>(offsets);
         // Offsets were checked at open to ascend within the section; a damaged one that splits a character gives "".
         std::str::from_utf8(&self.slice(bytes)[at[i] as usize..at[i + 1] as usize]).unwrap_or("")
@@ -310,8 +357,8 @@ impl Segment {
     /// Ordinals of the rows with an id, oldest first (an id may have several rows here, all but one dead).
     pub fn find_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = Ordinal> + 'a {
         let hash = hash_id(id);
-        let hashes = self.numbers::<u64>("ids.hash");
-        let order = self.numbers::<u32>("ids.order");
+        let hashes = self.numbers::<u64>(&self.columns.ids_hash);
+        let order = self.numbers::<u32>(&self.columns.ids_order);
         let from = hashes.partition_point(|h| *h < hash);
         hashes[from..]
             .iter()
@@ -324,18 +371,18 @@ impl Segment {
     /// Ordinals of a document's rows.
     pub fn find_document(&self, id: &str) -> RoaringBitmap {
         let hash = hash_id(id);
-        let hashes = self.numbers::<u64>("documents.hash");
-        let order = self.numbers::<u32>("documents.order");
+        let hashes = self.numbers::<u64>(&self.columns.documents_hash);
+        let order = self.numbers::<u32>(&self.columns.documents_order);
         let from = hashes.partition_point(|h| *h < hash);
         let candidates = hashes[from..]
             .iter()
             .zip(&order[from..])
             .take_while(|(h, _)| **h == hash)
             .map(|(_, d)| *d as usize);
-        let rows_at = self.numbers::<u32>("documents.rows.at");
-        let rows = self.numbers::<u32>("documents.rows");
+        let rows_at = self.numbers::<u32>(&self.columns.documents_rows_at);
+        let rows = self.numbers::<u32>(&self.columns.documents_rows);
         candidates
-            .filter(|d| self.text_at("documents.at", "documents", *d) == id)
+            .filter(|d| self.text_at(&self.columns.documents_at, &self.columns.documents, *d) == id)
             .flat_map(|d| &rows[rows_at[d] as usize..rows_at[d + 1] as usize])
             .copied()
             .collect()
@@ -343,7 +390,7 @@ impl Segment {
 
     /// A row's payload as JSON text.
     pub fn payload_json(&self, ordinal: Ordinal) -> Result<Cow<'_, str>> {
-        self.payload.get(self.slice("payload"), ordinal)
+        self.payload.get(self.slice(&self.columns.payload), ordinal)
     }
 
     /// A row's payload.
@@ -358,8 +405,8 @@ impl Segment {
         VectorsRef {
             metric: part.metric,
             dim: part.dim,
-            data: self.numbers(&format!("vector/{}", part.name)),
-            inv_norms: self.numbers(&format!("norm/{}", part.name)),
+            data: self.numbers(&part.data),
+            inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
         }
     }
@@ -369,7 +416,7 @@ impl Segment {
         let part = &self.vectors[index];
         part.graph
             .as_ref()
-            .map(|layout| layout.view(self.slice(&format!("graph/{}", part.name))))
+            .map(|layout| layout.view(self.slice(&part.graph_at)))
     }
 
     /// A row's vector, as it was written.
@@ -382,12 +429,12 @@ impl Segment {
     pub fn text(&self, path: &str) -> Option<TextIndexView<'_>> {
         self.texts
             .get(path)
-            .map(|layout| layout.view(self.slice(&format!("text/{path}"))))
+            .map(|(layout, range)| layout.view(self.slice(range)))
     }
 
     /// The payload index.
     pub fn filter(&self) -> FilterIndexView<'_> {
-        self.filter.view(self.slice("filter"))
+        self.filter.view(self.slice(&self.columns.filter))
     }
 }
 

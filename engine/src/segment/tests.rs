@@ -1,1 +1,246 @@
-//! Segments: what is written is what is read, merged or damaged.
+//! Segments: what is written is what is read; merging drops the dead and keeps the rest; damage is noticed; no bytes panic.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::file::{self, Backing};
+use super::*;
+use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, VectorSpec};
+use crate::text::analyzer::Analyzer;
+
+fn schema() -> Schema {
+    let spec = |dim, metric| VectorSpec {
+        dim,
+        metric,
+        index: Default::default(),
+        embedder: None,
+    };
+    Schema {
+        vectors: BTreeMap::from([
+            ("a".into(), spec(4, Metric::Cosine)),
+            ("b".into(), spec(3, Metric::Euclid)),
+        ]),
+        fields: BTreeMap::from([(
+            "text".into(),
+            FieldSpec::Text {
+                analyzer: AnalyzerSpec::default(),
+            },
+        )]),
+        dynamic: true,
+        shards: 1,
+        chunking: Chunking::default(),
+    }
+}
+
+fn analyzers() -> BTreeMap<String, &'static Analyzer> {
+    BTreeMap::from([("text".to_owned(), Analyzer::shared(&AnalyzerSpec::default()).unwrap())])
+}
+
+fn row(i: u64) -> PendingRow {
+    let f = i as f32;
+    PendingRow {
+        row: Row(i * 3 + 1),
+        birth: Seq(i + 10),
+        id: PointId::new(format!("id-{i}-é")).unwrap(),
+        document: (i % 3 != 0).then(|| PointId::new(format!("doc{}", i / 4)).unwrap()),
+        expires_at_ms: if i % 7 == 0 { 1_000 + i } else { 0 },
+        acl: (0..i as u32 % 3).collect(),
+        vectors: vec![Some(vec![f, 1.0, -f, 0.5]), (i % 4 != 0).then(|| vec![f, f, f])],
+        payload: json!({"text": format!("word{} common running", i % 5), "n": i, "pad": "x".repeat(i as usize * 40)})
+            .to_string(),
+        inline: false,
+        dead: false,
+    }
+}
+
+fn check_row(segment: &Segment, ordinal: Ordinal, expected: &PendingRow) {
+    assert_eq!(segment.row_of(ordinal), expected.row);
+    assert_eq!(segment.ordinal_of(expected.row), Some(ordinal));
+    assert_eq!(segment.birth_of(ordinal), expected.birth);
+    assert_eq!(segment.id_of(ordinal), expected.id.as_str());
+    assert_eq!(
+        segment.document_of(ordinal),
+        expected.document.as_ref().map(PointId::as_str)
+    );
+    assert_eq!(segment.expires_at_ms(ordinal), expected.expires_at_ms);
+    assert_eq!(segment.acl_of(ordinal), expected.acl);
+    assert_eq!(segment.payload_json(ordinal).unwrap(), expected.payload);
+    for (i, vector) in expected.vectors.iter().enumerate() {
+        assert_eq!(segment.vector_of(i, ordinal), vector.as_deref());
+    }
+    assert_eq!(segment.find_id(expected.id.as_str()).collect::<Vec<_>>(), [ordinal]);
+    if let Some(document) = &expected.document {
+        assert!(segment.find_document(document.as_str()).contains(ordinal));
+    }
+}
+
+#[test]
+fn what_is_written_is_read_in_memory_merged_and_sealed() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let rows: Vec<PendingRow> = (0..60).map(row).collect();
+    let parts: Vec<SegmentView> = rows
+        .chunks(25)
+        .map(|part| SegmentView::fresh(Arc::new(write_memory(&spec, part).unwrap())))
+        .collect();
+    for (part, rows) in parts.iter().zip(rows.chunks(25)) {
+        assert_eq!(part.segment.rows() as usize, rows.len());
+        rows.iter()
+            .enumerate()
+            .for_each(|(i, row)| check_row(&part.segment, i as Ordinal, row));
+    }
+    // Some die; the others survive a merge in memory and a seal alike.
+    let mut views = parts.clone();
+    for view in &mut views {
+        let segment = Arc::clone(&view.segment);
+        let dead = Arc::make_mut(&mut view.dead);
+        (0..segment.rows())
+            .filter(|o| o % 5 == 2)
+            .for_each(|o| assert!(dead.kill(&segment, o)));
+        assert!(!dead.kill(&segment, 2), "nobody dies twice");
+    }
+    let kept: Vec<Kept> = views.iter().map(Kept::live).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/7.seg");
+    let merged = merge_memory(&spec, &kept).unwrap();
+    let sealed = seal(&spec, &kept, &path, 7, 10, &|| false).unwrap();
+    let live: Vec<&PendingRow> = rows
+        .chunks(25)
+        .flat_map(|part| part.iter().enumerate().filter(|(i, _)| i % 5 != 2).map(|(_, r)| r))
+        .collect();
+    for segment in [&merged, &sealed] {
+        assert_eq!(segment.rows() as usize, live.len());
+        live.iter()
+            .enumerate()
+            .for_each(|(i, row)| check_row(segment, i as Ordinal, row));
+        let common = segment.text("text").unwrap().postings("common").unwrap().unwrap();
+        assert_eq!(common.count(), live.len());
+    }
+    assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
+    assert!(!path.with_extension("tmp").exists());
+    // Exactly what was written is what is opened; every changed byte is noticed.
+    drop(Segment::open(&path, 7, &schema).unwrap());
+    let bytes = std::fs::read(&path).unwrap();
+    for i in (0..bytes.len()).step_by(97) {
+        let mut bad = bytes.clone();
+        bad[i] ^= 0x10;
+        std::fs::write(&path, &bad).unwrap();
+        let error = Segment::open(&path, 7, &schema)
+            .err()
+            .unwrap_or_else(|| panic!("byte {i} changed unnoticed"));
+        assert_eq!(error.kind, crate::ErrorKind::Damaged);
+    }
+    for len in [0, 10, 96, bytes.len() / 2, bytes.len() - 1] {
+        std::fs::write(&path, &bytes[..len]).unwrap();
+        assert_eq!(
+            Segment::open(&path, 7, &schema).err().unwrap().kind,
+            crate::ErrorKind::Damaged
+        );
+    }
+}
+
+#[test]
+fn a_cancelled_seal_leaves_nothing() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let rows: Vec<PendingRow> = (0..60).map(row).collect();
+    let view = SegmentView::fresh(Arc::new(write_memory(&spec, &rows).unwrap()));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/1.seg");
+    let error = seal(&spec, &[Kept::live(&view)], &path, 1, 10, &|| true).err().unwrap();
+    assert_eq!(error.kind, crate::ErrorKind::Cancelled);
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+}
+
+/// Without checksums in the way: the reader behind them survives any change too.
+#[test]
+fn no_bytes_panic_the_reader() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let rows: Vec<PendingRow> = (0..20).map(row).collect();
+    let good = write_memory(&spec, &rows).unwrap();
+    let bytes = good.backing.bytes().to_vec();
+    let mut seed = 1u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let (mut read, mut refused) = (0, 0);
+    for _ in 0..4_000 {
+        let mut bad = bytes.clone();
+        for _ in 0..1 + random() % 4 {
+            let at = (random() % bad.len() as u64) as usize;
+            bad[at] = if random() % 3 == 0 { 0xff } else { random() as u8 };
+        }
+        // Checksums made right again, so that what lies behind them is reached.
+        let blocks_at = u64::from_le_bytes(bad[bad.len() - 24..bad.len() - 16].try_into().unwrap()) as usize;
+        if blocks_at < bad.len() {
+            let crcs: Vec<u8> = bad[..blocks_at]
+                .chunks(crate::limits::BLOCK_BYTES)
+                .flat_map(|b| crc32c::crc32c(b).to_le_bytes())
+                .collect();
+            let table = bad.len() - 32;
+            if blocks_at + crcs.len() == table {
+                bad[blocks_at..table].copy_from_slice(&crcs);
+                let crc = crc32c::crc32c(&crcs).to_le_bytes();
+                bad[table + 16..table + 20].copy_from_slice(&crc);
+            }
+        }
+        let len = bad.len();
+        let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(&bad);
+        match Segment::read(Backing::Memory { words, len }, None, &schema, true) {
+            Err(_) => refused += 1,
+            Ok(segment) => {
+                read += 1;
+                for ordinal in 0..segment.rows() {
+                    let _ = segment.payload_of(ordinal);
+                    let _ = (
+                        segment.row_of(ordinal),
+                        segment.birth_of(ordinal),
+                        segment.acl_of(ordinal).len(),
+                    );
+                    let _ = (segment.id_of(ordinal).len(), segment.document_of(ordinal).map(str::len));
+                    let _ = (
+                        segment.vector_of(0, ordinal).map(<[f32]>::len),
+                        segment.vector_of(1, ordinal).map(<[f32]>::len),
+                    );
+                }
+                for i in 0..8 {
+                    let _ = segment.find_id(&format!("id-{i}-é")).count();
+                    let _ = segment.find_document(&format!("doc{i}")).len();
+                }
+                let filter = crate::filter::Filter::must(crate::filter::Condition::IsEmpty { field: "n".into() });
+                let _ = crate::filter::eval::eval(&filter, &segment.filter(), segment.rows(), &segment);
+                if let Some(text) = segment.text("text") {
+                    let mut scores = vec![0.0; segment.rows() as usize];
+                    let _ = crate::text::bm25::accumulate(&text, "common", 1.0, 3.0, &mut scores, &mut 0);
+                }
+            }
+        }
+    }
+    assert!(
+        read > 500 && refused > 500,
+        "{read} read, {refused} refused: the test must reach both"
+    );
+}
+
+#[test]
+fn an_unknown_version_is_refused_by_name() {
+    let mut bytes = file::Writer::new(Vec::new()).unwrap().finish().unwrap();
+    bytes[8] = 9;
+    let error = file::sections(&bytes, true).unwrap_err();
+    assert!(error.message.contains("version Some(9)"), "{error}");
+}

@@ -75,6 +75,8 @@ pub(super) struct Ingest {
 pub(super) struct Summary {
     pub(super) documents: u64,
     pub(super) unchanged: u64,
+    /// Nothing but white space and front matter; what was stored under the id is removed.
+    pub(super) empty: u64,
     pub(super) failed: u64,
     pub(super) chunks: u64,
     pub(super) embedded: u64,
@@ -139,12 +141,13 @@ impl std::fmt::Display for Summary {
         let time = Duration::from_secs_f64(self.seconds);
         write!(
             f,
-            "{} documents ({}) in {:.1} s: {} new or changed, {} unchanged, {} failed; {} chunks, {} embedded; {} documents/s, {} chunks/s",
+            "{} documents ({}) in {:.1} s: {} new or changed, {} unchanged, {} empty, {} failed; {} chunks, {} embedded; {} documents/s, {} chunks/s",
             output::number(self.documents),
             output::bytes(self.bytes),
             self.seconds,
-            output::number(self.documents - self.unchanged - self.failed),
+            output::number(self.documents - self.unchanged - self.empty - self.failed),
             output::number(self.unchanged),
+            output::number(self.empty),
             output::number(self.failed),
             output::number(self.chunks),
             output::number(self.embedded),
@@ -184,7 +187,8 @@ pub(super) async fn ingest(
             summary.documents += 1;
             summary.bytes += bytes;
             match result {
-                Ok(put) => {
+                Ok(None) => summary.empty += 1,
+                Ok(Some(put)) => {
                     summary.unchanged += u64::from(put.unchanged);
                     summary.chunks += u64::from(put.chunks);
                     summary.embedded += u64::from(put.embedded);
@@ -240,7 +244,8 @@ fn once(seen: &mut HashSet<String>, mut item: Item) -> Item {
 struct Outcome {
     what: String,
     bytes: u64,
-    result: Result<PutResult, Why>,
+    /// Nothing, if the document is empty.
+    result: Result<Option<PutResult>, Why>,
 }
 
 enum Why {
@@ -262,40 +267,46 @@ impl std::fmt::Display for Why {
 async fn put(collection: &Collection, batch: Vec<Item>) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     let mut good = Vec::new();
-    for item in batch {
-        match item.document {
-            Ok(document) => good.push((item.what, item.bytes, document)),
+    for Item { what, bytes, document } in batch {
+        match document {
+            Ok(document) => good.push((what, bytes, document)),
             Err(why) => outcomes.push(Outcome {
-                what: item.what,
-                bytes: item.bytes,
+                what,
+                bytes,
                 result: Err(Why::Said(why)),
             }),
         }
     }
     let together = collection.put_documents(good.iter().map(|(_, _, d)| d.clone())).await;
-    match together {
-        Ok(summary) => outcomes.extend(
-            good.into_iter()
-                .zip(summary.results)
-                .map(|((what, bytes, _), put)| Outcome {
-                    what,
-                    bytes,
-                    result: Ok(put),
-                }),
-        ),
-        Err(e) if e.kind() == ErrorKind::Invalid && good.len() > 1 => {
-            for (what, bytes, document) in good {
-                let result = collection.put_document(document).await.map_err(Why::Refused);
-                outcomes.push(Outcome { what, bytes, result });
+    let results = match together {
+        Ok(summary) => summary.results.into_iter().map(|put| Ok(Some(put))).collect(),
+        Err(e) if e.kind() == ErrorKind::Invalid => {
+            let mut results = Vec::new();
+            for (_, _, document) in &good {
+                results.push(put_alone(collection, document.clone()).await);
             }
+            results
         }
-        Err(e) => outcomes.extend(good.into_iter().map(|(what, bytes, _)| Outcome {
-            what,
-            bytes,
-            result: Err(Why::Refused(e.clone())),
-        })),
-    }
+        Err(e) => vec![Err(e); good.len()],
+    };
+    let sent = good.into_iter().zip(results);
+    outcomes.extend(sent.map(|((what, bytes, _), result)| Outcome {
+        what,
+        bytes,
+        result: result.map_err(Why::Refused),
+    }));
     outcomes
+}
+
+/// One document. A file that holds nothing any more (a folder's index of front matter, say) has nothing to find: what
+/// was stored under its id goes, and that is no failure.
+async fn put_alone(collection: &Collection, document: Document) -> Result<Option<PutResult>, Error> {
+    let id = document.id.clone();
+    match collection.put_document(document).await {
+        Ok(put) => Ok(Some(put)),
+        Err(e) if e.code() == "empty_document" => collection.delete_documents([id]).await.map(|_| None),
+        Err(e) => Err(e),
+    }
 }
 
 // --- reading -----------------------------------------------------------------------------------------------------

@@ -62,10 +62,10 @@ enum Command {
 #[derive(Args, Clone)]
 struct Connection {
     /// Address of the server.
-    #[arg(long, env = "CAIRN_URL", default_value = "http://127.0.0.1:7700")]
+    #[arg(long, global = true, env = "CAIRN_URL", default_value = "http://127.0.0.1:7700")]
     url: String,
     /// Time for one request with its retries, in milliseconds.
-    #[arg(long, env = "CAIRN_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, global = true, env = "CAIRN_TIMEOUT_MS", default_value_t = 60_000, value_parser = clap::value_parser!(u64).range(1..))]
     timeout_ms: u64,
 }
 

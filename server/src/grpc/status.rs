@@ -78,6 +78,8 @@ pub(super) fn complete<B>(mut response: Response<B>) -> Response<B> {
             (Code::InvalidArgument, "bad_message")
         }
         Code::OutOfRange => (Code::OutOfRange, "body_too_large"),
+        // What is too large only after decompression has another status in tonic.
+        Code::ResourceExhausted if says(headers, "decompress") => (Code::OutOfRange, "body_too_large"),
         Code::Unimplemented if says(headers, "ompress") => (Code::Unimplemented, "unsupported_encoding"),
         Code::Unimplemented => (Code::Unimplemented, "unknown_method"),
         Code::InvalidArgument => (status, "bad_message"),

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Segment, Track};
 
@@ -18,6 +19,10 @@ use crate::telemetry::Api;
 
 /// A body beyond this is parsed off the async threads: about a millisecond of parsing.
 const PARSE_INLINE_BYTES: usize = 256 << 10;
+
+/// How much of a refused body is read, and for how long.
+const DISCARD_BYTES_MAX: usize = 256 << 20;
+const DISCARD_WAIT: Duration = Duration::from_secs(5);
 
 /// Name of the header that says how long the caller waits; the query parameter is `timeout_ms`.
 const TIMEOUT_HEADER: &str = "cairn-timeout-ms";
@@ -120,14 +125,13 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
             .get(header::CONTENT_LENGTH)
             .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if declared.is_some_and(|n| n > most as u64) {
+            discard(request.into_body()).await;
             return Err(too_large());
         }
         let patience = service.limits().timeout(None);
-        let bytes = match tokio::time::timeout(patience, to_bytes(request.into_body(), most)).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(e)) if std::error::Error::source(&e).is_some_and(|s| s.is::<http_body_util::LengthLimitError>()) => {
-                return Err(too_large());
-            }
+        let bytes = match tokio::time::timeout(patience, Limited::new(request.into_body(), most).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
             Ok(Err(e)) => {
                 return Err(Problem::refused(
                     StatusCode::BAD_REQUEST,
@@ -145,6 +149,16 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
         }
         offload(move || parse(&bytes)).await?.map(Self)
     }
+}
+
+/// Reads a body that is refused, within bounds: a connection that is closed on a caller who is still sending takes the
+/// answer down with it.
+async fn discard(body: axum::body::Body) {
+    let _whole = tokio::time::timeout(DISCARD_WAIT, async {
+        let mut body = Limited::new(body, DISCARD_BYTES_MAX);
+        while let Some(Ok(_)) = body.frame().await {}
+    })
+    .await;
 }
 
 fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
@@ -186,6 +200,13 @@ fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
             format!("the body must be UTF-8, byte {} is not", e.valid_up_to()),
         )
     })?;
+    // Structs could be read from lists, field by field; nobody should come to rely on that.
+    if text.trim_start().starts_with('[') {
+        return Err(bad(
+            "bad_request",
+            "the body must be a JSON object, got a list".to_owned(),
+        ));
+    }
     let error = match serde_json::from_str(text) {
         Ok(value) => return Ok(value),
         Err(error) => error,

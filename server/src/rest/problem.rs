@@ -17,7 +17,8 @@ pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
 pub(crate) struct Problem {
     /// A URN made of the code.
     #[schema(example = "urn:cairn:error:vector_not_found")]
-    r#type: String,
+    #[schema(value_type = String)]
+    r#type: Box<str>,
     /// What kind of failure it is, in a few words.
     title: &'static str,
     /// The HTTP status.
@@ -29,7 +30,8 @@ pub(crate) struct Problem {
     code: &'static str,
     /// JSON pointer of the offending part of the request, or the name of a parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pointer: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pointer: Option<Box<str>>,
     /// If waiting helps: how long, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
@@ -42,7 +44,7 @@ impl Problem {
         Self::new(status, "the request is wrong", code, detail.into())
     }
 
-    pub(super) fn at(mut self, pointer: impl Into<String>) -> Self {
+    pub(super) fn at(mut self, pointer: impl Into<Box<str>>) -> Self {
         self.pointer = Some(pointer.into());
         self
     }
@@ -51,13 +53,13 @@ impl Problem {
     pub(super) fn without_prefix(mut self, prefix: &str) -> Self {
         self.pointer = self
             .pointer
-            .map(|p| p.strip_prefix(prefix).map(str::to_owned).unwrap_or(p));
+            .map(|p| p.strip_prefix(prefix).map(Into::into).unwrap_or(p));
         self
     }
 
     fn new(status: StatusCode, title: &'static str, code: &'static str, detail: String) -> Self {
         Self {
-            r#type: format!("urn:cairn:error:{code}"),
+            r#type: format!("urn:cairn:error:{code}").into(),
             title,
             status: status.as_u16(),
             detail,
@@ -88,7 +90,7 @@ impl From<Error> for Problem {
             _ => error.message,
         };
         let mut problem = Self::new(status, title, error.code, detail);
-        problem.pointer = error.pointer;
+        problem.pointer = error.pointer.map(Into::into);
         problem.retry_after_ms = (error.kind == ErrorKind::Exhausted).then_some(RETRY_AFTER_MS);
         problem
     }

@@ -549,7 +549,7 @@ impl GetPointsBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PointOut {
     id: String,
-    /// Exactly the vectors that were written; only if asked for.
+    /// Exactly the vectors that were written; only if asked for and there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     vectors: Option<BTreeMap<String, Vec<f32>>>,
     /// Exactly the payload that was written; only if asked for.
@@ -567,7 +567,7 @@ impl From<Point> for PointOut {
     fn from(point: Point) -> Self {
         Self {
             id: point.id.as_str().to_owned(),
-            vectors: point.vectors,
+            vectors: point.vectors.filter(|v| !v.is_empty()),
             payload: point.payload,
             document: point.document.map(|d| d.as_str().to_owned()),
             version: point.version.to_string(),
@@ -1232,7 +1232,7 @@ impl QueryOut {
             score: h.score,
             legs: h.legs.into_iter().map(leg).collect(),
             payload: h.point.payload,
-            vectors: h.point.vectors,
+            vectors: h.point.vectors.filter(|v| !v.is_empty()),
             document: h.point.document.map(|d| d.as_str().to_owned()),
             version: h.point.version.to_string(),
         };

@@ -18,7 +18,7 @@ use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX, EM
 use super::collections::applied;
 use super::points::write_options;
 use super::pools::Budget;
-use super::{Call, Core, Service, check_count};
+use super::{Call, Core, Service, check_count, check_limit};
 use crate::rag::chunk::{self, Chunk, ChunkSettings, TextFormat};
 use crate::rag::embed::{EmbedError, TextKind};
 use crate::rag::tokens;
@@ -185,7 +185,7 @@ impl Service {
         self.read(call, "Documents.List", move |core, _| {
             core.schema(&collection)?;
             let limit = limit.unwrap_or(DEFAULT_PAGE);
-            check_count("limit", limit, limits::TOP_K_MAX, "/limit")?;
+            check_limit(limit)?;
             let mut documents = core.engine.documents(&collection, after.as_ref(), limit + 1)?;
             let more = documents.len() > limit;
             documents.truncate(limit);

@@ -1,5 +1,7 @@
 //! The face of the service, said once and tested through both protocols: what works, what is refused, what is served beside.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
+
 mod cases;
 mod refusals;
 mod surroundings;

@@ -15,11 +15,22 @@ async fn wrong_requests_are_refused_with_place_and_reason() {
     for case in &cases {
         wrong.extend(check(case, &rest, &grpc).await);
     }
-    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} cases:\n{}",
+        wrong.len(),
+        cases.len(),
+        wrong.join("\n")
+    );
 
     let query = Request::new(Method::Query, POINTS, json!({"nearest": {"vector": [1, 0, 0, 0]}}));
     for answer in [rest.send(&query).await.unwrap(), grpc.send(&query).await.unwrap()] {
-        let ids: Vec<_> = answer["hits"].as_array().unwrap().iter().map(|h| h["id"].as_str().unwrap()).collect();
+        let ids: Vec<_> = answer["hits"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|h| h["id"].as_str().unwrap())
+            .collect();
         assert_eq!(ids, ["a", "b"], "nothing of what was refused was written");
     }
     server.stop().await.unwrap();

@@ -11,7 +11,11 @@ use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 async fn channel(server: &TestServer) -> Channel {
-    Channel::from_shared(format!("http://{}", server.addr())).unwrap().connect().await.unwrap()
+    Channel::from_shared(format!("http://{}", server.addr()))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap()
 }
 
 async fn get(addr: std::net::SocketAddr, path: &str) -> (u16, String) {
@@ -20,19 +24,35 @@ async fn get(addr: std::net::SocketAddr, path: &str) -> (u16, String) {
 }
 
 fn vectors(id: impl std::fmt::Display, vector: Vec<f32>) -> pb::PointInput {
-    pb::PointInput { id: id.to_string(), vector: Some(pb::Vector { values: vector }), ..pb::PointInput::default() }
+    pb::PointInput {
+        id: id.to_string(),
+        vector: Some(pb::Vector { values: vector }),
+        ..pb::PointInput::default()
+    }
 }
 
 async fn with_vectors(server: &TestServer) {
     let schema = json!({"vectors": {"v": {"dim": 2}}});
-    server.rest().send(&Request::new(Method::CreateCollection, "c", schema)).await.unwrap();
+    server
+        .rest()
+        .send(&Request::new(Method::CreateCollection, "c", schema))
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_and_metrics_have_a_listener_of_their_own() {
     let server = TestServer::start().await;
     with_vectors(&server).await;
-    server.rest().send(&Request::new(Method::Query, "nowhere", json!({"nearest": {"vector": [1]}}))).await.unwrap_err();
+    server
+        .rest()
+        .send(&Request::new(
+            Method::Query,
+            "nowhere",
+            json!({"nearest": {"vector": [1]}}),
+        ))
+        .await
+        .unwrap_err();
     assert_eq!(get(server.metrics_addr(), "/livez").await.0, 200);
     assert_eq!(get(server.metrics_addr(), "/readyz").await.0, 200);
     let (status, metrics) = get(server.metrics_addr(), "/metrics").await;
@@ -46,8 +66,16 @@ async fn probes_and_metrics_have_a_listener_of_their_own() {
     ] {
         assert!(metrics.contains(line), "no {line} in\n{metrics}");
     }
-    assert_eq!(get(server.addr(), "/metrics").await.0, 404, "the API's port serves no metrics");
-    assert_eq!(get(server.metrics_addr(), "/api/v1/collections").await.0, 404, "the metrics' port serves no API");
+    assert_eq!(
+        get(server.addr(), "/metrics").await.0,
+        404,
+        "the API's port serves no metrics"
+    );
+    assert_eq!(
+        get(server.metrics_addr(), "/api/v1/collections").await.0,
+        404,
+        "the metrics' port serves no API"
+    );
     let (status, contract) = get(server.addr(), "/api/v1/openapi.json").await;
     assert_eq!(status, 200);
     let contract: Value = serde_json::from_str(&contract).unwrap();
@@ -65,7 +93,10 @@ async fn grpc_has_health_and_reflection() {
 
     let server = TestServer::start().await;
     let channel = channel(&server).await;
-    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    let health = HealthClient::new(channel.clone())
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap();
     assert_eq!(health.into_inner().status, 1, "SERVING");
     let list = ServerReflectionRequest {
         message_request: Some(MessageRequest::ListServices(String::new())),
@@ -77,7 +108,13 @@ async fn grpc_has_health_and_reflection() {
         .unwrap()
         .into_inner();
     let services = format!("{:?}", answers.next().await.unwrap().unwrap());
-    for name in ["cairn.v1.Collections", "cairn.v1.Points", "cairn.v1.Query", "cairn.v1.Documents", "grpc.health.v1.Health"] {
+    for name in [
+        "cairn.v1.Collections",
+        "cairn.v1.Points",
+        "cairn.v1.Query",
+        "cairn.v1.Documents",
+        "grpc.health.v1.Health",
+    ] {
         assert!(services.contains(name), "no {name} in {services}");
     }
     server.stop().await.unwrap();
@@ -88,28 +125,50 @@ async fn a_stream_of_batches_is_written_in_order_and_says_where_it_stopped() {
     let server = TestServer::start().await;
     with_vectors(&server).await;
     let mut points = PointsClient::new(channel(&server).await);
-    let batch = |collection: &str, points| pb::UpsertRequest { collection: collection.into(), points, request_id: String::new() };
+    let batch = |collection: &str, points| pb::UpsertRequest {
+        collection: collection.into(),
+        points,
+        request_id: String::new(),
+    };
     let batches = [
         batch("c", vec![vectors(1, vec![1.0, 0.0]), vectors(2, vec![0.0, 1.0])]),
         batch("", vec![vectors(1, vec![0.5, 0.5])]),
     ];
-    let done = points.upsert_stream(tokio_stream::iter(batches)).await.unwrap().into_inner();
+    let done = points
+        .upsert_stream(tokio_stream::iter(batches))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((done.batches, done.changed), (2, 3));
     let one = points
         .get(pb::GetPointsRequest {
             collection: "c".into(),
             ids: vec!["1".into()],
-            with: Some(pb::With { vectors: true, ..pb::With::default() }),
+            with: Some(pb::With {
+                vectors: true,
+                ..pb::With::default()
+            }),
         })
         .await
         .unwrap();
-    assert_eq!(one.into_inner().points[0].vectors["v"].values, [0.5, 0.5], "the later message wins");
+    assert_eq!(
+        one.into_inner().points[0].vectors["v"].values,
+        [0.5, 0.5],
+        "the later message wins"
+    );
 
-    let wrong = [batch("c", vec![vectors(3, vec![1.0, 0.0])]), batch("", vec![vectors(4, vec![1.0])])];
+    let wrong = [
+        batch("c", vec![vectors(3, vec![1.0, 0.0])]),
+        batch("", vec![vectors(4, vec![1.0])]),
+    ];
     let status = points.upsert_stream(tokio_stream::iter(wrong)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert_eq!(status.metadata().get("cairn-code").unwrap(), "wrong_dim");
-    assert!(status.message().contains("1 points before it were written"), "{}", status.message());
+    assert!(
+        status.message().contains("1 points before it were written"),
+        "{}",
+        status.message()
+    );
     server.stop().await.unwrap();
 }
 
@@ -117,14 +176,31 @@ async fn a_stream_of_batches_is_written_in_order_and_says_where_it_stopped() {
 async fn a_wrong_document_does_not_end_its_stream() {
     use pb::put_stream_response::Outcome;
     let server = TestServer::start().await;
-    server.rest().send(&Request::new(Method::CreateCollection, "d", json!({}))).await.unwrap();
+    server
+        .rest()
+        .send(&Request::new(Method::CreateCollection, "d", json!({})))
+        .await
+        .unwrap();
     let document = |id: &str, text: &str| pb::PutStreamRequest {
         collection: "d".into(),
-        document: Some(pb::DocumentInput { id: id.into(), text: text.into(), ..pb::DocumentInput::default() }),
+        document: Some(pb::DocumentInput {
+            id: id.into(),
+            text: text.into(),
+            ..pb::DocumentInput::default()
+        }),
     };
-    let sent = [document("a", "apples"), document("b", " "), document("a", "apples"), document("c", "cherries")];
+    let sent = [
+        document("a", "apples"),
+        document("b", " "),
+        document("a", "apples"),
+        document("c", "cherries"),
+    ];
     let mut documents = DocumentsClient::new(channel(&server).await);
-    let answers = documents.put_stream(tokio_stream::iter(sent)).await.unwrap().into_inner();
+    let answers = documents
+        .put_stream(tokio_stream::iter(sent))
+        .await
+        .unwrap()
+        .into_inner();
     let answers: Vec<_> = answers.map(Result::unwrap).collect().await;
     let told: Vec<_> = answers
         .iter()
@@ -133,7 +209,15 @@ async fn a_wrong_document_does_not_end_its_stream() {
             Outcome::Error(e) => (a.id.as_str(), e.code.as_str()),
         })
         .collect();
-    assert_eq!(told, [("a", "stored"), ("b", "empty_document"), ("a", "unchanged"), ("c", "stored")]);
+    assert_eq!(
+        told,
+        [
+            ("a", "stored"),
+            ("b", "empty_document"),
+            ("a", "unchanged"),
+            ("c", "stored")
+        ]
+    );
     server.stop().await.unwrap();
 }
 
@@ -142,10 +226,18 @@ async fn what_was_acked_is_there_after_a_restart() {
     let server = TestServer::start().await;
     with_vectors(&server).await;
     let upsert = json!({"points": [{"id": "kept", "vector": [1, 0], "payload": {"k": "v"}}]});
-    let written = server.rest().send(&Request::new(Method::Upsert, "c", upsert)).await.unwrap();
+    let written = server
+        .rest()
+        .send(&Request::new(Method::Upsert, "c", upsert))
+        .await
+        .unwrap();
     let server = server.restart().await;
     let query = json!({"nearest": {"vector": [1, 0]}, "after": written["token"]});
-    let answer = server.rest().send(&Request::new(Method::Query, "c", query)).await.unwrap();
+    let answer = server
+        .rest()
+        .send(&Request::new(Method::Query, "c", query))
+        .await
+        .unwrap();
     assert_eq!(answer["hits"][0]["payload"], json!({"k": "v"}));
     server.stop().await.unwrap();
 }
@@ -174,8 +266,15 @@ async fn writers_under_way_at_shutdown_are_answered() {
             Err(failure) => assert_eq!(failure.code, "unanswered", "{failure:?}"),
         }
     }
-    let count = server.rest().send(&Request::new(Method::Count, "c", json!({}))).await.unwrap();
-    assert!(count["count"].as_u64().unwrap() >= acked, "{count} points for {acked} acks");
+    let count = server
+        .rest()
+        .send(&Request::new(Method::Count, "c", json!({})))
+        .await
+        .unwrap();
+    assert!(
+        count["count"].as_u64().unwrap() >= acked,
+        "{count} points for {acked} acks"
+    );
     server.stop().await.unwrap();
 }
 
@@ -186,7 +285,11 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         config.limits.writes_queued_max = 0;
     })
     .await;
-    server.rest().send(&Request::new(Method::CreateCollection, "d", json!({}))).await.unwrap();
+    server
+        .rest()
+        .send(&Request::new(Method::CreateCollection, "d", json!({})))
+        .await
+        .unwrap();
     let text = "many words of a long document that take a while to cut and embed. ".repeat(3_000);
     let put = move |i: u32| {
         let rest = server_rest(&server);
@@ -199,7 +302,11 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         match put.await.unwrap() {
             Ok(_) => done += 1,
             Err(failure) => {
-                assert_eq!((failure.http, failure.code.as_str()), (Some(429), "overloaded"), "{failure:?}");
+                assert_eq!(
+                    (failure.http, failure.code.as_str()),
+                    (Some(429), "overloaded"),
+                    "{failure:?}"
+                );
                 refused += 1;
             }
         }
