@@ -83,7 +83,10 @@ fn modules_of_the_engine_import_only_what_is_below_them() {
             continue;
         }
         let Some(own) = tier(from) else {
-            wrong.push(format!("{}: module {from} is new: say in TIERS where it stands", shown(&file)));
+            wrong.push(format!(
+                "{}: module {from} is new: say in TIERS where it stands",
+                shown(&file)
+            ));
             continue;
         };
         for (line, to) in crate_paths(&read(&file)) {
@@ -97,7 +100,10 @@ fn modules_of_the_engine_import_only_what_is_below_them() {
             if !allowed && UPWARD.iter().any(|(f, t, _)| (*f, *t) == (from, to.as_str())) {
                 used.insert((from.to_owned(), to));
             } else if !allowed {
-                wrong.push(format!("{}:{line}: {from} imports {to}, which is not below it", shown(&file)));
+                wrong.push(format!(
+                    "{}:{line}: {from} imports {to}, which is not below it",
+                    shown(&file)
+                ));
             }
         }
     }
@@ -155,7 +161,8 @@ fn every_source_file_opens_with_its_reason() {
     for file in files(&root(), &["rs"]) {
         let text = read(&file);
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        if !first.starts_with("//! ") {
+        // Or with a document that says it, as a crate's README does.
+        if !first.starts_with("//! ") && !first.starts_with("#![doc = include_str!") {
             wrong.push(format!("{}:1: begin with `//!` and why this file exists", shown(&file)));
         }
     }
@@ -166,7 +173,9 @@ fn every_source_file_opens_with_its_reason() {
 fn nothing_is_left_to_be_done_later() {
     // Spelled apart, or this file would be its own finding.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
-    let kinds = ["rs", "md", "proto", "toml", "sh", "py", "yaml", "yml", "tpl", "json", "txt", "Makefile"];
+    let kinds = [
+        "rs", "md", "proto", "toml", "sh", "py", "yaml", "yml", "tpl", "json", "txt", "Makefile",
+    ];
     let mut wrong = Vec::new();
     for file in files(&root(), &kinds) {
         if file.starts_with(root().join("server/assets")) {
@@ -239,7 +248,9 @@ fn the_architecture_is_short_and_the_tests_that_documents_name_exist() {
     for file in files(&root(), &["md"]) {
         for (i, line) in read(&file).lines().enumerate() {
             for name in line.split('`').skip(1).step_by(2) {
-                let is_name = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+                let is_name = name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
                 // Only tests have names this long.
                 if is_name && name.matches('_').count() >= 4 && !functions.contains(name) {
                     wrong.push(format!("{}:{}: no function {name}", shown(&file), i + 1));
@@ -266,7 +277,13 @@ const INDIRECT: [(&str, &[&str]); 3] = [
     ("server/src/service/enrich.rs", &["bad_token_budget", "bad_limit"]),
     (
         "server/src/grpc/status.rs",
-        &["bad_message", "body_too_large", "unsupported_encoding", "unknown_method", "transport"],
+        &[
+            "bad_message",
+            "body_too_large",
+            "unsupported_encoding",
+            "unknown_method",
+            "transport",
+        ],
     ),
 ];
 
@@ -312,11 +329,19 @@ fn codes(source: &str) -> BTreeSet<String> {
     for maker in MAKERS {
         for (at, _) in code.match_indices(maker) {
             let arguments = &code[at + maker.len()..];
-            let Some((before, rest)) = arguments.split_once('"') else { continue };
+            let Some((before, rest)) = arguments.split_once('"') else {
+                continue;
+            };
             // Only a kind or a status may stand before it, or the literal is something else.
-            let is_code_argument = before.chars().all(|c| c.is_alphanumeric() || ":_, ".contains(c)) && before.len() < 60;
-            let Some((literal, _)) = rest.split_once('"') else { continue };
-            let looks_like_one = !literal.is_empty() && literal.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            let is_code_argument =
+                before.chars().all(|c| c.is_alphanumeric() || ":_, ".contains(c)) && before.len() < 60;
+            let Some((literal, _)) = rest.split_once('"') else {
+                continue;
+            };
+            let looks_like_one = !literal.is_empty()
+                && literal
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
             if is_code_argument && before.matches(',').count() <= 1 && looks_like_one {
                 found.insert(literal.to_owned());
             }
@@ -342,7 +367,9 @@ fn the_list_of_settings_is_the_one_of_the_code_with_its_defaults() {
     for (key, default) in &settings {
         match table.get(key) {
             None => wrong.push(format!("docs/configuration.md does not list {key} (default {default})")),
-            Some(said) if said != default => wrong.push(format!("docs/configuration.md: {key} is {default}, not {said}")),
+            Some(said) if said != default => {
+                wrong.push(format!("docs/configuration.md: {key} is {default}, not {said}"))
+            }
             Some(_) => {}
         }
     }
@@ -383,7 +410,8 @@ fn files(dir: &Path, kinds: &[&str]) -> Vec<PathBuf> {
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
             if entry.file_type().unwrap().is_dir() {
-                let foreign = name.starts_with('.') || matches!(&*name, "target" | "data" | "__pycache__") || path == copied;
+                let foreign =
+                    name.starts_with('.') || matches!(&*name, "target" | "data" | "__pycache__") || path == copied;
                 if !foreign {
                     open.push(path);
                 }
@@ -416,7 +444,11 @@ fn code_lines(source: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// A file without the tests at its end.
 fn without_tests(source: &str) -> String {
-    source.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned()
+    source
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// What stands in backticks in the first cell of each table row of a document, if it looks like a code.

@@ -1,3 +1,5 @@
+//! The Rust client of a Cairn server; its README is the front page and its example is run by the tests.
+//!
 #![doc = include_str!("../README.md")]
 //!
 //! # Map

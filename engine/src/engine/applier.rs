@@ -257,12 +257,13 @@ impl Applier {
             schema,
         };
         let json = serde_json::to_vec(&stored).map_err(|e| Error::internal(format!("schema: {e}")))?;
+        // Whatever can refuse comes before the first effect.
+        let collection = Arc::new(Collection::new(no, stored.name, stored.schema)?);
         batch.effects.put(META, &key::meta(b'c', no, None), &json);
         self.next_collection = self.next_collection.max(no.0 + 1);
         batch
             .effects
             .put(META, b"next_collection", &self.next_collection.to_le_bytes());
-        let collection = Arc::new(Collection::new(no, stored.name, stored.schema)?);
         let shards = (0..collection.schema.shards).map(|_| Shard::default()).collect();
         shared
             .collections
