@@ -458,3 +458,113 @@ async fn other_ways_documents(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::Oracle;
+    use super::*;
+    use serde_json::json;
+
+    fn world() -> (tempfile::TempDir, std::sync::Arc<World>) {
+        let dir = tempfile::tempdir().unwrap();
+        let oracle = Oracle::create(&dir.path().join("oracle")).unwrap();
+        (dir, World::new(7, oracle))
+    }
+
+    /// The chunks of a document, one a paragraph, as the server would give them.
+    fn chunks(world: &World, op: Op) -> Vec<StoredPoint> {
+        let (text, mut from) = (world.text(3, op), 0);
+        let chunk = |(n, part): (usize, &str)| {
+            let span = [from, from + part.len()];
+            from += part.len() + 2;
+            let payload = json!({"op": op, "chunk": n, "document": "doc/3", "text": part, "span": span});
+            let mut point = StoredPoint::default();
+            point.id = format!("doc/3#{n}");
+            point.payload = payload.as_object().cloned();
+            point
+        };
+        text.split("\n\n").enumerate().map(chunk).collect()
+    }
+
+    #[test]
+    fn a_document_is_whole_only_with_all_chunks_of_one_operation() {
+        let (_dir, world) = world();
+        let torn = |chunks: &mut Vec<StoredPoint>| matches!(document_seen(&world, 3, chunks), DocumentSeen::Torn(_));
+        assert!(matches!(
+            document_seen(&world, 3, &mut chunks(&world, 5)),
+            DocumentSeen::Whole(5)
+        ));
+        for n in 0..chunks(&world, 5).len() {
+            let mut missing = chunks(&world, 5);
+            missing.remove(n);
+            assert!(missing.is_empty() || torn(&mut missing), "without chunk {n}");
+        }
+        let mut mixed = chunks(&world, 5);
+        mixed[1] = chunks(&world, 6).swap_remove(1);
+        assert!(torn(&mut mixed));
+        let mut twice = chunks(&world, 5);
+        twice.push(twice[0].clone());
+        assert!(torn(&mut twice));
+    }
+
+    #[test]
+    fn what_is_lost_or_comes_back_is_counted() {
+        let state = |upsert| PointState { upsert, set: None };
+        let expected = Expected {
+            points: BTreeMap::from([(1, state(4)), (2, state(5)), (3, state(6))]),
+            documents: BTreeMap::from([(0, 9)]),
+            ..Expected::default()
+        };
+        // 1 is right, 2 is gone, 3 is an older version, 4 was deleted.
+        let seen = BTreeMap::from([(1, state(4)), (3, state(2)), (4, state(1))]);
+        let mut counts = Counts::default();
+        compare_points(0, &expected, &seen, &mut counts);
+        compare_documents(
+            work::POINT_WRITERS,
+            &expected,
+            &BTreeMap::from([(1, (8, 2))]),
+            &mut counts,
+        );
+        assert_eq!((counts.acked_lost, counts.phantom), (2 + 1, 1 + 1));
+    }
+
+    #[test]
+    fn half_of_an_operation_is_a_torn_write() {
+        let state = |upsert| PointState { upsert, set: None };
+        let what = What::Upsert(vec![1, 2]);
+        let before = Expected {
+            points: BTreeMap::from([(1, state(4)), (2, state(5))]),
+            ..Expected::default()
+        };
+        let mut after = before.clone();
+        after.apply(0, 9, &what);
+        let half = BTreeMap::from([(1, state(9)), (2, state(5))]);
+        assert!(only_partly(&what, &before, &after, &half));
+        assert!(!only_partly(
+            &what,
+            &before,
+            &after,
+            &BTreeMap::from([(1, state(9)), (2, state(3))])
+        ));
+    }
+
+    #[test]
+    fn other_bytes_than_those_sent_are_counted() {
+        let (_dir, world) = world();
+        let mut point = StoredPoint::default();
+        point.id = "p7".to_owned();
+        point.payload = Some(world.payload(7, 3, Some(4)));
+        point.vectors = Some([("v".to_owned(), world.vector(7, 3))].into());
+        let count = |point: &StoredPoint| {
+            let mut counts = Counts::default();
+            seen_points(&world, vec![point.clone()], &mut counts);
+            counts.wrong_bytes
+        };
+        assert_eq!(count(&point), 0);
+        let mut bent = point.clone();
+        bent.vectors.as_mut().unwrap().get_mut("v").unwrap()[3] *= 1.000_001;
+        assert_eq!(count(&bent), 1);
+        point.payload.as_mut().unwrap().insert("note".to_owned(), json!("else"));
+        assert_eq!(count(&point), 1);
+    }
+}
