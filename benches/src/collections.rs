@@ -43,14 +43,16 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
     let after = server.memory()?.rss;
     let disk = place::disk_bytes(launch.data_dir())?;
 
-    let stopped = server.stop()?;
-    let server = launch.start()?;
-    let opened_clean = server.ready_s;
-    let mut missing = missing(&server, args.count).await?;
-    let idle = server.memory()?.rss;
+    // The kill comes first: it leaves a log to replay.
     server.kill();
     let server = launch.start()?;
     let opened_killed = server.ready_s;
+    let replayed = server.metric("cairn_replayed_records")?;
+    let mut missing = missing(&server, args.count).await?;
+    let idle = server.memory()?.rss;
+    let stopped = server.stop()?;
+    let server = launch.start()?;
+    let opened_clean = server.ready_s;
     missing += self::missing(&server, args.count).await?;
     server.stop()?;
 
@@ -64,8 +66,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
         ("disk", mib(disk), "MiB"),
         ("stop", stopped, "s"),
         ("open_empty", opened_empty, "s"),
-        ("open_after_stop", opened_clean, "s"),
         ("open_after_kill", opened_killed, "s"),
+        ("replayed_after_kill", replayed, "records"),
+        ("open_after_stop", opened_clean, "s"),
         ("missing", missing as f64, "count"),
     ] {
         table.row(vec![

@@ -19,6 +19,8 @@ use super::work::{self, DOCUMENT_KEYS, DOCUMENTS, GROUPS, POINT_KEYS, POINTS, Wo
 
 /// Points, groups and documents that are also asked for in other ways, of each kind.
 const SAMPLES: usize = 8;
+/// Small enough that the planner prefers a graph where there is one.
+const GRAPH_EF: u32 = 24;
 /// Points of one page of the scan: less than all, so that cursors are used.
 const PAGE: u32 = 700;
 
@@ -29,6 +31,8 @@ pub(crate) struct Judged {
     /// Unknown operations that had happened.
     pub(crate) happened: u64,
     pub(crate) not_happened: u64,
+    /// Searches of points by their own vectors that walked a graph, and those that found them first.
+    pub(crate) graph: (u64, u64),
     pub(crate) points: usize,
     pub(crate) documents: usize,
 }
@@ -94,7 +98,7 @@ pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> a
         })?;
     }
 
-    other_ways(world, &points, &seen_points, rng, &mut judged.counts).await?;
+    other_ways(world, &points, &seen_points, rng, &mut judged).await?;
     other_ways_documents(&documents, &seen_documents, rng, &mut judged.counts).await?;
     Ok(judged)
 }
@@ -319,8 +323,9 @@ async fn other_ways(
     points: &Collection,
     seen: &BTreeMap<u32, PointState>,
     rng: &mut StdRng,
-    counts: &mut Counts,
+    judged: &mut Judged,
 ) -> anyhow::Result<()> {
+    let (counts, graph) = (&mut judged.counts, &mut judged.graph);
     let mut check = |same: bool, what: String| {
         if !same {
             counts.index_mismatch += 1;
@@ -346,18 +351,20 @@ async fn other_ways(
         let vector = world.vector(*key, state.upsert);
         for (how, query) in [
             ("exactly", Query::nearest(vector.clone()).exact()),
-            ("by graph", Query::nearest(vector.clone())),
+            ("by graph", Query::nearest(vector.clone()).ef(GRAPH_EF)),
             (
                 "with a filter",
                 Query::nearest(vector.clone()).filter(Condition::equals("group", format!("g{}", work::group_of(*key)))),
             ),
         ] {
-            let answer = points.query(query.limit(3)).await?;
+            let answer = points.query(query.limit(3).explain()).await?;
             let first = answer.hits.first().map(|h| h.point.id.clone());
-            check(
-                first.as_ref() == Some(&id),
-                format!("the nearest to {id} {how} is {first:?}"),
-            );
+            let found = first.as_ref() == Some(&id);
+            if answer.explain.iter().any(|leg| leg.strategy.starts_with("graph")) {
+                *graph = (graph.0 + 1, graph.1 + u64::from(found));
+            } else {
+                check(found, format!("the nearest to {id} {how} is {first:?}"));
+            }
             let dead = answer
                 .hits
                 .iter()
@@ -450,4 +457,114 @@ async fn other_ways_documents(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::oracle::Oracle;
+    use super::*;
+    use serde_json::json;
+
+    fn world() -> (tempfile::TempDir, std::sync::Arc<World>) {
+        let dir = tempfile::tempdir().unwrap();
+        let oracle = Oracle::create(&dir.path().join("oracle")).unwrap();
+        (dir, World::new(7, oracle))
+    }
+
+    /// The chunks of a document, one a paragraph, as the server would give them.
+    fn chunks(world: &World, op: Op) -> Vec<StoredPoint> {
+        let (text, mut from) = (world.text(3, op), 0);
+        let chunk = |(n, part): (usize, &str)| {
+            let span = [from, from + part.len()];
+            from += part.len() + 2;
+            let payload = json!({"op": op, "chunk": n, "document": "doc/3", "text": part, "span": span});
+            let mut point = StoredPoint::default();
+            point.id = format!("doc/3#{n}");
+            point.payload = payload.as_object().cloned();
+            point
+        };
+        text.split("\n\n").enumerate().map(chunk).collect()
+    }
+
+    #[test]
+    fn a_document_is_whole_only_with_all_chunks_of_one_operation() {
+        let (_dir, world) = world();
+        let torn = |chunks: &mut Vec<StoredPoint>| matches!(document_seen(&world, 3, chunks), DocumentSeen::Torn(_));
+        assert!(matches!(
+            document_seen(&world, 3, &mut chunks(&world, 5)),
+            DocumentSeen::Whole(5)
+        ));
+        for n in 0..chunks(&world, 5).len() {
+            let mut missing = chunks(&world, 5);
+            missing.remove(n);
+            assert!(missing.is_empty() || torn(&mut missing), "without chunk {n}");
+        }
+        let mut mixed = chunks(&world, 5);
+        mixed[1] = chunks(&world, 6).swap_remove(1);
+        assert!(torn(&mut mixed));
+        let mut twice = chunks(&world, 5);
+        twice.push(twice[0].clone());
+        assert!(torn(&mut twice));
+    }
+
+    #[test]
+    fn what_is_lost_or_comes_back_is_counted() {
+        let state = |upsert| PointState { upsert, set: None };
+        let expected = Expected {
+            points: BTreeMap::from([(1, state(4)), (2, state(5)), (3, state(6))]),
+            documents: BTreeMap::from([(0, 9)]),
+            ..Expected::default()
+        };
+        // 1 is right, 2 is gone, 3 is an older version, 4 was deleted.
+        let seen = BTreeMap::from([(1, state(4)), (3, state(2)), (4, state(1))]);
+        let mut counts = Counts::default();
+        compare_points(0, &expected, &seen, &mut counts);
+        compare_documents(
+            work::POINT_WRITERS,
+            &expected,
+            &BTreeMap::from([(1, (8, 2))]),
+            &mut counts,
+        );
+        assert_eq!((counts.acked_lost, counts.phantom), (2 + 1, 1 + 1));
+    }
+
+    #[test]
+    fn half_of_an_operation_is_a_torn_write() {
+        let state = |upsert| PointState { upsert, set: None };
+        let what = What::Upsert(vec![1, 2]);
+        let before = Expected {
+            points: BTreeMap::from([(1, state(4)), (2, state(5))]),
+            ..Expected::default()
+        };
+        let mut after = before.clone();
+        after.apply(0, 9, &what);
+        let half = BTreeMap::from([(1, state(9)), (2, state(5))]);
+        assert!(only_partly(&what, &before, &after, &half));
+        assert!(!only_partly(
+            &what,
+            &before,
+            &after,
+            &BTreeMap::from([(1, state(9)), (2, state(3))])
+        ));
+    }
+
+    #[test]
+    fn other_bytes_than_those_sent_are_counted() {
+        let (_dir, world) = world();
+        let mut point = StoredPoint::default();
+        point.id = "p7".to_owned();
+        point.payload = Some(world.payload(7, 3, Some(4)));
+        point.vectors = Some([("v".to_owned(), world.vector(7, 3))].into());
+        let count = |point: &StoredPoint| {
+            let mut counts = Counts::default();
+            seen_points(&world, vec![point.clone()], &mut counts);
+            counts.wrong_bytes
+        };
+        assert_eq!(count(&point), 0);
+        let mut bent = point.clone();
+        bent.vectors.as_mut().unwrap().get_mut("v").unwrap()[3] *= 1.000_001;
+        assert_eq!(count(&bent), 1);
+        point.payload.as_mut().unwrap().insert("note".to_owned(), json!("else"));
+        assert_eq!(count(&point), 1);
+    }
 }

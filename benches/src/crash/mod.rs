@@ -38,6 +38,9 @@ const SETTINGS: [&str; 4] = [
     "log.filter=warn",
 ];
 
+/// A graph need not find everything, but nearly.
+const GRAPH_RECALL_MIN: f64 = 0.98;
+
 /// Options of `cairn-bench crash`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -181,6 +184,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
         totals.live = (judged.points, judged.documents);
         totals.happened += judged.happened;
         totals.not_happened += judged.not_happened;
+        totals.graph = (totals.graph.0 + judged.graph.0, totals.graph.1 + judged.graph.1);
         counts += judged.counts;
         if !counts.all_zero() {
             counts.example(format!("the above was found after cycle {cycle}"));
@@ -204,7 +208,7 @@ async fn prepare(client: &Client) -> anyhow::Result<()> {
         .field("writer", Field::Integer)
         .field("group", Field::Keyword)
         .field("note", Field::text())
-        .shards(3);
+        .shards(2);
     client.create_collection(work::POINTS, points).await?;
     client
         .create_collection(work::DOCUMENTS, Schema::documents().chunking(24, 0).shards(2))
@@ -223,6 +227,7 @@ struct Totals {
     unknown: u64,
     happened: u64,
     not_happened: u64,
+    graph: (u64, u64),
     reads: u64,
     seals: f64,
     merges: f64,
@@ -245,6 +250,8 @@ impl Totals {
 fn tell(totals: &Totals, counts: &Counts, elapsed: Duration, report: &mut Report) -> anyhow::Result<Vec<String>> {
     let (restart, restart_max) = median_and_max(totals.restart_s.clone());
     let (replayed, replayed_max) = median_and_max(totals.replayed.clone());
+    let (asked, found) = totals.graph;
+    let graph_recall = found as f64 / asked.max(1) as f64;
     let mut numbers = vec![
         ("cycles", f64::from(totals.cycles), "count"),
         ("killed_while_opening", f64::from(totals.killed_opening), "count"),
@@ -259,6 +266,8 @@ fn tell(totals: &Totals, counts: &Counts, elapsed: Duration, report: &mut Report
         ("reads_beside", totals.reads as f64, "count"),
         ("live_points", totals.live.0 as f64, "count"),
         ("live_documents", totals.live.1 as f64, "count"),
+        ("graph_searches", asked as f64, "count"),
+        ("graph_finds_itself", graph_recall, "ratio"),
         ("replayed_median", replayed, "records"),
         ("replayed_max", replayed_max, "records"),
         ("restart_median", restart, "s"),
@@ -286,6 +295,11 @@ fn tell(totals: &Totals, counts: &Counts, elapsed: Duration, report: &mut Report
         .filter(|(_, n)| *n > 0)
         .map(|(name, n)| format!("{name} = {n}"))
         .collect();
+    if asked > 0 && graph_recall < GRAPH_RECALL_MIN {
+        broken.push(format!(
+            "graphs find only {graph_recall:.3} of the points by their own vectors"
+        ));
+    }
     if totals.failed_opens > 0 {
         broken.push("the data directory could not be opened again".to_owned());
     }

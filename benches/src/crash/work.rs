@@ -23,12 +23,12 @@ pub(crate) const DIM: usize = 16;
 pub(crate) const POINT_WRITERS: usize = 6;
 pub(crate) const DOCUMENT_WRITERS: usize = 2;
 /// Keys of one writer, `writer * KEYS ..`.
-const KEYS: u32 = 250;
+const KEYS: u32 = 800;
 pub(crate) const GROUPS: u32 = 8;
 /// Documents of one writer.
 const DOCUMENTS_EACH: u32 = 20;
 /// Points of one upsert.
-const UPSERT_MAX: usize = 24;
+const UPSERT_MAX: usize = 60;
 
 pub(crate) const POINT_KEYS: u32 = POINT_WRITERS as u32 * KEYS;
 pub(crate) const DOCUMENT_KEYS: u32 = DOCUMENT_WRITERS as u32 * DOCUMENTS_EACH;

@@ -1,6 +1,18 @@
 //! The default hybrid retrieval: which legs, how many candidates, how they are fused. The one place to tune it.
 //!
-//! The numbers were chosen on SQuAD train, never on dev; `cairn-bench squad` shows what they are worth.
+//! The numbers were chosen on 5,000 questions of SQuAD train, never on dev, by `cairn-bench squad --split train --fit`: the highest
+//! recall@10, then nDCG@10, of 432 settings (built-in embedder, the best hundred of each leg):
+//!
+//! | setting                                        | recall@10 | nDCG@10 |
+//! |------------------------------------------------|-----------|---------|
+//! | dense alone                                    | 0.7570    | 0.5906  |
+//! | BM25 alone, text                               | 0.9135    | 0.8141  |
+//! | BM25 alone, text + title^0.25                  | 0.9158    | 0.8154  |
+//! | **weighted, dense 0.3, text + title^0.25**     | 0.9263    | 0.8240  |
+//! | weighted, dense 0.4, text                      | 0.9246    | 0.8235  |
+//! | best by ranks: k 10, dense 0.5, the same text  | 0.9259    | 0.7972  |
+//!
+//! Ranks alone forget by how much BM25 prefers its first hit, which costs nDCG when the other leg is much weaker.
 
 use cairn_engine::query::{Fuse, Input, Source, TextField};
 use cairn_engine::schema::Schema;
@@ -9,7 +21,7 @@ use cairn_engine::schema::Schema;
 pub const DENSE: &str = "dense";
 /// Name of the full text leg.
 pub const BM25: &str = "bm25";
-/// Flattens the head of the legs' lists. The value of the paper (Cormack, Clarke & Buettcher 2009).
+/// `k` of a fusion by ranks that names none. The value of the paper (Cormack, Clarke & Buettcher 2009).
 pub const DEFAULT_RRF_K: f32 = 60.0;
 /// Weight of the dense leg: the built-in table is weaker than BM25 on English prose, so it corrects rather than leads.
 pub const DEFAULT_DENSE_WEIGHT: f32 = 0.3;
@@ -18,7 +30,7 @@ pub const DEFAULT_BM25_WEIGHT: f32 = 1.0;
 /// Candidates taken from each leg, at least the hits wanted.
 pub const DEFAULT_LEG_LIMIT: usize = 100;
 /// Text fields of the full text leg and their weights, those that the collection has; all of its fields if it has none.
-pub const DEFAULT_TEXT_FIELDS: [(&str, f32); 1] = [("text", 1.0)];
+pub const DEFAULT_TEXT_FIELDS: [(&str, f32); 2] = [("text", 1.0), ("title", 0.25)];
 
 /// The text fields searched when a request names none.
 pub fn default_fields(schema: &Schema) -> Vec<TextField> {
@@ -32,7 +44,7 @@ pub fn default_fields(schema: &Schema) -> Vec<TextField> {
         .collect()
 }
 
-/// Both legs fused; without a vector, BM25 alone under its usual name.
+/// Both legs fused by their normalised scores; without a vector, BM25 alone under its usual name.
 pub fn hybrid(vector: Option<(String, Vec<f32>)>, text: String, fields: Vec<TextField>, wanted: usize) -> Source {
     let leg = |name: &str, source| Input {
         name: Some(name.to_owned()),
@@ -56,9 +68,6 @@ pub fn hybrid(vector: Option<(String, Vec<f32>)>, text: String, fields: Vec<Text
     weights.push(DEFAULT_BM25_WEIGHT);
     Source::Fusion {
         inputs,
-        method: Fuse::Rrf {
-            k: DEFAULT_RRF_K,
-            weights,
-        },
+        method: Fuse::Weighted { weights },
     }
 }

@@ -944,7 +944,7 @@ pub(super) struct TextBody {
     fields: Vec<String>,
 }
 
-/// `nearest` text and BM25 with the same words, fused by weighted reciprocal ranks.
+/// `nearest` text and BM25 with the same words, fused by the weighted mean of their normalised scores.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HybridBody {
