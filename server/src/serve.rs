@@ -183,6 +183,11 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let router = rest::router(service)
         .merge(grpc_routes.reset_fallback())
         .fallback(rest::unknown_path);
+    let router = if config.listen.ip().is_loopback() {
+        router.layer(axum::middleware::from_fn(rest::local_callers))
+    } else {
+        router
+    };
 
     let listener = listen(config.listen).await?;
     let addr = address(&listener, config.listen)?;

@@ -68,6 +68,11 @@ pub(crate) fn unknown_method() -> axum::response::Response {
     status::complete(answer)
 }
 
+/// What a caller who is a web page of elsewhere is answered with.
+pub(crate) fn foreign_origin(message: String) -> axum::response::Response {
+    status::refused(tonic::Code::PermissionDenied, "foreign_origin", message).into_http()
+}
+
 #[derive(Clone)]
 struct Grpc {
     service: Arc<Service>,

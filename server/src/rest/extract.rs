@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -114,7 +114,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
     type Rejection = Problem;
 
     async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
-        check_headers(request.headers())?;
+        check_headers(request.headers(), request.body().is_end_stream())?;
         let most = service.limits().body_bytes_max;
         let too_large = || {
             let detail = format!("a body is at most {most} bytes");
@@ -161,7 +161,9 @@ async fn discard(body: axum::body::Body) {
     .await;
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+/// A body without a type is refused as well: a web page can send one anywhere without asking its browser (a "simple
+/// request" of CORS), but not one that is called JSON.
+fn check_headers(headers: &HeaderMap, empty: bool) -> Result<(), Problem> {
     let unsupported = |code, detail: String| Err(Problem::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail));
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
@@ -172,7 +174,13 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
         );
     }
     let Some(kind) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
+        return match empty {
+            true => Ok(()),
+            false => unsupported(
+                "unsupported_media_type",
+                "content-type must be application/json, got none".to_owned(),
+            ),
+        };
     };
     let media = kind
         .to_str()
@@ -281,9 +289,11 @@ mod tests {
     #[test]
     fn only_plain_json_is_read() {
         let check = |name: header::HeaderName, value: &'static str| {
-            check_headers(&HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))])).is_ok()
+            let headers = HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))]);
+            check_headers(&headers, false).is_ok()
         };
-        assert!(check_headers(&HeaderMap::new()).is_ok());
+        assert!(check_headers(&HeaderMap::new(), true).is_ok());
+        assert!(check_headers(&HeaderMap::new(), false).is_err());
         assert!(check(header::CONTENT_TYPE, "application/json; charset=utf-8"));
         assert!(check(header::CONTENT_TYPE, "application/merge-patch+json"));
         assert!(!check(header::CONTENT_TYPE, "application/x-www-form-urlencoded"));
