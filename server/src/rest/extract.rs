@@ -2,7 +2,7 @@
 //! [`Problem`] that says where and what is allowed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
@@ -66,10 +66,10 @@ impl FromRequestParts<Arc<Service>> for Params {
                 return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_timeout", detail).at(TIMEOUT_QUERY));
             }
         };
-        Ok(Self {
-            call: service.call(Api::Rest, timeout),
-            rest,
-        })
+        let call = service.call(Api::Rest, timeout);
+        // For `Body`, which is extracted later and waits no longer than the caller does.
+        parts.extensions.insert(call);
+        Ok(Self { call, rest })
     }
 }
 
@@ -128,7 +128,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
             discard(request.into_body()).await;
             return Err(too_large());
         }
-        let patience = service.limits().timeout(None);
+        let patience = patience(service, request.extensions().get());
         let bytes = match tokio::time::timeout(patience, Limited::new(request.into_body(), most).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
@@ -149,6 +149,14 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
         }
         offload(move || parse(&bytes)).await?.map(Self)
     }
+}
+
+/// How long a body may take to arrive: no longer than the caller waits for the answer, and no longer than a request may
+/// take that names no time.
+fn patience(service: &Service, call: Option<&Call>) -> Duration {
+    let left = call.map(|call| call.deadline.saturating_duration_since(Instant::now()));
+    let most = service.limits().timeout(None);
+    left.map_or(most, |left| left.min(most))
 }
 
 /// Reads a body that is refused, within bounds: a connection that is closed on a caller who is still sending takes the

@@ -9,6 +9,7 @@ use cairn_tests::{Method, Request, TestServer};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
+use tower::ServiceExt;
 
 async fn channel(server: &TestServer) -> Channel {
     Channel::from_shared(format!("http://{}", server.addr()))
@@ -312,6 +313,40 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         }
     }
     assert!(done >= 1 && refused >= 1, "{done} done, {refused} refused");
+}
+
+/// A request whose body never ends is given up when its caller would have given up, by both protocols.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_covers_the_arrival_of_the_request() {
+    let server = TestServer::start_with(|config| config.limits.timeout_ms = 500).await;
+    let started = std::time::Instant::now();
+    let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let rest = reqwest::Client::new()
+        .put(format!(
+            "http://{}/api/v1/collections/slow?timeout_ms=200",
+            server.addr()
+        ))
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(never))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(rest.status(), 408);
+    // A stream of messages to a method that takes one: it waits for the first.
+    let to_unary = |mut request: http::Request<tonic::body::Body>| {
+        *request.uri_mut() = request
+            .uri()
+            .to_string()
+            .replace("UpsertStream", "Upsert")
+            .parse()
+            .unwrap();
+        request
+    };
+    let mut points = PointsClient::new(channel(&server).await.map_request(to_unary));
+    let status = points.upsert_stream(futures::stream::pending()).await.unwrap_err();
+    assert_eq!(status.metadata().get("cairn-code").unwrap(), "deadline_exceeded");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    server.stop().await.unwrap();
 }
 
 fn server_rest(server: &TestServer) -> cairn_tests::Rest {
