@@ -761,6 +761,18 @@ fn queries() -> Vec<Case> {
             "10000",
         ),
         both(
+            "too many hits wanted by a batch",
+            Request::new(
+                Method::QueryBatch,
+                POINTS,
+                json!({"queries": vec![json!({"nearest": {"vector": [1, 0, 0, 0]}, "limit": 10_000}); 11]}),
+            ),
+            Invalid,
+            "bad_limit",
+            "100000",
+        )
+        .at("/queries"),
+        both(
             "an offset beyond the bound",
             near(json!({"limit": 10, "offset": 9_999})),
             Invalid,

@@ -26,6 +26,9 @@ use crate::service::pools::deadline_exceeded;
 use crate::service::{Call, CreateCollection, Service};
 use crate::telemetry::Api;
 
+/// Bytes of an answer's message. The engine bounds what it gives out far below; this is for what that bound forgets.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
 /// Whether the service answers, for `grpc.health.v1`.
 pub(crate) type Health = tonic_health::server::HealthReporter;
 
@@ -42,7 +45,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
                 .accept_compressed(Zstd)
                 .send_compressed(Zstd)
                 .max_decoding_message_size(most)
-                .max_encoding_message_size(usize::MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX)
         };
     }
     let (health, health_service) = tonic_health::server::health_reporter();
