@@ -132,6 +132,8 @@ pub enum DropReason {
     ChunkCap,
     /// The context with it would have more than `token_budget` tokens.
     OverBudget,
+    /// Too many better ones were over budget (see [`MISFITS_MAX`]).
+    NotTried,
 }
 
 impl fmt::Display for DropReason {
@@ -145,6 +147,10 @@ impl fmt::Display for DropReason {
             Self::DocumentCap => f.write_str("over the limit of chunks per document"),
             Self::ChunkCap => f.write_str("over the limit of chunks"),
             Self::OverBudget => f.write_str("over token budget"),
+            Self::NotTried => write!(
+                f,
+                "not tried, as {MISFITS_MAX} better ones did not fit the token budget"
+            ),
         }
     }
 }
@@ -155,8 +161,9 @@ impl Serialize for DropReason {
     }
 }
 
-/// After so many candidates that did not fit, the rest is not tried. Each try counts a whole chunk, which is what
-/// packing costs; with chunks of about one size the next will not fit either.
+/// After so many candidates that did not fit, the rest is not tried, unless nothing is packed yet: a context of a late
+/// candidate is better than none. Each try counts a whole chunk, which is what packing costs; with chunks of about one
+/// size the next will not fit either. How many are tried in vain is bounded by how many candidates there are.
 const MISFITS_MAX: usize = 10;
 
 /// Packs what fits. Pure: the same candidates, in any order, with the same request give the same result.
@@ -267,7 +274,9 @@ impl Packer<'_> {
                 *fate = Fate::Dropped(DropReason::DocumentCap);
             } else if self.request.max_chunks.is_some_and(|most| accepted.len() >= most) {
                 *fate = Fate::Dropped(DropReason::ChunkCap);
-            } else if misfits < MISFITS_MAX && self.admit(&mut tray, rank) {
+            } else if misfits >= MISFITS_MAX && !accepted.is_empty() {
+                *fate = Fate::Dropped(DropReason::NotTried);
+            } else if self.admit(&mut tray, rank) {
                 *packed += 1;
                 accepted.push(rank);
             } else {

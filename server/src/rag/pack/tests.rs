@@ -250,23 +250,36 @@ fn what_does_not_fit_is_skipped_for_what_does() {
 }
 
 #[test]
-fn after_many_misfits_no_more_are_tried() {
+fn after_many_misfits_no_more_are_tried_once_something_is_packed() {
     let long = "long ".repeat(300);
     let misfit = |n: usize| Candidate {
         text: format!("{n} {long}"),
-        ..found(&format!("m{n}"), &long, &long, 0.9)
+        ..found(&format!("m{n}"), &long, &long, 0.8)
     };
-    let fits = found("z", SOURCE, "Alpha is first.", 0.5);
-    for (misfits, packed_chunks) in [(MISFITS_MAX - 1, 1), (MISFITS_MAX, 0)] {
-        let candidates: Vec<Candidate> = (0..misfits).map(misfit).chain([fits.clone()]).collect();
+    let first = found("a", SOURCE, "Alpha is first.", 0.9);
+    let last = found("z", SOURCE, "Beta is second.", 0.5);
+    for (misfits, first, packed_documents) in [
+        (MISFITS_MAX - 1, Some(&first), ["a", "z"].as_slice()),
+        (MISFITS_MAX, Some(&first), &["a"]),
+        (5 * MISFITS_MAX, None, &["z"]),
+    ] {
+        let candidates: Vec<Candidate> = first
+            .into_iter()
+            .chain([&last])
+            .cloned()
+            .chain((0..misfits).map(misfit))
+            .collect();
         let packed = pack(&candidates, &request(200), &*bert());
-        assert_eq!(packed.context.len(), packed_chunks);
-        assert!(
-            packed
-                .dropped
-                .iter()
-                .all(|dropped| dropped.reason == DropReason::OverBudget)
-        );
+        let documents: Vec<&str> = packed.context.iter().map(|block| block.document.as_str()).collect();
+        assert_eq!(documents, packed_documents, "{misfits} misfits");
+        for dropped in &packed.dropped {
+            let expected = if dropped.document == "z" {
+                DropReason::NotTried
+            } else {
+                DropReason::OverBudget
+            };
+            assert_eq!(dropped.reason, expected, "{}", dropped.id);
+        }
     }
 }
 
