@@ -184,16 +184,23 @@ fn equal_texts_are_packed_once_and_name_the_one_that_was_kept() {
     let packed = pack(&candidates, &request(500), &*bert());
     assert_eq!(reasons(&packed), [("b#0", "duplicate of [1]".to_owned())]);
 
+    // What was dropped itself hides nothing.
     let packed = pack(&candidates[..2], &request(10), &*bert());
+    let over = || "over token budget".to_owned();
+    assert_eq!(reasons(&packed), [("a#0", over()), ("b#0", over())]);
+    let capped = PackRequest {
+        max_per_document: Some(1),
+        ..request(500)
+    };
+    let better = found("a", SOURCE, "Gamma is third.", 1.0);
+    let packed = pack(&[&[better], &candidates[..2]].concat(), &capped, &*bert());
+    assert_eq!(
+        blocks(&packed),
+        [(1, "a", "Gamma is third."), (2, "b", "Alpha is first.")]
+    );
     assert_eq!(
         reasons(&packed),
-        [
-            ("a#0", "over token budget".to_owned()),
-            (
-                "b#0",
-                "duplicate of chunk a#0 of document a, which was dropped".to_owned()
-            ),
-        ]
+        [("a#0", "over the limit of chunks per document".to_owned())]
     );
 }
 
