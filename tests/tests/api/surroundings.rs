@@ -223,6 +223,44 @@ async fn a_wrong_document_does_not_end_its_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_cannot_be_cut_refuses_its_request_before_the_first_write() {
+    let server = TestServer::start().await;
+    let rest = server.rest();
+    rest.send(&Request::new(Method::CreateCollection, "d", json!({})))
+        .await
+        .unwrap();
+    let put = json!({"documents": [
+        {"id": "good", "text": "words"},
+        {"id": "hollow", "text": "---\ntitle: nothing else\n---\n", "format": "markdown"},
+    ]});
+    let failure = rest
+        .send(&Request::new(Method::PutDocuments, "d", put))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.pointer.as_deref()),
+        ("empty_document", Some("/documents/1/text"))
+    );
+    let stored = rest
+        .send(&Request::new(Method::ListDocuments, "d", json!({})))
+        .await
+        .unwrap();
+    assert_eq!(stored["documents"], json!([]));
+
+    // The same id twice is two writes in order, and the second one sees the first.
+    let put = json!({"documents": [{"id": "a", "text": "one"}, {"id": "a", "text": "one"}]});
+    let done = rest.send(&Request::new(Method::PutDocuments, "d", put)).await.unwrap();
+    let unchanged: Vec<_> = done["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["unchanged"])
+        .collect();
+    assert_eq!(unchanged, [false, true]);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acked_is_there_after_a_restart() {
     let server = TestServer::start().await;
     with_vectors(&server).await;

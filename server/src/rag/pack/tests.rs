@@ -193,7 +193,11 @@ fn equal_texts_are_packed_once_and_name_the_one_that_was_kept() {
         ..request(500)
     };
     let better = found("a", SOURCE, "Gamma is third.", 1.0);
-    let packed = pack(&[&[better], &candidates[..2]].concat(), &capped, &*bert());
+    let packed = pack(
+        &[std::slice::from_ref(&better), &candidates[..2]].concat(),
+        &capped,
+        &*bert(),
+    );
     assert_eq!(
         blocks(&packed),
         [(1, "a", "Gamma is third."), (2, "b", "Alpha is first.")]
