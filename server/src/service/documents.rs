@@ -189,8 +189,10 @@ impl Service {
             core.schema(&collection)?;
             let limit = limit.unwrap_or(DEFAULT_PAGE);
             check_limit(limit)?;
-            let mut documents = core.engine.documents(&collection, after.as_ref(), limit + 1)?;
-            let more = documents.len() > limit;
+            // One more tells whether there is a next page. The largest page cannot ask for it: a full one may be the last.
+            let asked = (limit + 1).min(limits::TOP_K_MAX);
+            let mut documents = core.engine.documents(&collection, after.as_ref(), asked)?;
+            let more = documents.len() >= asked;
             documents.truncate(limit);
             let next = more.then(|| documents.last().map(|d| d.id.clone())).flatten();
             Ok(DocumentsPage { documents, next })

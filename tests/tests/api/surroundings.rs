@@ -246,6 +246,8 @@ async fn a_document_that_cannot_be_cut_refuses_its_request_before_the_first_writ
         .await
         .unwrap();
     assert_eq!(stored["documents"], json!([]));
+    let largest = Request::new(Method::ListDocuments, "d", json!({"limit": 10_000}));
+    assert_eq!(rest.send(&largest).await.unwrap()["documents"], json!([]));
 
     // The same id twice is two writes in order, and the second one sees the first.
     let put = json!({"documents": [{"id": "a", "text": "one"}, {"id": "a", "text": "one"}]});
