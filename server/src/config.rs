@@ -233,6 +233,20 @@ impl Config {
                 1 << 20,
                 1 << 44,
             ),
+            ("engine.write_wait_ms", self.engine.write_wait_ms, 0, 600_000),
+            (
+                "engine.graph_rows_min",
+                self.engine.graph_rows_min as u64,
+                1,
+                100_000_000,
+            ),
+            (
+                "engine.segment_rows_max",
+                self.engine.segment_rows_max as u64,
+                1_000,
+                100_000_000,
+            ),
+            ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 20, 1 << 44),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
@@ -380,6 +394,10 @@ mod tests {
             ("limits.body_bytes_max", "0"),
             ("limits.timeout_ms", "999999999"),
             ("engine.merge_fanin", "1"),
+            ("engine.write_wait_ms", "600001"),
+            ("engine.graph_rows_min", "0"),
+            ("engine.segment_rows_max", "999"),
+            ("engine.log_bytes_max", "1"),
         ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");
