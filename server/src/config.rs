@@ -246,7 +246,7 @@ impl Config {
                 1_000,
                 100_000_000,
             ),
-            ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 20, 1 << 44),
+            ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 16, 1 << 44),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
