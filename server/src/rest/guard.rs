@@ -11,6 +11,7 @@
 use std::net::IpAddr;
 
 use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -51,7 +52,7 @@ fn check(uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
 
 /// `localhost`, or an IP address, with or without a port.
 fn is_local(host: &str) -> bool {
-    let Ok(authority) = host.parse::<axum::http::uri::Authority>() else {
+    let Ok(authority) = host.parse::<Authority>() else {
         return false;
     };
     let name = authority.host();
