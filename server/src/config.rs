@@ -8,14 +8,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use figment::Figment;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
+use figment::{Figment, Provider};
 use serde::{Deserialize, Serialize};
 
 /// Environment variables with our prefix that are not configuration of the server: those that the
 /// command line and the build read themselves.
 pub const NOT_CONFIG: [&str; 4] = ["config", "url", "timeout_ms", "cache"];
+
+/// Keys that hold an address.
+const ADDRESSES: [&str; 2] = ["listen", "metrics_listen"];
 
 /// The server's configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,7 +190,7 @@ impl Config {
                 Ok(value) => value,
                 Err(never) => match never {},
             };
-            sources = sources.merge((key.as_str(), value));
+            sources = sources.merge(Flag { key, value });
         }
         let config: Self = sources.extract().map_err(explain)?;
         config.check()?;
@@ -230,6 +233,20 @@ impl Config {
                 1 << 20,
                 1 << 44,
             ),
+            ("engine.write_wait_ms", self.engine.write_wait_ms, 0, 600_000),
+            (
+                "engine.graph_rows_min",
+                self.engine.graph_rows_min as u64,
+                1,
+                100_000_000,
+            ),
+            (
+                "engine.segment_rows_max",
+                self.engine.segment_rows_max as u64,
+                1_000,
+                100_000_000,
+            ),
+            ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 16, 1 << 44),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
@@ -272,6 +289,22 @@ impl Limits {
     }
 }
 
+/// One flag as a source; a plain pair would be shown in messages by its Rust type.
+struct Flag<'a> {
+    key: &'a str,
+    value: figment::value::Value,
+}
+
+impl Provider for Flag<'_> {
+    fn metadata(&self) -> figment::Metadata {
+        figment::Metadata::named("flags")
+    }
+
+    fn data(&self) -> figment::Result<figment::value::Map<figment::Profile, figment::value::Dict>> {
+        Serialized::global(self.key, &self.value).data()
+    }
+}
+
 /// Says which key of which source is wrong, and what is allowed.
 fn explain(error: figment::Error) -> ConfigError {
     let source = error
@@ -287,6 +320,9 @@ fn explain(error: figment::Error) -> ConfigError {
                 format!("{at}.{field}")
             };
             format!("unknown key {key:?}{source}; allowed here: {}", allowed.join(", "))
+        }
+        Kind::Message(_) | Kind::InvalidValue(..) | Kind::InvalidType(..) if ADDRESSES.contains(&at.as_str()) => {
+            format!("key {at:?}{source}: must be an IP address and a port, e.g. 127.0.0.1:7700")
         }
         kind => format!("key {at:?}{source}: {kind}"),
     })
@@ -331,8 +367,14 @@ mod tests {
     fn a_wrong_type_names_its_key() {
         let message = flag("limits.writes_max", "many").unwrap_err().to_string();
         assert!(message.contains("limits.writes_max"), "{message}");
-        let message = flag("listen", "here").unwrap_err().to_string();
-        assert!(message.contains("\"listen\""), "{message}");
+        assert!(message.contains("in flags"), "{message}");
+        for wrong in ["here", "localhost:7700", "7700"] {
+            let message = flag("listen", wrong).unwrap_err().to_string();
+            assert_eq!(
+                message,
+                "key \"listen\" in flags: must be an IP address and a port, e.g. 127.0.0.1:7700"
+            );
+        }
     }
 
     #[test]
@@ -352,6 +394,10 @@ mod tests {
             ("limits.body_bytes_max", "0"),
             ("limits.timeout_ms", "999999999"),
             ("engine.merge_fanin", "1"),
+            ("engine.write_wait_ms", "600001"),
+            ("engine.graph_rows_min", "0"),
+            ("engine.segment_rows_max", "999"),
+            ("engine.log_bytes_max", "1"),
         ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");

@@ -38,6 +38,8 @@ use crate::{grpc, rest, telemetry};
 const HTTP2_STREAMS_MAX: u32 = 1_024;
 /// A silent HTTP/2 peer is pinged after this long, and dropped if it stays silent.
 const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Threads of background work: while one is in a long merge, the other seals, or writers would wait for the merge.
+const MAINTENANCE_THREADS: usize = 2;
 /// How often background work looks whether it should stop while there is nothing to do.
 const MAINTENANCE_NAP: Duration = Duration::from_millis(250);
 /// How long background work waits after a failure that may pass, such as a full disk.
@@ -183,13 +185,18 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let router = rest::router(service)
         .merge(grpc_routes.reset_fallback())
         .fallback(rest::unknown_path);
+    let router = if config.listen.ip().is_loopback() {
+        router.layer(axum::middleware::from_fn(rest::local_callers))
+    } else {
+        router
+    };
 
     let listener = listen(config.listen).await?;
     let addr = address(&listener, config.listen)?;
     let stop = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
-    let maintenance = Maintenance::spawn(Arc::clone(&engine), failed).map_err(|e| ServeError::Setup {
-        what: "the maintenance thread",
+    let maintenance = Maintenance::spawn(&engine, failed).map_err(|e| ServeError::Setup {
+        what: "the maintenance threads",
         why: e.to_string(),
     })?;
     state.ready.store(true, Ordering::Release);
@@ -293,31 +300,51 @@ async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flu
 
 // ---- background work ----
 
-/// The thread that seals, merges and trims.
+/// The threads that seal, merge and trim.
 struct Maintenance {
     stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Maintenance {
-    fn spawn(engine: Arc<Engine>, failed: oneshot::Sender<cairn_engine::Error>) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let work = move || {
-            if let Err(e) = maintain(&engine, &|| stopped.load(Ordering::Acquire)) {
-                tracing::error!(error = %e, code = e.code, "background work found what cannot be trusted, stopping");
-                // The receiver is gone only if the server is stopping anyway.
-                let _ = failed.send(e);
-            }
+    fn spawn(engine: &Arc<Engine>, failed: oneshot::Sender<cairn_engine::Error>) -> io::Result<Self> {
+        let failed = Arc::new(Mutex::new(Some(failed)));
+        let mut maintenance = Self {
+            stop: Arc::new(AtomicBool::new(false)),
+            threads: Vec::with_capacity(MAINTENANCE_THREADS),
         };
-        let thread = std::thread::Builder::new().name("cairn-maintain".into()).spawn(work)?;
-        Ok(Self { stop, thread })
+        for n in 0..MAINTENANCE_THREADS {
+            let (engine, failed, stop) = (Arc::clone(engine), Arc::clone(&failed), Arc::clone(&maintenance.stop));
+            let work = move || {
+                let Err(e) = maintain(&engine, &|| stop.load(Ordering::Acquire)) else {
+                    return;
+                };
+                tracing::error!(error = %e, code = e.code, "background work found what cannot be trusted, stopping");
+                // The first failure ends the server; the receiver is gone only if it is ending anyway.
+                if let Some(failed) = failed.lock().take() {
+                    let _ = failed.send(e);
+                }
+            };
+            match std::thread::Builder::new()
+                .name(format!("cairn-maintain-{n}"))
+                .spawn(work)
+            {
+                Ok(thread) => maintenance.threads.push(thread),
+                Err(e) => {
+                    maintenance.stop();
+                    return Err(e);
+                }
+            }
+        }
+        Ok(maintenance)
     }
 
     fn stop(self) {
         self.stop.store(true, Ordering::Release);
-        if self.thread.join().is_err() {
-            tracing::error!("the maintenance thread had panicked");
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a maintenance thread had panicked");
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ fn cairn() -> Command {
 struct Server {
     process: Child,
     url: String,
+    metrics_url: String,
 }
 
 impl Server {
@@ -53,14 +54,12 @@ impl Server {
         BufReader::new(process.stdout.take().unwrap())
             .read_line(&mut line)
             .unwrap();
-        let url = line
-            .split_whitespace()
-            .nth(4)
-            .filter(|_| line.contains("listening on"))
-            .map(str::to_owned);
+        let mut urls = line.split_whitespace().filter(|word| word.starts_with("http://"));
+        let mut url = || urls.next().expect("the first line says where").to_owned();
         Self {
             process,
-            url: url.unwrap_or_else(|| panic!("the first line says where: {line:?}")),
+            url: url(),
+            metrics_url: url(),
         }
     }
 
@@ -304,6 +303,18 @@ fn exit_codes_say_what_kind_of_failure() {
         !dir.path().join("data").exists(),
         "a refused configuration touches nothing"
     );
+}
+
+#[test]
+fn a_port_that_is_not_the_apis_is_called_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let lost = cairn()
+        .args(["collections", "--url", &server.metrics_url])
+        .output()
+        .unwrap();
+    assert_eq!(code(&lost), 3, "{}", stderr(&lost));
+    assert!(stderr(&lost).contains("not Cairn's API port"), "{}", stderr(&lost));
 }
 
 #[test]

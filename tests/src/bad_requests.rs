@@ -761,6 +761,18 @@ fn queries() -> Vec<Case> {
             "10000",
         ),
         both(
+            "too many hits wanted by a batch",
+            Request::new(
+                Method::QueryBatch,
+                POINTS,
+                json!({"queries": vec![json!({"nearest": {"vector": [1, 0, 0, 0]}, "limit": 10_000}); 11]}),
+            ),
+            Invalid,
+            "bad_limit",
+            "100000",
+        )
+        .at("/queries"),
+        both(
             "an offset beyond the bound",
             near(json!({"limit": 10, "offset": 9_999})),
             Invalid,
@@ -1159,7 +1171,7 @@ fn deadlines() -> Vec<Case> {
 }
 
 fn http() -> Vec<Case> {
-    use Kind::{Invalid, TooLarge, Unknown, UnsupportedMedia, WrongMethod};
+    use Kind::{Forbidden, Invalid, TooLarge, Unknown, UnsupportedMedia, WrongMethod};
     type Headers = &'static [(&'static str, &'static str)];
     const JSON: Headers = &[("content-type", "application/json")];
     const POINTS_PATH: &str = "/api/v1/collections/bad-points/points";
@@ -1289,6 +1301,36 @@ fn http() -> Vec<Case> {
             UnsupportedMedia,
             "unsupported_media_type",
             "application/json",
+        ),
+        raw(
+            "JSON that is not called so",
+            "POST",
+            QUERY_PATH,
+            &[],
+            || b"{\"nearest\": {\"vector\": [1, 0, 0, 0]}}".to_vec(),
+            UnsupportedMedia,
+            "unsupported_media_type",
+            "application/json",
+        ),
+        raw(
+            "a request of a web page",
+            "GET",
+            "/api/v1/collections",
+            &[("origin", "https://elsewhere.example")],
+            nothing,
+            Forbidden,
+            "foreign_origin",
+            "elsewhere.example",
+        ),
+        raw(
+            "a name that a web page made ours",
+            "DELETE",
+            "/api/v1/collections/bad-points",
+            &[("host", "elsewhere.example:7700")],
+            nothing,
+            Forbidden,
+            "foreign_origin",
+            "localhost",
         ),
         raw(
             "a compressed body",

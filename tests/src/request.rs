@@ -105,6 +105,8 @@ pub enum Kind {
     TooLarge,
     /// REST only: the body is not what is read here.
     UnsupportedMedia,
+    /// The request is that of a web page.
+    Forbidden,
     /// REST only: the path takes other methods.
     WrongMethod,
     /// No such path or rpc.
@@ -122,6 +124,7 @@ impl Kind {
             Self::Deadline => (504, Code::DeadlineExceeded),
             Self::Unavailable => (503, Code::Unavailable),
             Self::TooLarge => (413, Code::OutOfRange),
+            Self::Forbidden => (403, Code::PermissionDenied),
             Self::UnsupportedMedia => (415, Code::Unimplemented),
             Self::WrongMethod => (405, Code::Unimplemented),
             Self::Unknown => (404, Code::Unimplemented),

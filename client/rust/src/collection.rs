@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
 use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
+use crate::retry::Repeat;
 use crate::schema::CollectionInfo;
 use crate::wire;
 
@@ -96,7 +97,7 @@ impl Collection {
             let window = Arc::new(window);
             let answer = self
                 .client
-                .retrying(|client, left| {
+                .retrying(Repeat::Always, |client, left| {
                     let window = Arc::clone(&window);
                     let messages = (0..window.len()).map(move |i| window[i].clone());
                     let mut request = tonic::Request::new(stream::iter(messages));
@@ -180,11 +181,12 @@ impl Collection {
         answer.points.into_iter().map(wire::point).collect()
     }
 
-    /// Deletes points by id or by filter.
+    /// Deletes points by id or by filter. By filter it is not repeated when the connection breaks, as it may have
+    /// happened: a second one would also take what came to match since.
     pub async fn delete(&self, which: impl Into<Selection>) -> Result<Written> {
-        let (ids, filter) = match which.into() {
-            Selection::Ids(ids) => (ids, None),
-            Selection::Filter(filter) => (Vec::new(), Some(wire::filter(filter)?)),
+        let (ids, filter, repeat) = match which.into() {
+            Selection::Ids(ids) => (ids, None, Repeat::Always),
+            Selection::Filter(filter) => (Vec::new(), Some(wire::filter(filter)?), Repeat::IfRefused),
         };
         let request = v1::DeletePointsRequest {
             collection: self.name.clone(),
@@ -194,7 +196,7 @@ impl Collection {
         };
         let answer = self
             .client
-            .call(request, |c, r| async move { c.points().delete(r).await })
+            .call_as(repeat, request, |c, r| async move { c.points().delete(r).await })
             .await?;
         Ok(answer.into())
     }

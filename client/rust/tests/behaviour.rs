@@ -76,7 +76,11 @@ impl Points for Scripted {
         Err(Status::unimplemented("not scripted"))
     }
     async fn delete(&self, _: Request<v1::DeletePointsRequest>) -> Result<Response<v1::WriteResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+        self.refusal()?;
+        Ok(Response::new(v1::WriteResponse {
+            token: "c1-1-0-3".into(),
+            changed: 1,
+        }))
     }
     async fn scroll(&self, _: Request<v1::ScrollRequest>) -> Result<Response<v1::ScrollResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
@@ -128,6 +132,27 @@ async fn serve(refusals: impl IntoIterator<Item = Status>) -> (Collection, Scrip
 
 fn points(n: usize, dim: usize) -> impl Iterator<Item = Point> + Send {
     (0..n).map(move |i| Point::new(i.to_string()).vector(vec![0.5; dim]).with("i", i))
+}
+
+#[tokio::test]
+async fn a_delete_by_filter_is_repeated_only_after_a_refusal() {
+    use cairn_client::Condition;
+    let by_filter = || Selection::Filter(Filter::from(Condition::equals("k", "v")));
+    let (collection, _) = serve([refusal(Code::ResourceExhausted, "overloaded", &[])]).await;
+    assert_eq!(collection.delete(by_filter()).await.unwrap().changed, 1);
+    let lost = || refusal(Code::Unavailable, "engine_stopped", &[]);
+    let (collection, _) = serve([lost()]).await;
+    let error = collection.delete(by_filter()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let (collection, _) = serve([lost()]).await;
+    assert_eq!(
+        collection
+            .delete(Selection::Ids(vec!["a".into()]))
+            .await
+            .unwrap()
+            .changed,
+        1
+    );
 }
 
 #[tokio::test]

@@ -42,6 +42,11 @@ markdown) and \"metadata\". Other files of a directory are left out, and so is
 what begins with a dot. Running it again skips what is unchanged and goes on
 where it was stopped.
 
+A document's id is its path below the directory that you name, so that two
+folders with a file of the same path overwrite each other: give each its own
+--prefix. A file that you remove stays in the collection until its document is
+deleted.
+
 Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed.";
 
 /// `cairn ingest`.
@@ -233,7 +238,7 @@ fn once(seen: &mut HashSet<String>, mut item: Item) -> Item {
         && !seen.insert(document.id.clone())
     {
         item.document = Err(format!(
-            "an earlier document of this run has the same id: {:?}",
+            "an earlier document of this run has the same id: {:?}; ingest its folder by itself, with --prefix",
             document.id
         ));
     }

@@ -122,6 +122,12 @@ impl From<cairn_client::Error> for Failure {
                     error.message()
                 ),
             },
+            // Cairn's own refusals carry a code of Cairn; this is what gRPC makes of a plain 404.
+            _ if error.code() == "unimplemented" => Self {
+                code: Self::UNREACHABLE,
+                message: "this is not Cairn's API port, perhaps that of its metrics: --url or CAIRN_URL says where the API is"
+                    .to_owned(),
+            },
             _ if error.code() == "bad_endpoint" => Self::usage(error.message()),
             _ => Self::new(error.to_string()),
         }

@@ -5,8 +5,10 @@ mod status;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::extract::State;
+use axum::middleware::Next;
 use cairn_engine::{Error, ErrorKind, Result};
 use cairn_proto::v1 as pb;
 use cairn_proto::v1::collections_server::{Collections, CollectionsServer};
@@ -14,14 +16,18 @@ use cairn_proto::v1::documents_server::{Documents, DocumentsServer};
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use cairn_proto::v1::query_server::{Query, QueryServer};
 use futures::Stream;
+use http::HeaderMap;
 use tonic::codec::CompressionEncoding::Zstd;
-use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::status::status;
+use crate::service::pools::deadline_exceeded;
 use crate::service::{Call, CreateCollection, Service};
 use crate::telemetry::Api;
+
+/// Bytes of an answer's message. The engine bounds what it gives out far below; this is for what that bound forgets.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Whether the service answers, for `grpc.health.v1`.
 pub(crate) type Health = tonic_health::server::HealthReporter;
@@ -39,7 +45,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
                 .accept_compressed(Zstd)
                 .send_compressed(Zstd)
                 .max_decoding_message_size(most)
-                .max_encoding_message_size(usize::MAX)
+                .max_encoding_message_size(ANSWER_BYTES_MAX)
         };
     }
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -55,10 +61,47 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
         .add_service(reflection)
         .prepare()
         .into_axum_router()
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(service), in_time))
         .layer(axum::middleware::map_response(async |response| {
             status::complete(response)
         }));
     Ok((routes, health))
+}
+
+/// The method that answers after a stream of messages: it may take any time, each of its messages may not.
+const CLIENT_STREAM: &str = "/cairn.v1.Points/UpsertStream";
+/// How much later than the work itself the layer around it gives up, so that the work's own answer is heard.
+const ANSWER_GRACE: Duration = Duration::from_millis(100);
+
+/// When a request's head arrived: its deadline counts from there, not from when its message was complete.
+#[derive(Clone, Copy)]
+struct Arrived(Instant);
+
+/// The layer around all methods. tonic calls a unary method when its message is complete, so that a caller who sends
+/// slowly would have no deadline. (What streams its answer is answered here when the stream begins.)
+async fn in_time(
+    State(service): State<Arc<Service>>,
+    mut request: axum::extract::Request,
+    next: Next,
+) -> axum::response::Response {
+    request.extensions_mut().insert(Arrived(Instant::now()));
+    let most = match timeout(request.headers()) {
+        Ok(asked) if request.uri().path() != CLIENT_STREAM => service.limits().timeout(asked),
+        // The method itself refuses a timeout that is none.
+        _ => return next.run(request).await,
+    };
+    match tokio::time::timeout(most + ANSWER_GRACE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => status(&deadline_exceeded()).into_http(),
+    }
+}
+
+/// The next message of a client's stream. It may take as long as the longest request: whoever sends may have to make it first.
+async fn next_message<T>(service: &Service, messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+    let patience = Duration::from_millis(service.limits().timeout_ms_max);
+    tokio::time::timeout(patience, messages.message())
+        .await
+        .unwrap_or_else(|_| Err(status(&deadline_exceeded())))
 }
 
 /// What a request for a method that no service has is answered with.
@@ -66,6 +109,11 @@ pub(crate) fn unknown_method() -> axum::response::Response {
     let answer =
         Status::unimplemented("no such service or method, see grpc.reflection.v1").into_http::<axum::body::Body>();
     status::complete(answer)
+}
+
+/// What a caller who is a web page of elsewhere is answered with.
+pub(crate) fn foreign_origin(message: String) -> axum::response::Response {
+    status::refused(tonic::Code::PermissionDenied, "foreign_origin", message).into_http()
 }
 
 #[derive(Clone)]
@@ -81,20 +129,19 @@ async fn answer<T>(work: impl Future<Output = Result<T>>) -> Answer<T> {
 }
 
 impl Grpc {
-    fn call(&self, metadata: &MetadataMap) -> Result<Call> {
-        Ok(self.service.call(Api::Grpc, timeout(metadata)?))
-    }
-
     /// The call and the message of a unary request.
     fn open<T>(&self, request: Request<T>) -> Result<(Call, T)> {
-        let call = self.call(request.metadata())?;
+        let mut call = self.service.call(Api::Grpc, timeout(request.metadata().as_ref())?);
+        if let Some(Arrived(at)) = request.extensions().get() {
+            call.deadline -= at.elapsed();
+        }
         Ok((call, request.into_inner()))
     }
 }
 
 /// `grpc-timeout`: at most eight digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>> {
-    let Some(value) = metadata.get("grpc-timeout") else {
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let Some(value) = headers.get("grpc-timeout") else {
         return Ok(None);
     };
     let parse = || {
@@ -188,11 +235,11 @@ impl Points for Grpc {
     }
 
     async fn upsert_stream(&self, request: Request<Streaming<pb::UpsertRequest>>) -> Answer<pb::UpsertStreamResponse> {
-        let asked = timeout(request.metadata()).map_err(|e| status(&e))?;
+        let asked = timeout(request.metadata().as_ref()).map_err(|e| status(&e))?;
         let mut batches = request.into_inner();
         let mut done = pb::UpsertStreamResponse::default();
         let mut collection = String::new();
-        while let Some(m) = batches.message().await? {
+        while let Some(m) = next_message(&self.service, &mut batches).await? {
             let place = |e: Error| stopped(e, done.batches, done.changed);
             if !m.collection.is_empty() {
                 collection.clone_from(&m.collection);
@@ -339,11 +386,11 @@ impl Documents for Grpc {
     type PutStreamStream = Pin<Box<dyn Stream<Item = Result<pb::PutStreamResponse, Status>> + Send>>;
 
     async fn put_stream(&self, request: Request<Streaming<pb::PutStreamRequest>>) -> Answer<Self::PutStreamStream> {
-        let asked = timeout(request.metadata()).map_err(|e| status(&e))?;
+        let asked = timeout(request.metadata().as_ref()).map_err(|e| status(&e))?;
         let messages = request.into_inner();
         let state = (self.service.clone(), messages, String::new());
         let answers = futures::stream::try_unfold(state, move |(service, mut messages, mut collection)| async move {
-            let Some(m) = messages.message().await? else {
+            let Some(m) = next_message(&service, &mut messages).await? else {
                 return Ok(None);
             };
             if !m.collection.is_empty() {
@@ -464,9 +511,9 @@ mod tests {
     #[test]
     fn grpc_timeouts_are_read_and_nonsense_is_refused() {
         let read = |text: &str| {
-            let mut metadata = MetadataMap::new();
-            metadata.insert("grpc-timeout", text.parse().unwrap());
-            timeout(&metadata).map_err(|e| e.code)
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-timeout", text.parse().unwrap());
+            timeout(&headers).map_err(|e| e.code)
         };
         assert_eq!(read("250m"), Ok(Some(Duration::from_millis(250))));
         assert_eq!(read("1n"), Ok(Some(Duration::from_nanos(1))));
@@ -474,6 +521,6 @@ mod tests {
         for bad in ["m", "5", "-5m", "123456789m", "5x"] {
             assert_eq!(read(bad), Err("bad_timeout"), "{bad}");
         }
-        assert_eq!(timeout(&MetadataMap::new()).unwrap(), None);
+        assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);
     }
 }

@@ -45,6 +45,14 @@ pub(super) fn status(error: &Error) -> Status {
     Status::with_metadata(code, message, metadata)
 }
 
+/// A request that is refused before the service sees it.
+pub(super) fn refused(status: Code, code: &'static str, message: String) -> Status {
+    telemetry::rejected(code);
+    let mut metadata = MetadataMap::new();
+    metadata.insert(CODE, MetadataValue::from_static(code));
+    Status::with_metadata(status, message, metadata)
+}
+
 /// Pointers hold names that callers chose: what a header cannot carry is percent-encoded.
 fn ascii(pointer: &str) -> Option<MetadataValue<Ascii>> {
     const POINTER_BYTES_MAX: usize = 1_024;

@@ -3,7 +3,8 @@
 //! In this order:
 //! 1. **Rank** by score, ties by document, ordinal and id, so that equal inputs give equal contexts.
 //! 2. **Threshold**: what scores below is dropped.
-//! 3. **Exact duplicates** of a better-scored text are dropped.
+//! 3. **Exact duplicates** of a text that is packed already are dropped. A text that was dropped may be packed as
+//!    another chunk's, which a cap or the budget allows.
 //! 4. **Pack greedily**: each candidate whole or not at all, if the cap per document, the number of chunks and the token
 //!    budget allow. One that does not fit is dropped and the next is tried: a shorter one may fit (see [`MISFITS_MAX`]).
 //! 5. **Stitch**: a chunk that touches or overlaps a block of the same document becomes part of it, so that the model
@@ -117,13 +118,13 @@ pub struct Dropped {
 pub enum DropReason {
     /// It scores less than `score_threshold`.
     BelowThreshold,
-    /// Its text is that of a better-scored candidate.
+    /// Its text is that of a better-scored candidate, which was packed.
     Duplicate {
         /// The other's point id.
         id: String,
         /// The other's document.
         document: String,
-        /// The block the other is in, unless it was dropped as well.
+        /// The block the other is in, unless the verification dropped it again.
         n: Option<usize>,
     },
     /// `max_per_document` chunks of its document are packed.
@@ -132,6 +133,8 @@ pub enum DropReason {
     ChunkCap,
     /// The context with it would have more than `token_budget` tokens.
     OverBudget,
+    /// Too many better ones were over budget (see [`MISFITS_MAX`]).
+    NotTried,
 }
 
 impl fmt::Display for DropReason {
@@ -145,6 +148,10 @@ impl fmt::Display for DropReason {
             Self::DocumentCap => f.write_str("over the limit of chunks per document"),
             Self::ChunkCap => f.write_str("over the limit of chunks"),
             Self::OverBudget => f.write_str("over token budget"),
+            Self::NotTried => write!(
+                f,
+                "not tried, as {MISFITS_MAX} better ones did not fit the token budget"
+            ),
         }
     }
 }
@@ -155,8 +162,9 @@ impl Serialize for DropReason {
     }
 }
 
-/// After so many candidates that did not fit, the rest is not tried. Each try counts a whole chunk, which is what
-/// packing costs; with chunks of about one size the next will not fit either.
+/// After so many candidates that did not fit, the rest is not tried, unless nothing is packed yet: a context of a late
+/// candidate is better than none. Each try counts a whole chunk, which is what packing costs; with chunks of about one
+/// size the next will not fit either. How many are tried in vain is bounded by how many candidates there are.
 const MISFITS_MAX: usize = 10;
 
 /// Packs what fits. Pure: the same candidates, in any order, with the same request give the same result.
@@ -168,8 +176,7 @@ pub fn pack(candidates: &[Candidate], request: &PackRequest, counter: &dyn Token
         fence: fence(&ranked, request.seed),
         ranked: &ranked,
     };
-    let mut fates = packer.sift();
-    let accepted = packer.accept(&mut fates);
+    let (mut fates, accepted) = packer.accept();
     let (context, text, tokens_context) = packer.verify(accepted, &mut fates);
     let dropped = packer.account(&fates, &context);
     Packed {
@@ -228,54 +235,50 @@ struct Packer<'a> {
 }
 
 impl Packer<'_> {
-    /// Steps 2 and 3: who is out before the budget matters. The others count as packed until they are not.
-    fn sift(&self) -> Vec<Fate> {
-        let mut first_with: HashMap<&str, usize> = HashMap::new();
-        let mut fates = Vec::with_capacity(self.ranked.len());
-        for (rank, candidate) in self.ranked.iter().enumerate() {
-            let enough = |threshold| candidate.score >= threshold;
-            fates.push(
-                if self.request.score_threshold.is_some_and(|threshold| !enough(threshold)) {
-                    Fate::Dropped(DropReason::BelowThreshold)
-                } else {
-                    // How much white space follows a chunk depends on what comes after it, not on the chunk.
-                    match *first_with.entry(candidate.text.trim_end()).or_insert(rank) {
-                        first if first == rank => Fate::Packed,
-                        first => Fate::DuplicateOf(first),
-                    }
-                },
-            );
-        }
-        fates
-    }
-
-    /// Steps 4 and 5; returns the ranks that were taken.
-    fn accept(&self, fates: &mut [Fate]) -> Vec<usize> {
+    /// Steps 2 to 5: what becomes of each, and the ranks that were taken.
+    fn accept(&self) -> (Vec<Fate>, Vec<usize>) {
         let mut tray = Tray {
             passages: Vec::new(),
             used: self.counter.count(&render::instruction(&self.fence)),
         };
         let mut packed_of: HashMap<&str, usize> = HashMap::new();
+        let mut packed_as: HashMap<&str, usize> = HashMap::new();
         let mut accepted = Vec::new();
         let mut misfits = 0;
-        for (rank, fate) in fates.iter_mut().enumerate() {
-            if !matches!(fate, Fate::Packed) {
-                continue;
+        let over = |cap: Option<usize>, packed| cap.is_some_and(|most| packed >= most);
+        let mut decide = |rank: usize| {
+            let candidate = self.ranked[rank];
+            // Said so that a NaN is not enough.
+            let enough = |threshold| candidate.score >= threshold;
+            if self.request.score_threshold.is_some_and(|threshold| !enough(threshold)) {
+                return Fate::Dropped(DropReason::BelowThreshold);
             }
-            let packed = packed_of.entry(&self.ranked[rank].document).or_default();
-            if self.request.max_per_document.is_some_and(|most| *packed >= most) {
-                *fate = Fate::Dropped(DropReason::DocumentCap);
-            } else if self.request.max_chunks.is_some_and(|most| accepted.len() >= most) {
-                *fate = Fate::Dropped(DropReason::ChunkCap);
-            } else if misfits < MISFITS_MAX && self.admit(&mut tray, rank) {
-                *packed += 1;
-                accepted.push(rank);
-            } else {
+            // How much white space follows a chunk depends on what comes after it, not on the chunk.
+            let text = candidate.text.trim_end();
+            if let Some(first) = packed_as.get(text) {
+                return Fate::DuplicateOf(*first);
+            }
+            let of_document = packed_of.entry(&candidate.document).or_default();
+            if over(self.request.max_per_document, *of_document) {
+                return Fate::Dropped(DropReason::DocumentCap);
+            }
+            if over(self.request.max_chunks, accepted.len()) {
+                return Fate::Dropped(DropReason::ChunkCap);
+            }
+            if misfits >= MISFITS_MAX && !accepted.is_empty() {
+                return Fate::Dropped(DropReason::NotTried);
+            }
+            if !self.admit(&mut tray, rank) {
                 misfits += 1;
-                *fate = Fate::Dropped(DropReason::OverBudget);
+                return Fate::Dropped(DropReason::OverBudget);
             }
-        }
-        accepted
+            *of_document += 1;
+            packed_as.insert(text, rank);
+            accepted.push(rank);
+            Fate::Packed
+        };
+        let fates = (0..self.ranked.len()).map(&mut decide).collect();
+        (fates, accepted)
     }
 
     /// Adds the candidate if there is budget for it, together with what it touches. Blocks are counted one by one and

@@ -2,9 +2,9 @@
 //! [`Problem`] that says where and what is allowed.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -66,10 +66,10 @@ impl FromRequestParts<Arc<Service>> for Params {
                 return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_timeout", detail).at(TIMEOUT_QUERY));
             }
         };
-        Ok(Self {
-            call: service.call(Api::Rest, timeout),
-            rest,
-        })
+        let call = service.call(Api::Rest, timeout);
+        // For `Body`, which is extracted later and waits no longer than the caller does.
+        parts.extensions.insert(call);
+        Ok(Self { call, rest })
     }
 }
 
@@ -114,7 +114,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
     type Rejection = Problem;
 
     async fn from_request(request: Request, service: &Arc<Service>) -> Result<Self, Problem> {
-        check_headers(request.headers())?;
+        check_headers(request.headers(), request.body().is_end_stream())?;
         let most = service.limits().body_bytes_max;
         let too_large = || {
             let detail = format!("a body is at most {most} bytes");
@@ -128,7 +128,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
             discard(request.into_body()).await;
             return Err(too_large());
         }
-        let patience = service.limits().timeout(None);
+        let patience = patience(service, request.extensions().get());
         let bytes = match tokio::time::timeout(patience, Limited::new(request.into_body(), most).collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
@@ -151,6 +151,14 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
     }
 }
 
+/// How long a body may take to arrive: no longer than the caller waits for the answer, and no longer than a request may
+/// take that names no time.
+fn patience(service: &Service, call: Option<&Call>) -> Duration {
+    let left = call.map(|call| call.deadline.saturating_duration_since(Instant::now()));
+    let most = service.limits().timeout(None);
+    left.map_or(most, |left| left.min(most))
+}
+
 /// Reads a body that is refused, within bounds: a connection that is closed on a caller who is still sending takes the
 /// answer down with it.
 async fn discard(body: axum::body::Body) {
@@ -161,7 +169,9 @@ async fn discard(body: axum::body::Body) {
     .await;
 }
 
-fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
+/// A body without a type is refused as well: a web page can send one anywhere without asking its browser (a "simple
+/// request" of CORS), but not one that is called JSON.
+fn check_headers(headers: &HeaderMap, empty: bool) -> Result<(), Problem> {
     let unsupported = |code, detail: String| Err(Problem::refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, code, detail));
     if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
         && encoding != "identity"
@@ -172,7 +182,13 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
         );
     }
     let Some(kind) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
+        return match empty {
+            true => Ok(()),
+            false => unsupported(
+                "unsupported_media_type",
+                "content-type must be application/json, got none".to_owned(),
+            ),
+        };
     };
     let media = kind
         .to_str()
@@ -281,9 +297,11 @@ mod tests {
     #[test]
     fn only_plain_json_is_read() {
         let check = |name: header::HeaderName, value: &'static str| {
-            check_headers(&HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))])).is_ok()
+            let headers = HeaderMap::from_iter([(name, header::HeaderValue::from_static(value))]);
+            check_headers(&headers, false).is_ok()
         };
-        assert!(check_headers(&HeaderMap::new()).is_ok());
+        assert!(check_headers(&HeaderMap::new(), true).is_ok());
+        assert!(check_headers(&HeaderMap::new(), false).is_err());
         assert!(check(header::CONTENT_TYPE, "application/json; charset=utf-8"));
         assert!(check(header::CONTENT_TYPE, "application/merge-patch+json"));
         assert!(!check(header::CONTENT_TYPE, "application/x-www-form-urlencoded"));

@@ -4,6 +4,7 @@
 //! of routing (unknown path, wrong method) and of a panic.
 
 mod extract;
+mod guard;
 mod problem;
 mod wire;
 
@@ -11,7 +12,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -21,6 +22,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use self::extract::{Body, Name, Params, Plain};
+pub(crate) use self::guard::local_callers;
 use self::problem::Problem;
 pub(crate) use self::problem::RETRY_AFTER_MS;
 use self::wire::{
@@ -71,15 +73,17 @@ pub(crate) fn router(service: Arc<Service>) -> Router {
 
 /// What answers a path that neither adapter has.
 pub(crate) async fn unknown_path(request: Request) -> Response {
-    let kind = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
-    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+    if is_grpc(request.headers()) {
         return grpc::unknown_method();
     }
     let detail = format!("no such path, {OPENAPI_PATH} lists them, got {}", shown(request.uri()));
     Problem::refused(StatusCode::NOT_FOUND, "unknown_path", detail).into_response()
+}
+
+/// Whether the caller expects an answer of gRPC.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Problem {

@@ -5,6 +5,12 @@ use cairn_engine::limits;
 
 /// Hits of a query whose request names no limit.
 pub const DEFAULT_LIMIT: usize = 10;
+/// Hits that the queries of one batch may ask for together, offsets left out: ten times what one query may.
+pub const BATCH_HITS_MAX: usize = 100_000;
+const _: () = assert!(
+    limits::TOP_K_MAX <= BATCH_HITS_MAX,
+    "what one query may ask, a batch of one may too"
+);
 /// Things in a page whose request names no limit.
 pub const DEFAULT_PAGE: usize = 100;
 /// Documents in one request: each is a record of its own, so this only bounds the answer and the time.

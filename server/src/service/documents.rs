@@ -89,7 +89,7 @@ pub struct DocumentsPage {
 }
 
 impl Service {
-    /// Puts documents, each atomically, in order. All are checked before the first is written.
+    /// Puts documents, each atomically, in order. All are checked and cut before the first is written.
     pub async fn put_documents(
         &self,
         call: Call,
@@ -100,14 +100,16 @@ impl Service {
         self.write(call, "Documents.Put", move |core, budget| {
             let schema = core.schema(&collection)?;
             check_count("documents", documents.len(), BATCH_DOCUMENTS_MAX, "/documents")?;
-            let mut ids = Vec::with_capacity(documents.len());
-            for (i, document) in documents.iter().enumerate() {
-                ids.push(check(document).map_err(|e| e.at(format!("/documents/{i}")))?);
+            let target = core.target(&collection, &schema)?;
+            let mut prepared = Vec::with_capacity(documents.len());
+            for (i, document) in documents.into_iter().enumerate() {
+                let one = core.prepare(&target, document, budget);
+                prepared.push(one.map_err(|e| e.at(format!("/documents/{i}")))?);
             }
             let mut all = PutAll::default();
-            for (i, (document, id)) in documents.into_iter().zip(ids).enumerate() {
+            for (i, document) in prepared.into_iter().enumerate() {
                 let one = core
-                    .put(&collection, &schema, document, id, budget, request_id.clone())
+                    .put(&target, document, budget, request_id.clone())
                     .map_err(|mut e| {
                         if i > 0 {
                             e.message = format!("{}; the {i} documents before it were stored", e.message);
@@ -127,8 +129,9 @@ impl Service {
         self.write(call, "Documents.PutStream", move |core, budget| {
             let schema = core.schema(&collection)?;
             let put = || {
-                let id = check(&document)?;
-                core.put(&collection, &schema, document, id, budget, None)
+                let target = core.target(&collection, &schema)?;
+                let document = core.prepare(&target, document, budget)?;
+                core.put(&target, document, budget, None)
             };
             put().map_err(|e| e.at("/document"))
         })
@@ -192,8 +195,10 @@ impl Service {
             core.schema(&collection)?;
             let limit = limit.unwrap_or(DEFAULT_PAGE);
             check_limit(limit)?;
-            let mut documents = core.engine.documents(&collection, after.as_ref(), limit + 1)?;
-            let more = documents.len() > limit;
+            // One more tells whether there is a next page. The largest page cannot ask for it: a full one may be the last.
+            let asked = (limit + 1).min(limits::TOP_K_MAX);
+            let mut documents = core.engine.documents(&collection, after.as_ref(), asked)?;
+            let more = documents.len() >= asked;
             documents.truncate(limit);
             let next = more.then(|| documents.last().map(|d| d.id.clone())).flatten();
             Ok(DocumentsPage { documents, next })
@@ -202,32 +207,85 @@ impl Service {
     }
 }
 
+/// Where documents go.
+struct Target<'a> {
+    collection: &'a str,
+    schema: &'a Schema,
+    /// The vectors that chunks are embedded for.
+    vectors: Vec<String>,
+}
+
+/// A document with everything that could be wrong with it checked, but for what the engine says of its metadata.
+struct Prepared {
+    id: PointId,
+    document: DocumentText,
+    title: String,
+    checksum: [u8; 16],
+    /// None if the stored document was the same when this was prepared.
+    chunks: Option<Vec<Chunk>>,
+}
+
 impl Core {
-    fn put(
-        &self,
-        collection: &str,
-        schema: &Schema,
-        document: DocumentText,
-        id: PointId,
-        budget: &Budget,
-        request_id: Option<String>,
-    ) -> Result<PutOne> {
+    fn target<'a>(&self, collection: &'a str, schema: &'a Schema) -> Result<Target<'a>> {
+        Ok(Target {
+            collection,
+            schema,
+            vectors: self.embedded_vectors(schema)?,
+        })
+    }
+
+    fn prepare(&self, target: &Target<'_>, document: DocumentText, budget: &Budget) -> Result<Prepared> {
         budget.check()?;
-        let options = write_options(budget, request_id)?;
-        let vectors = self.embedded_vectors(schema)?;
-        let title = match document.title {
-            Some(title) if !title.is_empty() => title,
+        let id = check(&document)?;
+        let title = match &document.title {
+            Some(title) if !title.is_empty() => title.clone(),
             _ => chunk::title_of(&document.text, document.format).unwrap_or_default(),
         };
         let checksum = self.document_checksum(
-            schema,
-            &vectors,
+            target.schema,
+            &target.vectors,
             &document.text,
             document.format,
             &title,
             &document.source,
             &document.metadata,
         );
+        let stored = self.engine.document(target.collection, &id)?;
+        let chunks = match stored.is_some_and(|stored| stored.checksum == checksum) {
+            true => None,
+            false => Some(cut(target.schema, &document.text, document.format)?),
+        };
+        Ok(Prepared {
+            id,
+            document,
+            title,
+            checksum,
+            chunks,
+        })
+    }
+
+    fn put(
+        &self,
+        target: &Target<'_>,
+        prepared: Prepared,
+        budget: &Budget,
+        request_id: Option<String>,
+    ) -> Result<PutOne> {
+        budget.check()?;
+        let options = write_options(budget, request_id)?;
+        let Target {
+            collection,
+            schema,
+            vectors,
+        } = target;
+        let Prepared {
+            id,
+            document,
+            title,
+            checksum,
+            chunks,
+        } = prepared;
+        // Asked again: the same id may stand in the request twice.
         if let Some(stored) = self.engine.document(collection, &id)?
             && stored.checksum == checksum
             && stored.whole
@@ -242,13 +300,16 @@ impl Core {
             });
         }
 
-        let chunks = cut(schema, &document.text, document.format)?;
+        let chunks = match chunks {
+            Some(chunks) => chunks,
+            None => cut(schema, &document.text, document.format)?,
+        };
         let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| self.chunk_checksum(&c.text)).collect();
         let (mut by_checksum, embedded) = if vectors.is_empty() {
             (HashMap::new(), 0)
         } else {
             let stored = self.engine.chunk_vectors(collection, &id)?;
-            self.embed_missing(&chunks, &checksums, &vectors, stored, budget)?
+            self.embed_missing(&chunks, &checksums, vectors, stored, budget)?
         };
 
         let count = chunks.len();

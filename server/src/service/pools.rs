@@ -118,7 +118,8 @@ impl Budget {
     }
 }
 
-fn deadline_exceeded() -> Error {
+/// What a caller is told who waited in vain.
+pub(crate) fn deadline_exceeded() -> Error {
     Error::new(
         ErrorKind::Deadline,
         "deadline_exceeded",

@@ -12,7 +12,7 @@ use cairn_engine::schema::Schema;
 use cairn_engine::types::Token;
 use cairn_engine::{Error, Result, limits};
 
-use super::bounds::DEFAULT_LIMIT;
+use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::{Call, Core, Service, Work, check_count};
@@ -144,6 +144,7 @@ impl Service {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
             check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
+            check_hits(&asks)?;
             let mut queries = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
@@ -168,6 +169,20 @@ impl Service {
         };
         self.run(call, "Query.RunBatch", Work::Read, work).await
     }
+}
+
+/// A batch is answered whole, from memory: what all its queries ask for is bounded, not only what each does.
+fn check_hits(asks: &[Ask]) -> Result<()> {
+    let wanted = |ask: &Ask| ask.limit.unwrap_or(DEFAULT_LIMIT);
+    let hits = asks.iter().map(wanted).fold(0, usize::saturating_add);
+    if hits <= BATCH_HITS_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "bad_limit",
+        format!("the limits of a batch add up to at most {BATCH_HITS_MAX} hits, got {hits}"),
+    )
+    .at("/queries"))
 }
 
 impl Core {
@@ -359,6 +374,23 @@ fn check_text(text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_may_ask_for_so_many_hits() {
+        let batch = |limits: &[Option<usize>]| {
+            let asks = limits.iter().map(|&limit| Ask {
+                limit,
+                ..Ask::default()
+            });
+            check_hits(&asks.collect::<Vec<_>>()).map_err(|e| e.code)
+        };
+        assert_eq!(batch(&[Some(10_000); 10]), Ok(()));
+        assert_eq!(
+            batch(&[[Some(10_000); 10].as_slice(), &[None]].concat()),
+            Err("bad_limit")
+        );
+        assert_eq!(batch(&[Some(usize::MAX), Some(1)]), Err("bad_limit"));
+    }
 
     #[test]
     fn a_field_may_carry_its_weight() {

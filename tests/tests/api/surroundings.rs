@@ -9,6 +9,7 @@ use cairn_tests::{Method, Request, TestServer};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
+use tower::ServiceExt;
 
 async fn channel(server: &TestServer) -> Channel {
     Channel::from_shared(format!("http://{}", server.addr()))
@@ -222,6 +223,46 @@ async fn a_wrong_document_does_not_end_its_stream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_document_that_cannot_be_cut_refuses_its_request_before_the_first_write() {
+    let server = TestServer::start().await;
+    let rest = server.rest();
+    rest.send(&Request::new(Method::CreateCollection, "d", json!({})))
+        .await
+        .unwrap();
+    let put = json!({"documents": [
+        {"id": "good", "text": "words"},
+        {"id": "hollow", "text": "---\ntitle: nothing else\n---\n", "format": "markdown"},
+    ]});
+    let failure = rest
+        .send(&Request::new(Method::PutDocuments, "d", put))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (failure.code.as_str(), failure.pointer.as_deref()),
+        ("empty_document", Some("/documents/1/text"))
+    );
+    let stored = rest
+        .send(&Request::new(Method::ListDocuments, "d", json!({})))
+        .await
+        .unwrap();
+    assert_eq!(stored["documents"], json!([]));
+    let largest = Request::new(Method::ListDocuments, "d", json!({"limit": 10_000}));
+    assert_eq!(rest.send(&largest).await.unwrap()["documents"], json!([]));
+
+    // The same id twice is two writes in order, and the second one sees the first.
+    let put = json!({"documents": [{"id": "a", "text": "one"}, {"id": "a", "text": "one"}]});
+    let done = rest.send(&Request::new(Method::PutDocuments, "d", put)).await.unwrap();
+    let unchanged: Vec<_> = done["results"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| &r["unchanged"])
+        .collect();
+    assert_eq!(unchanged, [false, true]);
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acked_is_there_after_a_restart() {
     let server = TestServer::start().await;
     with_vectors(&server).await;
@@ -312,6 +353,40 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         }
     }
     assert!(done >= 1 && refused >= 1, "{done} done, {refused} refused");
+}
+
+/// A request whose body never ends is given up when its caller would have given up, by both protocols.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deadline_covers_the_arrival_of_the_request() {
+    let server = TestServer::start_with(|config| config.limits.timeout_ms = 500).await;
+    let started = std::time::Instant::now();
+    let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let rest = reqwest::Client::new()
+        .put(format!(
+            "http://{}/api/v1/collections/slow?timeout_ms=200",
+            server.addr()
+        ))
+        .header("content-type", "application/json")
+        .body(reqwest::Body::wrap_stream(never))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(rest.status(), 408);
+    // A stream of messages to a method that takes one: it waits for the first.
+    let to_unary = |mut request: http::Request<tonic::body::Body>| {
+        *request.uri_mut() = request
+            .uri()
+            .to_string()
+            .replace("UpsertStream", "Upsert")
+            .parse()
+            .unwrap();
+        request
+    };
+    let mut points = PointsClient::new(channel(&server).await.map_request(to_unary));
+    let status = points.upsert_stream(futures::stream::pending()).await.unwrap_err();
+    assert_eq!(status.metadata().get("cairn-code").unwrap(), "deadline_exceeded");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    server.stop().await.unwrap();
 }
 
 fn server_rest(server: &TestServer) -> cairn_tests::Rest {

@@ -184,16 +184,27 @@ fn equal_texts_are_packed_once_and_name_the_one_that_was_kept() {
     let packed = pack(&candidates, &request(500), &*bert());
     assert_eq!(reasons(&packed), [("b#0", "duplicate of [1]".to_owned())]);
 
+    // What was dropped itself hides nothing.
     let packed = pack(&candidates[..2], &request(10), &*bert());
+    let over = || "over token budget".to_owned();
+    assert_eq!(reasons(&packed), [("a#0", over()), ("b#0", over())]);
+    let capped = PackRequest {
+        max_per_document: Some(1),
+        ..request(500)
+    };
+    let better = found("a", SOURCE, "Gamma is third.", 1.0);
+    let packed = pack(
+        &[std::slice::from_ref(&better), &candidates[..2]].concat(),
+        &capped,
+        &*bert(),
+    );
+    assert_eq!(
+        blocks(&packed),
+        [(1, "a", "Gamma is third."), (2, "b", "Alpha is first.")]
+    );
     assert_eq!(
         reasons(&packed),
-        [
-            ("a#0", "over token budget".to_owned()),
-            (
-                "b#0",
-                "duplicate of chunk a#0 of document a, which was dropped".to_owned()
-            ),
-        ]
+        [("a#0", "over the limit of chunks per document".to_owned())]
     );
 }
 
@@ -250,23 +261,36 @@ fn what_does_not_fit_is_skipped_for_what_does() {
 }
 
 #[test]
-fn after_many_misfits_no_more_are_tried() {
+fn after_many_misfits_no_more_are_tried_once_something_is_packed() {
     let long = "long ".repeat(300);
     let misfit = |n: usize| Candidate {
         text: format!("{n} {long}"),
-        ..found(&format!("m{n}"), &long, &long, 0.9)
+        ..found(&format!("m{n}"), &long, &long, 0.8)
     };
-    let fits = found("z", SOURCE, "Alpha is first.", 0.5);
-    for (misfits, packed_chunks) in [(MISFITS_MAX - 1, 1), (MISFITS_MAX, 0)] {
-        let candidates: Vec<Candidate> = (0..misfits).map(misfit).chain([fits.clone()]).collect();
+    let first = found("a", SOURCE, "Alpha is first.", 0.9);
+    let last = found("z", SOURCE, "Beta is second.", 0.5);
+    for (misfits, first, packed_documents) in [
+        (MISFITS_MAX - 1, Some(&first), ["a", "z"].as_slice()),
+        (MISFITS_MAX, Some(&first), &["a"]),
+        (5 * MISFITS_MAX, None, &["z"]),
+    ] {
+        let candidates: Vec<Candidate> = first
+            .into_iter()
+            .chain([&last])
+            .cloned()
+            .chain((0..misfits).map(misfit))
+            .collect();
         let packed = pack(&candidates, &request(200), &*bert());
-        assert_eq!(packed.context.len(), packed_chunks);
-        assert!(
-            packed
-                .dropped
-                .iter()
-                .all(|dropped| dropped.reason == DropReason::OverBudget)
-        );
+        let documents: Vec<&str> = packed.context.iter().map(|block| block.document.as_str()).collect();
+        assert_eq!(documents, packed_documents, "{misfits} misfits");
+        for dropped in &packed.dropped {
+            let expected = if dropped.document == "z" {
+                DropReason::NotTried
+            } else {
+                DropReason::OverBudget
+            };
+            assert_eq!(dropped.reason, expected, "{}", dropped.id);
+        }
     }
 }
 
