@@ -48,6 +48,8 @@ pub struct Config {
 pub struct Limits {
     /// Bytes of a request body or gRPC message, after decompression.
     pub body_bytes_max: usize,
+    /// Bytes of all requests that are being received or worked on; more are refused with 429.
+    pub bodies_bytes_max: usize,
     /// Open connections.
     pub connections_max: usize,
     /// Reads that run at the same time; 0 = twice the processors, as they sometimes wait for the disk.
@@ -135,6 +137,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 32 << 20,
+            bodies_bytes_max: 256 << 20,
             connections_max: 4_096,
             reads_max: 0,
             reads_queued_max: 1_024,
@@ -216,6 +219,12 @@ impl Config {
         let l = &self.limits;
         let bounds = [
             ("limits.body_bytes_max", l.body_bytes_max as u64, 1 << 10, 1 << 30),
+            (
+                "limits.bodies_bytes_max",
+                l.bodies_bytes_max as u64,
+                l.body_bytes_max as u64,
+                1 << 40,
+            ),
             ("limits.connections_max", l.connections_max as u64, 1, 1 << 20),
             ("limits.reads_max", l.reads_max as u64, 0, 4_096),
             ("limits.reads_queued_max", l.reads_queued_max as u64, 0, 1 << 20),

@@ -17,11 +17,13 @@ use cairn_proto::v1::points_server::{Points, PointsServer};
 use cairn_proto::v1::query_server::{Query, QueryServer};
 use futures::Stream;
 use http::HeaderMap;
+use prost::Message as _;
 use tonic::codec::CompressionEncoding::Zstd;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 use self::status::status;
+use crate::service::bodies::{Counted, Held};
 use crate::service::pools::deadline_exceeded;
 use crate::service::{Call, CreateCollection, Service};
 use crate::telemetry::Api;
@@ -68,25 +70,44 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
     Ok((routes, health))
 }
 
-/// The method that answers after a stream of messages: it may take any time, each of its messages may not.
-const CLIENT_STREAM: &str = "/cairn.v1.Points/UpsertStream";
+/// The methods that take a stream of messages: the stream may take any time and bytes, each of its messages may not.
+const STREAMS: [&str; 2] = ["/cairn.v1.Points/UpsertStream", "/cairn.v1.Documents/PutStream"];
 /// How much later than the work itself the layer around it gives up, so that the work's own answer is heard.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
-/// When a request's head arrived: its deadline counts from there, not from when its message was complete.
-#[derive(Clone, Copy)]
-struct Arrived(Instant);
+/// When a request's head arrived: its deadline counts from there, not from when its message was complete. And the bytes
+/// that its message holds.
+#[derive(Clone)]
+struct Arrived {
+    at: Instant,
+    held: Held,
+}
 
 /// The layer around all methods. tonic calls a unary method when its message is complete, so that a caller who sends
 /// slowly would have no deadline. (What streams its answer is answered here when the stream begins.)
 async fn in_time(
     State(service): State<Arc<Service>>,
-    mut request: axum::extract::Request,
+    request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
-    request.extensions_mut().insert(Arrived(Instant::now()));
+    if STREAMS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let held = service.hold();
+    let arrived = Arrived {
+        at: Instant::now(),
+        held: held.clone(),
+    };
+    let mut request = request.map(|body| {
+        axum::body::Body::new(Counted {
+            body,
+            held,
+            refuse: |e| status(e).into(),
+        })
+    });
+    request.extensions_mut().insert(arrived);
     let most = match timeout(request.headers()) {
-        Ok(asked) if request.uri().path() != CLIENT_STREAM => service.limits().timeout(asked),
+        Ok(asked) => service.limits().timeout(asked),
         // The method itself refuses a timeout that is none.
         _ => return next.run(request).await,
     };
@@ -132,8 +153,9 @@ impl Grpc {
     /// The call and the message of a unary request.
     fn open<T>(&self, request: Request<T>) -> Result<(Call, T)> {
         let mut call = self.service.call(Api::Grpc, timeout(request.metadata().as_ref())?);
-        if let Some(Arrived(at)) = request.extensions().get() {
-            call.deadline -= at.elapsed();
+        if let Some(arrived) = request.extensions().get::<Arrived>() {
+            call.deadline -= arrived.at.elapsed();
+            call.held = arrived.held.clone();
         }
         Ok((call, request.into_inner()))
     }
@@ -247,6 +269,7 @@ impl Points for Grpc {
             // Each message has its own deadline: a long load is many writes, not one.
             let call = self.service.call(Api::Grpc, asked);
             let written = async {
+                call.held.take(m.encoded_len())?;
                 let points = convert::points_in(m.points)?;
                 self.service
                     .upsert(call, collection.clone(), points, convert::text_in(m.request_id))
@@ -474,6 +497,7 @@ async fn put_one(
     let id = document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
     let put = async {
         let document = document.ok_or_else(|| Error::invalid("bad_request", "a message holds a document"))?;
+        call.held.take(document.encoded_len())?;
         let document = convert::document_in(document).map_err(|e| e.at("/document"))?;
         service.put_document(call, collection, document).await
     };

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Bytes, HttpBody};
+use axum::BoxError;
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::{Segment, Track};
 
 use super::problem::Problem;
+use crate::service::bodies::Held;
 use crate::service::pools::offload;
 use crate::service::{Call, Service};
 use crate::telemetry::Api;
@@ -68,7 +70,7 @@ impl FromRequestParts<Arc<Service>> for Params {
         };
         let call = service.call(Api::Rest, timeout);
         // For `Body`, which is extracted later and waits no longer than the caller does.
-        parts.extensions.insert(call);
+        parts.extensions.insert(call.clone());
         Ok(Self { call, rest })
     }
 }
@@ -88,7 +90,7 @@ impl FromRequestParts<Arc<Service>> for Plain {
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
         let params = Params::from_request_parts(parts, service).await?;
-        let call = params.call;
+        let call = params.call.clone();
         params.only(&[]).map(|_| Self(call))
     }
 }
@@ -128,11 +130,15 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
             discard(request.into_body()).await;
             return Err(too_large());
         }
-        let patience = patience(service, request.extensions().get());
-        let bytes = match tokio::time::timeout(patience, Limited::new(request.into_body(), most).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(e)) if e.is::<LengthLimitError>() => return Err(too_large()),
-            Ok(Err(e)) => {
+        let call: Option<&Call> = request.extensions().get();
+        let patience = patience(service, call);
+        let held = call.map(|call| call.held.clone());
+        let body = collect(Limited::new(request.into_body(), most), held);
+        let bytes = match tokio::time::timeout(patience, body).await {
+            Ok(Ok(bytes)) => bytes,
+            Ok(Err(Broken::Overloaded(e))) => return Err(e.into()),
+            Ok(Err(Broken::Body(e))) if e.is::<LengthLimitError>() => return Err(too_large()),
+            Ok(Err(Broken::Body(e))) => {
                 return Err(Problem::refused(
                     StatusCode::BAD_REQUEST,
                     "bad_body",
@@ -149,6 +155,26 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<Service>> for Body<T>
         }
         offload(move || parse(&bytes)).await?.map(Self)
     }
+}
+
+/// Why a body did not arrive whole.
+enum Broken {
+    Body(BoxError),
+    Overloaded(cairn_engine::Error),
+}
+
+/// The whole body. Its bytes are taken as they come: an announced length costs the caller nothing, and would hold what others could use.
+async fn collect(mut body: Limited<axum::body::Body>, held: Option<Held>) -> Result<Vec<u8>, Broken> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(Broken::Body)?.into_data() {
+            if let Some(held) = &held {
+                held.take(data.len()).map_err(Broken::Overloaded)?;
+            }
+            bytes.extend_from_slice(&data);
+        }
+    }
+    Ok(bytes)
 }
 
 /// How long a body may take to arrive: no longer than the caller waits for the answer, and no longer than a request may
@@ -208,7 +234,7 @@ fn check_headers(headers: &HeaderMap, empty: bool) -> Result<(), Problem> {
 }
 
 /// Parses, and only if that fails once more to learn the place: keeping track of it costs time that right requests need not pay.
-fn parse<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, Problem> {
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let bad = |code, detail| Problem::refused(StatusCode::BAD_REQUEST, code, detail);
     let text = std::str::from_utf8(bytes).map_err(|e| {
         bad(
@@ -287,7 +313,7 @@ mod tests {
             (b"{\"inner\": \"\xff\"}", "bad_utf8", None, "byte 11"),
         ];
         for (body, code, pointer, says) in cases {
-            let problem = serde_json::to_value(parse::<Outer>(&Bytes::from_static(body)).unwrap_err()).unwrap();
+            let problem = serde_json::to_value(parse::<Outer>(body).unwrap_err()).unwrap();
             assert_eq!(problem["code"], code, "{problem}");
             assert_eq!(problem.get("pointer").and_then(|p| p.as_str()), pointer, "{problem}");
             assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");

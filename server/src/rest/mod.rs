@@ -333,7 +333,7 @@ async fn put_documents(
     params(("collection" = String, Path), ("id" = String, Query), ("with_chunks" = Option<bool>, Query)),
     responses((status = 200, body = DocumentViewOut), (status = "default", body = Problem)))]
 async fn get_document(State(service): App, params: Params, Name(name): Name) -> Reply<DocumentViewOut> {
-    let call = params.call;
+    let call = params.call.clone();
     let (mut id, mut with_chunks) = (None, false);
     for (key, value) in params.only(&["id", "with_chunks"])? {
         match key.as_str() {
@@ -357,7 +357,7 @@ async fn get_document(State(service): App, params: Params, Name(name): Name) -> 
     params(("collection" = String, Path), ("id" = Vec<String>, Query), ("request_id" = Option<String>, Query)),
     responses((status = 200, body = WriteOut), (status = "default", body = Problem)))]
 async fn delete_documents(State(service): App, params: Params, Name(name): Name) -> Reply<WriteOut> {
-    let call = params.call;
+    let call = params.call.clone();
     let (mut ids, mut request_id) = (Vec::new(), None);
     for (key, value) in params.only(&["id", "request_id"])? {
         match key.as_str() {
@@ -375,7 +375,7 @@ async fn delete_documents(State(service): App, params: Params, Name(name): Name)
     params(("collection" = String, Path), ("after_id" = Option<String>, Query), ("limit" = Option<u32>, Query)),
     responses((status = 200, body = DocumentsOut), (status = "default", body = Problem)))]
 async fn list_documents(State(service): App, params: Params, Name(name): Name) -> Reply<DocumentsOut> {
-    let call = params.call;
+    let call = params.call.clone();
     let (mut after, mut limit) = (None, None);
     for (key, value) in params.only(&["after_id", "limit"])? {
         match key.as_str() {

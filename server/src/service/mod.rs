@@ -7,6 +7,7 @@
 //! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the embedder, one file
 //! a noun.
 
+pub(crate) mod bodies;
 pub mod bounds;
 mod collections;
 mod documents;
@@ -28,6 +29,7 @@ pub use enrich::{Enrich, Enriched, Mode};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
+use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
 use crate::config::Limits;
 use crate::rag::embed::{Embedder, Fingerprint};
@@ -37,16 +39,19 @@ use crate::telemetry::{Api, Request};
 pub struct Service {
     core: Arc<Core>,
     pools: Pools,
+    bodies: Bodies,
     limits: Limits,
 }
 
 /// Where a request came from and how long its caller waits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Call {
     /// The adapter.
     pub api: Api,
     /// When the caller stops waiting.
     pub deadline: Instant,
+    /// The bytes of its message, given back when its work has ended.
+    pub(crate) held: Held,
 }
 
 /// What the work is done with.
@@ -75,6 +80,7 @@ impl Service {
                 fingerprint,
             }),
             pools: Pools::new(&limits),
+            bodies: Bodies::new(limits.bodies_bytes_max),
             limits,
         }
     }
@@ -89,7 +95,13 @@ impl Service {
         Call {
             api,
             deadline: Instant::now() + self.limits.timeout(timeout),
+            held: self.bodies.hold(),
         }
+    }
+
+    /// Holds no bytes yet, for a request whose call is not known yet.
+    pub(crate) fn hold(&self) -> Held {
+        self.bodies.hold()
     }
 
     /// Admit, wait for a place, do, record. `work` also gets the time so far, for `took_ms`.
@@ -106,7 +118,12 @@ impl Service {
             Work::Read => &self.pools.reads,
             Work::Write => &self.pools.writes,
         };
-        let result = pool.run(call.deadline, move |budget| work(&core, budget)).await;
+        let held = call.held;
+        let work = move |budget: &Budget| {
+            let _held = held;
+            work(&core, budget)
+        };
+        let result = pool.run(call.deadline, work).await;
         let ms = request.ms();
         request.end(result.as_ref().err());
         result.map(|value| (value, ms))

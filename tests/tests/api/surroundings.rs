@@ -389,6 +389,50 @@ async fn a_deadline_covers_the_arrival_of_the_request() {
     server.stop().await.unwrap();
 }
 
+/// Two bodies on their way hold all bytes there are; a third is refused by both protocols, and taken when they have gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bytes_of_all_requests_together_are_bounded() {
+    let server = TestServer::start_with(|config| {
+        config.limits.body_bytes_max = 64 << 10;
+        config.limits.bodies_bytes_max = 64 << 10;
+    })
+    .await;
+    with_vectors(&server).await;
+    let slow = |bytes: usize| {
+        let begun = futures::stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
+        let body = reqwest::Body::wrap_stream(begun.chain(futures::stream::pending()));
+        let url = format!("http://{}/api/v1/collections/c/points/count", server.addr());
+        let request = reqwest::Client::new()
+            .post(url)
+            .header("content-type", "application/json");
+        tokio::spawn(request.body(body).send())
+    };
+    let uploads = [slow(32 << 10), slow(32 << 10)];
+    let (rest, grpc) = (server.rest(), server.grpc().await);
+    let count = Request::new(Method::Count, "c", json!({}));
+    let until = |refused: bool| {
+        let (rest, grpc, count) = (rest.clone(), grpc.clone(), &count);
+        async move {
+            for _ in 0..500 {
+                let outcomes = [rest.send(count).await, grpc.send(count).await];
+                let all = outcomes.iter().all(|outcome| match outcome {
+                    Ok(_) => !refused,
+                    Err(failure) => refused && failure.code == "overloaded",
+                });
+                if all {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            false
+        }
+    };
+    assert!(until(true).await, "nothing was refused");
+    uploads.iter().for_each(tokio::task::JoinHandle::abort);
+    assert!(until(false).await, "the bytes were not given back");
+    server.stop().await.unwrap();
+}
+
 fn server_rest(server: &TestServer) -> cairn_tests::Rest {
     server.rest()
 }
