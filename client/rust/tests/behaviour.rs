@@ -335,7 +335,7 @@ async fn nothing_to_stream_asks_nothing() {
 #[tokio::test]
 async fn a_missing_method_is_the_callers_error() {
     let (collection, _server) = serve([]).await;
-    let error = collection.delete(Selection::ids(["a"])).await.unwrap_err();
+    let error = collection.get(["a"]).await.unwrap_err();
     assert_eq!((error.kind(), error.code()), (ErrorKind::Invalid, "unimplemented"));
 }
 
