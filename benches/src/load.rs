@@ -103,10 +103,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
     let rate = bench.ingest(&client, args.streams).await?;
     bench.sizes("after ingest", &server, &launch)?;
 
-    let exact = bench.questions_asked("exact", &collection, 4, |q| q.exact()).await?;
     if !whole {
-        bench.truth = found(&exact);
+        bench.truth = found(&bench.asked(&collection, 4, |q| q.exact()).await?);
     }
+    let exact = bench.questions_asked("exact", &collection, 4, |q| q.exact()).await?;
     let exact_recall = recall(&found(&exact), &bench.truth);
     let mut wide_recall = 0.0;
     for clients in CLIENTS {
@@ -282,7 +282,6 @@ impl Bench {
     ) -> anyhow::Result<Asked> {
         let asked = self.asked(collection, clients, how).await?;
         let recall = recall(&found(&asked), &self.truth);
-        // In exact mode over part of the vectors the answers are the truth themselves.
         self.table.row(vec![
             name.to_owned(),
             clients.to_string(),
