@@ -477,16 +477,6 @@ impl Engine {
         self.shared.check_alive()
     }
 
-    /// Checks points against a collection's schema without writing them. Errors carry a JSON pointer (`/points/3/vectors/dense`).
-    pub fn check_points(&self, collection: &str, points: &[PointInput]) -> Result<()> {
-        check::points(&self.find(collection)?.schema, points)
-    }
-
-    /// Checks a payload likewise.
-    pub fn check_payload(&self, collection: &str, payload: &Payload) -> Result<()> {
-        check::payload(&self.find(collection)?.schema, payload)
-    }
-
     fn find(&self, name: &str) -> Result<Arc<Collection>> {
         self.shared.collections.read().get(name).cloned().ok_or_else(|| {
             let name: String = name.chars().take(limits::NAME_BYTES_MAX).collect();

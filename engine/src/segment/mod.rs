@@ -311,11 +311,6 @@ impl Segment {
         Seq(self.numbers::<u64>(&self.columns.births)[ordinal as usize])
     }
 
-    /// The oldest record that a row here came from.
-    pub fn oldest_birth(&self) -> Option<Seq> {
-        self.numbers::<u64>(&self.columns.births).iter().min().map(|s| Seq(*s))
-    }
-
     /// When a row expires; 0 = never.
     pub fn expires_at_ms(&self, ordinal: Ordinal) -> u64 {
         self.numbers::<u64>(&self.columns.expiry)
