@@ -4,12 +4,13 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "cairn/v1/common.proto",
     "cairn/v1/collections.proto",
     "cairn/v1/points.proto",
     "cairn/v1/query.proto",
     "cairn/v1/documents.proto",
+    "cairn/v1/operations.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -232,6 +232,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 documents: list(b, "documents", document),
                 request_id: text(b, "request_id"),
+                ..Default::default()
             };
             ("/cairn.v1.Documents/Put", message.encode_to_vec())
         }
@@ -280,6 +281,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                     _ => 0,
                 },
                 after: some(b, "after", string),
+                ..Default::default()
             };
             ("/cairn.v1.Documents/Enrich", message.encode_to_vec())
         }
@@ -386,6 +388,7 @@ fn point(p: &Value) -> pb::PointInput {
         payload: some(p, "payload", object),
         document: text(p, "document"),
         expires_at_ms: p["expires_at_ms"].as_u64(),
+        ..Default::default()
     }
 }
 
@@ -476,6 +479,7 @@ fn query(q: &Value) -> pb::QueryRequest {
         }),
         score_threshold: float(q, "score_threshold"),
         after: some(q, "after", string),
+        ..Default::default()
     }
 }
 
@@ -560,6 +564,7 @@ fn document(d: &Value) -> pb::DocumentInput {
         title: text(d, "title"),
         source: text(d, "source"),
         metadata: some(d, "metadata", object),
+        ..Default::default()
     }
 }
 
@@ -614,7 +619,9 @@ fn schema(s: &Value) -> pb::Schema {
         chunking: some(s, "chunking", |c| pb::Chunking {
             max_tokens: number(c, "max_tokens"),
             overlap_tokens: number(c, "overlap_tokens"),
+            ..Default::default()
         }),
+        ..Default::default()
     }
 }
 

@@ -332,6 +332,7 @@ impl Collection {
                 collection: self.name.clone(),
                 documents: batch,
                 request_id: request_id(),
+                ..Default::default()
             };
             let answer = self
                 .client

@@ -160,6 +160,7 @@ impl From<Schema> for v1::Schema {
             chunking: schema.chunking.map(|c| v1::Chunking {
                 max_tokens: c.max_tokens,
                 overlap_tokens: c.overlap_tokens,
+                ..Default::default()
             }),
         }
     }
@@ -374,6 +375,7 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
         }),
         score_threshold: query.score_threshold,
         after: query.after,
+        ..Default::default()
     })
 }
 
@@ -525,6 +527,7 @@ pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichReq
         score_threshold: enrich.score_threshold,
         mode: mode.into(),
         after: enrich.after,
+        ..Default::default()
     })
 }
 

@@ -170,6 +170,7 @@ pub(super) fn point_out(point: Point) -> pb::Point {
         payload: point.payload.map(object_out),
         document: point.document.map(|d| d.as_str().to_owned()),
         version: point.version.to_string(),
+        ..Default::default()
     }
 }
 
@@ -459,7 +460,9 @@ fn schema_out(schema: Schema) -> pb::Schema {
         chunking: Some(pb::Chunking {
             max_tokens: Some(schema.chunking.max_tokens),
             overlap_tokens: Some(schema.chunking.overlap_tokens),
+            ..Default::default()
         }),
+        ..Default::default()
     }
 }
 
@@ -516,6 +519,7 @@ pub(super) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)> {
         Some(Source::Text(t)) => text_source_in(t)?,
         Some(Source::Hybrid(h)) => hybrid_in(h)?,
         Some(Source::Prefetch(p)) => prefetch_in(p, 1)?,
+        Some(Source::Sparse(_)) => return Err(not_built("/sparse")),
         None => return Err(no_source()),
     };
     let params = request.params.unwrap_or_default();
@@ -535,6 +539,11 @@ pub(super) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)> {
     Ok((request.collection, ask))
 }
 
+/// What the messages have a place for and this build does not do yet.
+fn not_built(pointer: &str) -> Error {
+    Error::invalid("not_built", "this version does not do that yet").at(pointer)
+}
+
 fn no_source() -> Error {
     Error::invalid("bad_query", "a query holds one of nearest, text, hybrid, prefetch")
 }
@@ -544,6 +553,8 @@ fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
     let to = match nearest.to {
         Some(To::Vector(v)) => NearestTo::Vector(v.values),
         Some(To::Text(t)) => NearestTo::Text(t),
+        Some(To::Image(_)) => return Err(not_built("/nearest/image")),
+        Some(To::Audio(_)) => return Err(not_built("/nearest/audio")),
         None => return Err(Error::invalid("bad_query", "nearest holds a vector or a text").at("/nearest")),
     };
     Ok(AskSource::Nearest {
@@ -608,6 +619,7 @@ fn leg_in(leg: pb::Leg, depth: usize) -> Result<AskLeg> {
         Some(Source::Text(t)) => text_source_in(t)?,
         Some(Source::Hybrid(h)) => hybrid_in(h)?,
         Some(Source::Prefetch(p)) => prefetch_in(p, depth + 1)?,
+        Some(Source::Sparse(_)) => return Err(not_built("/sparse")),
         None => return Err(no_source()),
     };
     Ok(AskLeg {
@@ -625,6 +637,7 @@ pub(super) fn answer_out(answer: Answer) -> pb::QueryResponse {
         explain: answer.result.explain.map(explain_out),
         took_ms: answer.took_ms,
         notes: answer.notes,
+        ..Default::default()
     }
 }
 
@@ -661,6 +674,7 @@ pub(super) fn document_in(document: pb::DocumentInput) -> Result<DocumentText> {
     let format = match pb::DocumentFormat::try_from(document.format) {
         Ok(pb::DocumentFormat::Unspecified | pb::DocumentFormat::Plain) => TextFormat::Plain,
         Ok(pb::DocumentFormat::Markdown) => TextFormat::Markdown,
+        Ok(pb::DocumentFormat::Html | pb::DocumentFormat::Pdf) => return Err(not_built("/format")),
         Err(_) => return Err(bad_enum("format", "DocumentFormat", document.format)),
     };
     Ok(DocumentText {
@@ -691,6 +705,7 @@ pub(super) fn put_one_out(one: PutOne) -> pb::PutDocumentResult {
         unchanged: one.unchanged,
         chunks: count_out(one.chunks),
         embedded: count_out(one.embedded),
+        ..Default::default()
     }
 }
 
@@ -719,12 +734,14 @@ pub(super) fn enrich_in(request: pb::EnrichRequest) -> Result<(String, Enrich)> 
     let format = match pb::EnrichFormat::try_from(request.format) {
         Ok(pb::EnrichFormat::Unspecified | pb::EnrichFormat::String) => PromptFormat::String,
         Ok(pb::EnrichFormat::Messages) => PromptFormat::Messages,
+        Ok(pb::EnrichFormat::Anthropic) => return Err(not_built("/format")),
         Err(_) => return Err(bad_enum("format", "EnrichFormat", request.format)),
     };
     let mode = match pb::RetrievalMode::try_from(request.mode) {
         Ok(pb::RetrievalMode::Unspecified | pb::RetrievalMode::Hybrid) => Mode::Hybrid,
         Ok(pb::RetrievalMode::Dense) => Mode::Dense,
         Ok(pb::RetrievalMode::Bm25) => Mode::Bm25,
+        Ok(pb::RetrievalMode::Sparse) => return Err(not_built("/mode")),
         Err(_) => return Err(bad_enum("mode", "RetrievalMode", request.mode)),
     };
     let enrich = Enrich {
@@ -786,6 +803,7 @@ pub(super) fn enriched_out(enriched: Enriched) -> pb::EnrichResponse {
         score: b.score,
         scores: b.legs.into_iter().collect(),
         ids: b.chunk_ids,
+        ..Default::default()
     };
     let dropped = |d: crate::rag::pack::Dropped| pb::Dropped {
         id: d.id,
@@ -801,6 +819,7 @@ pub(super) fn enriched_out(enriched: Enriched) -> pb::EnrichResponse {
         retrieval_id: enriched.retrieval_id,
         took_ms: enriched.took_ms,
         notes: enriched.notes,
+        ..Default::default()
     }
 }
 

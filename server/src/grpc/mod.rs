@@ -239,6 +239,10 @@ impl Collections for Grpc {
         })
         .await
     }
+
+    async fn optimize(&self, _: Request<pb::OptimizeRequest>) -> Answer<pb::Operation> {
+        Err(tonic::Status::unimplemented("this version does not do that yet"))
+    }
 }
 
 #[tonic::async_trait]

@@ -189,6 +189,7 @@ async fn a_wrong_document_does_not_end_its_stream() {
             text: text.into(),
             ..pb::DocumentInput::default()
         }),
+        ..Default::default()
     };
     let sent = [
         document("a", "apples"),
