@@ -8,6 +8,7 @@ pub mod tokens;
 
 pub mod chunk;
 pub mod embed;
+pub mod near;
 pub mod pack;
 pub mod render;
 pub mod retrieval;
