@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Limits};
-use crate::rag::embed::StaticMiniLm;
+use crate::rag::models::{ModelError, Models};
 use crate::service::Service;
 use crate::{grpc, rest, telemetry};
 
@@ -61,6 +61,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A model of the configuration cannot be used.
+    #[error("cannot use the model of {0}")]
+    Model(#[from] ModelError),
     /// The data directory cannot be opened.
     #[error("cannot open data directory {}: {source}", dir.display())]
     Open {
@@ -171,13 +174,11 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     // Dropped on every early return below: the listener goes with it.
     let metrics = JoinOnDrop(tokio::spawn(serve_metrics(metrics_listener, Arc::clone(&state))));
 
+    // Before the engine: a wrong model directory should not cost a replay of the log.
+    let models = models(&config).await?;
     let engine = open(&config).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
-    let service = Arc::new(Service::new(
-        Arc::clone(&engine),
-        StaticMiniLm::builtin(),
-        config.limits.clone(),
-    ));
+    let service = Arc::new(Service::new(Arc::clone(&engine), models, config.limits.clone()));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
         what: "reflection",
         why: e.to_string(),
@@ -254,6 +255,16 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+async fn models(config: &Config) -> Result<Models, ServeError> {
+    let config = config.clone();
+    let made = tokio::task::spawn_blocking(move || Models::open(&config)).await;
+    made.map_err(|panicked| ServeError::Setup {
+        what: "the models",
+        why: panicked.to_string(),
+    })?
+    .map_err(ServeError::Model)
 }
 
 async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
