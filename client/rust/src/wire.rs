@@ -162,6 +162,7 @@ impl From<Schema> for v1::Schema {
                 overlap_tokens: c.overlap_tokens,
                 ..Default::default()
             }),
+            ..Self::default()
         }
     }
 }
@@ -319,6 +320,7 @@ impl From<Point> for v1::PointInput {
             payload: (!point.payload.is_empty()).then(|| object(point.payload)),
             document: point.document.unwrap_or_default(),
             expires_at_ms: point.expires_at_ms,
+            ..Self::default()
         }
     }
 }
@@ -474,6 +476,7 @@ impl From<Document> for v1::DocumentInput {
             title: document.title,
             source: document.source,
             metadata: (!document.metadata.is_empty()).then(|| object(document.metadata)),
+            ..Self::default()
         }
     }
 }
