@@ -163,6 +163,7 @@ impl From<Schema> for v1::Schema {
                 overlap_tokens: c.overlap_tokens,
                 ..Default::default()
             }),
+            ..Self::default()
         }
     }
 }
@@ -320,6 +321,7 @@ impl From<Point> for v1::PointInput {
             payload: (!point.payload.is_empty()).then(|| object(point.payload)),
             document: point.document.unwrap_or_default(),
             expires_at_ms: point.expires_at_ms,
+            ..Self::default()
         }
     }
 }
@@ -502,6 +504,7 @@ impl From<Document> for v1::DocumentInput {
             title: document.title,
             source: document.source,
             metadata: (!document.metadata.is_empty()).then(|| object(document.metadata)),
+            ..Self::default()
         }
     }
 }
