@@ -20,8 +20,8 @@ use serde_json::{Number, Value};
 use crate::rag::chunk::TextFormat;
 use crate::rag::render::{self, PromptFormat, Role};
 use crate::service::{
-    Answer, Ask, AskLeg, AskSource, DocumentText, Enrich, Enriched, GivenVectors, Mode, NearestTo, NewPoint, PutAll,
-    PutOne, ScrollRequest, empty_schema, parse_field,
+    Answer, Ask, AskLeg, AskSource, DocumentText, Enrich, Enriched, GivenVectors, Mode, NearestTo, NewPoint, Operation,
+    OperationState, PutAll, PutOne, ScrollRequest, empty_schema, parse_field,
 };
 
 // ---- values, payloads, ids, vectors ----
@@ -463,6 +463,27 @@ fn schema_out(schema: Schema) -> pb::Schema {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+pub(super) fn operation_out(o: Operation) -> pb::Operation {
+    let state = match o.state {
+        OperationState::Running => pb::OperationState::Running,
+        OperationState::Done => pb::OperationState::Done,
+        OperationState::Failed => pb::OperationState::Failed,
+        OperationState::Cancelled => pb::OperationState::Cancelled,
+    };
+    pb::Operation {
+        id: o.id,
+        kind: o.kind.to_owned(),
+        collection: o.collection,
+        state: state.into(),
+        progress: o.progress,
+        message: o.message,
+        started_at_ms: o.started_at_ms,
+        ended_at_ms: o.ended_at_ms,
+        error_code: o.error.as_ref().map(|e| e.code.to_owned()),
+        error: o.error.map(|e| e.message),
     }
 }
 

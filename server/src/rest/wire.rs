@@ -22,8 +22,8 @@ use utoipa::ToSchema;
 use crate::rag::chunk::TextFormat;
 use crate::rag::render::{self, PromptFormat};
 use crate::service::{
-    Answer, Ask, AskLeg, AskSource, DocumentText, Enrich, Enriched, GivenVectors, Mode, NearestTo, NewPoint, PutAll,
-    ScrollRequest, empty_schema, parse_field,
+    Answer, Ask, AskLeg, AskSource, DocumentText, Enrich, Enriched, GivenVectors, Mode, NearestTo, NewPoint, Operation,
+    OperationState, PutAll, ScrollRequest, empty_schema, parse_field,
 };
 
 // ---- ids, tokens ----
@@ -352,6 +352,71 @@ impl From<CollectionInfo> for CollectionOut {
         }
     }
 }
+
+// ---- operations ----
+
+/// Work that outlives the request that asked for it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct OperationOut {
+    id: String,
+    /// `optimize`.
+    kind: &'static str,
+    collection: String,
+    state: OperationStateOut,
+    /// 0 to 1.
+    progress: f32,
+    /// What it is at, for people.
+    message: String,
+    /// Milliseconds since the Unix epoch.
+    started_at_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at_ms: Option<u64>,
+    /// If it failed: the stable code of the error.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error_code: Option<&'static str>,
+    /// And its message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OperationStateOut {
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct OperationsOut {
+    pub(super) operations: Vec<OperationOut>,
+}
+
+impl From<Operation> for OperationOut {
+    fn from(o: Operation) -> Self {
+        let state = match o.state {
+            OperationState::Running => OperationStateOut::Running,
+            OperationState::Done => OperationStateOut::Done,
+            OperationState::Failed => OperationStateOut::Failed,
+            OperationState::Cancelled => OperationStateOut::Cancelled,
+        };
+        Self {
+            id: o.id,
+            kind: o.kind,
+            collection: o.collection,
+            state,
+            progress: o.progress,
+            message: o.message,
+            started_at_ms: o.started_at_ms,
+            ended_at_ms: o.ended_at_ms,
+            error_code: o.error.as_ref().map(|e| e.code),
+            error: o.error.map(|e| e.message),
+        }
+    }
+}
+
+// ---- schemas ----
 
 impl From<Schema> for SchemaBody {
     fn from(schema: Schema) -> Self {

@@ -13,6 +13,7 @@ mod collections;
 mod documents;
 mod embed;
 mod enrich;
+mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
@@ -27,6 +28,7 @@ pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
+pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
@@ -41,6 +43,7 @@ pub struct Service {
     core: Arc<Core>,
     pools: Pools,
     bodies: Bodies,
+    operations: Arc<operations::Operations>,
     limits: Limits,
 }
 
@@ -75,6 +78,7 @@ impl Service {
             core: Arc::new(Core { engine, models }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
+            operations: Arc::default(),
             limits,
         }
     }
