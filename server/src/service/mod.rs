@@ -12,6 +12,7 @@ pub mod bounds;
 mod collections;
 mod documents;
 mod enrich;
+mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
@@ -26,6 +27,7 @@ pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
+pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
@@ -40,6 +42,7 @@ pub struct Service {
     core: Arc<Core>,
     pools: Pools,
     bodies: Bodies,
+    operations: Arc<operations::Operations>,
     limits: Limits,
 }
 
@@ -81,6 +84,7 @@ impl Service {
             }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
+            operations: Arc::default(),
             limits,
         }
     }

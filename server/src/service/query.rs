@@ -154,10 +154,16 @@ impl Service {
                 );
             }
             let mut answers = Vec::with_capacity(queries.len());
+            let mut bytes = 0;
             for (i, (query, notes)) in queries.into_iter().enumerate() {
                 budget.check()?;
                 let result = core
                     .search(&collection, &query, "Query.RunBatch")
+                    .and_then(|result| {
+                        bytes += result.bytes;
+                        check_batch_bytes(bytes)?;
+                        Ok(result)
+                    })
                     .map_err(|e| e.at(format!("/queries/{i}")))?;
                 answers.push(Answer {
                     result,
@@ -183,6 +189,20 @@ fn check_hits(asks: &[Ask]) -> Result<()> {
         format!("the limits of a batch add up to at most {BATCH_HITS_MAX} hits, got {hits}"),
     )
     .at("/queries"))
+}
+
+/// ... and so are the payloads and vectors of all its hits: together they may take what one query's may.
+fn check_batch_bytes(bytes: usize) -> Result<()> {
+    if bytes <= limits::ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "answer_too_large",
+        format!(
+            "a batch's answers hold at most {} bytes of payloads and vectors: ask for fewer hits or leave payloads out",
+            limits::ANSWER_BYTES_MAX
+        ),
+    ))
 }
 
 impl Core {
@@ -390,6 +410,15 @@ mod tests {
             Err("bad_limit")
         );
         assert_eq!(batch(&[Some(usize::MAX), Some(1)]), Err("bad_limit"));
+    }
+
+    #[test]
+    fn the_answers_of_a_batch_are_bounded_together() {
+        assert!(check_batch_bytes(limits::ANSWER_BYTES_MAX).is_ok());
+        assert_eq!(
+            check_batch_bytes(limits::ANSWER_BYTES_MAX + 1).unwrap_err().code,
+            "answer_too_large"
+        );
     }
 
     #[test]

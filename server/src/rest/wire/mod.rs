@@ -9,6 +9,7 @@ mod collections;
 mod documents;
 mod enrich;
 mod filter;
+mod operations;
 mod points;
 mod query;
 
@@ -16,13 +17,14 @@ use std::fmt;
 
 use cairn_engine::op::Applied;
 use cairn_engine::types::{PointId, Token};
-use cairn_engine::{Error, Result};
+use cairn_engine::Result;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 pub(super) use self::collections::{CollectionOut, CollectionsOut, SchemaBody};
 pub(super) use self::documents::{DocumentViewOut, DocumentsOut, PutDocumentsBody, PutDocumentsOut};
 pub(super) use self::enrich::{EnrichBody, EnrichOut};
+pub(super) use self::operations::{OperationOut, OperationsOut};
 pub(super) use self::points::{
     CountBody, CountOut, DeletePointsBody, GetPointsBody, PageOut, PointsOut, ScrollBody, SetPayloadBody, UpsertBody,
 };
