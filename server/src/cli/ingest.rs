@@ -544,6 +544,7 @@ impl From<Line> for Document {
             title: line.title,
             source: line.source,
             metadata: line.metadata,
+            ..Self::default()
         }
     }
 }

@@ -9,11 +9,13 @@ pub mod tokens;
 
 pub mod chunk;
 pub mod embed;
+pub mod extract;
 pub mod near;
 pub mod models;
 pub mod pack;
 pub mod render;
 pub mod rerank;
 pub mod retrieval;
+pub mod trust;
 
 pub use patience::{OutOfPatience, Patience};

@@ -13,6 +13,7 @@ mod collections;
 mod documents;
 mod embed;
 mod enrich;
+mod intake;
 mod operations;
 mod points;
 pub(crate) mod pools;
@@ -26,8 +27,9 @@ use cairn_engine::{Engine, Error, Result};
 
 pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
-pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
+pub use documents::{DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
+pub use intake::{DocumentFormat, DocumentText, NEAR_KEY, OnNearDuplicate};
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
