@@ -294,8 +294,19 @@ fn schemas() -> Vec<Case> {
             create(json!({"chunking": {"strategy": "page"}})),
             Invalid,
             "bad_request",
-            "strategy",
-        ),
+            "sentence",
+        )
+        .only(Send::Json)
+        .at("/chunking/strategy"),
+        both(
+            "a way to cut that has no number",
+            create(json!({"chunking": {"strategy": "page"}})),
+            Invalid,
+            "bad_request",
+            "ChunkStrategy",
+        )
+        .only(Send::Message)
+        .at("/schema/chunking/strategy"),
         both(
             "a vector's name that climbs",
             create(json!({"vectors": {"../v": {"dim": 4}}})),
@@ -1057,7 +1068,10 @@ fn documents() -> Vec<Case> {
         .at("/documents/1/format"),
         both(
             "a text and a file at once",
-            put(DOCUMENTS, json!({"id": "d", "text": "t", "data": "dA==", "format": "html"})),
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "t", "data": "dA==", "format": "html"}),
+            ),
             Invalid,
             "bad_document",
             "not both",
@@ -1081,7 +1095,10 @@ fn documents() -> Vec<Case> {
         .at("/documents/1/data"),
         both(
             "a page that shows nothing",
-            put(DOCUMENTS, json!({"id": "d", "text": "<script>1</script>", "format": "html"})),
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "<script>1</script>", "format": "html"}),
+            ),
             Invalid,
             "empty_document",
             "no text",
@@ -1113,7 +1130,10 @@ fn documents() -> Vec<Case> {
         .only(Send::Json),
         both(
             "metadata that hides a label",
-            put(DOCUMENTS, json!({"id": "d", "text": "t", "metadata": {"trust": "trusted"}})),
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "t", "metadata": {"trust": "trusted"}}),
+            ),
             Invalid,
             "reserved_key",
             "trust",

@@ -7,7 +7,9 @@ use cairn_proto::v1;
 use futures::{Stream, StreamExt, stream};
 
 use crate::client::{Client, request_id};
-use crate::documents::{Document, DocumentPage, Enrich, Enriched, OnNearDuplicate, PutResult, PutSummary, StoredDocument};
+use crate::documents::{
+    Document, DocumentPage, Enrich, Enriched, OnNearDuplicate, PutResult, PutSummary, StoredDocument,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
 use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};

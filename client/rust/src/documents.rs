@@ -158,7 +158,14 @@ impl Document {
             .sum::<usize>();
         let provenance = &self.provenance;
         let labels = provenance.origin.len() + provenance.author.len() + provenance.licence.len();
-        self.id.len() + self.text.len() + self.data.len() + self.title.len() + self.source.len() + metadata + labels + 64
+        self.id.len()
+            + self.text.len()
+            + self.data.len()
+            + self.title.len()
+            + self.source.len()
+            + metadata
+            + labels
+            + 64
     }
 }
 

@@ -23,8 +23,8 @@ mod wire;
 pub use client::{Builder, Client};
 pub use collection::{Collection, StreamSummary};
 pub use documents::{
-    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, OnNearDuplicate, Provenance,
-    PutResult, PutSummary, StoredDocument, TokenUse, Trust,
+    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, OnNearDuplicate,
+    Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
@@ -32,4 +32,6 @@ pub use operation::{Operation, OperationState};
 pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use retry::Retry;
-pub use schema::{Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+pub use schema::{
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec,
+};

@@ -7,15 +7,17 @@ use cairn_proto::v1;
 use serde_json::{Map, Number, Value};
 
 use crate::documents::{
-    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, Provenance, PutResult,
-    StoredDocument, TokenUse, Trust,
+    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, Provenance, PutResult, StoredDocument,
+    TokenUse, Trust,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
 use crate::points::{Payload, Point, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
-use crate::schema::{Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+use crate::schema::{
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec,
+};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -552,7 +554,9 @@ pub(crate) fn trust(trust: i32) -> Result<Trust> {
         Ok(v1::Trust::Unspecified | v1::Trust::Unverified) => Ok(Trust::Unverified),
         Ok(v1::Trust::Trusted) => Ok(Trust::Trusted),
         Ok(v1::Trust::Quarantined) => Ok(Trust::Quarantined),
-        Err(_) => Err(Error::bad_answer(format!("a trust that this client does not know: {trust}"))),
+        Err(_) => Err(Error::bad_answer(format!(
+            "a trust that this client does not know: {trust}"
+        ))),
     }
 }
 

@@ -7,6 +7,7 @@
 mod ask;
 mod collections;
 mod demo;
+mod extract;
 mod ingest;
 mod operations;
 mod output;
@@ -31,7 +32,7 @@ Exit codes:
 const EXAMPLES: &str = "\
 Examples:
   cairn serve                                        start a server on 127.0.0.1:7700
-  cairn ingest ./docs --collection docs --create     put Markdown, text and JSONL files in
+  cairn ingest ./docs --collection docs --create     put files in: Markdown, HTML, PDF, JSONL, ...
   cairn search \"leader election\" -c docs             find chunks
   cairn enrich \"How is a leader elected?\" -c docs    get a prompt with cited context
   cairn demo                                         see all of it on sample documents";
@@ -47,8 +48,10 @@ struct Cli {
 enum Command {
     /// Run the server: REST and gRPC on one port, metrics and health on another.
     Serve(serve::Serve),
-    /// Put documents into a collection: Markdown, text and JSONL files, or directories of them.
+    /// Put documents into a collection: Markdown, text, HTML, PDF, JSONL and CSV files, or directories.
     Ingest(ingest::Ingest),
+    /// Print the text that is read out of a file, which the spans of citations point into.
+    Extract(extract::Extract),
     /// Find the chunks of a collection that match a text.
     Search(ask::Search),
     /// Turn a question into a prompt with cited context, ready for a language model.
@@ -166,6 +169,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(command) => Box::pin(command.run()).await,
         Command::Ingest(command) => Box::pin(command.run()).await,
+        Command::Extract(command) => command.run(),
         Command::Search(command) => Box::pin(command.run()).await,
         Command::Enrich(command) => Box::pin(command.run()).await,
         Command::Collections(command) => Box::pin(command.run()).await,

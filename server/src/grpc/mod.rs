@@ -575,7 +575,9 @@ async fn put_one(
         call.held.take(document.encoded_len())?;
         let document = convert::document_in(document).map_err(|e| e.at("/document"))?;
         let on_near_duplicate = convert::on_near_duplicate_in(on_near_duplicate)?;
-        service.put_document(call, collection, document, on_near_duplicate).await
+        service
+            .put_document(call, collection, document, on_near_duplicate)
+            .await
     };
     match put.await {
         Ok(one) => pb::PutStreamResponse {

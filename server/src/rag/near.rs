@@ -228,7 +228,10 @@ mod tests {
             let expected = 1.0 - (1.0 - s.powi(ROWS as i32)).powi(BANDS as i32);
             // Four standard deviations of 300 draws, and a little for the spread of similarities.
             let error = 4.0 * (expected * (1.0 - expected) / 300.0).sqrt() + 0.02;
-            assert!((rate - expected).abs() < error, "similarity {s}: {rate}, computed {expected}");
+            assert!(
+                (rate - expected).abs() < error,
+                "similarity {s}: {rate}, computed {expected}"
+            );
         }
     }
 

@@ -110,7 +110,11 @@ mod tests {
             ..Provenance::default()
         };
         for (trust, provenance, expected) in [
-            (Trust::Trusted, Provenance::default(), json!({"lang": "en", "trust": "trusted"})),
+            (
+                Trust::Trusted,
+                Provenance::default(),
+                json!({"lang": "en", "trust": "trusted"}),
+            ),
             (
                 Trust::Quarantined,
                 crawled,
@@ -128,7 +132,12 @@ mod tests {
 
     #[test]
     fn what_says_nothing_is_unverified() {
-        for payload in [json!({}), json!({"trust": null}), json!({"trust": "sure"}), json!({"trust": 1, "provenance": [2]})] {
+        for payload in [
+            json!({}),
+            json!({"trust": null}),
+            json!({"trust": "sure"}),
+            json!({"trust": 1, "provenance": [2]}),
+        ] {
             let payload = payload.as_object().unwrap();
             assert_eq!((Trust::of(payload), Provenance::of(payload)), (Trust::Unverified, None));
         }

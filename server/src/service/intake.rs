@@ -225,9 +225,14 @@ impl Core {
         let mut candidates: Vec<(usize, PointId)> = Vec::new();
         for point in self.engine.scroll(collection, &scroll)?.points {
             if let Some(document) = point.document.filter(|document| document != id) {
-                let theirs = point.payload.as_ref().and_then(|payload| payload.get(NEAR_KEY)?.as_array());
+                let theirs = point
+                    .payload
+                    .as_ref()
+                    .and_then(|payload| payload.get(NEAR_KEY)?.as_array());
                 let shared = theirs.into_iter().flatten().filter_map(serde_json::Value::as_u64);
-                let shared = shared.filter(|band| signature.bands.iter().any(|own| u64::from(*own) == *band)).count();
+                let shared = shared
+                    .filter(|band| signature.bands.iter().any(|own| u64::from(*own) == *band))
+                    .count();
                 candidates.push((shared, document));
             }
         }
@@ -291,7 +296,11 @@ mod tests {
         ];
         for (document, code, pointer) in cases {
             let error = check(&document).unwrap_err();
-            assert_eq!((error.code, error.pointer.as_deref()), (code, Some(pointer)), "{document:?}");
+            assert_eq!(
+                (error.code, error.pointer.as_deref()),
+                (code, Some(pointer)),
+                "{document:?}"
+            );
         }
         assert!(check(&document(&long[1..], "text")).is_ok());
         assert!(check(&file(DocumentFormat::Html, "", b"<p>x")).is_ok());
@@ -300,7 +309,10 @@ mod tests {
     #[test]
     fn overlapping_chunks_count_once() {
         let whole = Shingles::of("one two three four five six");
-        assert_eq!(shingles([(0, "one two three "), (8, "three four five six")]), Shingles::of("one two three four five six"));
+        assert_eq!(
+            shingles([(0, "one two three "), (8, "three four five six")]),
+            Shingles::of("one two three four five six")
+        );
         assert_eq!(shingles([(0, "one two three four five six")]), whole);
         // Spans that are not the text's own do not cut characters.
         assert!(!shingles([(0, "ab"), (1, "éé")]).is_empty());
@@ -311,7 +323,10 @@ mod tests {
         let mut schema = crate::service::empty_schema();
         assert!(check_can_skip(&schema, OnNearDuplicate::Skip).is_ok());
         schema.dynamic = false;
-        assert_eq!(check_can_skip(&schema, OnNearDuplicate::Skip).unwrap_err().code, "field_not_indexed");
+        assert_eq!(
+            check_can_skip(&schema, OnNearDuplicate::Skip).unwrap_err().code,
+            "field_not_indexed"
+        );
         assert!(check_can_skip(&schema, OnNearDuplicate::Store).is_ok());
         schema.fields.insert(NEAR_KEY.into(), FieldSpec::Integer {});
         assert!(check_can_skip(&schema, OnNearDuplicate::Skip).is_ok());

@@ -176,7 +176,9 @@ fn collections() -> Vec<Step> {
             Method::CreateCollection,
             "small",
             json!({"chunking": {"max_tokens": 16, "overlap_tokens": 0}}),
-            Expect::Holds(json!({"schema": {"chunking": {"max_tokens": 16, "strategy": "structure"}, "vectors": {"dense": {"dim": 256}}}})),
+            Expect::Holds(
+                json!({"schema": {"chunking": {"max_tokens": 16, "strategy": "structure"}, "vectors": {"dense": {"dim": 256}}}}),
+            ),
         ),
         step(
             "and the way to cut",
@@ -588,9 +590,15 @@ fn files() -> Vec<Step> {
         body
     };
     let retold = fable.replace("sour", "bitter");
-    let page = "<title>Cairns</title><nav>Home</nav><h1>Cairns</h1><p>Stones.<h2 hidden>No</h2><h2>How</h2><p># Flat ones.";
+    let page =
+        "<title>Cairns</title><nav>Home</nav><h1>Cairns</h1><p>Stones.<h2 hidden>No</h2><h2>How</h2><p># Flat ones.";
     vec![
-        on("a collection for files", Method::CreateCollection, json!({}), Expect::Holds(json!({"name": "files"}))),
+        on(
+            "a collection for files",
+            Method::CreateCollection,
+            json!({}),
+            Expect::Holds(json!({"name": "files"})),
+        ),
         on(
             "a page and a PDF go in",
             Method::PutDocuments,
@@ -600,7 +608,9 @@ fn files() -> Vec<Step> {
                 {"id": "latin", "data": base64(b"<meta charset=latin1><p>Gr\xf6\xdfe"), "format": "html", "trust": "quarantined"},
                 {"id": "notes.pdf", "data": base64(PDF), "format": "pdf", "source": "notes.pdf"},
             ]}),
-            Expect::Is(|a| a["results"][0]["chunks"] == 2 && a["results"][1]["chunks"] == 1 && a["results"][2]["chunks"] == 1),
+            Expect::Is(|a| {
+                a["results"][0]["chunks"] == 2 && a["results"][1]["chunks"] == 1 && a["results"][2]["chunks"] == 1
+            }),
         ),
         on(
             "the page has its title, its headings and its labels",
@@ -675,7 +685,9 @@ fn files() -> Vec<Step> {
             "or it is skipped, if the request says so",
             Method::PutDocuments,
             put("again", fable, json!({"on_near_duplicate": "skip"})),
-            Expect::Holds(json!({"results": [{"near_duplicate_of": "fable", "skipped": true, "chunks": 0, "embedded": 0}]})),
+            Expect::Holds(
+                json!({"results": [{"near_duplicate_of": "fable", "skipped": true, "chunks": 0, "embedded": 0}]}),
+            ),
         ),
         on(
             "and is not there",
@@ -695,16 +707,31 @@ fn files() -> Vec<Step> {
         on(
             "what is stored is replaced whatever it is like, and is not its own duplicate",
             Method::PutDocuments,
-            put("retold", &(retold + " So they say."), json!({"on_near_duplicate": "skip"})),
+            put(
+                "retold",
+                &(retold + " So they say."),
+                json!({"on_near_duplicate": "skip"}),
+            ),
             Expect::Holds(json!({"results": [{"near_duplicate_of": "fable", "skipped": false, "unchanged": false}]})),
         ),
         on(
             "a text without words is like none",
             Method::PutDocuments,
             json!({"documents": [{"id": "dots", "text": "..."}, {"id": "more", "text": "..."}]}),
-            Expect::Is(|a| a["results"].as_array().unwrap().iter().all(|r| r.get("near_duplicate_of").is_none())),
+            Expect::Is(|a| {
+                a["results"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|r| r.get("near_duplicate_of").is_none())
+            }),
         ),
-        on("the files are not needed any more", Method::DeleteCollection, Value::Null, Expect::Holds(json!({}))),
+        on(
+            "the files are not needed any more",
+            Method::DeleteCollection,
+            Value::Null,
+            Expect::Holds(json!({})),
+        ),
     ]
 }
 

@@ -264,8 +264,14 @@ fn each_strategy_cuts_where_it_says() {
         let chunks = chunk(text, TextFormat::Markdown, &by(strategy, 6, 0), &words);
         chunks.into_iter().map(|chunk| chunk.text).collect()
     };
-    assert_eq!(cut(Cut::Structure), ["One two.\n\n", "Three four five. Six seven. Eight."]);
-    assert_eq!(cut(Cut::Sentence), ["One two.\n\nThree four five. ", "Six seven. Eight."]);
+    assert_eq!(
+        cut(Cut::Structure),
+        ["One two.\n\n", "Three four five. Six seven. Eight."]
+    );
+    assert_eq!(
+        cut(Cut::Sentence),
+        ["One two.\n\nThree four five. ", "Six seven. Eight."]
+    );
 }
 
 #[test]

@@ -42,10 +42,16 @@ fn declared(head: &[u8]) -> Option<&'static Encoding> {
             if let Some(value) = value.strip_prefix(b"=") {
                 let value = value.trim_ascii_start();
                 let value = value.strip_prefix(b"\"").or(value.strip_prefix(b"'")).unwrap_or(value);
-                let end = value.iter().position(|b| matches!(b, b'"' | b'\'' | b';' | b'>' | b'/') || b.is_ascii_whitespace());
+                let end = value
+                    .iter()
+                    .position(|b| matches!(b, b'"' | b'\'' | b';' | b'>' | b'/') || b.is_ascii_whitespace());
                 if let Some(encoding) = Encoding::for_label(&value[..end.unwrap_or(value.len())]) {
                     // A tag that could be read as ASCII is not in UTF-16, whatever it says.
-                    return Some(if encoding == UTF_16BE || encoding == UTF_16LE { UTF_8 } else { encoding });
+                    return Some(if encoding == UTF_16BE || encoding == UTF_16LE {
+                        UTF_8
+                    } else {
+                        encoding
+                    });
                 }
             }
         }

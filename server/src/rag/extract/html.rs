@@ -210,31 +210,110 @@ impl State {
 }
 
 /// A paragraph outside one of these is not ended by a block within it.
-const BARRIERS: &[&str] = &["table", "td", "th", "caption", "button", "object", "template", "svg", "math"];
+const BARRIERS: &[&str] = &[
+    "table", "td", "th", "caption", "button", "object", "template", "svg", "math",
+];
 
 fn is_void(name: &str) -> bool {
     matches!(
         name,
-        "area" | "base" | "br" | "col" | "embed" | "hr" | "img" | "input" | "link" | "meta" | "param" | "source" | "track" | "wbr"
+        "area"
+            | "base"
+            | "br"
+            | "col"
+            | "embed"
+            | "hr"
+            | "img"
+            | "input"
+            | "link"
+            | "meta"
+            | "param"
+            | "source"
+            | "track"
+            | "wbr"
     )
 }
 
 fn is_left_out(name: &str) -> bool {
     matches!(
         name,
-        "script" | "style" | "template" | "noscript" | "nav" | "iframe" | "object" | "svg" | "canvas" | "audio" | "video" | "map"
-            | "select" | "datalist" | "button" | "textarea" | "noembed" | "noframes" | "title"
+        "script"
+            | "style"
+            | "template"
+            | "noscript"
+            | "nav"
+            | "iframe"
+            | "object"
+            | "svg"
+            | "canvas"
+            | "audio"
+            | "video"
+            | "map"
+            | "select"
+            | "datalist"
+            | "button"
+            | "textarea"
+            | "noembed"
+            | "noframes"
+            | "title"
     )
 }
 
 fn is_block(name: &str) -> bool {
     matches!(
         name,
-        "address" | "article" | "aside" | "blockquote" | "body" | "caption" | "center" | "dd" | "details" | "dialog" | "dir"
-            | "div" | "dl" | "dt" | "fieldset" | "figcaption" | "figure" | "footer" | "form" | "h1" | "h2" | "h3" | "h4" | "h5"
-            | "h6" | "head" | "header" | "hgroup" | "hr" | "html" | "legend" | "li" | "listing" | "main" | "menu" | "nav" | "ol"
-            | "p" | "plaintext" | "pre" | "search" | "section" | "summary" | "table" | "tbody" | "td" | "tfoot" | "th" | "thead"
-            | "tr" | "ul" | "xmp"
+        "address"
+            | "article"
+            | "aside"
+            | "blockquote"
+            | "body"
+            | "caption"
+            | "center"
+            | "dd"
+            | "details"
+            | "dialog"
+            | "dir"
+            | "div"
+            | "dl"
+            | "dt"
+            | "fieldset"
+            | "figcaption"
+            | "figure"
+            | "footer"
+            | "form"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "head"
+            | "header"
+            | "hgroup"
+            | "hr"
+            | "html"
+            | "legend"
+            | "li"
+            | "listing"
+            | "main"
+            | "menu"
+            | "nav"
+            | "ol"
+            | "p"
+            | "plaintext"
+            | "pre"
+            | "search"
+            | "section"
+            | "summary"
+            | "table"
+            | "tbody"
+            | "td"
+            | "tfoot"
+            | "th"
+            | "thead"
+            | "tr"
+            | "ul"
+            | "xmp"
     )
 }
 
@@ -247,7 +326,11 @@ fn is_hidden(tag: &Tag) -> bool {
             "aria-hidden" => value.eq_ignore_ascii_case("true"),
             "role" => value.eq_ignore_ascii_case("navigation"),
             "style" => {
-                let style: String = value.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_ascii_lowercase();
+                let style: String = value
+                    .chars()
+                    .filter(|c| !c.is_whitespace())
+                    .collect::<String>()
+                    .to_ascii_lowercase();
                 style.split(';').any(|rule| {
                     let rule = rule.trim_end_matches("!important");
                     matches!(rule, "display:none" | "visibility:hidden" | "visibility:collapse")

@@ -62,7 +62,9 @@ fn read_trusting(bytes: &[u8], stop: &dyn Fn() -> bool) -> Result<Extracted, Ext
         return Err(ExtractError::Unreadable("the PDF has no pages".into()));
     }
     if pages.len() > PAGES_MAX {
-        return Err(ExtractError::TooLarge(format!("a PDF may have {PAGES_MAX} pages, this one has more: split it")));
+        return Err(ExtractError::TooLarge(format!(
+            "a PDF may have {PAGES_MAX} pages, this one has more: split it"
+        )));
     }
     let mut walk = Walk {
         document: &document,
@@ -184,8 +186,15 @@ impl<'a> Walk<'a> {
                 return Err(ExtractError::Stopped);
             }
             // Damage ends a page, as it does in viewers, not the document.
-            let Ok(Operation { operator, operands }) = operation else { break };
-            let number = |n: usize| operands.get(n).and_then(|o| o.as_float().ok()).filter(|x| x.is_finite());
+            let Ok(Operation { operator, operands }) = operation else {
+                break;
+            };
+            let number = |n: usize| {
+                operands
+                    .get(n)
+                    .and_then(|o| o.as_float().ok())
+                    .filter(|x| x.is_finite())
+            };
             let n = |n: usize| number(n).unwrap_or(0.0);
             match operator.as_str() {
                 "q" if saved.len() < SAVED_MAX => saved.push(state.clone()),
@@ -280,7 +289,11 @@ impl<'a> Walk<'a> {
         let own = own.ok().map(|own| vec![own]);
         let mut state = state.clone();
         if let Ok(numbers) = form.dict.get_deref(b"Matrix", document).and_then(Object::as_array) {
-            let numbers: Vec<f32> = numbers.iter().filter_map(|n| n.as_float().ok()).filter(|n| n.is_finite()).collect();
+            let numbers: Vec<f32> = numbers
+                .iter()
+                .filter_map(|n| n.as_float().ok())
+                .filter(|n| n.is_finite())
+                .collect();
             if let Ok(numbers) = <[f32; 6]>::try_from(numbers) {
                 state.ctm = Matrix(numbers).then(&state.ctm);
             }
@@ -299,9 +312,12 @@ impl<'a> Walk<'a> {
         let at = Matrix::moved(0.0, state.rise).then(matrix).then(&state.ctm);
         *matrix = Matrix::moved(advance, 0.0).then(matrix);
         let end = Matrix::moved(0.0, state.rise).then(matrix).then(&state.ctm);
-        self.page.put(&text, at.origin(), end.origin(), state.size.abs() * at.scale());
+        self.page
+            .put(&text, at.origin(), end.origin(), state.size.abs() * at.scale());
         if self.text.len() + self.page.text.len() > TEXT_BYTES_MAX {
-            return Err(ExtractError::TooLarge(format!("the PDF has more than {TEXT_BYTES_MAX} bytes of text: split it")));
+            return Err(ExtractError::TooLarge(format!(
+                "the PDF has more than {TEXT_BYTES_MAX} bytes of text: split it"
+            )));
         }
         Ok(())
     }
@@ -316,7 +332,10 @@ impl<'a> Walk<'a> {
 
     fn font(&mut self, resources: &[&Dictionary], name: &[u8]) -> Result<Option<Rc<Font>>, ExtractError> {
         let document = self.document;
-        let Some(font) = self.resource(resources, b"Font", name).and_then(|font| font.as_dict().ok()) else {
+        let Some(font) = self
+            .resource(resources, b"Font", name)
+            .and_then(|font| font.as_dict().ok())
+        else {
             return Ok(None);
         };
         if let Some(known) = self.fonts.get(&std::ptr::from_ref(font)) {
@@ -395,7 +414,8 @@ impl Page {
                 self.text.push_str(separator);
             }
         }
-        self.text.extend(text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t'));
+        self.text
+            .extend(text.chars().filter(|c| !c.is_control() || *c == '\n' || *c == '\t'));
         self.last = Some(Place {
             x: end.0,
             y: end.1,
@@ -410,7 +430,9 @@ fn joined(page: &str) -> String {
     let mut text = String::with_capacity(page.len());
     let mut lines = page.lines().map(str::trim).peekable();
     while let Some(line) = lines.next() {
-        let broken = line.strip_suffix('-').filter(|word| word.ends_with(char::is_alphabetic));
+        let broken = line
+            .strip_suffix('-')
+            .filter(|word| word.ends_with(char::is_alphabetic));
         match (broken, lines.peek()) {
             (Some(word), Some(next)) if next.starts_with(char::is_lowercase) => text.push_str(word),
             (_, Some(_)) => {
@@ -480,7 +502,10 @@ enum Characters {
 
 impl Font {
     fn new(font: &Dictionary, document: &Document) -> Self {
-        let composite = font.get(b"Subtype").and_then(Object::as_name).is_ok_and(|name| name == b"Type0");
+        let composite = font
+            .get(b"Subtype")
+            .and_then(Object::as_name)
+            .is_ok_and(|name| name == b"Type0");
         let (widths, width) = if composite {
             composite_widths(font, document)
         } else {
@@ -503,7 +528,9 @@ impl Font {
         };
         let width = |code: u32| self.widths.get(&code).copied().unwrap_or(self.width);
         let (codes, widths) = if self.composite {
-            let codes = bytes.chunks(2).map(|code| code.iter().fold(0, |code, &byte| code << 8 | u32::from(byte)));
+            let codes = bytes
+                .chunks(2)
+                .map(|code| code.iter().fold(0, |code, &byte| code << 8 | u32::from(byte)));
             (bytes.len().div_ceil(2), codes.map(width).sum())
         } else {
             (bytes.len(), bytes.iter().map(|&byte| width(byte.into())).sum())
@@ -514,7 +541,10 @@ impl Font {
 
 fn characters(font: &Dictionary, document: &Document, composite: bool) -> Characters {
     // What the font says for readers of text goes before what it says for drawing. `lopdf` takes them the other way.
-    let mapped = font.get_deref(b"ToUnicode", document).and_then(Object::as_stream).is_ok();
+    let mapped = font
+        .get_deref(b"ToUnicode", document)
+        .and_then(Object::as_stream)
+        .is_ok();
     let mut font = font.clone();
     if mapped {
         font.remove(b"Encoding");
@@ -549,7 +579,10 @@ fn table(encoding: &Encoding<'_>) -> Characters {
 const USUAL_WIDTH: f32 = 0.5;
 
 fn simple_widths(font: &Dictionary, document: &Document) -> (HashMap<u32, f32>, f32) {
-    let first = font.get_deref(b"FirstChar", document).and_then(Object::as_i64).unwrap_or(0);
+    let first = font
+        .get_deref(b"FirstChar", document)
+        .and_then(Object::as_i64)
+        .unwrap_or(0);
     let mut widths = HashMap::new();
     if let Ok(list) = font.get_deref(b"Widths", document).and_then(Object::as_array) {
         for (code, width) in (first.clamp(0, 255)..256).zip(list) {
@@ -574,12 +607,17 @@ fn composite_widths(font: &Dictionary, document: &Document) -> (HashMap<u32, f32
     let Some(descendant) = descendant else {
         return (widths, 1.0);
     };
-    let default = descendant.get_deref(b"DW", document).ok().and_then(|w| number(w, document));
+    let default = descendant
+        .get_deref(b"DW", document)
+        .ok()
+        .and_then(|w| number(w, document));
     let list = descendant.get_deref(b"W", document).and_then(Object::as_array);
     let mut list = list.map(|list| list.iter()).unwrap_or_default();
     while let Some(first) = list.next().and_then(|n| number(n, document)) {
         let first = first.clamp(0.0, 65_535.0) as u32;
-        let Some(next) = list.next().and_then(|n| document.dereference(n).ok()).map(|(_, n)| n) else { break };
+        let Some(next) = list.next().and_then(|n| document.dereference(n).ok()).map(|(_, n)| n) else {
+            break;
+        };
         if let Ok(each) = next.as_array() {
             for (code, width) in (first..=65_535).zip(each) {
                 if let Some(width) = number(width, document) {
@@ -588,7 +626,9 @@ fn composite_widths(font: &Dictionary, document: &Document) -> (HashMap<u32, f32
             }
         } else {
             let last = number(next, document).unwrap_or(0.0).clamp(0.0, 65_535.0) as u32;
-            let Some(width) = list.next().and_then(|n| number(n, document)) else { break };
+            let Some(width) = list.next().and_then(|n| number(n, document)) else {
+                break;
+            };
             // A list may name the same codes again and again; the first says it.
             for code in first..=last {
                 if widths.insert(code, width / 1000.0).is_some() {

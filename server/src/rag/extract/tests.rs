@@ -28,7 +28,10 @@ fn chunks_of_a_page_know_their_headings() {
     let words = |text: &str| text.split_whitespace().count();
     let chunks = chunk(&page.text, page.format, &settings, &words);
     let paths: Vec<String> = chunks.iter().map(|chunk| chunk.heading.join(" > ")).collect();
-    assert!(paths.contains(&"Leader election > Terms & timeouts".to_owned()), "{paths:?}");
+    assert!(
+        paths.contains(&"Leader election > Terms & timeouts".to_owned()),
+        "{paths:?}"
+    );
     for chunk in chunks {
         assert_eq!(&page.text[chunk.span.0..chunk.span.1], chunk.text);
     }
@@ -78,7 +81,10 @@ fn blocks_lists_tables_and_code_stay_apart() {
         ),
         ("<table><tr><td>only</td></tr></table>", "only"),
         // A table that holds headings or tables arranges a page.
-        ("<table><tr><td>menu<td><h2>H</h2><p>p</table>q", "menu\n\n## H\n\np\n\nq"),
+        (
+            "<table><tr><td>menu<td><h2>H</h2><p>p</table>q",
+            "menu\n\n## H\n\np\n\nq",
+        ),
         (
             "<table><tr><td><table><tr><td>a<td>b</table><td>c</table>",
             "| a | b |\n|---|---|\n\nc",
@@ -96,12 +102,32 @@ fn blocks_lists_tables_and_code_stay_apart() {
 
 #[test]
 fn text_that_looks_like_markdown_heads_nothing() {
-    for text in ["# a", "a<br>===", "a<br>---", "```", "~~~ x", "+++", "> # x", "&lt;script>", "###### x"] {
+    for text in [
+        "# a",
+        "a<br>===",
+        "a<br>---",
+        "```",
+        "~~~ x",
+        "+++",
+        "> # x",
+        "&lt;script>",
+        "###### x",
+    ] {
         let page = html(&format!("<p>{text}</p><h2>Real</h2><p>b</p>"));
-        assert_eq!(title_of(&page.text, page.format).as_deref(), Some("Real"), "{}", page.text);
+        assert_eq!(
+            title_of(&page.text, page.format).as_deref(),
+            Some("Real"),
+            "{}",
+            page.text
+        );
     }
     let page = html("<p>---</p><p>title: no</p><p>---</p><h1>Yes</h1>");
-    assert_eq!(title_of(&page.text, page.format).as_deref(), Some("Yes"), "{}", page.text);
+    assert_eq!(
+        title_of(&page.text, page.format).as_deref(),
+        Some("Yes"),
+        "{}",
+        page.text
+    );
 }
 
 #[test]
@@ -120,7 +146,10 @@ fn bytes_are_read_in_their_character_set() {
         let long = format!("{text}{}", "これは長い文章です。".repeat(20));
         assert_eq!(html_bytes(&encoding.encode(&long).0).text.trim(), &long[3..], "{label}");
     }
-    let latin = encoding_rs::WINDOWS_1252.encode("<meta charset=latin1><p>Größe: 5 €").0.into_owned();
+    let latin = encoding_rs::WINDOWS_1252
+        .encode("<meta charset=latin1><p>Größe: 5 €")
+        .0
+        .into_owned();
     assert_eq!(html_bytes(&latin).text.trim(), "Größe: 5 €");
     assert_eq!(html_bytes(body.as_bytes()).text.trim(), &body[3..]);
     let mut wide = vec![0xff, 0xfe];
@@ -132,8 +161,23 @@ fn bytes_are_read_in_their_character_set() {
 #[test]
 fn large_and_deep_pages_end() {
     for unit in [
-        "<div>", "<b>", "<p>", "</x>", "<table><tr><td>", "<ul><li>", "<a href=x>", "<svg>", "<blockquote>", "&amp;", "<",
-        "<h1>", "</p>", "<pre>", "<!--", "<script>", "<b><div></b>",
+        "<div>",
+        "<b>",
+        "<p>",
+        "</x>",
+        "<table><tr><td>",
+        "<ul><li>",
+        "<a href=x>",
+        "<svg>",
+        "<blockquote>",
+        "&amp;",
+        "<",
+        "<h1>",
+        "</p>",
+        "<pre>",
+        "<!--",
+        "<script>",
+        "<b><div></b>",
     ] {
         let page = unit.repeat(400_000 / unit.len());
         let text = html(&page).text;
@@ -173,14 +217,21 @@ fn stream(dictionary: &str, content: &[u8]) -> Vec<u8> {
 /// One page for each content, with the font `F1` in Latin letters, `F2` with a map, and the form `X`.
 fn pages(contents: &[&str], form: &str) -> Vec<u8> {
     let first_page = 8;
-    let kids: Vec<String> = (0..contents.len()).map(|n| format!("{} 0 R", first_page + 2 * n)).collect();
+    let kids: Vec<String> = (0..contents.len())
+        .map(|n| format!("{} 0 R", first_page + 2 * n))
+        .collect();
     let map = "/CIDInit /ProcSet findresource begin\n12 dict begin\nbegincmap\n/CMapName /X def\n/CMapType 2 def\n\
                1 begincodespacerange\n<0000> <ffff>\nendcodespacerange\n2 beginbfchar\n<0001> <4f60>\n<0002> <597d>\n\
                endbfchar\nendcmap\nCMapName currentdict /CMap defineresource pop\nend\nend\n";
     let resources = "<< /Font << /F1 4 0 R /F2 5 0 R >> /XObject << /X 7 0 R >> >>";
     let mut objects = vec![
         b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
-        format!("<< /Type /Pages /Count {} /Kids [{}] /Resources {resources} >>", contents.len(), kids.join(" ")).into_bytes(),
+        format!(
+            "<< /Type /Pages /Count {} /Kids [{}] /Resources {resources} >>",
+            contents.len(),
+            kids.join(" ")
+        )
+        .into_bytes(),
         b"<< /Title (A small\n file) >>".to_vec(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding >>".to_vec(),
         b"<< /Type /Font /Subtype /Type0 /BaseFont /X /Encoding /Identity-H /ToUnicode 6 0 R \
@@ -190,7 +241,10 @@ fn pages(contents: &[&str], form: &str) -> Vec<u8> {
         stream("/Type /XObject /Subtype /Form /BBox [0 0 9 9]", form.as_bytes()),
     ];
     for (n, content) in contents.iter().enumerate() {
-        let page = format!("<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {} 0 R >>", first_page + 2 * n + 1);
+        let page = format!(
+            "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents {} 0 R >>",
+            first_page + 2 * n + 1
+        );
         objects.push(page.into_bytes());
         objects.push(stream("", content.as_bytes()));
     }
@@ -242,12 +296,22 @@ fn what_cannot_be_read_says_why() {
     let scanned = pages(&["q 100 0 0 100 0 0 cm Q"], "");
     assert_eq!(read(&scanned).unwrap_err(), ExtractError::NoText);
     for bytes in [&b""[..], b"hello", b"%PDF-1.7\n", &scanned[..60]] {
-        assert!(matches!(read(bytes), Err(ExtractError::Unreadable(_))), "{:?}", read(bytes));
+        assert!(
+            matches!(read(bytes), Err(ExtractError::Unreadable(_))),
+            "{:?}",
+            read(bytes)
+        );
     }
     assert_eq!(pdf(&pages(&["BT ET"], ""), &|| true), Err(ExtractError::Stopped));
 
     let mut document = lopdf::Document::load_mem(&pages(&["BT /F1 9 Tf (secret) Tj ET"], "")).unwrap();
-    document.trailer.set("ID", lopdf::Object::Array(vec![lopdf::Object::string_literal("id"), lopdf::Object::string_literal("id")]));
+    document.trailer.set(
+        "ID",
+        lopdf::Object::Array(vec![
+            lopdf::Object::string_literal("id"),
+            lopdf::Object::string_literal("id"),
+        ]),
+    );
     for (password, expected) in [("", Ok("secret".to_owned())), ("word", Err(ExtractError::Encrypted))] {
         let mut document = document.clone();
         let version = lopdf::EncryptionVersion::V2 {
@@ -261,7 +325,11 @@ fn what_cannot_be_read_says_why() {
         document.encrypt(&state).unwrap();
         let mut bytes = Vec::new();
         document.save_to(&mut bytes).unwrap();
-        assert_eq!(read(&bytes).map(|read| read.text), expected, "user password {password:?}");
+        assert_eq!(
+            read(&bytes).map(|read| read.text),
+            expected,
+            "user password {password:?}"
+        );
     }
 }
 
@@ -280,7 +348,11 @@ fn a_stream_that_inflates_without_end_is_refused() {
         b"<< /Type /Page /Parent 2 0 R /Contents 5 0 R >>".to_vec(),
         bomb,
     ]);
-    assert!(matches!(read(&file), Err(ExtractError::TooLarge(_))), "{:?}", read(&file));
+    assert!(
+        matches!(read(&file), Err(ExtractError::TooLarge(_))),
+        "{:?}",
+        read(&file)
+    );
 }
 
 #[test]
@@ -329,7 +401,45 @@ proptest! {
 }
 
 const PARTS: &[&str] = &[
-    "<p>", "</p>", "<div hidden>", "</div>", "<ul>", "<li>", "</ul>", "<table>", "<tr>", "<td>", "</td>", "</table>", "<h2>", "</h2>",
-    "<pre>", "</pre>", "<br>", "text ", "# ", "---", "&amp;", "<script>SECRET", "</script>", "<title>", "</title>", "<svg>", "</svg>",
-    "<b>", "</b>", "<nav>", "</nav>", "<blockquote>", "</blockquote>", "你好", "\n", "<", ">", "\0", "```", "<textarea>", "</textarea>",
+    "<p>",
+    "</p>",
+    "<div hidden>",
+    "</div>",
+    "<ul>",
+    "<li>",
+    "</ul>",
+    "<table>",
+    "<tr>",
+    "<td>",
+    "</td>",
+    "</table>",
+    "<h2>",
+    "</h2>",
+    "<pre>",
+    "</pre>",
+    "<br>",
+    "text ",
+    "# ",
+    "---",
+    "&amp;",
+    "<script>SECRET",
+    "</script>",
+    "<title>",
+    "</title>",
+    "<svg>",
+    "</svg>",
+    "<b>",
+    "</b>",
+    "<nav>",
+    "</nav>",
+    "<blockquote>",
+    "</blockquote>",
+    "你好",
+    "\n",
+    "<",
+    ">",
+    "\0",
+    "```",
+    "<textarea>",
+    "</textarea>",
 ];

@@ -155,7 +155,9 @@ impl From<OnNearDuplicateBody> for OnNearDuplicate {
 fn base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
     let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
     let wrong = |e| serde::de::Error::custom(format!("data is not base64: {e}"));
-    base64::engine::general_purpose::STANDARD.decode(text.as_bytes()).map_err(wrong)
+    base64::engine::general_purpose::STANDARD
+        .decode(text.as_bytes())
+        .map_err(wrong)
 }
 
 /// How to read a text or file.
