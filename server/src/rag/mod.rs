@@ -15,6 +15,7 @@ pub mod extract;
 pub mod models;
 pub mod near;
 pub mod pack;
+pub mod rank;
 pub mod render;
 pub mod rerank;
 pub mod retrieval;
