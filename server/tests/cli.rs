@@ -274,9 +274,21 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
     let server = Server::start(&dir.path().join("data"));
     let docs = docs.to_str().unwrap();
     let ingest = || {
-        let records = ["--id-field", "sku", "--text-field", "name,about", "--metadata-field", "kind"];
+        let records = [
+            "--id-field",
+            "sku",
+            "--text-field",
+            "name,about",
+            "--metadata-field",
+            "kind",
+        ];
         let labels = ["--trust", "trusted", "--origin", "shelf"];
-        let all = [&["ingest", docs, "-c", "files", "--create", "--json"][..], &records, &labels].concat();
+        let all = [
+            &["ingest", docs, "-c", "files", "--create", "--json"][..],
+            &records,
+            &labels,
+        ]
+        .concat();
         let output = server.run(&all);
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         (code(&output), report)
@@ -307,11 +319,18 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
     // A citation points at bytes of the text that is printed.
     let found = json(&server.run(&["search", "never build on moss", "-c", "files", "--limit", "1", "--json"]));
     let payload = &found["hits"][0]["point"]["payload"];
-    assert_eq!((&payload["document"], &payload["trust"]), (&"notes.pdf".into(), &"trusted".into()), "{found}");
+    assert_eq!(
+        (&payload["document"], &payload["trust"]),
+        (&"notes.pdf".into(), &"trusted".into()),
+        "{found}"
+    );
     assert_eq!(payload["provenance"], serde_json::json!({"origin": "shelf"}));
     let pdf = format!("{docs}/notes.pdf");
     let span = format!("{},{}", payload["span"][0], payload["span"][1]);
-    assert_eq!(Value::from(stdout(&alone(&["extract", &pdf, "--span", &span]))), payload["text"]);
+    assert_eq!(
+        Value::from(stdout(&alone(&["extract", &pdf, "--span", &span]))),
+        payload["text"]
+    );
     assert_eq!(code(&alone(&["extract", &pdf, "--span", "0,100000"])), 1);
     let title = alone(&["extract", &format!("{docs}/page.html"), "--title"]);
     assert_eq!(stdout(&title), "Leader election – Handbook\n");
@@ -359,12 +378,19 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     };
-    until("at first", &["# First\n\nThere from the beginning.", "Soon moved out of sight."]);
+    until(
+        "at first",
+        &["# First\n\nThere from the beginning.", "Soon moved out of sight."],
+    );
     write("second.txt", "Written while somebody watches.");
     write("first.md", "# First\n\nChanged since.");
     until(
         "after changes",
-        &["# First\n\nChanged since.", "Soon moved out of sight.", "Written while somebody watches."],
+        &[
+            "# First\n\nChanged since.",
+            "Soon moved out of sight.",
+            "Written while somebody watches.",
+        ],
     );
     std::fs::remove_file(docs.join("second.txt")).unwrap();
     std::fs::rename(docs.join("old"), dir.path().join("elsewhere")).unwrap();
@@ -377,6 +403,68 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
         "{report}"
     );
     assert!(report["documents"].as_u64().unwrap() >= 4, "{report}");
+}
+
+#[test]
+fn a_stopped_run_finishes_what_is_on_its_way_and_the_next_one_goes_on() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let (pipe, file) = (dir.path().join("pipe.jsonl"), dir.path().join("all.jsonl"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let line = |n: usize| format!("{{\"id\": {n}, \"text\": \"Stone number {n} of the path.\"}}\n");
+    let server = Server::start(&dir.path().join("data"));
+    let mut running = cairn()
+        .args([
+            "ingest",
+            pipe.to_str().unwrap(),
+            "-c",
+            "docs",
+            "--create",
+            "--json",
+            "--url",
+            &server.url,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    // Two requests of 32 and the beginning of a third; then it waits for the pipe.
+    let mut lines = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    lines
+        .write_all((0..70).map(line).collect::<String>().as_bytes())
+        .unwrap();
+    let sent = Command::new("kill")
+        .args(["-INT", &running.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let mut said = BufReader::new(running.0.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("stopping")), "it heard");
+    lines
+        .write_all((70..100).map(line).collect::<String>().as_bytes())
+        .unwrap();
+    drop(lines);
+    let mut printed = String::new();
+    std::io::Read::read_to_string(&mut running.0.stdout.take().unwrap(), &mut printed).unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(130));
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    let first = report["documents"].as_u64().unwrap();
+    assert_eq!(report["interrupted"], true, "{report}");
+    assert!(first <= 64, "the third request was not sent: {report}");
+
+    std::fs::write(&file, (0..100).map(line).collect::<String>()).unwrap();
+    let rest = json(&server.run(&["ingest", file.to_str().unwrap(), "-c", "docs", "--json"]));
+    assert_eq!(
+        (&rest["documents"], &rest["unchanged"]),
+        (&100.into(), &first.into()),
+        "{rest}"
+    );
+    assert_eq!(
+        (&rest["embedded"], &rest["interrupted"]),
+        (&(100 - first).into(), &false.into()),
+        "{rest}"
+    );
 }
 
 #[test]

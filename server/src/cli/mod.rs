@@ -27,7 +27,8 @@ Exit codes:
   1  failed
   2  wrong usage
   3  server unreachable
-  4  ingest: some documents failed, the others are stored";
+  4  ingest: some documents failed, the others are stored
+  130  ingest: stopped before the end";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,6 +98,8 @@ impl Failure {
     const USAGE: u8 = 2;
     const UNREACHABLE: u8 = 3;
     const PARTLY: u8 = 4;
+    /// What shells say of a command that Ctrl-C ended.
+    const STOPPED: u8 = 130;
 
     fn new(message: impl Into<String>) -> Self {
         Self {

@@ -61,7 +61,8 @@ folders with a file of the same path overwrite each other: give each its own
 --prefix. A file that you remove stays in the collection until its document is
 deleted, which --watch --delete-missing does.
 
-Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed.";
+Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed,
+130 stopped before the end.";
 
 /// `cairn ingest`.
 #[derive(Args)]
@@ -137,7 +138,7 @@ impl Ingest {
         let sources = find(&self.paths, &self.prefix)?;
         let sources = if self.watch { sources } else { some(sources)? };
         let collection = self.collection().await?;
-        let plan = self.plan();
+        let plan = self.plan()?;
         // Begun before the first look is worked on, so that no change falls between the two.
         let watch = self.watch.then(|| Watch::start(&self.paths)).transpose()?;
         let mut summary = Summary::default();
@@ -167,8 +168,8 @@ impl Ingest {
         Ok(client.collection(&self.collection))
     }
 
-    fn plan(&self) -> Plan {
-        Plan {
+    fn plan(&self) -> Result<Plan, Failure> {
+        Ok(Plan {
             reading: Arc::new(Reading {
                 prefix: self.prefix.clone(),
                 fields: self.fields.clone(),
@@ -189,8 +190,8 @@ impl Ingest {
                 OnNearDuplicateArg::Skip => OnNearDuplicate::Skip,
             },
             parallel: self.parallel.into(),
-            stop: Stop::on_signal(),
-        }
+            stop: Stop::on_signal()?,
+        })
     }
 
     /// Round after round of what changed, until somebody says stop.
@@ -201,7 +202,9 @@ impl Ingest {
         plan: &Plan,
         summary: &mut Summary,
     ) -> Result<(), Failure> {
-        output::note(format!("{summary}\nwatching; Ctrl-C ends it"));
+        if !plan.stop.is_asked() {
+            output::note(format!("{summary}\nwatching; Ctrl-C ends it"));
+        }
         while !plan.stop.is_asked() {
             let changes = tokio::select! {
                 () = plan.stop.asked() => break,
@@ -247,6 +250,10 @@ impl Ingest {
         }
         summary.show_failures();
         match summary.failed {
+            0 if summary.interrupted => Err(Failure {
+                code: Failure::STOPPED,
+                message: "stopped before the end; run it again to go on".to_owned(),
+            }),
             0 => Ok(()),
             n if n > FAILURES_SHOWN as u64 => Err(Failure::partly(format!(
                 "{n} documents failed, the first {FAILURES_SHOWN} are above"

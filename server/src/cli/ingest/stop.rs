@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
-use super::super::output;
+use super::super::{Failure, output};
 
 /// Whether to go on.
 #[derive(Debug, Clone, Default)]
@@ -18,18 +19,27 @@ struct Inner {
 }
 
 impl Stop {
-    /// One that follows the process's signals.
-    pub(super) fn on_signal() -> Self {
+    /// One that follows the process's signals, from now on.
+    pub(super) fn on_signal() -> Result<Self, Failure> {
+        let failed = |e: std::io::Error| Failure::new(format!("cannot listen for signals: {e}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
         let stop = Self::default();
         let set = stop.clone();
         tokio::spawn(async move {
-            signal().await;
-            output::note("stopping after what is on its way; again to end at once");
-            set.ask();
-            signal().await;
-            std::process::exit(130);
+            for again in [false, true] {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if again {
+                    std::process::exit(Failure::STOPPED.into());
+                }
+                set.ask();
+                output::note("stopping after what is on its way; again to end at once");
+            }
         });
-        stop
+        Ok(stop)
     }
 
     pub(super) fn ask(&self) {
@@ -50,23 +60,5 @@ impl Stop {
         if !self.is_asked() {
             asking.await;
         }
-    }
-}
-
-async fn signal() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        // No signal will ever come.
-        std::future::pending::<()>().await;
     }
 }
