@@ -318,7 +318,7 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
 
     // A citation points at bytes of the text that is printed.
     let found = json(&server.run(&["search", "never build on moss", "-c", "files", "--limit", "1", "--json"]));
-    let payload = &found["hits"][0]["point"]["payload"];
+    let payload = &found["hits"][0]["payload"];
     assert_eq!(
         (&payload["document"], &payload["trust"]),
         (&"notes.pdf".into(), &"trusted".into()),
@@ -368,7 +368,7 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
         loop {
             let all = server.run(&["search", "first soon written", "-c", "docs", "--limit", "100", "--json"]);
             let found: Value = serde_json::from_slice(&all.stdout).unwrap_or_default();
-            let text = |hit: &Value| hit["point"]["payload"]["text"].as_str().unwrap_or_default().to_owned();
+            let text = |hit: &Value| hit["payload"]["text"].as_str().unwrap_or_default().to_owned();
             let mut texts: Vec<String> = found["hits"].as_array().into_iter().flatten().map(text).collect();
             texts.sort();
             if texts == there {

@@ -129,21 +129,23 @@ pub(super) fn read(document: &mut DocumentText, budget: &Budget) -> Result<Extra
                 budget.check()?;
                 return Err(Error::internal("reading a PDF stopped for no reason"));
             }
-            Err(error) => {
-                let code = match error {
-                    ExtractError::Unreadable(_) | ExtractError::Stopped => "unreadable_document",
-                    ExtractError::Encrypted => "encrypted_document",
-                    ExtractError::NoText => "empty_document",
-                    ExtractError::TooLarge(_) => "document_too_large",
-                };
-                return Err(Error::invalid(code, error.to_string()).at(at));
-            }
+            Err(error) => return Err(refused(&error).at(at)),
         },
     };
     if read.text.trim().is_empty() {
         return Err(Error::invalid("empty_document", "the page shows no text").at(at));
     }
     Ok(read)
+}
+
+fn refused(error: &ExtractError) -> Error {
+    let says = error.to_string();
+    match error {
+        ExtractError::Unreadable(_) | ExtractError::Stopped => Error::invalid("unreadable_document", says),
+        ExtractError::Encrypted => Error::invalid("encrypted_document", says),
+        ExtractError::NoText => Error::invalid("empty_document", says),
+        ExtractError::TooLarge(_) => Error::invalid("document_too_large", says),
+    }
 }
 
 /// What near duplicates are looked for with: none if the collection cannot be asked.
