@@ -15,7 +15,9 @@ pub mod schema;
 pub mod storage;
 pub mod types;
 // what indexes and answers
+pub mod inverted;
 pub mod filter;
+pub mod sparse;
 pub mod text;
 pub mod vector;
 // rows at rest
