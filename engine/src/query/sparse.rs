@@ -114,7 +114,7 @@ pub(super) fn search(
                         Some(&holder)
                     }
                 };
-                let allow = |window: u32| allowed.map_or(u64::MAX, |set| set.word(window as usize));
+                let allow = |n: u32| allowed.map_or(u64::MAX, |set| set.word(n as usize));
                 ("postings", column.search(&question, Walk::Pruned, &allow, &ask)?)
             }
         };

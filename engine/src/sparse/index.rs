@@ -100,7 +100,7 @@ impl Weigher for Linear {
     #[inline]
     fn add(&self, _: u32, lows: &[u8], levels: &[u8], scores: &mut [f64; WINDOW]) {
         for (low, level) in lows.iter().zip(levels) {
-            scores[usize::from(*low) % WINDOW] += self.first + f64::from(*level) * self.more;
+            scores[usize::from(*low)] += self.first + f64::from(*level) * self.more;
         }
     }
 }

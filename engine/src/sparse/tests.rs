@@ -110,7 +110,7 @@ fn check(rows: &[Option<SparseVector>], questions: &[SparseVector]) {
             id_of: &id,
             stop: &|| false,
         };
-        let allow = |window: u32| (0..64).fold(0, |word, bit| word | u64::from(allowed(window * 64 + bit)) << bit);
+        let allow = |n: u32| (0..64).fold(0, |word, bit| word | u64::from(allowed(n * 64 + bit)) << bit);
         let asked = Question::from(question);
         for walk in [Walk::Pruned, Walk::All] {
             let top = column.search(&asked, walk, &allow, &ask).unwrap();

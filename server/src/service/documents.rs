@@ -9,7 +9,7 @@ use cairn_engine::engine::{ChunkInput, DocumentInfo, DocumentInput};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::Schema;
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
@@ -321,6 +321,7 @@ impl Core {
             let point = PointInput {
                 id: PointId::new(format!("{id}#{n}"))?,
                 vectors,
+                sparse: SparseVectors::new(),
                 payload,
                 document: Some(id.clone()),
                 expires_at_ms: None,

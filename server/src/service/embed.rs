@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_engine::schema::{EmbedderFingerprint, Schema};
+use cairn_engine::types::SparseVector;
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::Core;
@@ -20,6 +21,14 @@ pub(super) struct TextVector {
     pub(super) name: String,
     /// Who made it.
     pub(super) embedder: Arc<dyn Embedder>,
+}
+
+/// A sparse vector that text can be compared with.
+pub(super) struct SparseTextVector {
+    /// Its name.
+    pub(super) name: String,
+    /// Who made it.
+    pub(super) embedder: Arc<dyn SparseEmbedder>,
 }
 
 /// The vectors of a collection that one embedder makes.
@@ -39,11 +48,54 @@ impl Core {
     }
 
     /// The sparse embedder of a recorded fingerprint.
-    #[expect(dead_code, reason = "sparse vectors of collections come with the engine's")]
     pub(super) fn sparse_embedder(&self, of: &EmbedderFingerprint) -> Result<Arc<dyn SparseEmbedder>> {
         let found = self.models.sparse_embedder(&of.name);
         let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
         same.ok_or_else(|| unknown_embedder(of, self.models.sparse_fingerprints()))
+    }
+
+    /// The sparse vector that text is embedded for: the named one, or the only one; it must record an embedder, and one that
+    /// this server has.
+    pub(super) fn sparse_text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<SparseTextVector> {
+        let names = || schema.sparse.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, spec) = match using {
+            Some(name) => schema.sparse.get_key_value(name).ok_or_else(|| {
+                Error::invalid(
+                    "vector_not_found",
+                    format!("the collection has no sparse vector {name:?}, only: {}", names()),
+                )
+                .at("/using")
+            })?,
+            None if schema.sparse.len() == 1 => schema.sparse.iter().next().expect("there is exactly one"),
+            None if schema.sparse.is_empty() => {
+                return Err(Error::invalid(
+                    "vector_not_found",
+                    "the collection has no sparse vector; declare one in its schema",
+                ));
+            }
+            None => {
+                return Err(Error::invalid(
+                    "vector_not_named",
+                    format!("using must name one of the collection's sparse vectors: {}", names()),
+                )
+                .at("/using"));
+            }
+        };
+        let Some(embedder) = &spec.embedder else {
+            let have = self.models.sparse_names();
+            return Err(Error::invalid(
+                "no_embedder",
+                format!(
+                    "sparse vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
+                     collection with an embedder; available: {}",
+                    if have.is_empty() { "none".to_owned() } else { have.join(", ") }
+                ),
+            ));
+        };
+        Ok(SparseTextVector {
+            name: name.clone(),
+            embedder: self.sparse_embedder(embedder)?,
+        })
     }
 
     /// The vectors that documents are embedded for: all that record an embedder, and this server must have it.
@@ -65,6 +117,19 @@ impl Core {
 /// A question's vector; none if it holds nothing that the embedder knows.
 pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
     match embedder.embed(&[Input::Text(text)], TextKind::Query, &budget.patience()) {
+        Ok(mut vectors) => Ok(vectors.pop()),
+        Err(EmbedError::EmptyText { .. }) => Ok(None),
+        Err(error) => Err(embed_failed(error, budget)),
+    }
+}
+
+/// A question's sparse vector; none if it holds nothing that the embedder knows.
+pub(super) fn embed_sparse_query(
+    embedder: &dyn SparseEmbedder,
+    text: &str,
+    budget: &Budget,
+) -> Result<Option<SparseVector>> {
+    match embedder.embed(&[text], TextKind::Query, &budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),

@@ -340,6 +340,7 @@ mod tests {
         let point = Point {
             id: PointId::new("d#1").unwrap(),
             vectors: None,
+            sparse: None,
             payload: payload.as_object().cloned(),
             document: Some(PointId::new("d").unwrap()),
             version: Token::local(Seq(1)),

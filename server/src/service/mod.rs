@@ -30,7 +30,7 @@ pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, R
 pub use enrich::{Enrich, Enriched, Mode};
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
-pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};

@@ -9,11 +9,11 @@ use std::time::Instant;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
 use cairn_engine::schema::Schema;
-use cairn_engine::types::Token;
+use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query};
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::{Call, Core, Service, Work, check_count};
@@ -54,6 +54,13 @@ pub enum AskSource {
         /// To what.
         to: NearestTo,
     },
+    /// Largest inner products with a sparse vector.
+    Sparse {
+        /// Sparse vector name; may be omitted if the collection has exactly one.
+        using: Option<String>,
+        /// With what.
+        to: SparseTo,
+    },
     /// BM25.
     Text {
         /// The words.
@@ -85,6 +92,15 @@ pub enum NearestTo {
     /// A vector.
     Vector(Vec<f32>),
     /// A text, embedded with the collection's embedder.
+    Text(String),
+}
+
+/// What to be multiplied with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SparseTo {
+    /// A vector.
+    Vector(SparseVector),
+    /// A text, embedded with the model that the sparse vector records.
     Text(String),
 }
 
@@ -272,6 +288,7 @@ impl Core {
                     vector,
                 })
             }
+            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -322,6 +339,31 @@ impl Core {
                 Ok(Source::Fusion { inputs, method })
             }
         }
+    }
+
+    fn resolve_sparse(
+        &self,
+        schema: &Schema,
+        using: Option<String>,
+        to: SparseTo,
+        budget: &Budget,
+    ) -> Result<Source> {
+        let text = match to {
+            SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
+            SparseTo::Text(text) => text,
+        };
+        let at = "/sparse/text";
+        let using = self
+            .sparse_text_vector(schema, using.as_deref())
+            .map_err(|e| e.at("/sparse"))?;
+        check_text(&text).map_err(|e| e.at(at))?;
+        let vector = embed_sparse_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+        let vector = vector
+            .ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at))?;
+        Ok(Source::Sparse {
+            using: Some(using.name),
+            vector,
+        })
     }
 
     /// The vector that text is embedded for: it must name an embedder, and one that this server has.
