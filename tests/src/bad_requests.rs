@@ -876,6 +876,22 @@ fn queries() -> Vec<Case> {
         )
         .at("/sparse/using"),
         both(
+            "a prompt for sparse vectors where there are none",
+            Request::new(Method::Enrich, DOCUMENTS, json!({"prompt": "a", "mode": "sparse"})),
+            Invalid,
+            "vector_not_found",
+            "declare one",
+        )
+        .at("/mode"),
+        both(
+            "a prompt for a sparse vector without an embedder",
+            Request::new(Method::Enrich, POINTS, json!({"prompt": "a", "mode": "sparse"})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/mode"),
+        both(
             "text for a sparse vector without an embedder",
             query(json!({"sparse": {"text": "a"}})),
             Invalid,

@@ -278,6 +278,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 mode: match b["mode"].as_str() {
                     Some("dense") => pb::RetrievalMode::Dense.into(),
                     Some("bm25") => pb::RetrievalMode::Bm25.into(),
+                    Some("sparse") => pb::RetrievalMode::Sparse.into(),
                     _ => 0,
                 },
                 after: some(b, "after", string),

@@ -601,6 +601,7 @@ pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichReq
         Mode::Hybrid => v1::RetrievalMode::Hybrid,
         Mode::Dense => v1::RetrievalMode::Dense,
         Mode::Bm25 => v1::RetrievalMode::Bm25,
+        Mode::Sparse => v1::RetrievalMode::Sparse,
     };
     Ok(v1::EnrichRequest {
         collection,

@@ -36,7 +36,25 @@ pub(super) struct Embedding {
     /// Their names; each gets the same vector.
     pub(super) names: Vec<String>,
     /// Who makes them.
-    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) by: By,
+}
+
+/// What makes the vectors of documents.
+pub(super) enum By {
+    /// Dense ones.
+    Dense(Arc<dyn Embedder>),
+    /// Sparse ones.
+    Sparse(Arc<dyn SparseEmbedder>),
+}
+
+impl Embedding {
+    /// Who makes them.
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        match &self.by {
+            By::Dense(embedder) => embedder.fingerprint(),
+            By::Sparse(embedder) => embedder.fingerprint(),
+        }
+    }
 }
 
 impl Core {
@@ -106,11 +124,21 @@ impl Core {
             let embedder = self.embedder(recorded)?;
             let made = by_name.entry(&recorded.name).or_insert_with(|| Embedding {
                 names: Vec::new(),
-                embedder,
+                by: By::Dense(embedder),
             });
             made.names.push(name.clone());
         }
-        Ok(by_name.into_values().collect())
+        let mut sparse: BTreeMap<&str, Embedding> = BTreeMap::new();
+        for (name, spec) in &schema.sparse {
+            let Some(recorded) = &spec.embedder else { continue };
+            let embedder = self.sparse_embedder(recorded)?;
+            let made = sparse.entry(&recorded.name).or_insert_with(|| Embedding {
+                names: Vec::new(),
+                by: By::Sparse(embedder),
+            });
+            made.names.push(name.clone());
+        }
+        Ok(by_name.into_values().chain(sparse.into_values()).collect())
     }
 }
 
@@ -143,13 +171,35 @@ pub(super) fn embed_passages(
     budget: &Budget,
 ) -> Result<Vec<Option<Vec<f32>>>> {
     let patience = budget.patience();
-    let mut all: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+    in_batches(texts, budget, |batch| {
+        let inputs: Vec<Input<'_>> = batch.iter().map(|text| Input::Text(text)).collect();
+        embedder.embed(&inputs, TextKind::Passage, &patience)
+    })
+}
+
+/// Passages' sparse vectors likewise.
+pub(super) fn embed_sparse_passages(
+    embedder: &dyn SparseEmbedder,
+    texts: &[&str],
+    budget: &Budget,
+) -> Result<Vec<Option<SparseVector>>> {
+    let patience = budget.patience();
+    in_batches(texts, budget, |batch| embedder.embed(batch, TextKind::Passage, &patience))
+}
+
+/// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.
+fn in_batches<V: Clone>(
+    texts: &[&str],
+    budget: &Budget,
+    embed: impl Fn(&[&str]) -> Result<Vec<V>, EmbedError>,
+) -> Result<Vec<Option<V>>> {
+    let mut all: Vec<Option<V>> = vec![None; texts.len()];
     for first in (0..texts.len()).step_by(EMBED_BATCH) {
         budget.check()?;
         let mut batch: Vec<usize> = (first..texts.len().min(first + EMBED_BATCH)).collect();
         while !batch.is_empty() {
-            let inputs: Vec<Input<'_>> = batch.iter().map(|&i| Input::Text(texts[i])).collect();
-            match embedder.embed(&inputs, TextKind::Passage, &patience) {
+            let of_batch: Vec<&str> = batch.iter().map(|&i| texts[i]).collect();
+            match embed(&of_batch) {
                 Ok(vectors) => {
                     for (i, vector) in batch.drain(..).zip(vectors) {
                         all[i] = Some(vector);

@@ -11,7 +11,7 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
 use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
-use super::embed::{TextVector, embed_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query};
 use super::pools::Budget;
 use super::query::NO_EMBEDDING;
 use super::{Call, Core, Service, Work};
@@ -56,6 +56,8 @@ pub enum Mode {
     Dense,
     /// Full text only.
     Bm25,
+    /// Sparse vectors that record an embedder.
+    Sparse,
 }
 
 /// An enriched prompt and its account.
@@ -179,6 +181,9 @@ impl Core {
         if enrich.mode == Mode::Bm25 {
             return bm25(text);
         }
+        if enrich.mode == Mode::Sparse {
+            return Ok((self.sparse_candidates(schema, &text, budget)?, Some(retrieval::SPARSE)));
+        }
         let using = self.enrich_vector(schema)?;
         let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
         match (vector, enrich.mode) {
@@ -189,7 +194,7 @@ impl Core {
                 },
                 Some(retrieval::DENSE),
             )),
-            (Some(vector), Mode::Hybrid | Mode::Bm25) => {
+            (Some(vector), Mode::Hybrid | Mode::Bm25 | Mode::Sparse) => {
                 check_text_fields(schema)?;
                 let fields = retrieval::default_fields(schema);
                 Ok((retrieval::hybrid(Some((using.name, vector)), text, fields, limit), None))
@@ -199,11 +204,36 @@ impl Core {
                 "the prompt holds nothing that the embedder knows, try mode bm25",
             )
             .at("/prompt")),
-            (None, Mode::Hybrid | Mode::Bm25) => {
+            (None, Mode::Hybrid | Mode::Bm25 | Mode::Sparse) => {
                 notes.push(NO_EMBEDDING.to_owned());
                 bm25(text)
             }
         }
+    }
+
+    /// The first sparse vector whose embedder this server has, and the prompt's vector in it.
+    fn sparse_candidates(&self, schema: &Schema, prompt: &str, budget: &Budget) -> Result<Source> {
+        let ours = |name: &&String| {
+            let embedder = schema.sparse[*name].embedder.as_ref();
+            embedder.is_some_and(|e| self.sparse_embedder(e).is_ok())
+        };
+        let name = schema.sparse.keys().find(ours).or(schema.sparse.keys().next());
+        // With none of ours, this says what is missing.
+        let using = self
+            .sparse_text_vector(schema, name.map(String::as_str))
+            .map_err(|e| Error { pointer: None, ..e }.at("/mode"))?;
+        let vector = embed_sparse_query(using.embedder.as_ref(), prompt, budget).map_err(|e| e.at("/prompt"))?;
+        let vector = vector.ok_or_else(|| {
+            Error::invalid(
+                "empty_text",
+                "the prompt holds nothing that the embedder knows, try mode bm25",
+            )
+            .at("/prompt")
+        })?;
+        Ok(Source::Sparse {
+            using: Some(using.name),
+            vector,
+        })
     }
 
     /// The vector that prompts are compared with: `dense`, else the first whose embedder this server has.

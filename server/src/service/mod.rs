@@ -17,6 +17,8 @@ mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
+#[cfg(test)]
+mod sparse_tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
