@@ -16,6 +16,7 @@ mod filter;
 mod operation;
 mod points;
 mod query;
+mod ranking;
 mod retry;
 mod schema;
 mod wire;
@@ -33,5 +34,6 @@ pub use points::{
     Payload, Point, Scroll, ScrollPage, Selection, SparseVector, SparseVectors, StoredPoint, Vectors, Written,
 };
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
+pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
 pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
