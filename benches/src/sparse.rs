@@ -43,11 +43,12 @@ impl Args {
 const DEPTHS: [usize; 3] = [10, 100, 1_000];
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
-    ensure!(args.rows > 0 && args.questions > 0, "rows and questions must be at least 1");
+    ensure!(
+        args.rows > 0 && args.questions > 0,
+        "rows and questions must be at least 1"
+    );
     let mut report = Report::begin("sparse")?;
-    let mut table = Table::new([
-        "case", "k", "way", "us/query", "postings", "of all", "bytes/weight",
-    ]);
+    let mut table = Table::new(["case", "k", "way", "us/query", "postings", "of all", "bytes/weight"]);
     let mut broken = Vec::new();
     let (rows, questions) = made(args);
     measure(
@@ -212,7 +213,11 @@ impl Exhaustive {
             }
         }
         // Weights are positive here, so 0 is a row without any of the terms.
-        let mut best: Vec<(f32, Ordinal)> = (0..).zip(scores).filter(|(_, s)| *s > 0.0).map(|(o, s)| (s, o)).collect();
+        let mut best: Vec<(f32, Ordinal)> = (0..)
+            .zip(scores)
+            .filter(|(_, s)| *s > 0.0)
+            .map(|(o, s)| (s, o))
+            .collect();
         let order = |a: &(f32, Ordinal), b: &(f32, Ordinal)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
         if best.len() > k {
             best.select_nth_unstable_by(k - 1, order);
@@ -262,7 +267,8 @@ fn vector(rng: &mut StdRng, topic: &[u32], weights: usize) -> SparseVector {
         } else {
             zipf(rng)
         };
-        let normal = (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos();
+        let normal =
+            (-2.0 * (1.0 - rng.random::<f64>()).ln()).sqrt() * (std::f64::consts::TAU * rng.random::<f64>()).cos();
         let mean = if own { 0.0 } else { -0.9 };
         terms.entry(term).or_insert((mean + 0.6 * normal).exp().min(4.0) as f32);
     }

@@ -14,8 +14,9 @@ pub mod op;
 pub mod schema;
 pub mod storage;
 pub mod types;
-// what indexes and answers
+// posting lists
 pub mod inverted;
+// what indexes and answers
 pub mod filter;
 pub mod sparse;
 pub mod text;

@@ -895,9 +895,8 @@ fn schema_json(s: pb::Schema) -> Value {
             without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})),
         )
     };
-    let sparse = |(name, s): (String, pb::SparseSpec)| {
-        (name, without_nulls(json!({"embedder": s.embedder.map(embedder_json)})))
-    };
+    let sparse =
+        |(name, s): (String, pb::SparseSpec)| (name, without_nulls(json!({"embedder": s.embedder.map(embedder_json)})));
     let field = |(path, f): (String, pb::FieldSpec)| {
         let json = match f.r#type {
             Some(Type::Keyword(_)) => json!({"type": "keyword"}),

@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use ask::{
-    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page, PayloadChange, Scroll,
-    Selector, WriteOptions,
+    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
+    PayloadChange, Scroll, Selector, WriteOptions,
 };
 pub use moment::Moment;
 

@@ -89,7 +89,12 @@ impl Rng {
     /// Few terms and few weights, some negative: products are equal often, and often negative.
     fn sparse(&mut self) -> SparseVector {
         let terms: BTreeMap<u32, f32> = (0..self.below(6))
-            .map(|_| (self.below(12) as u32 * 1_000, [-1.0, 0.5, 1.0, 2.5][self.below(4) as usize]))
+            .map(|_| {
+                (
+                    self.below(12) as u32 * 1_000,
+                    [-1.0, 0.5, 1.0, 2.5][self.below(4) as usize],
+                )
+            })
             .collect();
         SparseVector {
             indices: terms.keys().copied().collect(),
@@ -420,8 +425,15 @@ fn check_sparse(engine: &Engine, model: &Model, rng: &mut Rng) {
             let mut ask = query(source, filter.clone(), k);
             ask.params.exact = exact;
             let hits = engine.query("c", &ask).unwrap().hits;
-            let got: Vec<(f32, String)> = hits.iter().map(|h| (h.legs[0].raw + 0.0, h.point.id.to_string())).collect();
-            assert_eq!(got, expected[..expected.len().min(k)], "k={k} exact={exact} filtered={filtered}");
+            let got: Vec<(f32, String)> = hits
+                .iter()
+                .map(|h| (h.legs[0].raw + 0.0, h.point.id.to_string()))
+                .collect();
+            assert_eq!(
+                got,
+                expected[..expected.len().min(k)],
+                "k={k} exact={exact} filtered={filtered}"
+            );
             assert!(hits.iter().all(|h| (0.0..=1.0).contains(&h.score)));
         }
     }
@@ -1057,7 +1069,10 @@ fn what_is_wrong_with_a_sparse_vector_is_said_with_its_place() {
     let mut both = schema(1);
     both.sparse.insert("dense".into(), SparseSpec::default());
     let refused = engine.create_collection("c", both).unwrap_err();
-    assert_eq!((refused.code, refused.pointer.unwrap().as_str()), ("bad_name", "/sparse/dense"));
+    assert_eq!(
+        (refused.code, refused.pointer.unwrap().as_str()),
+        ("bad_name", "/sparse/dense")
+    );
     engine.create_collection("c", schema(1)).unwrap();
     let upsert = |name: &str, values: Vec<f32>| {
         let mut point = simple_point("p", 1);

@@ -186,7 +186,10 @@ impl Context<'_> {
                 .filter_map(|(i, name)| Some((name.clone(), segment.vector_of(i, place.ordinal)?.to_vec())))
                 .collect::<Vectors>()
         });
-        let sparse = with.vectors.then(|| self.sparse_of(segment, place.ordinal)).transpose()?;
+        let sparse = with
+            .vectors
+            .then(|| self.sparse_of(segment, place.ordinal))
+            .transpose()?;
         let id = |text: &str| PointId::new(text).map_err(|_| Error::damaged("segment: a stored id is not an id"));
         Ok(Point {
             id: id(segment.id_of(place.ordinal))?,

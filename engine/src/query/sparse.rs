@@ -145,7 +145,10 @@ fn floor(found: &mut [Found], k: usize) -> f32 {
     if found.len() < k {
         return f32::NEG_INFINITY;
     }
-    found.select_nth_unstable_by(k - 1, |a, b| b.key.total_cmp(&a.key)).1.key
+    found
+        .select_nth_unstable_by(k - 1, |a, b| b.key.total_cmp(&a.key))
+        .1
+        .key
 }
 
 #[cfg(test)]

@@ -225,7 +225,8 @@ impl Segment {
         }
         let mut sparse = Vec::new();
         for name in schema.sparse.keys() {
-            let [data, at, terms] = ["sparse", "sparse.at", "sparse.terms"].map(|kind| range(&format!("{kind}/{name}")));
+            let [data, at, terms] =
+                ["sparse", "sparse.at", "sparse.terms"].map(|kind| range(&format!("{kind}/{name}")));
             let mut index = None;
             if !data.is_empty() {
                 let starts: &[u64] = cast(&bytes[at.clone()])?;

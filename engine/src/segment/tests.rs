@@ -8,8 +8,8 @@ use super::file::{self, Backing};
 use super::*;
 use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
-use crate::types::SparseVector;
 use crate::text::analyzer::Analyzer;
+use crate::types::SparseVector;
 
 fn schema() -> Schema {
     let spec = |dim, metric| VectorSpec {
@@ -23,10 +23,7 @@ fn schema() -> Schema {
             ("a".into(), spec(4, Metric::Cosine)),
             ("b".into(), spec(3, Metric::Euclid)),
         ]),
-        sparse: BTreeMap::from([
-            ("s".into(), SparseSpec::default()),
-            ("t".into(), SparseSpec::default()),
-        ]),
+        sparse: BTreeMap::from([("s".into(), SparseSpec::default()), ("t".into(), SparseSpec::default())]),
         fields: BTreeMap::from([(
             "text".into(),
             FieldSpec::Text {

@@ -146,14 +146,18 @@ pub fn build(rows: u32, each: EachRow<'_>) -> Result<Vec<u8>> {
     out.extend_from_slice(&0u32.to_le_bytes());
     out.extend_from_slice(&postings.to_le_bytes());
     out.extend_from_slice(&(lists.len() as u64).to_le_bytes());
-    terms.iter().for_each(|(term, _)| out.extend_from_slice(&term.to_le_bytes()));
+    terms
+        .iter()
+        .for_each(|(term, _)| out.extend_from_slice(&term.to_le_bytes()));
     terms
         .iter()
         .for_each(|(_, scale)| out.extend_from_slice(&scale.base.to_le_bytes()));
     terms
         .iter()
         .for_each(|(_, scale)| out.extend_from_slice(&scale.step.to_le_bytes()));
-    starts.iter().for_each(|start| out.extend_from_slice(&start.to_le_bytes()));
+    starts
+        .iter()
+        .for_each(|start| out.extend_from_slice(&start.to_le_bytes()));
     out.append(&mut lists);
     Ok(out)
 }

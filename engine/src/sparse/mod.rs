@@ -128,12 +128,7 @@ impl<'a> Column<'a> {
     }
 
     /// The same of some rows, by looking at each of them.
-    pub fn scan(
-        &self,
-        question: &Question,
-        rows: impl Iterator<Item = Ordinal>,
-        ask: &Ask<'_, '_>,
-    ) -> Result<Top> {
+    pub fn scan(&self, question: &Question, rows: impl Iterator<Item = Ordinal>, ask: &Ask<'_, '_>) -> Result<Top> {
         let mut best = Best::new(ask.k, ask.floor);
         let mut evaluated = 0u64;
         for ordinal in rows {

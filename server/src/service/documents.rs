@@ -369,10 +369,11 @@ fn embed_missing(
         if by_checksum.contains_key(checksum) {
             continue;
         }
-        match stored
-            .get(checksum)
-            .filter(|v| names.clone().all(|name| v.dense.contains_key(name) || v.sparse.contains_key(name)))
-        {
+        match stored.get(checksum).filter(|v| {
+            names
+                .clone()
+                .all(|name| v.dense.contains_key(name) || v.sparse.contains_key(name))
+        }) {
             Some(vectors) => {
                 by_checksum.insert(*checksum, vectors.clone());
             }
@@ -391,7 +392,9 @@ fn embed_missing(
                 for ((_, checksum), vector) in missing.iter().zip(vectors) {
                     let Some(vector) = vector else { continue };
                     let of_chunk = by_checksum.entry(*checksum).or_default();
-                    of_chunk.dense.extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                    of_chunk
+                        .dense
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
                 }
             }
             By::Sparse(embedder) => {
@@ -399,7 +402,9 @@ fn embed_missing(
                 for ((_, checksum), vector) in missing.iter().zip(vectors) {
                     let Some(vector) = vector else { continue };
                     let of_chunk = by_checksum.entry(*checksum).or_default();
-                    of_chunk.sparse.extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                    of_chunk
+                        .sparse
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
                 }
             }
         }

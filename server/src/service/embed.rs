@@ -106,7 +106,11 @@ impl Core {
                 format!(
                     "sparse vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
                      collection with an embedder; available: {}",
-                    if have.is_empty() { "none".to_owned() } else { have.join(", ") }
+                    if have.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        have.join(", ")
+                    }
                 ),
             ));
         };
@@ -184,7 +188,9 @@ pub(super) fn embed_sparse_passages(
     budget: &Budget,
 ) -> Result<Vec<Option<SparseVector>>> {
     let patience = budget.patience();
-    in_batches(texts, budget, |batch| embedder.embed(batch, TextKind::Passage, &patience))
+    in_batches(texts, budget, |batch| {
+        embedder.embed(batch, TextKind::Passage, &patience)
+    })
 }
 
 /// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.

@@ -364,13 +364,7 @@ impl Core {
         }
     }
 
-    fn resolve_sparse(
-        &self,
-        schema: &Schema,
-        using: Option<String>,
-        to: SparseTo,
-        budget: &Budget,
-    ) -> Result<Source> {
+    fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
         let text = match to {
             SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
             SparseTo::Text(text) => text,
@@ -435,12 +429,16 @@ fn words_of(source: &AskSource) -> Option<&str> {
                 to: NearestTo::Text(text),
                 ..
             } => text,
+            AskSource::Sparse {
+                to: SparseTo::Text(text),
+                ..
+            } => text,
             AskSource::Text { query, .. } => query,
             AskSource::Hybrid { text, .. } => text,
             AskSource::Prefetch { legs, .. } if depth <= limits::QUERY_DEPTH_MAX => {
                 return legs.iter().find_map(|leg| first(&leg.source, depth + 1));
             }
-            AskSource::Nearest { .. } | AskSource::Prefetch { .. } => return None,
+            AskSource::Nearest { .. } | AskSource::Sparse { .. } | AskSource::Prefetch { .. } => return None,
         };
         (!text.trim().is_empty()).then_some(text)
     }

@@ -32,7 +32,10 @@ impl SparseEmbedder for Words {
         let vector = |(index, text): (usize, &&str)| {
             let mut terms: BTreeMap<u32, f32> = BTreeMap::new();
             for word in text.split(|c: char| !c.is_alphanumeric()).filter(|w| w.len() > 3) {
-                let number = word.to_lowercase().bytes().fold(7u32, |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
+                let number = word
+                    .to_lowercase()
+                    .bytes()
+                    .fold(7u32, |n, b| n.wrapping_mul(31).wrapping_add(u32::from(b)));
                 *terms.entry(number).or_default() += 1.0;
             }
             if terms.is_empty() {
@@ -114,7 +117,9 @@ impl Fixture {
             metadata: Payload::new(),
         });
         let documents = documents.collect();
-        self.service.put_documents(self.call(), collection.into(), documents, None).await
+        self.service
+            .put_documents(self.call(), collection.into(), documents, None)
+            .await
     }
 
     async fn ask(&self, collection: &str, text: &str) -> Result<Vec<(String, f32)>, Error> {
@@ -157,7 +162,10 @@ async fn documents_and_questions_are_embedded_into_sparse_vectors() {
         [("a#0".to_owned(), 4.0), ("b#0".to_owned(), 1.0)]
     );
     let refused = f.ask("c", "of").await.unwrap_err();
-    assert_eq!((refused.code, refused.pointer.as_deref()), ("empty_text", Some("/sparse/text")));
+    assert_eq!(
+        (refused.code, refused.pointer.as_deref()),
+        ("empty_text", Some("/sparse/text"))
+    );
 
     // The same text again embeds nothing; a new title keeps the text, and so its vector.
     let before = f.words.embedded.load(Ordering::Relaxed);
@@ -183,7 +191,11 @@ async fn a_prompt_is_enriched_from_sparse_vectors() {
         score_threshold: None,
         after: None,
     };
-    let found = f.service.enrich(f.call(), "c".into(), enrich("which stones?")).await.unwrap();
+    let found = f
+        .service
+        .enrich(f.call(), "c".into(), enrich("which stones?"))
+        .await
+        .unwrap();
     let context = &found.packed.context;
     assert_eq!(context.len(), 1);
     assert!(context[0].text.contains("stones mark the path"));
@@ -199,8 +211,14 @@ async fn vectors_of_another_model_are_refused_with_what_to_do() {
     f.create("other", Some(other)).await;
     f.create("none", None).await;
     let codes = |e: Error| (e.code, e.message.contains("words"));
-    assert_eq!(codes(f.put("other", &TEXTS).await.unwrap_err()), ("unknown_embedder", true));
-    assert_eq!(codes(f.ask("other", "stones").await.unwrap_err()), ("unknown_embedder", true));
+    assert_eq!(
+        codes(f.put("other", &TEXTS).await.unwrap_err()),
+        ("unknown_embedder", true)
+    );
+    assert_eq!(
+        codes(f.ask("other", "stones").await.unwrap_err()),
+        ("unknown_embedder", true)
+    );
     assert_eq!(codes(f.ask("none", "stones").await.unwrap_err()), ("no_embedder", true));
     // Without an embedder, documents are stored by their words only.
     assert_eq!(f.put("none", &TEXTS).await.unwrap().results[0].embedded, 0);

@@ -513,7 +513,13 @@ fn sparse() -> Vec<Step> {
             "only if vectors are asked for",
             Method::Scroll,
             json!({}),
-            Expect::Is(|a| a["points"].as_array().unwrap().iter().all(|p| p.get("sparse").is_none())),
+            Expect::Is(|a| {
+                a["points"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|p| p.get("sparse").is_none())
+            }),
         ),
         ask(
             "the largest inner products come first, and what shares no term does not come",
@@ -532,7 +538,9 @@ fn sparse() -> Vec<Step> {
         ask(
             "explain says that postings were read",
             json!({"sparse": {"vector": asked}, "with": {"explain": true}}),
-            Expect::Is(|a| a["explain"][0]["strategy"] == "postings" && a["explain"][0]["evaluated"].as_u64() > Some(0)),
+            Expect::Is(|a| {
+                a["explain"][0]["strategy"] == "postings" && a["explain"][0]["evaluated"].as_u64() > Some(0)
+            }),
         ),
         ask(
             "a question without terms finds nothing",
@@ -544,7 +552,12 @@ fn sparse() -> Vec<Step> {
             json!({"prefetch": [{"sparse": {"vector": asked}}, {"text": {"query": "stone"}}],
                    "fuse": {"weighted": {"weights": [1, 1]}}, "limit": 1}),
             Expect::Is(|a| {
-                let mut legs: Vec<&str> = a["hits"][0]["legs"].as_array().unwrap().iter().filter_map(|l| l["leg"].as_str()).collect();
+                let mut legs: Vec<&str> = a["hits"][0]["legs"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|l| l["leg"].as_str())
+                    .collect();
                 legs.sort_unstable();
                 a["hits"][0]["id"] == "b" && legs == ["bm25", "sparse"]
             }),

@@ -31,7 +31,11 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
             .into_iter()
             .map(vector)
             .collect::<Result<BTreeMap<_, _>>>()?,
-        sparse: schema.sparse.into_iter().map(|(name, s)| (name, sparse_spec_in(s))).collect(),
+        sparse: schema
+            .sparse
+            .into_iter()
+            .map(|(name, s)| (name, sparse_spec_in(s)))
+            .collect(),
         fields: schema
             .fields
             .into_iter()

@@ -39,7 +39,10 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
 }
 
 fn no_source() -> Error {
-    Error::invalid("bad_query", "a query holds one of nearest, sparse, text, hybrid, prefetch")
+    Error::invalid(
+        "bad_query",
+        "a query holds one of nearest, sparse, text, hybrid, prefetch",
+    )
 }
 
 fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
-use cairn_engine::schema::{AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec};
+use cairn_engine::schema::{
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+};
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
