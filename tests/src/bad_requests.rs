@@ -334,16 +334,14 @@ fn schemas() -> Vec<Case> {
             Invalid,
             "bad_name",
             "one or the other",
-        )
-        .at("/schema/sparse/v"),
+        ),
         both(
             "a sparse vector with a name that is none",
             create(json!({"sparse": {"No": {}}})),
             Invalid,
             "bad_name",
             "a-z0-9",
-        )
-        .at("/schema/sparse/No"),
+        ),
         both(
             "an unknown field type",
             create(json!({"fields": {"f": {"type": "blob"}}})),
