@@ -5,18 +5,18 @@
 
 use std::collections::HashMap;
 
-use cairn_engine::engine::{ChunkInput, DocumentInfo, DocumentInput};
+use cairn_engine::engine::{ChunkInput, ChunkVectors, DocumentInfo, DocumentInput};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::{ChunkStrategy, Schema};
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::types::{Payload, Point, PointId, PointInput, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, REQUEST_TEXT_BYTES_MAX};
 use super::collections::applied;
-use super::embed::{Embedding, embed_passages};
+use super::embed::{By, Embedding, embed_passages, embed_sparse_passages};
 use super::intake::{self, DocumentText, NEAR_KEY, OnNearDuplicate, Signature};
 use super::points::write_options;
 use super::pools::Budget;
@@ -360,7 +360,8 @@ impl Core {
             }
             let point = PointInput {
                 id: PointId::new(format!("{id}#{n}"))?,
-                vectors,
+                vectors: vectors.dense,
+                sparse: vectors.sparse,
                 payload,
                 document: Some(id.clone()),
                 expires_at_ms: None,
@@ -394,36 +395,54 @@ fn embed_missing(
     chunks: &[Chunk],
     checksums: &[[u8; 16]],
     embeddings: &[Embedding],
-    stored: HashMap<[u8; 16], Vectors>,
+    stored: HashMap<[u8; 16], ChunkVectors>,
     budget: &Budget,
-) -> Result<(HashMap<[u8; 16], Vectors>, usize)> {
+) -> Result<(HashMap<[u8; 16], ChunkVectors>, usize)> {
     let names = embeddings.iter().flat_map(|e| &e.names);
-    let mut by_checksum: HashMap<[u8; 16], Vectors> = HashMap::with_capacity(chunks.len());
+    let mut by_checksum: HashMap<[u8; 16], ChunkVectors> = HashMap::with_capacity(chunks.len());
     let mut missing: Vec<(&str, [u8; 16])> = Vec::new();
     for (chunk, checksum) in chunks.iter().zip(checksums) {
         if by_checksum.contains_key(checksum) {
             continue;
         }
-        match stored
-            .get(checksum)
-            .filter(|v| names.clone().all(|name| v.contains_key(name)))
-        {
+        match stored.get(checksum).filter(|v| {
+            names
+                .clone()
+                .all(|name| v.dense.contains_key(name) || v.sparse.contains_key(name))
+        }) {
             Some(vectors) => {
                 by_checksum.insert(*checksum, vectors.clone());
             }
             None => {
-                by_checksum.insert(*checksum, Vectors::new());
+                by_checksum.insert(*checksum, ChunkVectors::default());
                 missing.push((&chunk.text, *checksum));
             }
         }
     }
     let texts: Vec<&str> = missing.iter().map(|(text, _)| *text).collect();
     for embedding in embeddings {
-        let vectors = embed_passages(embedding.embedder.as_ref(), &texts, budget)?;
-        for ((_, checksum), vector) in missing.iter().zip(vectors) {
-            let Some(vector) = vector else { continue };
-            let of_chunk = by_checksum.entry(*checksum).or_default();
-            of_chunk.extend(embedding.names.iter().map(|name| (name.clone(), vector.clone())));
+        let names = &embedding.names;
+        match &embedding.by {
+            By::Dense(embedder) => {
+                let vectors = embed_passages(embedder.as_ref(), &texts, budget)?;
+                for ((_, checksum), vector) in missing.iter().zip(vectors) {
+                    let Some(vector) = vector else { continue };
+                    let of_chunk = by_checksum.entry(*checksum).or_default();
+                    of_chunk
+                        .dense
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                }
+            }
+            By::Sparse(embedder) => {
+                let vectors = embed_sparse_passages(embedder.as_ref(), &texts, budget)?;
+                for ((_, checksum), vector) in missing.iter().zip(vectors) {
+                    let Some(vector) = vector else { continue };
+                    let of_chunk = by_checksum.entry(*checksum).or_default();
+                    of_chunk
+                        .sparse
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                }
+            }
         }
     }
     Ok((by_checksum, missing.len()))
@@ -431,7 +450,7 @@ fn embed_missing(
 
 /// Everything that decides a document's chunks and their payloads.
 fn document_checksum(target: &Target<'_>, document: &DocumentText, text: &Extracted, title: &str) -> [u8; 16] {
-    let embedded = |e: &Embedding| json!([e.names, e.embedder.fingerprint()]);
+    let embedded = |e: &Embedding| json!([e.names, e.fingerprint()]);
     let about = json!([
         CHUNKS_VERSION,
         text.format,
@@ -455,7 +474,7 @@ fn document_checksum(target: &Target<'_>, document: &DocumentText, text: &Extrac
 fn chunk_checksum(embeddings: &[Embedding], text: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
     for embedding in embeddings {
-        let of = embedding.embedder.fingerprint();
+        let of = embedding.fingerprint();
         for part in [&of.name, &of.revision, &of.passage_prefix] {
             hash.update(part.as_bytes());
             hash.update(&[0]);
