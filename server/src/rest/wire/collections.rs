@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec,
+    VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
