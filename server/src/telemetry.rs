@@ -18,6 +18,8 @@ const REQUEST_SECONDS: &str = "cairn_request_duration_seconds";
 const SEARCH_SECONDS: &str = "cairn_search_duration_seconds";
 const IN_FLIGHT: &str = "cairn_requests_in_flight";
 const REJECTED: &str = "cairn_rejected_total";
+const CACHE_HITS: &str = "cairn_embedding_cache_hits_total";
+const CACHE_MISSES: &str = "cairn_embedding_cache_misses_total";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
 const SECONDS: [f64; 16] = [
@@ -77,6 +79,8 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_histogram!(SEARCH_SECONDS, "Time of retrieval itself, without queueing, by method");
     describe_gauge!(IN_FLIGHT, "Requests being answered or waiting for their turn");
     describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
+    describe_counter!(CACHE_HITS, "Texts whose vector was in the embedding cache");
+    describe_counter!(CACHE_MISSES, "Texts that had to be embedded by a configured model");
     Ok(HANDLE.get_or_init(|| handle))
 }
 
@@ -149,6 +153,12 @@ pub(crate) fn rejected(reason: &'static str) {
 /// Retrieval alone, without queueing and encoding.
 pub(crate) fn searched(method: &'static str, started: Instant) {
     histogram!(SEARCH_SECONDS, "method" => method).record(started.elapsed().as_secs_f64());
+}
+
+/// Texts that were, and were not, in the embedding cache.
+pub(crate) fn embeddings_looked_up(found: usize, missing: usize) {
+    counter!(CACHE_HITS).increment(found as u64);
+    counter!(CACHE_MISSES).increment(missing as u64);
 }
 
 /// The engine's numbers as gauges; called when metrics are scraped.

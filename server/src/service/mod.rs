@@ -27,6 +27,7 @@ use cairn_engine::{Engine, Error, Result};
 pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
+pub use embed::EmbedInput;
 pub use enrich::{Enrich, Enriched, Mode};
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};

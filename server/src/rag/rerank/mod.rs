@@ -3,8 +3,11 @@
 //! A reranker is slower than retrieval by orders of magnitude and better than it, so it sees only the best hits, inside
 //! a time of its own, and says which of them it did not get to.
 
+mod late;
+
 use std::time::Duration;
 
+pub use self::late::Late;
 use super::patience::{OutOfPatience, Patience};
 
 /// A question and texts in, one score each out.
