@@ -3,7 +3,7 @@
 //! Labels come from closed sets (method names, stable error codes): no request content ever becomes a label.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cairn_engine::engine::EngineStats;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -20,6 +20,10 @@ const IN_FLIGHT: &str = "cairn_requests_in_flight";
 const REJECTED: &str = "cairn_rejected_total";
 const CACHE_HITS: &str = "cairn_embedding_cache_hits_total";
 const CACHE_MISSES: &str = "cairn_embedding_cache_misses_total";
+const MODEL_CALLS: &str = "cairn_model_calls_total";
+const MODEL_RETRIES: &str = "cairn_model_retries_total";
+const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
+const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
 const SECONDS: [f64; 16] = [
@@ -81,6 +85,22 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
     describe_counter!(CACHE_HITS, "Texts whose vector was in the embedding cache");
     describe_counter!(CACHE_MISSES, "Texts that had to be embedded by a configured model");
+    describe_counter!(
+        MODEL_CALLS,
+        "Calls to services that run models, by role, model and outcome (ok, rejected, unavailable, bad_answer, deadline)"
+    );
+    describe_counter!(
+        MODEL_RETRIES,
+        "Requests to such services that were sent again, by role and model"
+    );
+    describe_histogram!(
+        MODEL_SECONDS,
+        "Time of one request to such a service, by role and model"
+    );
+    describe_gauge!(
+        MODEL_BREAKER,
+        "1 while such a service is not asked because it failed too often"
+    );
     Ok(HANDLE.get_or_init(|| handle))
 }
 
@@ -159,6 +179,66 @@ pub(crate) fn searched(method: &'static str, started: Instant) {
 pub(crate) fn embeddings_looked_up(found: usize, missing: usize) {
     counter!(CACHE_HITS).increment(found as u64);
     counter!(CACHE_MISSES).increment(missing as u64);
+}
+
+/// What a model is for. Its name is the configuration's, so that the labels are a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelRole {
+    Embedder,
+    Reranker,
+}
+
+impl ModelRole {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Embedder => "embedder",
+            Self::Reranker => "reranker",
+        }
+    }
+
+    /// Whether the circuit breaker of a model's service is open.
+    pub(crate) fn breaker(self, model: &str, open: bool) {
+        let value = if open { 1.0 } else { 0.0 };
+        gauge!(MODEL_BREAKER, "role" => self.label(), "model" => model.to_owned()).set(value);
+    }
+}
+
+/// One call to a service that runs a model, retries included. Dropping it unanswered counts as `deadline`.
+pub(crate) struct ModelCall<'a> {
+    role: ModelRole,
+    model: &'a str,
+    outcome: &'static str,
+}
+
+impl<'a> ModelCall<'a> {
+    pub(crate) fn begin(role: ModelRole, model: &'a str) -> Self {
+        Self {
+            role,
+            model,
+            outcome: "deadline",
+        }
+    }
+
+    /// One request of the call has ended.
+    pub(crate) fn answered(&self, time: Duration) {
+        histogram!(MODEL_SECONDS, "role" => self.role.label(), "model" => self.model.to_owned())
+            .record(time.as_secs_f64());
+    }
+
+    pub(crate) fn retried(&self) {
+        counter!(MODEL_RETRIES, "role" => self.role.label(), "model" => self.model.to_owned()).increment(1);
+    }
+
+    pub(crate) fn end(mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for ModelCall<'_> {
+    fn drop(&mut self) {
+        let (role, model) = (self.role.label(), self.model.to_owned());
+        counter!(MODEL_CALLS, "role" => role, "model" => model, "outcome" => self.outcome).increment(1);
+    }
 }
 
 /// The engine's numbers as gauges; called when metrics are scraped.

@@ -7,9 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::embed::http::{Dialect, HttpEmbedder};
 use super::embed::{
     Bert, Cached, CachedSparse, Embedder, EmbeddingCache, Fingerprint, SparseEmbedder, Splade, StaticMiniLm, Workers,
 };
+use super::rerank::http::{Dialect as RerankDialect, HttpReranker};
 use super::rerank::{Late, Reranker};
 use crate::config::{Config, EmbedderConfig, RerankerConfig};
 
@@ -97,7 +99,6 @@ impl Models {
                 let bert = Arc::new(bert);
                 self.local.insert(name.to_owned(), Arc::clone(&bert));
                 self.add_embedder(self.cached(bert));
-                Ok(())
             }
             EmbedderConfig::Splade(local) => {
                 let workers = self.workers()?;
@@ -107,12 +108,17 @@ impl Models {
                     Some(cache) => Arc::new(CachedSparse::new(splade, Arc::clone(cache))),
                     None => splade,
                 });
-                Ok(())
             }
-            EmbedderConfig::Openai(_) | EmbedderConfig::Tei(_) => {
-                Err(format!("embedder {name:?} is of a type that is not built yet"))
+            EmbedderConfig::Openai(http) => {
+                let remote = HttpEmbedder::open(name, Dialect::Openai, http)?;
+                self.add_embedder(self.cached(Arc::new(remote)));
+            }
+            EmbedderConfig::Tei(http) => {
+                let remote = HttpEmbedder::open(name, Dialect::Tei, http)?;
+                self.add_embedder(self.cached(Arc::new(remote)));
             }
         }
+        Ok(())
     }
 
     /// The same embedder behind the cache, if there is one.
@@ -141,12 +147,15 @@ impl Models {
                     format!("embedder must name one of type bert, there are: {names}; got {wanted:?}")
                 })?;
                 self.add_reranker(Arc::new(Late::new(name, model)));
-                Ok(())
             }
-            RerankerConfig::Tei(_) | RerankerConfig::Cohere(_) => {
-                Err(format!("reranker {name:?} is of a type that is not built yet"))
+            RerankerConfig::Tei(http) => {
+                self.add_reranker(Arc::new(HttpReranker::open(name, RerankDialect::Tei, http)?))
+            }
+            RerankerConfig::Cohere(http) => {
+                self.add_reranker(Arc::new(HttpReranker::open(name, RerankDialect::Cohere, http)?));
             }
         }
+        Ok(())
     }
 
     /// Adds a dense embedder under the name of its fingerprint, in the place of one of that name.

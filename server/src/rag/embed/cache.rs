@@ -17,6 +17,9 @@ use crate::telemetry;
 
 /// What a vector of usual size takes with its key: how many are expected decides only how much is set aside at first.
 const USUAL_BYTES: usize = 2_048;
+/// Inputs given to a model at once. Each part is kept when it is made, so that a call that ran out of time half-way goes
+/// on where it stopped when it is repeated; large enough for a service to be asked several times at once.
+const PART: usize = 128;
 /// What an entry costs besides its numbers.
 const OVERHEAD_BYTES: usize = 96;
 
@@ -118,13 +121,10 @@ impl Embedder for Cached {
             Made::Dense(vector) => Some(vector.to_vec()),
             Made::Sparse(_) => None,
         });
-        if !missing.is_empty() {
-            let asked: Vec<Input<'_>> = missing.iter().map(|&i| inputs[i]).collect();
-            let made = self
-                .inner
-                .embed(&asked, kind, patience)
-                .map_err(|e| e.among(&missing))?;
-            for (&i, vector) in missing.iter().zip(made) {
+        for part in missing.chunks(PART) {
+            let asked: Vec<Input<'_>> = part.iter().map(|&i| inputs[i]).collect();
+            let made = self.inner.embed(&asked, kind, patience).map_err(|e| e.among(part))?;
+            for (&i, vector) in part.iter().zip(made) {
                 self.cache.made.insert(keys[i], Made::Dense(vector.as_slice().into()));
                 vectors[i] = Some(vector);
             }
@@ -148,13 +148,10 @@ impl SparseEmbedder for CachedSparse {
             Made::Sparse(vector) => Some((*vector).clone()),
             Made::Dense(_) => None,
         });
-        if !missing.is_empty() {
-            let asked: Vec<&str> = missing.iter().map(|&i| texts[i]).collect();
-            let made = self
-                .inner
-                .embed(&asked, kind, patience)
-                .map_err(|e| e.among(&missing))?;
-            for (&i, vector) in missing.iter().zip(made) {
+        for part in missing.chunks(PART) {
+            let asked: Vec<&str> = part.iter().map(|&i| texts[i]).collect();
+            let made = self.inner.embed(&asked, kind, patience).map_err(|e| e.among(part))?;
+            for (&i, vector) in part.iter().zip(made) {
                 self.cache.made.insert(keys[i], Made::Sparse(Arc::new(vector.clone())));
                 vectors[i] = Some(vector);
             }
@@ -287,6 +284,20 @@ mod tests {
         embed(&cached, &["a", "b"], TextKind::Passage).unwrap();
         let error = embed(&cached, &["a", "x", "b", ""], TextKind::Passage);
         assert_eq!(error, Err(EmbedError::EmptyText { index: 3 }));
+    }
+
+    #[test]
+    fn what_was_made_before_a_failure_is_kept() {
+        let model = Counting::new("1");
+        let cached = Cached::new(Arc::clone(&model) as _, Arc::new(EmbeddingCache::new(1 << 20, 7)));
+        let mut texts: Vec<String> = (0..PART + 1).map(|i| format!("text {i}")).collect();
+        texts[PART] = String::new();
+        let refs: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let error = embed(&cached, &refs, TextKind::Passage);
+        assert_eq!(error, Err(EmbedError::EmptyText { index: PART }));
+        assert_eq!(model.asked().len(), PART);
+        assert_eq!(embed(&cached, &refs[..PART], TextKind::Passage).unwrap().len(), PART);
+        assert!(model.asked().is_empty(), "nothing is made twice");
     }
 
     #[test]
