@@ -27,6 +27,8 @@ fn with_minilm(config: &mut Config, dir: &std::path::Path, query_prefix: &str) {
         dir: dir.to_owned(),
         query_prefix: query_prefix.to_owned(),
         passage_prefix: String::new(),
+        languages: cairn_server::rag::language::Languages::default(),
+        hybrid_weight: None,
     };
     let late = LateReranker {
         embedder: "minilm".to_owned(),
