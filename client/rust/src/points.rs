@@ -13,6 +13,27 @@ pub type Payload = serde_json::Map<String, Value>;
 /// Dense vectors by name.
 pub type Vectors = BTreeMap<String, Vec<f32>>;
 
+/// Weights by term number, as SPLADE and its like make them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SparseVector {
+    /// Term numbers, strictly ascending.
+    pub indices: Vec<u32>,
+    /// As many weights, finite and not 0.
+    pub values: Vec<f32>,
+}
+
+impl FromIterator<(u32, f32)> for SparseVector {
+    /// Of terms in any order; weights of 0 are left out, and of equal terms the last counts.
+    fn from_iter<I: IntoIterator<Item = (u32, f32)>>(terms: I) -> Self {
+        let terms: BTreeMap<u32, f32> = terms.into_iter().collect();
+        let (indices, values) = terms.into_iter().filter(|(_, weight)| *weight != 0.0).unzip();
+        Self { indices, values }
+    }
+}
+
+/// Sparse vectors by name.
+pub type SparseVectors = BTreeMap<String, SparseVector>;
+
 /// A point to write. Writing an id again replaces the whole point.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[must_use]
@@ -25,6 +46,8 @@ pub struct Point {
     pub vectors: Vectors,
     /// What the server embeds, by the name of a vector that has an embedder and is not given above.
     pub embed: BTreeMap<String, EmbedInput>,
+    /// Sparse vectors by name.
+    pub sparse: SparseVectors,
     /// JSON payload.
     pub payload: Payload,
     /// The document this point is a chunk of, if any.
@@ -72,6 +95,11 @@ impl Point {
         self.embed.insert(vector.into(), input);
         self
     }
+    /// One of the sparse vectors.
+    pub fn sparse_vector(mut self, name: impl Into<String>, vector: SparseVector) -> Self {
+        self.sparse.insert(name.into(), vector);
+        self
+    }
     /// Sets one key of the payload.
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.payload.insert(key.into(), value.into());
@@ -90,13 +118,14 @@ impl Point {
             .chain(self.vectors.values())
             .map(|v| v.len() * 4)
             .sum::<usize>();
+        let sparse: usize = self.sparse.values().map(|v| v.indices.len() * 8).sum();
         let payload = self
             .payload
             .iter()
             .map(|(k, v)| k.len() + value_bytes(v))
             .sum::<usize>();
         let embed = self.embed.iter().map(|(name, input)| name.len() + input.bytes());
-        self.id.len() + vectors + embed.sum::<usize>() + payload + 64
+        self.id.len() + vectors + sparse + embed.sum::<usize>() + payload + 64
     }
 }
 
@@ -126,6 +155,9 @@ pub struct StoredPoint {
     /// Exactly what was written; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<Vectors>,
+    /// Exactly what was written; only if vectors are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparse: Option<SparseVectors>,
     /// Exactly what was written; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_engine::schema::{EmbedderFingerprint, Schema};
-use cairn_engine::types::PointInput;
-use cairn_engine::{Error, ErrorKind, Result, limits};
+use cairn_engine::types::SparseVector;
+use cairn_engine::{Error, ErrorKind, Result};
 
 use super::Core;
-use super::bounds::{EMBED_BATCH, REFERENCE_BYTES_MAX};
+use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
 use super::query::NO_EMBEDDING;
 use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, Medium, SparseEmbedder, TextKind};
@@ -25,25 +25,12 @@ pub(super) struct TextVector {
     pub(super) embedder: Arc<dyn Embedder>,
 }
 
-/// What an embedder makes a vector of, as a caller gives it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EmbedInput {
-    /// A text.
-    Text(String),
-    /// A reference to an image.
-    Image(String),
-    /// A reference to a sound.
-    Audio(String),
-}
-
-/// A vector of a point that the server is asked to make.
-pub(super) struct Wanted {
-    /// Which point of the request.
-    pub(super) point: usize,
-    /// The vector's name.
+/// A sparse vector that text can be compared with.
+pub(super) struct SparseTextVector {
+    /// Its name.
     pub(super) name: String,
-    /// What of.
-    pub(super) input: EmbedInput,
+    /// Who made it.
+    pub(super) embedder: Arc<dyn SparseEmbedder>,
 }
 
 /// The vectors of a collection that one embedder makes.
@@ -51,59 +38,24 @@ pub(super) struct Embedding {
     /// Their names; each gets the same vector.
     pub(super) names: Vec<String>,
     /// Who makes them.
-    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) by: By,
 }
 
-impl EmbedInput {
-    pub(super) fn as_input(&self) -> Input<'_> {
-        match self {
-            Self::Text(text) => Input::Text(text),
-            Self::Image(reference) => Input::Image(reference),
-            Self::Audio(reference) => Input::Audio(reference),
+/// What makes the vectors of documents.
+pub(super) enum By {
+    /// Dense ones.
+    Dense(Arc<dyn Embedder>),
+    /// Sparse ones.
+    Sparse(Arc<dyn SparseEmbedder>),
+}
+
+impl Embedding {
+    /// Who makes them.
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        match &self.by {
+            By::Dense(embedder) => embedder.fingerprint(),
+            By::Sparse(embedder) => embedder.fingerprint(),
         }
-    }
-
-    /// Refuses what no embedder can take.
-    pub(super) fn check(&self) -> Result<()> {
-        match self {
-            Self::Text(text) if text.len() > limits::QUERY_TEXT_BYTES_MAX => Err(Error::invalid(
-                "bad_input",
-                format!(
-                    "a text to embed is at most {} bytes, got {}",
-                    limits::QUERY_TEXT_BYTES_MAX,
-                    text.len()
-                ),
-            )),
-            Self::Text(_) => Ok(()),
-            Self::Image(reference) | Self::Audio(reference) => check_reference(reference),
-        }
-    }
-}
-
-/// A reference is an address that the embedding service fetches, or the thing itself as a `data:` URI.
-pub(super) fn check_reference(reference: &str) -> Result<()> {
-    let most = REFERENCE_BYTES_MAX;
-    if reference.len() > most {
-        let message = format!("a reference is at most {most} bytes, got {}", reference.len());
-        return Err(Error::invalid("bad_input", message));
-    }
-    let known = ["http://", "https://", "data:"];
-    if known
-        .iter()
-        .any(|scheme| reference.len() > scheme.len() && reference.starts_with(scheme))
-    {
-        return Ok(());
-    }
-    let start: String = reference.chars().take(32).collect();
-    Err(Error::invalid(
-        "bad_input",
-        format!("a reference begins with http://, https:// or data:, got {start:?}"),
-    ))
-}
-
-impl Wanted {
-    fn pointer(&self) -> String {
-        format!("/points/{}/embed/{}", self.point, self.name)
     }
 }
 
@@ -116,7 +68,6 @@ impl Core {
     }
 
     /// The sparse embedder of a recorded fingerprint.
-    #[expect(dead_code, reason = "sparse vectors of collections come with the engine's")]
     pub(super) fn sparse_embedder(&self, of: &EmbedderFingerprint) -> Result<Arc<dyn SparseEmbedder>> {
         let found = self.models.sparse_embedder(&of.name);
         let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
@@ -145,73 +96,61 @@ impl Core {
                 return Err(Error::invalid("unknown_embedder", message).at(at()));
             }
         }
-        Ok(())
-    }
-
-    /// Embeds what points ask for and puts the vectors into them.
-    pub(super) fn embed_points(
-        &self,
-        schema: &Schema,
-        wanted: Vec<Wanted>,
-        points: &mut [PointInput],
-        budget: &Budget,
-    ) -> Result<()> {
-        let mut by_name: BTreeMap<String, (Arc<dyn Embedder>, Vec<Wanted>)> = BTreeMap::new();
-        for wanted in wanted {
-            let at = wanted.pointer();
-            let embedder = self.embedder_for(schema, &wanted).map_err(|e| e.at(&at))?;
-            if points[wanted.point].vectors.contains_key(&wanted.name) {
-                return Err(Error::invalid("bad_point", "give a vector or what it is embedded from, not both").at(at));
-            }
-            wanted.input.check().map_err(|e| e.at(&at))?;
-            let (_, of_name) = by_name.entry(wanted.name.clone()).or_insert((embedder, Vec::new()));
-            of_name.push(wanted);
-        }
-        let patience = budget.patience();
-        for (embedder, wanted) in by_name.values() {
-            for batch in wanted.chunks(EMBED_BATCH) {
-                budget.check()?;
-                let inputs: Vec<Input<'_>> = batch.iter().map(|w| w.input.as_input()).collect();
-                let vectors = embedder.embed(&inputs, TextKind::Passage, &patience).map_err(|error| {
-                    let at = error.index().and_then(|i| batch.get(i)).map(Wanted::pointer);
-                    let error = embed_failed(error, budget);
-                    at.into_iter().fold(error, Error::at)
-                })?;
-                for (wanted, vector) in batch.iter().zip(vectors) {
-                    points[wanted.point].vectors.insert(wanted.name.clone(), vector);
-                }
-            }
+        for (name, spec) in &mut schema.sparse {
+            let Some(given) = &mut spec.embedder else { continue };
+            let ours = self.models.sparse_embedder(&given.name);
+            let ours = ours.map(|e| fingerprint(e.fingerprint()));
+            *given = recorded(given, ours).map_err(|e| e.at(format!("/sparse/{name}/embedder")))?;
         }
         Ok(())
     }
 
-    fn embedder_for(&self, schema: &Schema, wanted: &Wanted) -> Result<Arc<dyn Embedder>> {
-        let spec = schema.vectors.get(&wanted.name).ok_or_else(|| {
-            let names: Vec<&str> = schema.vectors.keys().map(String::as_str).collect();
-            Error::invalid(
-                "vector_not_found",
-                format!(
-                    "the collection has no vector {:?}, only: {}",
-                    wanted.name,
-                    names.join(", ")
-                ),
-            )
-        })?;
-        let recorded = spec.embedder.as_ref().ok_or_else(|| {
-            Error::invalid(
+    /// The sparse vector that text is embedded for: the named one, or the only one; it must record an embedder, and one that
+    /// this server has.
+    pub(super) fn sparse_text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<SparseTextVector> {
+        let names = || schema.sparse.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, spec) = match using {
+            Some(name) => schema.sparse.get_key_value(name).ok_or_else(|| {
+                Error::invalid(
+                    "vector_not_found",
+                    format!("the collection has no sparse vector {name:?}, only: {}", names()),
+                )
+                .at("/using")
+            })?,
+            None if schema.sparse.len() == 1 => schema.sparse.iter().next().expect("there is exactly one"),
+            None if schema.sparse.is_empty() => {
+                return Err(Error::invalid(
+                    "vector_not_found",
+                    "the collection has no sparse vector; declare one in its schema",
+                ));
+            }
+            None => {
+                return Err(Error::invalid(
+                    "vector_not_named",
+                    format!("using must name one of the collection's sparse vectors: {}", names()),
+                )
+                .at("/using"));
+            }
+        };
+        let Some(embedder) = &spec.embedder else {
+            let have = self.models.sparse_names();
+            return Err(Error::invalid(
                 "no_embedder",
                 format!(
-                    "vector {:?} names no embedder, so nothing can be embedded for it: give a vector",
-                    wanted.name
+                    "sparse vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
+                     collection with an embedder; available: {}",
+                    if have.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        have.join(", ")
+                    }
                 ),
-            )
-        })?;
-        let embedder = self.embedder(recorded)?;
-        let medium = wanted.input.as_input().medium();
-        match embedder.takes(medium) {
-            true => Ok(embedder),
-            false => Err(not_supported(medium)),
-        }
+            ));
+        };
+        Ok(SparseTextVector {
+            name: name.clone(),
+            embedder: self.sparse_embedder(embedder)?,
+        })
     }
 
     /// The vectors that documents are embedded for: all that record an embedder, and this server must have it.
@@ -222,11 +161,21 @@ impl Core {
             let embedder = self.embedder(recorded)?;
             let made = by_name.entry(&recorded.name).or_insert_with(|| Embedding {
                 names: Vec::new(),
-                embedder,
+                by: By::Dense(embedder),
             });
             made.names.push(name.clone());
         }
-        Ok(by_name.into_values().collect())
+        let mut sparse: BTreeMap<&str, Embedding> = BTreeMap::new();
+        for (name, spec) in &schema.sparse {
+            let Some(recorded) = &spec.embedder else { continue };
+            let embedder = self.sparse_embedder(recorded)?;
+            let made = sparse.entry(&recorded.name).or_insert_with(|| Embedding {
+                names: Vec::new(),
+                by: By::Sparse(embedder),
+            });
+            made.names.push(name.clone());
+        }
+        Ok(by_name.into_values().chain(sparse.into_values()).collect())
     }
 }
 
@@ -270,6 +219,19 @@ pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) 
     }
 }
 
+/// A question's sparse vector; none if it holds nothing that the embedder knows.
+pub(super) fn embed_sparse_query(
+    embedder: &dyn SparseEmbedder,
+    text: &str,
+    budget: &Budget,
+) -> Result<Option<SparseVector>> {
+    match embedder.embed(&[text], TextKind::Query, &budget.patience()) {
+        Ok(mut vectors) => Ok(vectors.pop()),
+        Err(EmbedError::EmptyText { .. }) => Ok(None),
+        Err(error) => Err(embed_failed(error, budget)),
+    }
+}
+
 /// Passages' vectors, in order; none for those that hold nothing the embedder knows.
 pub(super) fn embed_passages(
     embedder: &dyn Embedder,
@@ -277,13 +239,37 @@ pub(super) fn embed_passages(
     budget: &Budget,
 ) -> Result<Vec<Option<Vec<f32>>>> {
     let patience = budget.patience();
-    let mut all: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+    in_batches(texts, budget, |batch| {
+        let inputs: Vec<Input<'_>> = batch.iter().map(|text| Input::Text(text)).collect();
+        embedder.embed(&inputs, TextKind::Passage, &patience)
+    })
+}
+
+/// Passages' sparse vectors likewise.
+pub(super) fn embed_sparse_passages(
+    embedder: &dyn SparseEmbedder,
+    texts: &[&str],
+    budget: &Budget,
+) -> Result<Vec<Option<SparseVector>>> {
+    let patience = budget.patience();
+    in_batches(texts, budget, |batch| {
+        embedder.embed(batch, TextKind::Passage, &patience)
+    })
+}
+
+/// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.
+fn in_batches<V: Clone>(
+    texts: &[&str],
+    budget: &Budget,
+    embed: impl Fn(&[&str]) -> Result<Vec<V>, EmbedError>,
+) -> Result<Vec<Option<V>>> {
+    let mut all: Vec<Option<V>> = vec![None; texts.len()];
     for first in (0..texts.len()).step_by(EMBED_BATCH) {
         budget.check()?;
         let mut batch: Vec<usize> = (first..texts.len().min(first + EMBED_BATCH)).collect();
         while !batch.is_empty() {
-            let inputs: Vec<Input<'_>> = batch.iter().map(|&i| Input::Text(texts[i])).collect();
-            match embedder.embed(&inputs, TextKind::Passage, &patience) {
+            let of_batch: Vec<&str> = batch.iter().map(|&i| texts[i]).collect();
+            match embed(&of_batch) {
                 Ok(vectors) => {
                     for (i, vector) in batch.drain(..).zip(vectors) {
                         all[i] = Some(vector);
@@ -312,7 +298,7 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     }
 }
 
-fn not_supported(medium: Medium) -> Error {
+pub(super) fn not_supported(medium: Medium) -> Error {
     Error::invalid(
         "medium_not_supported",
         format!("the vector's embedder does not take {medium}"),

@@ -13,11 +13,14 @@ mod collections;
 mod documents;
 mod embed;
 mod enrich;
+mod inputs;
 mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
 mod ranking;
+#[cfg(test)]
+mod sparse_tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,11 +31,11 @@ use cairn_engine::{Engine, Error, Result};
 pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
-pub use embed::EmbedInput;
 pub use enrich::{Enrich, Enriched, Mode};
+pub use inputs::EmbedInput;
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
-pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 
 use self::bodies::{Bodies, Held};

@@ -7,12 +7,12 @@ use cairn_engine::filter::Filter;
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::Schema;
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
-use super::embed::{EmbedInput, Wanted};
+use super::inputs::{EmbedInput, Wanted};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit, check_request_id};
 
@@ -25,6 +25,8 @@ pub struct NewPoint {
     pub vectors: GivenVectors,
     /// What the server embeds, by vector name.
     pub embed: BTreeMap<String, EmbedInput>,
+    /// Its sparse vectors by name.
+    pub sparse: SparseVectors,
     /// JSON payload.
     pub payload: Payload,
     /// The document it is a chunk of.
@@ -207,6 +209,7 @@ impl NewPoint {
         Ok(PointInput {
             id: self.id,
             vectors,
+            sparse: self.sparse,
             payload: self.payload,
             document: self.document,
             expires_at_ms: self.expires_at_ms,

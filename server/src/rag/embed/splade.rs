@@ -7,13 +7,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cairn_engine::limits;
 use cairn_engine::types::SparseVector;
 
 use super::local::{self, Batch, Directory, Encoder, MaskedLanguageHead, Pieces, Weights, Workers};
 use super::{EmbedError, Fingerprint, Patience, SparseEmbedder, TextKind};
 
-/// Terms of a vector; the lightest beyond it are left out. As many as a collection takes.
-const TERMS_MAX: usize = 4_096;
+/// Terms of a vector; the lightest beyond it are left out.
+const TERMS_MAX: usize = limits::SPARSE_WEIGHTS_MAX;
 
 /// A loaded model.
 pub struct Splade {
