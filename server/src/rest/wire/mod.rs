@@ -12,6 +12,7 @@ mod filter;
 mod operations;
 mod points;
 mod query;
+mod ranking;
 
 use std::fmt;
 
