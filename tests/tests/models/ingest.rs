@@ -25,6 +25,11 @@ async fn server(models: &ModelServer, more: &str) -> TestServer {
     .await
 }
 
+/// The documents preset with small chunks.
+fn schema() -> Value {
+    json!({"chunking": {"max_tokens": 32, "overlap_tokens": 0}})
+}
+
 /// Documents of one chunk, and every fifth of many.
 fn documents(n: usize) -> Vec<Value> {
     let text = |i: usize| match i % 5 {
@@ -98,10 +103,10 @@ async fn without_loss(fault: Fault, every: usize, codes: &[&str]) {
     let models = ModelServer::start(Script::default()).await;
     let server = server(&models, "timeout_ms = 200\nretries = 0\nbatch_max = 3\nconcurrency = 2").await;
     let rest = server.rest();
-    rest.send(&Request::new(Method::CreateCollection, "docs", Value::Null))
+    rest.send(&Request::new(Method::CreateCollection, "docs", schema()))
         .await
         .unwrap();
-    let documents = documents(25);
+    let documents = documents(12);
     models.forget();
     models.change(|script| {
         script.always = Some(fault.clone());
@@ -194,9 +199,9 @@ async fn transient_faults_are_not_seen_by_the_caller() {
         ..Script::default()
     };
     let models = ModelServer::start(script).await;
-    let server = server(&models, "batch_max = 3\nencoding = \"base64\"").await;
+    let server = server(&models, "batch_max = 3\nencoding = \"base64\"\nretries = 10").await;
     let rest = server.rest();
-    rest.send(&Request::new(Method::CreateCollection, "docs", Value::Null))
+    rest.send(&Request::new(Method::CreateCollection, "docs", schema()))
         .await
         .unwrap();
     models.change(|script| {
@@ -206,7 +211,7 @@ async fn transient_faults_are_not_seen_by_the_caller() {
             Fault::Status(429, vec![("retry-after", "0".to_owned())]),
         ]);
         script.always = Some(Fault::Status(503, vec![]));
-        script.every = 4;
+        script.every = 5;
     });
     let done = put(&rest, &documents(25)).await.unwrap();
     assert_eq!(done["results"].as_array().unwrap().len(), 25);
@@ -219,7 +224,7 @@ async fn a_failure_says_what_where_and_whether_to_retry_in_both_protocols() {
     let server = server(&models, "retries = 0").await;
     let rest = server.rest();
     let grpc = server.grpc().await;
-    rest.send(&Request::new(Method::CreateCollection, "docs", Value::Null))
+    rest.send(&Request::new(Method::CreateCollection, "docs", schema()))
         .await
         .unwrap();
     let cases = [
@@ -263,7 +268,7 @@ async fn a_refused_document_fails_alone_and_is_named() {
     let models = ModelServer::start(script).await;
     let server = server(&models, "").await;
     let rest = server.rest();
-    rest.send(&Request::new(Method::CreateCollection, "docs", Value::Null))
+    rest.send(&Request::new(Method::CreateCollection, "docs", schema()))
         .await
         .unwrap();
     let mut documents = documents(10);
@@ -287,7 +292,7 @@ async fn an_operator_sees_calls_retries_and_the_breaker_by_model() {
     let models = ModelServer::start(Script::default()).await;
     let server = server(&models, "retries = 1").await;
     let rest = server.rest();
-    rest.send(&Request::new(Method::CreateCollection, "docs", Value::Null))
+    rest.send(&Request::new(Method::CreateCollection, "docs", schema()))
         .await
         .unwrap();
     models.change(|script| script.always = Some(Fault::Drop));
