@@ -28,6 +28,15 @@ impl Schema {
     pub fn documents() -> Self {
         Self::default()
     }
+    /// The same preset with another of the server's embedders.
+    pub fn documents_by(embedder: impl Into<String>) -> Self {
+        Self::default()
+            .vector("dense", VectorSpec::embedded_by(embedder))
+            .field("text", Field::text())
+            .field("title", Field::text())
+            .field("document", Field::Keyword)
+            .field("source", Field::Keyword)
+    }
     /// One cosine vector named `dense` of `dim` numbers, which the caller makes.
     pub fn dense(dim: u32) -> Self {
         Self::default().vector("dense", VectorSpec::new(dim))

@@ -9,6 +9,7 @@ const EXAMPLES: &str = "\
 Examples:
   cairn collections                                             names of all collections
   cairn collections create docs                                 for documents: built-in embedder, full text
+  cairn collections create docs2 --embedder minilm              for documents: a model of the server's configuration
   cairn collections create images --dim 512 --metric dot        for vectors of your own
   cairn collections create web --sparse splade --field text=text for sparse vectors of your own, beside BM25
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
@@ -69,6 +70,9 @@ struct Create {
     /// Numbers in a vector, named `dense`.
     #[arg(long)]
     dim: Option<u32>,
+    /// Embedder of a collection for documents, one of the server's [default: its default_embedder].
+    #[arg(long, value_name = "NAME", conflicts_with = "dim")]
+    embedder: Option<String>,
     /// How nearness is measured.
     #[arg(long, value_enum, default_value_t = MetricArg::Cosine, requires = "dim")]
     metric: MetricArg,
@@ -166,7 +170,10 @@ impl Create {
                 };
                 Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))
             }
-            None => Schema::documents(),
+            None => match &self.embedder {
+                Some(embedder) => Schema::documents_by(embedder),
+                None => Schema::documents(),
+            },
         };
         for name in &self.sparse {
             schema = schema.sparse(name, SparseSpec::new());
