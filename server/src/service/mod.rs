@@ -18,6 +18,7 @@ mod points;
 pub(crate) mod pools;
 mod query;
 mod ranking;
+mod retrieve;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
