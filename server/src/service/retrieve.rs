@@ -18,6 +18,7 @@ use super::Core;
 use super::bounds::CANDIDATES_MAX;
 use super::ranking::Found;
 use crate::rag::rank::several::{self, Leg, join};
+use crate::rag::retrieval;
 use crate::rag::trust::{TRUST_KEY, Trust};
 
 /// Which labels may be found.
@@ -88,7 +89,7 @@ pub(super) struct Retrieved {
 /// Whether a source compares with a vector.
 pub(super) fn has_vector(source: &Source) -> bool {
     match source {
-        Source::Nearest { .. } => true,
+        Source::Nearest { .. } | Source::Sparse { .. } => true,
         Source::Text { .. } => false,
         Source::Fusion { inputs, .. } => inputs.iter().any(|input| has_vector(&input.source)),
     }
@@ -256,7 +257,7 @@ fn parts(source: Source, name: Option<&str>, limit: usize) -> Vec<(Input, f32)> 
                 name: name.map(str::to_owned),
                 source,
                 filter: Filter::default(),
-                limit,
+                limit: limit.max(retrieval::DEFAULT_LEG_LIMIT),
             };
             vec![(input, 1.0)]
         }
@@ -276,6 +277,11 @@ fn scale(name: &str, source: &Source, schema: &Schema) -> (String, f32) {
                 Metric::Euclid | Metric::Manhattan => -1.0,
             };
             (format!("{name} {:?} {:?}", spec.metric, spec.embedder), sign)
+        }
+        Source::Sparse { using, .. } => {
+            let named = using.as_ref().and_then(|using| schema.sparse.get(using));
+            let spec = named.or(schema.sparse.values().next());
+            (format!("{name} {:?}", spec.map(|spec| &spec.embedder)), 1.0)
         }
         Source::Text { .. } | Source::Fusion { .. } => (name.to_owned(), 1.0),
     }

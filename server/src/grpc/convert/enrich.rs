@@ -6,7 +6,7 @@ use cairn_proto::v1 as pb;
 use super::filter::filter_in;
 use super::labels::{provenance_out, trust_in, trust_out};
 use super::ranking::{ranking_in, stage_out};
-use super::{bad_enum, count_out, not_built, size_in, text_in, token_in};
+use super::{bad_enum, count_out, size_in, text_in, token_in};
 use crate::rag::condense::{Speaker, Turn};
 use crate::rag::render::{self, PromptFormat, Role};
 use crate::service::{Enrich, Enriched, Mode};
@@ -22,7 +22,7 @@ pub(in crate::grpc) fn enrich_in(request: pb::EnrichRequest) -> Result<(Vec<Stri
         Ok(pb::RetrievalMode::Unspecified | pb::RetrievalMode::Hybrid) => Mode::Hybrid,
         Ok(pb::RetrievalMode::Dense) => Mode::Dense,
         Ok(pb::RetrievalMode::Bm25) => Mode::Bm25,
-        Ok(pb::RetrievalMode::Sparse) => return Err(not_built("/mode")),
+        Ok(pb::RetrievalMode::Sparse) => Mode::Sparse,
         Err(_) => return Err(bad_enum("mode", "RetrievalMode", request.mode)),
     };
     let enrich = Enrich {

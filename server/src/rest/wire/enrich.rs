@@ -100,6 +100,8 @@ pub(in crate::rest) enum ModeBody {
     Hybrid,
     Dense,
     Bm25,
+    /// A sparse vector with an embedder.
+    Sparse,
 }
 
 impl EnrichBody {
@@ -122,6 +124,7 @@ impl EnrichBody {
                 ModeBody::Hybrid => Mode::Hybrid,
                 ModeBody::Dense => Mode::Dense,
                 ModeBody::Bm25 => Mode::Bm25,
+                ModeBody::Sparse => Mode::Sparse,
             },
             after: after_in(self.after)?,
             conversation: self.conversation.into_iter().map(TurnBody::turn).collect(),
