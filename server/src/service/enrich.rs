@@ -185,8 +185,11 @@ impl Core {
             budget,
             &mut account,
         )?;
-        let why = |(found, why)| left_out(&found, why, &packed);
-        let left: Vec<Dropped> = dropped.into_iter().map(why).collect();
+        // What a ranking left out may have come in beside another chunk: then it is in the context, and only there.
+        let left = dropped.into_iter().map(|(found, why)| left_out(&found, why, &packed));
+        let left: Vec<Dropped> = left
+            .filter(|out| pack::cited_as(&packed.context, out.collection, &out.id).is_none())
+            .collect();
         packed.dropped.extend(left);
 
         let started = Instant::now();
@@ -234,7 +237,7 @@ impl Core {
         let mut seen = HashSet::new();
         let mut moments = Vec::with_capacity(names.len());
         for (i, name) in names.iter().enumerate() {
-            let moment = || {
+            let mut moment = || {
                 check_collection(name)?;
                 if !seen.insert(name) {
                     return Err(Error::invalid(
@@ -244,7 +247,6 @@ impl Core {
                 }
                 self.engine.moment(name, enrich.after, Some(budget.deadline))
             };
-            let mut moment = moment;
             moments.push(moment().map_err(|mut e| {
                 if several {
                     e.pointer = None;
