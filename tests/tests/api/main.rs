@@ -4,5 +4,6 @@
 
 mod cases;
 mod citations;
+mod models;
 mod refusals;
 mod surroundings;
