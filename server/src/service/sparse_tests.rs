@@ -184,19 +184,11 @@ async fn a_prompt_is_enriched_from_sparse_vectors() {
     let enrich = |prompt: &str| Enrich {
         prompt: prompt.into(),
         mode: Mode::Sparse,
-        format: PromptFormat::String,
-        token_budget: None,
-        tokenizer: None,
-        filter: Default::default(),
-        limit: None,
-        max_chunks: None,
-        max_per_document: None,
-        score_threshold: None,
-        after: None,
+        ..Enrich::default()
     };
     let found = f
         .service
-        .enrich(f.call(), "c".into(), enrich("which stones?"))
+        .enrich(f.call(), vec!["c".into()], enrich("which stones?"))
         .await
         .unwrap();
     let context = &found.packed.context;
