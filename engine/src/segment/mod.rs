@@ -407,6 +407,7 @@ impl Segment {
             data: self.numbers(&part.data),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
+            codes: None,
         }
     }
 

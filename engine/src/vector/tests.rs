@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::kernels::{self, Kernels};
 use super::*;
+use crate::config::Workers;
 use crate::schema::Metric;
 
 const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
@@ -80,13 +81,14 @@ impl Rows {
             data: &self.data,
             inv_norms: &self.inv_norms,
             absent: self.absent.as_ref(),
+            codes: None,
         }
     }
     fn graph(&self) -> Vec<u8> {
         self.graph_of(16, 100)
     }
     fn graph_of(&self, m: u32, ef_construction: u32) -> Vec<u8> {
-        hnsw::build(&self.view(), m, ef_construction, 4711, &mut |_| true).unwrap()
+        hnsw::build(&self.view(), m, ef_construction, 4711, &Workers::alone(), &mut |_| true).unwrap()
     }
 }
 
@@ -477,7 +479,7 @@ fn the_same_vectors_give_the_same_bytes() {
     let mut random = Random(9);
     let rows = Rows::new(Metric::Cosine, 24, &clustered(&mut random, 24, 10, 50, 0.1));
     assert_eq!(rows.graph(), rows.graph());
-    let other_seed = hnsw::build(&rows.view(), 16, 100, 4712, &mut |_| true).unwrap();
+    let other_seed = hnsw::build(&rows.view(), 16, 100, 4712, &Workers::alone(), &mut |_| true).unwrap();
     assert_ne!(rows.graph(), other_seed);
 }
 
@@ -516,7 +518,7 @@ fn a_build_reports_its_progress_and_can_be_cancelled() {
     let mut random = Random(11);
     let rows = Rows::new(Metric::Dot, 8, &clustered(&mut random, 8, 1, 500, 1.0));
     let mut reports = Vec::new();
-    hnsw::build(&rows.view(), 8, 32, 1, &mut |done| {
+    hnsw::build(&rows.view(), 8, 32, 1, &Workers::alone(), &mut |done| {
         reports.push(done);
         true
     })
@@ -525,7 +527,7 @@ fn a_build_reports_its_progress_and_can_be_cancelled() {
         reports.is_sorted() && reports.len() > 5 && reports.last() == Some(&500),
         "{reports:?}"
     );
-    let error = hnsw::build(&rows.view(), 8, 32, 1, &mut |done| done < 300).unwrap_err();
+    let error = hnsw::build(&rows.view(), 8, 32, 1, &Workers::alone(), &mut |done| done < 300).unwrap_err();
     assert_eq!((error.kind, error.code), (ErrorKind::Cancelled, "cancelled"));
 }
 
@@ -575,7 +577,7 @@ fn parts_that_do_not_fit_are_errors() {
     assert_eq!(kind(&graph, fewer, &[1.0; 4]), Err(ErrorKind::Damaged));
     assert!(flat::scan(&rows.view(), &[1.0; 4], [20].into_iter(), 1, &never).is_err());
     for m in [0, 1, 257] {
-        let error = hnsw::build(&rows.view(), m, 32, 1, &mut |_| true).unwrap_err();
+        let error = hnsw::build(&rows.view(), m, 32, 1, &Workers::alone(), &mut |_| true).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
     }
 }

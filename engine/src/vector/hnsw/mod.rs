@@ -44,3 +44,4 @@ mod search;
 
 pub use build::build;
 pub use layout::{Hnsw, HnswLayout};
+pub use search::rescored;
