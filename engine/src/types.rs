@@ -69,6 +69,15 @@ pub type Payload = serde_json::Map<String, serde_json::Value>;
 /// schema's name (default `dense`).
 pub type Vectors = BTreeMap<String, Vec<f32>>;
 
+/// A sparse vector: weights by term number. Indices ascend strictly; values are finite and not zero.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SparseVector {
+    /// Term numbers.
+    pub indices: Vec<u32>,
+    /// As many weights.
+    pub values: Vec<f32>,
+}
+
 /// A point as a caller gives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PointInput {

@@ -4,6 +4,9 @@
 //! `CAIRN_LIMITS__BODY_BYTES_MAX`), flags. A key that nothing reads is refused by name, in every source: a typo must not
 //! silently leave a bound at its default.
 
+mod models;
+
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +15,9 @@ use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::{Figment, Provider};
 use serde::{Deserialize, Serialize};
+
+pub use self::models::{EmbedderConfig, HttpEmbedder, HttpReranker, LateReranker, LocalModel, RerankerConfig};
+use crate::rag::models::BUILTIN_EMBEDDER;
 
 /// Environment variables with our prefix that are not configuration of the server: those that the
 /// command line and the build read themselves.
@@ -34,12 +40,18 @@ pub struct Config {
     pub insecure_no_auth: bool,
     /// On shutdown, how long requests in flight may take to finish, in milliseconds.
     pub drain_ms: u64,
+    /// Embedder of collections made without a schema (the documents preset): the built-in one, or a dense one of `embedders`.
+    pub default_embedder: String,
     /// Bounds.
     pub limits: Limits,
     /// The engine.
     pub engine: EngineConfig,
     /// Logs.
     pub log: LogConfig,
+    /// Models that turn text into vectors, by name, besides the built-in one.
+    pub embedders: BTreeMap<String, EmbedderConfig>,
+    /// Models that order texts by how well they answer, by name.
+    pub rerankers: BTreeMap<String, RerankerConfig>,
 }
 
 /// Bounds of the service. Those of the data model are constants in `cairn_engine::limits`.
@@ -126,9 +138,12 @@ impl Default for Config {
             data_dir: PathBuf::from("./data"),
             insecure_no_auth: false,
             drain_ms: 10_000,
+            default_embedder: BUILTIN_EMBEDDER.to_owned(),
             limits: Limits::default(),
             engine: EngineConfig::default(),
             log: LogConfig::default(),
+            embedders: BTreeMap::new(),
+            rerankers: BTreeMap::new(),
         }
     }
 }
@@ -268,6 +283,12 @@ impl Config {
             if !(least..=most).contains(&value) {
                 return Err(ConfigError(format!("{key} must be {least} to {most}, got {value}")));
             }
+        }
+        for (name, embedder) in &self.embedders {
+            embedder.check(name)?;
+        }
+        for (name, reranker) in &self.rerankers {
+            reranker.check(name)?;
         }
         Ok(())
     }

@@ -30,7 +30,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Limits};
-use crate::rag::embed::StaticMiniLm;
+use crate::rag::models::{ModelError, Models};
 use crate::service::Service;
 use crate::{grpc, rest, telemetry};
 
@@ -38,6 +38,8 @@ use crate::{grpc, rest, telemetry};
 const HTTP2_STREAMS_MAX: u32 = 1_024;
 /// A silent HTTP/2 peer is pinged after this long, and dropped if it stays silent.
 const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Open connections of the metrics listener: a few scrapers and the probes of one kubelet.
+const METRICS_CONNECTIONS_MAX: usize = 64;
 /// Threads of background work: while one is in a long merge, the other seals, or writers would wait for the merge.
 const MAINTENANCE_THREADS: usize = 2;
 /// How often background work looks whether it should stop while there is nothing to do.
@@ -61,6 +63,9 @@ pub enum ServeError {
         /// Why.
         source: io::Error,
     },
+    /// A model of the configuration cannot be used.
+    #[error("cannot use the model of {0}")]
+    Model(#[from] ModelError),
     /// The data directory cannot be opened.
     #[error("cannot open data directory {}: {source}", dir.display())]
     Open {
@@ -169,20 +174,26 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let metrics_listener = listen(config.metrics_listen).await?;
     let metrics_addr = address(&metrics_listener, config.metrics_listen)?;
     // Dropped on every early return below: the listener goes with it.
-    let metrics = JoinOnDrop(tokio::spawn(serve_metrics(metrics_listener, Arc::clone(&state))));
+    let metrics_limits = Limits {
+        connections_max: METRICS_CONNECTIONS_MAX,
+        ..config.limits.clone()
+    };
+    let metrics = JoinOnDrop(tokio::spawn(serve_metrics(
+        metrics_listener,
+        Arc::clone(&state),
+        metrics_limits,
+    )));
 
+    // Before the engine: a wrong model directory should not cost a replay of the log.
+    let models = models(&config).await?;
     let engine = open(&config).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
-    let service = Arc::new(Service::new(
-        Arc::clone(&engine),
-        StaticMiniLm::builtin(),
-        config.limits.clone(),
-    ));
+    let service = Arc::new(Service::new(Arc::clone(&engine), models, config.limits.clone()));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
         what: "reflection",
         why: e.to_string(),
     })?;
-    let router = rest::router(service)
+    let router = rest::router(Arc::clone(&service))
         .merge(grpc_routes.reset_fallback())
         .fallback(rest::unknown_path);
     let router = if config.listen.ip().is_loopback() {
@@ -215,6 +226,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
                 .set_service_status("", tonic_health::ServingStatus::NotServing)
                 .await;
             stop.cancel();
+            service.close();
             if let Ok(connections) = connections.await {
                 connections.drain(Duration::from_millis(config.drain_ms)).await;
             }
@@ -254,6 +266,16 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+async fn models(config: &Config) -> Result<Models, ServeError> {
+    let config = config.clone();
+    let made = tokio::task::spawn_blocking(move || Models::open(&config)).await;
+    made.map_err(|panicked| ServeError::Setup {
+        what: "the models",
+        why: panicked.to_string(),
+    })?
+    .map_err(ServeError::Model)
 }
 
 async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
@@ -483,7 +505,7 @@ impl Drop for JoinOnDrop {
     }
 }
 
-async fn serve_metrics(listener: TcpListener, state: Arc<State>) {
+async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits) {
     let metrics = {
         let state = Arc::clone(&state);
         move || async move {
@@ -508,7 +530,7 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>) {
         .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready));
-    if let Err(e) = axum::serve(listener, router).await {
-        tracing::error!(error = %e, "the metrics listener failed");
-    }
+    // The same loop as the API's, so that a scraper that opens connections and never closes them runs out of places, not
+    // the process out of file descriptors. It has no end of its own: the task is aborted with its owner.
+    accept(listener, router, limits, CancellationToken::new()).await;
 }

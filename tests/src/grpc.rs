@@ -285,6 +285,22 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             };
             ("/cairn.v1.Documents/Enrich", message.encode_to_vec())
         }
+        Method::Optimize => (
+            "/cairn.v1.Collections/Optimize",
+            pb::OptimizeRequest { collection }.encode_to_vec(),
+        ),
+        Method::GetOperation => (
+            "/cairn.v1.Operations/Get",
+            pb::GetOperationRequest { id: text(b, "id") }.encode_to_vec(),
+        ),
+        Method::CancelOperation => (
+            "/cairn.v1.Operations/Cancel",
+            pb::CancelOperationRequest { id: text(b, "id") }.encode_to_vec(),
+        ),
+        Method::ListOperations => (
+            "/cairn.v1.Operations/List",
+            pb::ListOperationsRequest { collection }.encode_to_vec(),
+        ),
     }
 }
 
@@ -680,7 +696,25 @@ fn decode(method: Method, bytes: Bytes) -> Value {
             without_nulls(json!({"documents": documents, "next": m.next}))
         }
         Method::Enrich => enriched_json(read(bytes)),
+        Method::Optimize | Method::GetOperation | Method::CancelOperation => operation_json(read(bytes)),
+        Method::ListOperations => {
+            let m: pb::ListOperationsResponse = read(bytes);
+            json!({"operations": m.operations.into_iter().map(operation_json).collect::<Vec<_>>()})
+        }
     }
+}
+
+fn operation_json(o: pb::Operation) -> Value {
+    let state = o
+        .state()
+        .as_str_name()
+        .trim_start_matches("OPERATION_STATE_")
+        .to_lowercase();
+    without_nulls(json!({
+        "id": o.id, "kind": o.kind, "collection": o.collection, "state": state, "progress": o.progress,
+        "message": o.message, "started_at_ms": o.started_at_ms, "ended_at_ms": o.ended_at_ms,
+        "error_code": o.error_code, "error": o.error,
+    }))
 }
 
 fn without_nulls(mut object: Value) -> Value {

@@ -40,6 +40,14 @@ pub enum Method {
     ListDocuments,
     /// A prompt and its settings.
     Enrich,
+    /// No body.
+    Optimize,
+    /// `id`; over REST also `wait_ms`.
+    GetOperation,
+    /// `id`.
+    CancelOperation,
+    /// No body; only those of the collection.
+    ListOperations,
 }
 
 /// One request, in the names that both protocols share. The strings `"NaN"` and `"inf"` in a vector are those numbers,

@@ -113,6 +113,10 @@ fn route(request: &Request) -> (&'static str, String) {
         }
         pairs.finish()
     };
+    let operation = || {
+        let id = request.body.get("id").and_then(Value::as_str).unwrap_or_default();
+        format!("/api/v1/operations/{}", escape(id))
+    };
     match request.method {
         Method::CreateCollection => ("PUT", base),
         Method::GetCollection => ("GET", base),
@@ -134,5 +138,12 @@ fn route(request: &Request) -> (&'static str, String) {
             format!("{base}/documents/list?{}", query(&["after_id", "limit"])),
         ),
         Method::Enrich => ("POST", format!("{base}/enrich")),
+        Method::Optimize => ("POST", format!("{base}/optimize")),
+        Method::GetOperation => ("GET", format!("{}?{}", operation(), query(&["wait_ms"]))),
+        Method::CancelOperation => ("DELETE", operation()),
+        Method::ListOperations => (
+            "GET",
+            format!("/api/v1/operations?collection={}", escape(&request.collection)),
+        ),
     }
 }

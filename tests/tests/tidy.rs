@@ -381,12 +381,14 @@ fn the_list_of_settings_is_the_one_of_the_code_with_its_defaults() {
 
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
-        Value::Object(table) => {
+        Value::Object(table) if !table.is_empty() => {
             for (key, value) in table {
                 let dot = if prefix.is_empty() { "" } else { "." };
                 flatten(&format!("{prefix}{dot}{key}"), value, into);
             }
         }
+        // Tables of names that a person chooses (embedders, rerankers) are described in prose.
+        Value::Object(_) => {}
         Value::String(text) => _ = into.insert(prefix.to_owned(), text.clone()),
         other => _ = into.insert(prefix.to_owned(), other.to_string()),
     }

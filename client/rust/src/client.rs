@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operation::{Operation, OperationState};
 use crate::retry::{Repeat, Retry};
 use crate::schema::{CollectionInfo, Schema};
 use crate::wire;
@@ -124,6 +125,63 @@ impl Client {
             .map(|_| ())
     }
 
+    /// Seals what grows and merges each shard into as few segments as its settings allow. Answers at once with the operation
+    /// that does it; [`Client::wait`] waits for its end.
+    pub async fn optimize(&self, collection: &str) -> Result<Operation> {
+        let request = v1::OptimizeRequest {
+            collection: collection.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.collections().optimize(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// One operation.
+    pub async fn operation(&self, id: &str) -> Result<Operation> {
+        let request = v1::GetOperationRequest { id: id.to_owned() };
+        self.call(request, |c, r| async move { c.operations().get(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Operations that run and those that ended lately, newest first.
+    pub async fn operations_of(&self, collection: Option<&str>) -> Result<Vec<Operation>> {
+        let request = v1::ListOperationsRequest {
+            collection: collection.unwrap_or_default().to_owned(),
+        };
+        let all = self
+            .call(request, |c, r| async move { c.operations().list(r).await })
+            .await?;
+        all.operations.into_iter().map(wire::operation).collect()
+    }
+
+    /// Asks an operation to stop; answers with what it is then.
+    pub async fn cancel_operation(&self, id: &str) -> Result<Operation> {
+        let request = v1::CancelOperationRequest { id: id.to_owned() };
+        self.call(request, |c, r| async move { c.operations().cancel(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Waits for an operation's end, however long it takes, and tells every change on the way.
+    pub async fn wait(&self, id: &str, mut told: impl FnMut(&Operation)) -> Result<Operation> {
+        let request = v1::GetOperationRequest { id: id.to_owned() };
+        let watching = self
+            .operations()
+            .watch(request)
+            .await
+            .map_err(|s| Error::from_status(&s))?;
+        let mut watching = watching.into_inner();
+        while let Some(now) = watching.message().await.map_err(|s| Error::from_status(&s))? {
+            let now = wire::operation(now)?;
+            told(&now);
+            if now.state != OperationState::Running {
+                return Ok(now);
+            }
+        }
+        self.operation(id).await
+    }
+
     /// One unary call: the message is cloned for each attempt, which carries the time that is left.
     pub(crate) async fn call<M, R, C, F>(&self, message: M, call: C) -> Result<R>
     where
@@ -178,6 +236,10 @@ impl Client {
 
     pub(crate) fn queries(&self) -> v1::query_client::QueryClient<Channel> {
         stub!(self, v1::query_client::QueryClient<Channel>)
+    }
+
+    pub(crate) fn operations(&self) -> v1::operations_client::OperationsClient<Channel> {
+        stub!(self, v1::operations_client::OperationsClient<Channel>)
     }
 
     pub(crate) fn documents(&self) -> v1::documents_client::DocumentsClient<Channel> {

@@ -13,6 +13,7 @@ mod collection;
 mod documents;
 mod error;
 mod filter;
+mod operation;
 mod points;
 mod query;
 mod retry;
@@ -27,6 +28,7 @@ pub use documents::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
+pub use operation::{Operation, OperationState};
 pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use retry::Retry;

@@ -11,6 +11,7 @@ use crate::documents::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
+use crate::operation::{Operation, OperationState};
 use crate::points::{Payload, Point, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
@@ -162,6 +163,7 @@ impl From<Schema> for v1::Schema {
                 overlap_tokens: c.overlap_tokens,
                 ..Default::default()
             }),
+            ..Self::default()
         }
     }
 }
@@ -319,6 +321,7 @@ impl From<Point> for v1::PointInput {
             payload: (!point.payload.is_empty()).then(|| object(point.payload)),
             document: point.document.unwrap_or_default(),
             expires_at_ms: point.expires_at_ms,
+            ..Self::default()
         }
     }
 }
@@ -346,6 +349,33 @@ impl From<v1::WriteResponse> for Written {
             changed: answer.changed,
         }
     }
+}
+
+// --- operations --------------------------------------------------------------------------------------------------
+
+pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
+    let state = match v1::OperationState::try_from(o.state) {
+        Ok(v1::OperationState::Running) => OperationState::Running,
+        Ok(v1::OperationState::Done) => OperationState::Done,
+        Ok(v1::OperationState::Failed) => OperationState::Failed,
+        Ok(v1::OperationState::Cancelled) => OperationState::Cancelled,
+        Ok(v1::OperationState::Unspecified) | Err(_) => {
+            return Err(Error::bad_answer(
+                "an operation in a state that this client does not know",
+            ));
+        }
+    };
+    Ok(Operation {
+        id: o.id,
+        kind: o.kind,
+        collection: o.collection,
+        state,
+        progress: o.progress,
+        message: o.message,
+        started_at_ms: o.started_at_ms,
+        ended_at_ms: o.ended_at_ms,
+        error: o.error_code.map(|code| (code, o.error.unwrap_or_default())),
+    })
 }
 
 // --- queries -----------------------------------------------------------------------------------------------------
@@ -474,6 +504,7 @@ impl From<Document> for v1::DocumentInput {
             title: document.title,
             source: document.source,
             metadata: (!document.metadata.is_empty()).then(|| object(document.metadata)),
+            ..Self::default()
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub(super) applier: Mutex<Applier>,
     pub(super) memory: Memory,
     pub(super) work: Signal,
+    /// Rung after each seal and merge, for who waits for one that another thread does.
+    pub(super) finished: Signal,
     pub(super) poison: Mutex<Option<Error>>,
     pub(super) counters: Counters,
     pub(super) merging: std::sync::atomic::AtomicBool,
@@ -108,7 +110,7 @@ impl Drop for StopOnUnwind<'_> {
     }
 }
 
-/// Wakes background work.
+/// A bell: wakes one who waits, or the next one who comes to wait.
 #[derive(Default)]
 pub(super) struct Signal {
     due: Mutex<bool>,

@@ -7,11 +7,12 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::applier::{Applier, StoredRow, encode, to_record};
 use super::ask::Maintained;
 use super::commit::Shared;
-use super::recover::Manifest;
+use super::recover::{Manifest, Place};
 use parking_lot::MutexGuard;
 
 use crate::collection::Collection;
@@ -23,6 +24,9 @@ use crate::types::{CollectionNo, Row, Seq, ShardNo};
 
 /// Log bytes that may wait before a trim is worth a flush of its own.
 const TRIM_BYTES: u64 = 64 << 20;
+
+/// How often work that waits for another thread's seal or merge looks whether it should stop.
+const OTHERS_WAIT: Duration = Duration::from_millis(100);
 
 /// A piece of work.
 enum Job {
@@ -195,6 +199,101 @@ impl Shared {
         rows >= self.settings.seal_rows || bytes >= self.settings.seal_bytes
     }
 
+    /// Seals what grows now, and merges each shard until [`policy::full_merge`] finds nothing more. Shares the shard's flags
+    /// with [`Self::maintain`], so the two may run side by side; where the other is at work this one waits for it.
+    pub(super) fn optimize(
+        &self,
+        collection: &Arc<Collection>,
+        stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(f32),
+    ) -> Result<()> {
+        let shards = collection.schema.shards;
+        for i in 0..shards {
+            let place = (collection.no, ShardNo(i));
+            let share = |part: f32| (i as f32 + part) / shards as f32;
+            progress(share(0.0));
+            self.seal_now(place, stop)?;
+            progress(share(0.3));
+            self.merge_now(place, stop, &mut |part| progress(share(0.3 + 0.7 * part)))?;
+        }
+        self.flush_and_trim()?;
+        progress(1.0);
+        Ok(())
+    }
+
+    /// Until every row that grows now is sealed; rows that are written meanwhile may stay.
+    fn seal_now(&self, place: Place, stop: &dyn Fn() -> bool) -> Result<()> {
+        let mut upto: Option<Row> = None;
+        loop {
+            check_stop(stop)?;
+            let build = {
+                let mut applier = self.locked()?;
+                let no = next_segment(&mut applier);
+                let (collection, shard) = shard_at(&mut applier, place)?;
+                let upto = *upto.get_or_insert(Row(shard.next_row));
+                let grows = shard.growing.first().and_then(|g| g.view.segment.row_range());
+                if grows.is_none_or(|(first, _)| first >= upto) {
+                    return Ok(());
+                }
+                (shard.sealing == 0).then(|| {
+                    shard.sealing = shard.growing.len();
+                    Build {
+                        collection,
+                        shard: place.1,
+                        inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
+                        no,
+                    }
+                })
+            };
+            match build {
+                Some(build) => self.run_seal(&build, stop)?,
+                None => self.finished.wait(OTHERS_WAIT),
+            }
+        }
+    }
+
+    /// Until nothing is left to merge, or everything that was there at the start was merged twice: writes that go on
+    /// leave dead rows behind for ever.
+    fn merge_now(&self, place: Place, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
+        let mut merges = 0;
+        let mut most = None;
+        loop {
+            check_stop(stop)?;
+            let build = {
+                let mut applier = self.locked()?;
+                let no = next_segment(&mut applier);
+                let (collection, shard) = shard_at(&mut applier, place)?;
+                let most = *most.get_or_insert(2 * shard.sealed.len());
+                let Some((from, to)) = policy::full_merge(&summary(shard), &self.settings) else {
+                    return Ok(());
+                };
+                if merges == most {
+                    return Ok(());
+                }
+                progress(merges as f32 / most as f32);
+                let free = !shard.merging && !self.merging.swap(true, Ordering::AcqRel);
+                free.then(|| {
+                    shard.merging = true;
+                    Build {
+                        collection,
+                        shard: place.1,
+                        inputs: shard.sealed[from..to].to_vec(),
+                        no,
+                    }
+                })
+            };
+            match build {
+                Some(build) => {
+                    let done = self.run_merge(&build, stop);
+                    self.merging.store(false, Ordering::Release);
+                    done?;
+                    merges += 1;
+                }
+                None => self.finished.wait(OTHERS_WAIT),
+            }
+        }
+    }
+
     /// Growing segments become a sealed file.
     fn run_seal(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
         let built = self.build(build, stop);
@@ -218,6 +317,7 @@ impl Shared {
         drop(applier);
         self.memory.release(bytes as i64);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
+        self.finished.ring();
         self.flush_and_trim()
     }
 
@@ -256,6 +356,7 @@ impl Shared {
         applier.trash.extend(old);
         drop(applier);
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
+        self.finished.ring();
         self.sweep()
     }
 
@@ -419,6 +520,27 @@ fn next_segment(applier: &mut Applier) -> u64 {
     let no = applier.next_segment;
     applier.next_segment += 1;
     no
+}
+
+fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
+    match stop() {
+        true => Err(Error::new(
+            ErrorKind::Cancelled,
+            "cancelled",
+            "the work was cancelled; what it had finished stays",
+        )),
+        false => Ok(()),
+    }
+}
+
+/// A shard and its collection, unless it was dropped.
+fn shard_at(applier: &mut Applier, place: Place) -> Result<(Arc<Collection>, &mut Shard)> {
+    let state = applier
+        .states
+        .get_mut(&place.0)
+        .ok_or_else(|| Error::not_found("collection_not_found", "the collection was dropped meanwhile"))?;
+    let shard = &mut state.shards[place.1.0 as usize];
+    Ok((Arc::clone(&state.collection), shard))
 }
 
 fn shard_of<'a>(applier: &'a mut Applier, build: &Build) -> Option<&'a mut Shard> {

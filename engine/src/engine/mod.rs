@@ -427,6 +427,15 @@ impl Engine {
         self.shared.maintain(stop)
     }
 
+    /// Seals what grows in a collection now and merges each shard into as few segments as `segment_rows_max` allows, on the
+    /// caller's thread. Reads, writes and [`Self::maintain`] go on. `progress` gets 0 to 1; once `stop` says true it ends as
+    /// `Cancelled`, and what it had finished stays.
+    pub fn optimize(&self, collection: &str, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
+        self.shared.check_alive()?;
+        let collection = self.find(collection)?;
+        self.shared.optimize(&collection, stop, progress)
+    }
+
     /// Sleeps until there may be background work, or the timeout.
     pub fn wait_for_work(&self, timeout: Duration) {
         self.shared.work.wait(timeout);

@@ -35,10 +35,20 @@ pub(super) struct Manifest {
     pub(super) segments: Vec<u64>,
 }
 
-type Place = (CollectionNo, ShardNo);
+pub(super) type Place = (CollectionNo, ShardNo);
 
 pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Result<Shared> {
     fs::create_dir_all(dir)?;
+    if let Some(entry) = files::foreign_entry(dir)? {
+        return Err(Error::invalid(
+            "not_a_data_directory",
+            format!(
+                "{} holds other things ({}) and no Cairn database: give an empty or a new directory",
+                dir.display(),
+                entry.display()
+            ),
+        ));
+    }
     let lock = DirLock::take(dir)?.ok_or_else(|| {
         Error::new(
             ErrorKind::Unavailable,
@@ -58,6 +68,7 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
         applier: Mutex::default(),
         memory: Memory::default(),
         work: Signal::default(),
+        finished: Signal::default(),
         poison: Mutex::default(),
         counters: Counters::default(),
         merging: AtomicBool::new(false),

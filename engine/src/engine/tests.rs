@@ -479,6 +479,9 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
         if rng.below(4) == 0 {
             engine.maintain(&|| false).unwrap();
         }
+        if rng.below(40) == 0 {
+            engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+        }
         if rng.below(25) == 0 {
             let next = root.path().join(format!("{}", n + 1));
             crash_image(&dir, &next);
@@ -747,6 +750,24 @@ fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
 }
 
 #[test]
+fn a_directory_with_other_things_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+    let error = open().unwrap_err();
+    assert_eq!(error.code, "not_a_data_directory");
+    assert!(error.message.contains("thesis.tex"), "{}", error.message);
+    let left = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(left, 2, "nothing was made in it");
+
+    std::fs::remove_file(dir.path().join("thesis.tex")).unwrap();
+    drop(open().unwrap());
+    std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+    assert!(open().is_ok(), "a data directory stays one, whatever is put beside it");
+}
+
+#[test]
 fn a_directory_is_open_once_and_damage_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path(), small(), components()).unwrap();
@@ -973,6 +994,52 @@ fn every_shard_that_is_due_is_merged() {
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert!(!engine.collection("c").unwrap().optimizing);
     assert_eq!(engine.count("c", &Filter::default()).unwrap(), 1_200);
+}
+
+#[test]
+fn optimize_leaves_one_segment_a_shard_while_others_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(2)).unwrap();
+    for n in 0..20 {
+        let points = (0..30).map(|i| simple_point(&format!("p{}", n * 20 + i), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        engine.maintain(&|| false).unwrap();
+    }
+    let mut told = Vec::new();
+    std::thread::scope(|scope| {
+        // Two of them and ordinary background work share the shards' flags.
+        scope.spawn(|| engine.optimize("c", &|| false, &mut |_| {}).unwrap());
+        scope.spawn(|| while engine.maintain(&|| false).unwrap() == Maintained::Worked {});
+        engine.optimize("c", &|| false, &mut |part| told.push(part)).unwrap();
+    });
+    let info = engine.collection("c").unwrap();
+    assert_eq!(
+        (info.segments, info.dead_rows, info.growing_bytes),
+        (2, 0, 0),
+        "{info:?}"
+    );
+    assert_eq!(info.points, 410);
+    assert!(
+        told.is_sorted() && told.first() == Some(&0.0) && told.last() == Some(&1.0),
+        "{told:?}"
+    );
+    let again = engine.stats();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    assert_eq!(
+        (engine.stats().seals, engine.stats().merges),
+        (again.seals, again.merges),
+        "nothing is left to do"
+    );
+
+    engine
+        .upsert("c", vec![simple_point("late", 1)], &WriteOptions::default())
+        .unwrap();
+    let cancelled = engine.optimize("c", &|| true, &mut |_| {}).unwrap_err();
+    assert_eq!(cancelled.kind, ErrorKind::Cancelled);
+    assert!(engine.collection("c").unwrap().growing_bytes > 0, "nothing was sealed");
+    let missing = engine.optimize("d", &|| false, &mut |_| {}).unwrap_err();
+    assert_eq!(missing.code, "collection_not_found");
 }
 
 #[test]

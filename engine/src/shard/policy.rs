@@ -52,9 +52,43 @@ pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, 
     None
 }
 
+/// The next merge (from, to exclusive) on the way to as few segments as may be: the first run of adjacent ones that fit
+/// into one, as long as it goes, or a single one that has dead rows. None when there is nothing to gain.
+pub fn full_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
+    for (from, first) in segments.iter().enumerate() {
+        let mut live = 0;
+        let fits = segments[from..].iter().take_while(|s| {
+            live += s.rows - s.dead;
+            live <= settings.segment_rows_max as u64
+        });
+        let run = fits.count();
+        if run > 1 || (first.dead > 0 && run == 1) {
+            return Some((from, from + run));
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_merge_leaves_as_few_segments_as_fit() {
+        let settings = Settings {
+            segment_rows_max: 100,
+            ..Settings::default()
+        };
+        let of = |rows, dead| Sealed { rows, dead };
+        let next = |segments: &[Sealed]| full_merge(segments, &settings);
+        assert_eq!(next(&[]), None);
+        assert_eq!(next(&[of(100, 0)]), None);
+        assert_eq!(next(&[of(100, 1)]), Some((0, 1)), "dead rows go");
+        assert_eq!(next(&[of(40, 0), of(60, 0), of(1, 0)]), Some((0, 2)));
+        assert_eq!(next(&[of(90, 0), of(60, 0), of(40, 0)]), Some((1, 3)));
+        assert_eq!(next(&[of(90, 0), of(60, 20), of(70, 0)]), Some((1, 2)));
+        assert_eq!(next(&[of(101, 0), of(100, 0)]), None, "what is too large stays");
+    }
 
     #[test]
     fn eight_small_growing_segments_become_one() {

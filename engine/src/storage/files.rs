@@ -47,6 +47,27 @@ pub fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What a data directory holds, and what file systems and people put beside it: the root of an ext4 volume has
+/// `lost+found`, macOS leaves `.DS_Store`.
+const OURS: [&str; 3] = ["LOCK.cairn", "db", "segments"];
+const HARMLESS: [&str; 2] = ["lost+found", ".DS_Store"];
+
+/// The first entry of a directory that is not empty and was never a data directory: `--data-dir ~` must not fill a home
+/// with our files. None if the directory may be used.
+pub fn foreign_entry(dir: &Path) -> io::Result<Option<std::ffi::OsString>> {
+    let mut foreign = None;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if OURS.iter().any(|ours| name == *ours) {
+            return Ok(None);
+        }
+        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+            foreign.get_or_insert(name);
+        }
+    }
+    Ok(foreign)
+}
+
 /// Brings a directory's entries to disk.
 pub fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()

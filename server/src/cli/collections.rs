@@ -1,9 +1,9 @@
-//! `cairn collections`: list, create, get, delete.
+//! `cairn collections`: list, create, get, optimize, delete.
 
 use cairn_client::{Client, CollectionInfo, Field, Index, Metric, Schema, VectorSpec};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Connection, Failure, output};
+use super::{Connection, Failure, operations, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -12,6 +12,7 @@ Examples:
   cairn collections create images --dim 512 --metric dot        for vectors of your own
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
   cairn collections get docs --json
+  cairn collections optimize docs                               one segment a shard: fastest to search
   cairn collections delete docs --yes";
 
 /// `cairn collections`.
@@ -41,6 +42,14 @@ enum Action {
         /// Print JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Seal what grows and merge each shard into as few segments as its settings allow; waits for the end.
+    Optimize {
+        /// Its name.
+        name: String,
+        /// Do not wait: print the operation's id.
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Remove a collection and everything in it.
     Delete {
@@ -116,6 +125,14 @@ impl Collections {
                 }
                 show(&found);
                 Ok(())
+            }
+            Action::Optimize { name, no_wait } => {
+                let begun = client.optimize(&name).await?;
+                if no_wait {
+                    output::out(&begun.id);
+                    return Ok(());
+                }
+                operations::wait(&client, &begun.id).await
             }
             Action::Delete { name, .. } => {
                 client.delete_collection(&name).await?;

@@ -8,6 +8,7 @@ mod ask;
 mod collections;
 mod demo;
 mod ingest;
+mod operations;
 mod output;
 mod rest;
 mod serve;
@@ -52,8 +53,10 @@ enum Command {
     Search(ask::Search),
     /// Turn a question into a prompt with cited context, ready for a language model.
     Enrich(ask::Enrich),
-    /// List, create, show and delete collections.
+    /// List, create, show, optimize and delete collections.
     Collections(collections::Collections),
+    /// Long work in the server: list it, wait for it, cancel it.
+    Operations(operations::Operations),
     /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
     Demo(demo::Demo),
 }
@@ -166,6 +169,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Search(command) => Box::pin(command.run()).await,
         Command::Enrich(command) => Box::pin(command.run()).await,
         Command::Collections(command) => Box::pin(command.run()).await,
+        Command::Operations(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,
     }
 }

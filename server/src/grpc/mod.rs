@@ -13,9 +13,11 @@ use cairn_engine::{Error, ErrorKind, Result};
 use cairn_proto::v1 as pb;
 use cairn_proto::v1::collections_server::{Collections, CollectionsServer};
 use cairn_proto::v1::documents_server::{Documents, DocumentsServer};
+use cairn_proto::v1::operations_server::{Operations, OperationsServer};
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use cairn_proto::v1::query_server::{Query, QueryServer};
-use futures::Stream;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
 use http::HeaderMap;
 use prost::Message as _;
 use tonic::codec::CompressionEncoding::Zstd;
@@ -25,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::status::status;
 use crate::service::bodies::{Counted, Held};
 use crate::service::pools::deadline_exceeded;
-use crate::service::{Call, CreateCollection, Service};
+use crate::service::{Call, CreateCollection, OperationState, Service};
 use crate::telemetry::Api;
 
 /// Bytes of an answer's message. The engine bounds what it gives out far below; this is for what that bound forgets.
@@ -59,6 +61,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
         .add_service(bounded!(PointsServer))
         .add_service(bounded!(QueryServer))
         .add_service(bounded!(DocumentsServer))
+        .add_service(bounded!(OperationsServer))
         .add_service(health_service)
         .add_service(reflection)
         .prepare()
@@ -240,8 +243,74 @@ impl Collections for Grpc {
         .await
     }
 
-    async fn optimize(&self, _: Request<pb::OptimizeRequest>) -> Answer<pb::Operation> {
-        Err(tonic::Status::unimplemented("this version does not do that yet"))
+    async fn optimize(&self, request: Request<pb::OptimizeRequest>) -> Answer<pb::Operation> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            self.service
+                .optimize(call, m.collection)
+                .await
+                .map(convert::operation_out)
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Grpc {
+    async fn get(&self, request: Request<pb::GetOperationRequest>) -> Answer<pb::Operation> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            self.service
+                .operation(call, m.id, Duration::ZERO)
+                .await
+                .map(convert::operation_out)
+        })
+        .await
+    }
+
+    async fn list(&self, request: Request<pb::ListOperationsRequest>) -> Answer<pb::ListOperationsResponse> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            let all = self
+                .service
+                .list_operations(call, convert::text_in(m.collection))
+                .await?;
+            Ok(pb::ListOperationsResponse {
+                operations: all.into_iter().map(convert::operation_out).collect(),
+            })
+        })
+        .await
+    }
+
+    type WatchStream = BoxStream<'static, Result<pb::Operation, Status>>;
+
+    async fn watch(&self, request: Request<pb::GetOperationRequest>) -> Answer<Self::WatchStream> {
+        answer(async {
+            let (_, m) = self.open(request)?;
+            let mut watch = self.service.watch_operation(&m.id)?;
+            watch.mark_changed();
+            // Ends after the message that says how it ended. A slow caller skips states between, never the last.
+            let told = futures::stream::unfold(Some(watch), |watch| async {
+                let mut watch = watch?;
+                watch.changed().await.ok()?;
+                let now = watch.borrow_and_update().clone();
+                let ended = now.state != OperationState::Running;
+                Some((Ok(convert::operation_out(now)), (!ended).then_some(watch)))
+            });
+            Ok(told.boxed())
+        })
+        .await
+    }
+
+    async fn cancel(&self, request: Request<pb::CancelOperationRequest>) -> Answer<pb::Operation> {
+        answer(async {
+            let (call, m) = self.open(request)?;
+            self.service
+                .cancel_operation(call, m.id)
+                .await
+                .map(convert::operation_out)
+        })
+        .await
     }
 }
 

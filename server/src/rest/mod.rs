@@ -10,8 +10,9 @@ mod wire;
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -27,8 +28,8 @@ use self::problem::Problem;
 pub(crate) use self::problem::RETRY_AFTER_MS;
 use self::wire::{
     CollectionOut, CollectionsOut, CountBody, CountOut, DeletePointsBody, DocumentViewOut, DocumentsOut, EnrichBody,
-    EnrichOut, GetPointsBody, PageOut, PointsOut, PutDocumentsBody, PutDocumentsOut, QueryBatchBody, QueryBatchOut,
-    QueryBody, QueryOut, SchemaBody, ScrollBody, SetPayloadBody, UpsertBody, WriteOut,
+    EnrichOut, GetPointsBody, OperationOut, OperationsOut, PageOut, PointsOut, PutDocumentsBody, PutDocumentsOut,
+    QueryBatchBody, QueryBatchOut, QueryBody, QueryOut, SchemaBody, ScrollBody, SetPayloadBody, UpsertBody, WriteOut,
 };
 use crate::grpc;
 use crate::service::{CreateCollection, Service};
@@ -53,6 +54,7 @@ type Reply<T> = Result<Json<T>, Problem>;
         (name = "points", description = "Ids, vectors, payloads"),
         (name = "query", description = "Nearest vectors, full text, hybrids"),
         (name = "documents", description = "Text in, cited context out"),
+        (name = "operations", description = "Work that outlives the request that asked for it"),
     ),
 )]
 struct Contract;
@@ -111,6 +113,9 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
     OpenApiRouter::with_openapi(Contract::openapi())
         .routes(routes!(list_collections))
         .routes(routes!(create_collection, get_collection, delete_collection))
+        .routes(routes!(optimize))
+        .routes(routes!(list_operations))
+        .routes(routes!(get_operation, cancel_operation))
         .routes(routes!(upsert, set_payload))
         .routes(routes!(get_points))
         .routes(routes!(delete_points))
@@ -169,6 +174,57 @@ async fn get_collection(State(service): App, Plain(call): Plain, Name(name): Nam
     responses((status = 200, body = WriteOut), (status = "default", body = Problem)))]
 async fn delete_collection(State(service): App, Plain(call): Plain, Name(name): Name) -> Reply<WriteOut> {
     Ok(Json(service.delete_collection(call, name).await?.into()))
+}
+
+/// Seals what grows and merges each shard into as few segments as its settings allow. Reads and writes go on. Answers at
+/// once with the operation to watch; an `optimize` of the collection that runs already is answered instead.
+#[utoipa::path(post, path = "/api/v1/collections/{collection}/optimize", tag = "collections",
+    params(("collection" = String, Path)),
+    responses((status = 202, body = OperationOut), (status = "default", body = Problem)))]
+async fn optimize(
+    State(service): App,
+    Plain(call): Plain,
+    Name(name): Name,
+) -> Result<(StatusCode, Json<OperationOut>), Problem> {
+    let operation = service.optimize(call, name).await?;
+    Ok((StatusCode::ACCEPTED, Json(operation.into())))
+}
+
+// ---- operations ----
+
+/// Those that run and the last 1,000 that ended, newest first. They are forgotten when the server stops.
+#[utoipa::path(get, path = "/api/v1/operations", tag = "operations",
+    params(("collection" = Option<String>, Query, description = "Only those of this collection")),
+    responses((status = 200, body = OperationsOut), (status = "default", body = Problem)))]
+async fn list_operations(State(service): App, params: Params) -> Reply<OperationsOut> {
+    let call = params.call.clone();
+    let collection = params.only(&["collection"])?.pop().map(|(_, name)| name);
+    let all = service.list_operations(call, collection).await?;
+    Ok(Json(OperationsOut {
+        operations: all.into_iter().map(Into::into).collect(),
+    }))
+}
+
+/// One operation. With `wait_ms` the answer comes when it has ended or the time has passed, whichever is first.
+#[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
+    params(("id" = String, Path), ("wait_ms" = Option<u64>, Query, description = "Default: 0; at most the deadline")),
+    responses((status = 200, body = OperationOut), (status = "default", body = Problem)))]
+async fn get_operation(State(service): App, Path(id): Path<String>, params: Params) -> Reply<OperationOut> {
+    let call = params.call.clone();
+    let wait_ms = match params.only(&["wait_ms"])?.pop() {
+        Some((key, value)) => parameter(&key, &value, "a whole number of milliseconds")?,
+        None => 0,
+    };
+    let wait = Duration::from_millis(wait_ms);
+    Ok(Json(service.operation(call, id, wait).await?.into()))
+}
+
+/// Asks an operation to stop; answers with what it is then. One that has ended stays as it is.
+#[utoipa::path(delete, path = "/api/v1/operations/{id}", tag = "operations",
+    params(("id" = String, Path)),
+    responses((status = 200, body = OperationOut), (status = "default", body = Problem)))]
+async fn cancel_operation(State(service): App, Path(id): Path<String>, Plain(call): Plain) -> Reply<OperationOut> {
+    Ok(Json(service.cancel_operation(call, id).await?.into()))
 }
 
 // ---- points ----

@@ -26,5 +26,6 @@ pub const TOKEN_BUDGET_MAX: usize = 1_000_000;
 pub const DEFAULT_CANDIDATES: usize = 50;
 /// The most candidates: each one's text is fetched and counted.
 pub const CANDIDATES_MAX: usize = 1_000;
-/// Texts given to the embedder at once: between them the deadline is checked.
-pub(super) const EMBED_BATCH: usize = 64;
+/// Texts given to an embedder at once: enough that it can sort them by length into batches of its own, few enough that
+/// their vectors take megabytes.
+pub(super) const EMBED_BATCH: usize = 256;

@@ -7,6 +7,7 @@ use cairn_engine::op::Applied;
 use cairn_engine::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, Schema, VectorSpec};
 use cairn_engine::{Error, ErrorKind, Result};
 
+use super::embed::fingerprint;
 use super::{Call, Core, Service, check_collection};
 use crate::rag::retrieval;
 
@@ -65,13 +66,14 @@ impl Core {
         self.engine.create_collection(&create.name, schema)
     }
 
-    /// Vectors of the built-in embedder, full text over text and title, and what citations need.
+    /// Vectors of the default embedder, full text over text and title, and what citations need.
     fn documents_preset(&self) -> (BTreeMap<String, VectorSpec>, BTreeMap<String, FieldSpec>) {
+        let embedder = fingerprint(self.models.default_embedder().fingerprint());
         let vector = VectorSpec {
-            dim: self.fingerprint.dim,
+            dim: embedder.dim,
             metric: Metric::Cosine,
             index: IndexSpec::default(),
-            embedder: Some(self.fingerprint.clone()),
+            embedder: Some(embedder),
         };
         let text = || FieldSpec::Text {
             analyzer: AnalyzerSpec::default(),

@@ -14,13 +14,13 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX, EMBED_BATCH};
+use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX};
 use super::collections::applied;
+use super::embed::{Embedding, embed_passages};
 use super::points::write_options;
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
 use crate::rag::chunk::{self, Chunk, ChunkSettings, TextFormat};
-use crate::rag::embed::{EmbedError, TextKind};
 use crate::rag::tokens;
 
 /// Keys of a chunk's payload that are ours; metadata may not use them.
@@ -211,8 +211,8 @@ impl Service {
 struct Target<'a> {
     collection: &'a str,
     schema: &'a Schema,
-    /// The vectors that chunks are embedded for.
-    vectors: Vec<String>,
+    /// What chunks are embedded for, and by whom.
+    embeddings: Vec<Embedding>,
 }
 
 /// A document with everything that could be wrong with it checked, but for what the engine says of its metadata.
@@ -230,7 +230,7 @@ impl Core {
         Ok(Target {
             collection,
             schema,
-            vectors: self.embedded_vectors(schema)?,
+            embeddings: self.embeddings(schema)?,
         })
     }
 
@@ -241,9 +241,8 @@ impl Core {
             Some(title) if !title.is_empty() => title.clone(),
             _ => chunk::title_of(&document.text, document.format).unwrap_or_default(),
         };
-        let checksum = self.document_checksum(
-            target.schema,
-            &target.vectors,
+        let checksum = document_checksum(
+            target,
             &document.text,
             document.format,
             &title,
@@ -276,7 +275,7 @@ impl Core {
         let Target {
             collection,
             schema,
-            vectors,
+            embeddings,
         } = target;
         let Prepared {
             id,
@@ -304,12 +303,12 @@ impl Core {
             Some(chunks) => chunks,
             None => cut(schema, &document.text, document.format)?,
         };
-        let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| self.chunk_checksum(&c.text)).collect();
-        let (mut by_checksum, embedded) = if vectors.is_empty() {
+        let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| chunk_checksum(embeddings, &c.text)).collect();
+        let (mut by_checksum, embedded) = if embeddings.is_empty() {
             (HashMap::new(), 0)
         } else {
             let stored = self.engine.chunk_vectors(collection, &id)?;
-            self.embed_missing(&chunks, &checksums, vectors, stored, budget)?
+            embed_missing(&chunks, &checksums, embeddings, stored, budget)?
         };
 
         let count = chunks.len();
@@ -351,112 +350,88 @@ impl Core {
             token: (done.changed > 0).then_some(done.token),
         })
     }
+}
 
-    /// The vectors that documents are embedded for: all that name an embedder, and it must be ours.
-    fn embedded_vectors(&self, schema: &Schema) -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for (name, spec) in &schema.vectors {
-            if let Some(embedder) = &spec.embedder {
-                self.check_embedder(embedder)?;
-                names.push(name.clone());
+/// Vectors by chunk checksum, stored ones reused; and how many chunks had to be embedded. A chunk that holds nothing
+/// an embedder knows gets no vector of it: it is found by its words only.
+fn embed_missing(
+    chunks: &[Chunk],
+    checksums: &[[u8; 16]],
+    embeddings: &[Embedding],
+    stored: HashMap<[u8; 16], Vectors>,
+    budget: &Budget,
+) -> Result<(HashMap<[u8; 16], Vectors>, usize)> {
+    let names = embeddings.iter().flat_map(|e| &e.names);
+    let mut by_checksum: HashMap<[u8; 16], Vectors> = HashMap::with_capacity(chunks.len());
+    let mut missing: Vec<(&str, [u8; 16])> = Vec::new();
+    for (chunk, checksum) in chunks.iter().zip(checksums) {
+        if by_checksum.contains_key(checksum) {
+            continue;
+        }
+        match stored
+            .get(checksum)
+            .filter(|v| names.clone().all(|name| v.contains_key(name)))
+        {
+            Some(vectors) => {
+                by_checksum.insert(*checksum, vectors.clone());
+            }
+            None => {
+                by_checksum.insert(*checksum, Vectors::new());
+                missing.push((&chunk.text, *checksum));
             }
         }
-        Ok(names)
     }
-
-    /// Vectors by chunk checksum, stored ones reused; and how many chunks had to be embedded. A chunk that holds nothing
-    /// the embedder knows gets no vector: it is found by its words only.
-    fn embed_missing(
-        &self,
-        chunks: &[Chunk],
-        checksums: &[[u8; 16]],
-        names: &[String],
-        stored: HashMap<[u8; 16], Vectors>,
-        budget: &Budget,
-    ) -> Result<(HashMap<[u8; 16], Vectors>, usize)> {
-        let mut by_checksum: HashMap<[u8; 16], Vectors> = HashMap::with_capacity(chunks.len());
-        let mut missing: Vec<(&str, [u8; 16])> = Vec::new();
-        for (chunk, checksum) in chunks.iter().zip(checksums) {
-            if by_checksum.contains_key(checksum) {
-                continue;
-            }
-            match stored
-                .get(checksum)
-                .filter(|v| names.iter().all(|name| v.contains_key(name)))
-            {
-                Some(vectors) => {
-                    by_checksum.insert(*checksum, vectors.clone());
-                }
-                None => {
-                    by_checksum.insert(*checksum, Vectors::new());
-                    missing.push((&chunk.text, *checksum));
-                }
-            }
+    let texts: Vec<&str> = missing.iter().map(|(text, _)| *text).collect();
+    for embedding in embeddings {
+        let vectors = embed_passages(embedding.embedder.as_ref(), &texts, budget)?;
+        for ((_, checksum), vector) in missing.iter().zip(vectors) {
+            let Some(vector) = vector else { continue };
+            let of_chunk = by_checksum.entry(*checksum).or_default();
+            of_chunk.extend(embedding.names.iter().map(|name| (name.clone(), vector.clone())));
         }
-        let embedded = missing.len();
-        for batch in missing.chunks(EMBED_BATCH) {
-            budget.check()?;
-            let mut batch = batch.to_vec();
-            while !batch.is_empty() {
-                let texts: Vec<&str> = batch.iter().map(|(text, _)| *text).collect();
-                match self.embedder.embed(&texts, TextKind::Passage) {
-                    Ok(vectors) => {
-                        for ((_, checksum), vector) in batch.drain(..).zip(vectors) {
-                            let named = names.iter().map(|name| (name.clone(), vector.clone())).collect();
-                            by_checksum.insert(checksum, named);
-                        }
-                    }
-                    Err(EmbedError::EmptyText { index }) => {
-                        batch.remove(index);
-                    }
-                    #[expect(unreachable_patterns, reason = "embedders to come fail in more ways")]
-                    Err(e) => return Err(Error::internal(format!("embedder: {e}"))),
-                }
-            }
-        }
-        Ok((by_checksum, embedded))
     }
+    Ok((by_checksum, missing.len()))
+}
 
-    /// Everything that decides a document's chunks and their payloads.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that the checksum covers")]
-    fn document_checksum(
-        &self,
-        schema: &Schema,
-        vectors: &[String],
-        text: &str,
-        format: TextFormat,
-        title: &str,
-        source: &str,
-        metadata: &Payload,
-    ) -> [u8; 16] {
-        let about = json!([
-            CHUNKS_VERSION,
-            format,
-            title,
-            source,
-            metadata,
-            schema.chunking,
-            vectors,
-            self.fingerprint,
-            tokens::BERT_UNCASED,
-        ]);
-        let mut hash = Xxh3::new();
-        hash.update(about.to_string().as_bytes());
-        hash.update(&[0]);
-        hash.update(text.as_bytes());
-        hash.digest128().to_le_bytes()
-    }
+/// Everything that decides a document's chunks and their payloads.
+fn document_checksum(
+    target: &Target<'_>,
+    text: &str,
+    format: TextFormat,
+    title: &str,
+    source: &str,
+    metadata: &Payload,
+) -> [u8; 16] {
+    let embedded = |e: &Embedding| json!([e.names, e.embedder.fingerprint()]);
+    let about = json!([
+        CHUNKS_VERSION,
+        format,
+        title,
+        source,
+        metadata,
+        target.schema.chunking,
+        target.embeddings.iter().map(embedded).collect::<Vec<_>>(),
+        tokens::BERT_UNCASED,
+    ]);
+    let mut hash = Xxh3::new();
+    hash.update(about.to_string().as_bytes());
+    hash.update(&[0]);
+    hash.update(text.as_bytes());
+    hash.digest128().to_le_bytes()
+}
 
-    /// What decides a chunk's vector: its text and the model.
-    fn chunk_checksum(&self, text: &str) -> [u8; 16] {
-        let mut hash = Xxh3::new();
-        for part in [&self.fingerprint.name, &self.fingerprint.revision] {
+/// What decides a chunk's vectors: its text and the models.
+fn chunk_checksum(embeddings: &[Embedding], text: &str) -> [u8; 16] {
+    let mut hash = Xxh3::new();
+    for embedding in embeddings {
+        let of = embedding.embedder.fingerprint();
+        for part in [&of.name, &of.revision, &of.passage_prefix] {
             hash.update(part.as_bytes());
             hash.update(&[0]);
         }
-        hash.update(text.as_bytes());
-        hash.digest128().to_le_bytes()
     }
+    hash.update(text.as_bytes());
+    hash.digest128().to_le_bytes()
 }
 
 /// Everything about a document that can be refused without cutting it.

@@ -11,6 +11,7 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
 use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
+use super::embed::{TextVector, embed_query};
 use super::pools::Budget;
 use super::query::NO_EMBEDDING;
 use super::{Call, Core, Service, Work};
@@ -97,7 +98,7 @@ impl Core {
         let limit = enrich.limit.unwrap_or(DEFAULT_CANDIDATES);
 
         let mut notes = Vec::new();
-        let (source, only_leg) = self.candidates_source(&schema, &enrich, limit, &mut notes)?;
+        let (source, only_leg) = self.candidates_source(&schema, &enrich, limit, budget, &mut notes)?;
         let query = Query {
             source,
             filter: enrich.filter,
@@ -161,6 +162,7 @@ impl Core {
         schema: &Schema,
         enrich: &Enrich,
         limit: usize,
+        budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<(Source, Option<&'static str>)> {
         let text = enrich.prompt.clone();
@@ -178,10 +180,11 @@ impl Core {
             return bm25(text);
         }
         let using = self.enrich_vector(schema)?;
-        match (self.embed_query(&text)?, enrich.mode) {
+        let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
+        match (vector, enrich.mode) {
             (Some(vector), Mode::Dense) => Ok((
                 Source::Nearest {
-                    using: Some(using),
+                    using: Some(using.name),
                     vector,
                 },
                 Some(retrieval::DENSE),
@@ -189,7 +192,7 @@ impl Core {
             (Some(vector), Mode::Hybrid | Mode::Bm25) => {
                 check_text_fields(schema)?;
                 let fields = retrieval::default_fields(schema);
-                Ok((retrieval::hybrid(Some((using, vector)), text, fields, limit), None))
+                Ok((retrieval::hybrid(Some((using.name, vector)), text, fields, limit), None))
             }
             (None, Mode::Dense) => Err(Error::invalid(
                 "empty_text",
@@ -203,13 +206,11 @@ impl Core {
         }
     }
 
-    /// The vector that prompts are compared with: `dense`, else the first that names our embedder.
-    fn enrich_vector(&self, schema: &Schema) -> Result<String> {
+    /// The vector that prompts are compared with: `dense`, else the first whose embedder this server has.
+    fn enrich_vector(&self, schema: &Schema) -> Result<TextVector> {
         let ours = |name: &str| {
-            schema
-                .vectors
-                .get(name)
-                .is_some_and(|v| v.embedder.as_ref() == Some(&self.fingerprint))
+            let embedder = schema.vectors.get(name).and_then(|v| v.embedder.as_ref());
+            embedder.is_some_and(|e| self.embedder(e).is_ok())
         };
         let name = [retrieval::DENSE]
             .into_iter()

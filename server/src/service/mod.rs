@@ -4,14 +4,16 @@
 //! blocking thread, and records the outcome: [`Service::run`] is that order, written once. Authentication and
 //! authorisation will go before admission. Adapters only decode, call and encode.
 //!
-//! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the embedder, one file
+//! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the models, one file
 //! a noun.
 
 pub(crate) mod bodies;
 pub mod bounds;
 mod collections;
 mod documents;
+mod embed;
 mod enrich;
+mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
@@ -19,20 +21,21 @@ mod query;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cairn_engine::schema::{self, EmbedderFingerprint};
+use cairn_engine::schema;
 use cairn_engine::{Engine, Error, Result};
 
 pub use collections::CreateCollection;
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
+pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
 use crate::config::Limits;
-use crate::rag::embed::{Embedder, Fingerprint};
+use crate::rag::models::Models;
 use crate::telemetry::{Api, Request};
 
 /// The service over one engine. Cheap to share behind an `Arc`.
@@ -40,6 +43,7 @@ pub struct Service {
     core: Arc<Core>,
     pools: Pools,
     bodies: Bodies,
+    operations: Arc<operations::Operations>,
     limits: Limits,
 }
 
@@ -57,9 +61,7 @@ pub struct Call {
 /// What the work is done with.
 pub(crate) struct Core {
     engine: Arc<Engine>,
-    /// The embedders of this server. Today: the built-in one.
-    embedder: &'static dyn Embedder,
-    fingerprint: EmbedderFingerprint,
+    models: Models,
 }
 
 /// Which places a request needs.
@@ -70,17 +72,13 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine`, embedding with `embedder`.
-    pub fn new(engine: Arc<Engine>, embedder: &'static dyn Embedder, limits: Limits) -> Self {
-        let fingerprint = fingerprint(embedder.fingerprint());
+    /// A service over `engine` with `models`.
+    pub fn new(engine: Arc<Engine>, models: Models, limits: Limits) -> Self {
         Self {
-            core: Arc::new(Core {
-                engine,
-                embedder,
-                fingerprint,
-            }),
+            core: Arc::new(Core { engine, models }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
+            operations: Arc::default(),
             limits,
         }
     }
@@ -154,21 +152,6 @@ impl Core {
         check_collection(collection)?;
         self.engine.schema(collection)
     }
-
-    /// Refuses vectors of a model that this server does not have.
-    fn check_embedder(&self, of: &EmbedderFingerprint) -> Result<()> {
-        if *of == self.fingerprint {
-            return Ok(());
-        }
-        Err(Error::invalid(
-            "unknown_embedder",
-            format!(
-                "the collection's vectors are made by {}, which this server does not have; available: {}",
-                describe(of),
-                describe(&self.fingerprint)
-            ),
-        ))
-    }
 }
 
 /// A collection's name, checked.
@@ -203,20 +186,5 @@ fn check_request_id(id: Option<&str>) -> Result<()> {
         )
         .at("/request_id")),
         _ => Ok(()),
-    }
-}
-
-fn describe(of: &EmbedderFingerprint) -> String {
-    format!("{} (revision {:?}, dim {})", of.name, of.revision, of.dim)
-}
-
-fn fingerprint(of: &Fingerprint) -> EmbedderFingerprint {
-    EmbedderFingerprint {
-        name: of.name.clone(),
-        revision: of.revision.clone(),
-        dim: u32::try_from(of.dim).expect("an embedder's dim is far below 2^32"),
-        normalized: of.normalized,
-        query_prefix: of.query_prefix.clone(),
-        passage_prefix: of.passage_prefix.clone(),
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
 use crate::config::Limits;
+use crate::rag::Patience;
 
 /// Reads and writes, each with its own places.
 #[derive(Debug)]
@@ -115,6 +116,11 @@ impl Budget {
             return Err(deadline_exceeded());
         }
         Ok(())
+    }
+
+    /// The same bounds for a model.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::until_or_raised(self.deadline, Arc::clone(&self.given_up))
     }
 }
 

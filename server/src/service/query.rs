@@ -13,10 +13,10 @@ use cairn_engine::types::Token;
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
+use super::embed::{TextVector, embed_query};
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::{Call, Core, Service, Work, check_count};
-use crate::rag::embed::{EmbedError, TextKind};
 use crate::rag::retrieval;
 use crate::telemetry;
 
@@ -154,10 +154,16 @@ impl Service {
                 );
             }
             let mut answers = Vec::with_capacity(queries.len());
+            let mut bytes = 0;
             for (i, (query, notes)) in queries.into_iter().enumerate() {
                 budget.check()?;
                 let result = core
                     .search(&collection, &query, "Query.RunBatch")
+                    .and_then(|result| {
+                        bytes += result.bytes;
+                        check_batch_bytes(bytes)?;
+                        Ok(result)
+                    })
                     .map_err(|e| e.at(format!("/queries/{i}")))?;
                 answers.push(Answer {
                     result,
@@ -185,6 +191,20 @@ fn check_hits(asks: &[Ask]) -> Result<()> {
     .at("/queries"))
 }
 
+/// ... and so are the payloads and vectors of all its hits: together they may take what one query's may.
+fn check_batch_bytes(bytes: usize) -> Result<()> {
+    if bytes <= limits::ANSWER_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "answer_too_large",
+        format!(
+            "a batch's answers hold at most {} bytes of payloads and vectors: ask for fewer hits or leave payloads out",
+            limits::ANSWER_BYTES_MAX
+        ),
+    ))
+}
+
 impl Core {
     /// Runs a query and records how long retrieval itself took.
     pub(super) fn search(&self, collection: &str, query: &Query, method: &'static str) -> Result<QueryResult> {
@@ -199,7 +219,7 @@ impl Core {
         let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
         let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
         let query = Query {
-            source: self.resolve_source(schema, ask.source, wanted, 1, &mut notes)?,
+            source: self.resolve_source(schema, ask.source, wanted, 1, budget, &mut notes)?,
             filter: ask.filter,
             limit,
             offset: ask.offset,
@@ -219,6 +239,7 @@ impl Core {
         source: AskSource,
         wanted: usize,
         depth: usize,
+        budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Source> {
         // The engine checks the whole tree; this keeps our own walk bounded before that.
@@ -242,11 +263,12 @@ impl Core {
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/nearest"))?;
                 check_text(&text).map_err(|e| e.at(at))?;
-                let vector = self.embed_query(&text)?.ok_or_else(|| {
+                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+                let vector = vector.ok_or_else(|| {
                     Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
                 })?;
                 Ok(Source::Nearest {
-                    using: Some(using),
+                    using: Some(using.name),
                     vector,
                 })
             }
@@ -261,7 +283,7 @@ impl Core {
                 let using = self
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
-                let vector = self.embed_query(&text)?;
+                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/hybrid/text"))?;
                 if vector.is_none() {
                     notes.push(NO_EMBEDDING.to_owned());
                 }
@@ -270,14 +292,21 @@ impl Core {
                 } else {
                     fields
                 };
-                Ok(retrieval::hybrid(vector.map(|v| (using, v)), text, fields, wanted))
+                Ok(retrieval::hybrid(vector.map(|v| (using.name, v)), text, fields, wanted))
             }
             AskSource::Prefetch { legs, fuse } => {
                 let mut inputs = Vec::with_capacity(legs.len().min(limits::QUERY_LEGS_MAX));
                 for (i, leg) in legs.into_iter().enumerate() {
                     let limit = leg.limit.unwrap_or(retrieval::DEFAULT_LEG_LIMIT.max(wanted));
                     let source = self
-                        .resolve_source(schema, leg.source, limit.min(limits::TOP_K_MAX), depth + 1, notes)
+                        .resolve_source(
+                            schema,
+                            leg.source,
+                            limit.min(limits::TOP_K_MAX),
+                            depth + 1,
+                            budget,
+                            notes,
+                        )
                         .map_err(|e| e.at(format!("/prefetch/{i}")))?;
                     inputs.push(Input {
                         name: leg.name,
@@ -296,7 +325,7 @@ impl Core {
     }
 
     /// The vector that text is embedded for: it must name an embedder, and one that this server has.
-    pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<String> {
+    pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<TextVector> {
         let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, spec) = match using {
             Some(name) => schema.vectors.get_key_value(name).ok_or_else(|| {
@@ -321,22 +350,14 @@ impl Core {
                 format!(
                     "vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
                      collection with an embedder; available: {}",
-                    self.fingerprint.name
+                    self.models.embedder_names().join(", ")
                 ),
             ));
         };
-        self.check_embedder(embedder)?;
-        Ok(name.clone())
-    }
-
-    /// A query text's vector; none if it holds nothing that the embedder knows.
-    pub(super) fn embed_query(&self, text: &str) -> Result<Option<Vec<f32>>> {
-        match self.embedder.embed(&[text], TextKind::Query) {
-            Ok(mut vectors) => Ok(vectors.pop()),
-            Err(EmbedError::EmptyText { .. }) => Ok(None),
-            #[expect(unreachable_patterns, reason = "embedders to come fail in more ways")]
-            Err(e) => Err(Error::internal(format!("embedder: {e}"))),
-        }
+        Ok(TextVector {
+            name: name.clone(),
+            embedder: self.embedder(embedder)?,
+        })
     }
 }
 
@@ -390,6 +411,15 @@ mod tests {
             Err("bad_limit")
         );
         assert_eq!(batch(&[Some(usize::MAX), Some(1)]), Err("bad_limit"));
+    }
+
+    #[test]
+    fn the_answers_of_a_batch_are_bounded_together() {
+        assert!(check_batch_bytes(limits::ANSWER_BYTES_MAX).is_ok());
+        assert_eq!(
+            check_batch_bytes(limits::ANSWER_BYTES_MAX + 1).unwrap_err().code,
+            "answer_too_large"
+        );
     }
 
     #[test]

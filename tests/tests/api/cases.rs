@@ -38,6 +38,7 @@ async fn both_protocols_tell_the_same_story() {
         .chain(queries())
         .chain(documents())
         .chain(prompts())
+        .chain(operations())
         .chain(goodbye())
     {
         let by_rest = rest.send(&step.request).await;
@@ -90,7 +91,15 @@ fn lasting(mut answer: Value) -> Value {
             fields.retain(|key, _| {
                 !matches!(
                     key.as_str(),
-                    "took_ms" | "retrieval_id" | "prompt" | "messages" | "optimizing"
+                    "took_ms"
+                        | "retrieval_id"
+                        | "prompt"
+                        | "messages"
+                        | "optimizing"
+                        | "state"
+                        | "progress"
+                        | "started_at_ms"
+                        | "ended_at_ms"
                 )
             });
             if let Some(tokens) = fields.get_mut("tokens").and_then(Value::as_object_mut) {
@@ -599,6 +608,53 @@ fn prompts() -> Vec<Step> {
             "another tokenizer counts otherwise",
             json!({"prompt": "leader election", "tokenizer": "bert_uncased"}),
             Expect::Is(|a| a["tokens"]["prompt"] == 2),
+        ),
+    ]
+}
+
+fn operations() -> Vec<Step> {
+    vec![
+        step(
+            "optimizing answers at once",
+            Method::Optimize,
+            "docs",
+            Value::Null,
+            Expect::Holds(json!({"id": "op-1", "kind": "optimize", "collection": "docs"})),
+        ),
+        step(
+            "an operation can be looked at",
+            Method::GetOperation,
+            "",
+            json!({"id": "op-1"}),
+            Expect::Is(|o| ["running", "done"].iter().any(|state| o["state"] == *state)),
+        ),
+        step(
+            "and found by its collection",
+            Method::ListOperations,
+            "docs",
+            Value::Null,
+            Expect::Holds(json!({"operations": [{"id": "op-1"}]})),
+        ),
+        step(
+            "others have none",
+            Method::ListOperations,
+            "things",
+            Value::Null,
+            Expect::Holds(json!({"operations": []})),
+        ),
+        step(
+            "nothing is done to a collection that is not there",
+            Method::Optimize,
+            "nobody",
+            Value::Null,
+            Expect::Refused(Kind::NotFound, "collection_not_found"),
+        ),
+        step(
+            "nor can an operation be stopped that is not there",
+            Method::CancelOperation,
+            "",
+            json!({"id": "op-99"}),
+            Expect::Refused(Kind::NotFound, "operation_not_found"),
         ),
     ]
 }

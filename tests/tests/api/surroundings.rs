@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cairn_proto::v1 as pb;
 use cairn_proto::v1::documents_client::DocumentsClient;
+use cairn_proto::v1::operations_client::OperationsClient;
 use cairn_proto::v1::points_client::PointsClient;
 use cairn_tests::{Method, Request, TestServer};
 use futures::StreamExt;
@@ -39,6 +40,62 @@ async fn with_vectors(server: &TestServer) {
         .send(&Request::new(Method::CreateCollection, "c", schema))
         .await
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operation_is_watched_to_its_end_by_both_protocols() {
+    let server = TestServer::start().await;
+    with_vectors(&server).await;
+    let rest = server.rest();
+    let points: Vec<Value> = (0..100).map(|i| json!({"id": i, "vector": [i, 1]})).collect();
+    rest.send(&Request::new(Method::Upsert, "c", json!({ "points": points })))
+        .await
+        .unwrap();
+    let begun = rest
+        .send(&Request::new(Method::Optimize, "c", Value::Null))
+        .await
+        .unwrap();
+    let by_rest = json!({"id": begun["id"], "wait_ms": 25_000});
+    let ended = rest
+        .send(&Request::new(Method::GetOperation, "", by_rest))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&ended["state"], &ended["progress"]),
+        (&json!("done"), &json!(1.0)),
+        "{ended}"
+    );
+    let info = rest
+        .send(&Request::new(Method::GetCollection, "c", Value::Null))
+        .await
+        .unwrap();
+    assert_eq!(
+        (&info["segments"], &info["indexed_points"]),
+        (&json!(1), &json!(100)),
+        "{info}"
+    );
+
+    let id = begun["id"].as_str().unwrap().to_owned();
+    let mut operations = OperationsClient::new(channel(&server).await);
+    let watched = operations
+        .watch(pb::GetOperationRequest { id: id.clone() })
+        .await
+        .unwrap();
+    let told: Vec<pb::Operation> = watched.into_inner().map(|o| o.unwrap()).collect().await;
+    assert_eq!(told.last().unwrap().state(), pb::OperationState::Done);
+    let again = operations.cancel(pb::CancelOperationRequest { id }).await.unwrap();
+    assert_eq!(
+        again.into_inner().state(),
+        pb::OperationState::Done,
+        "what has ended stays as it is"
+    );
+
+    let mut nobody = operations
+        .watch(pb::GetOperationRequest { id: "op-7".into() })
+        .await
+        .unwrap_err();
+    assert_eq!(nobody.metadata_mut().get("cairn-code").unwrap(), "operation_not_found");
+    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -16,12 +16,14 @@ use safetensors::{Dtype, SafeTensors};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::wordpiece::VOCAB;
-use super::{EmbedError, Embedder, Fingerprint, TextKind, WordPiece};
+use super::{EmbedError, Embedder, Fingerprint, Input, Patience, TextKind, WordPiece};
 
 static TABLE: &[u8] = include_bytes!("../../../assets/static-minilm/static-minilm-256.safetensors");
 const TABLE_XXH3: u64 = 0x1921_8571_a6da_76ac;
 const VOCAB_XXH3: u64 = 0xa857_f65d_9522_027c;
 const DIM: usize = 256;
+/// Texts between two looks at the caller's patience: about a millisecond of chunks.
+const LOOK_EVERY: usize = 16;
 
 /// The table, ready to use. There is one: see [`StaticMiniLm::builtin`].
 pub struct StaticMiniLm {
@@ -109,10 +111,19 @@ impl Embedder for StaticMiniLm {
     }
 
     /// Queries and passages are embedded alike.
-    fn embed(&self, texts: &[&str], _: TextKind) -> Result<Vec<Vec<f32>>, EmbedError> {
+    fn embed(&self, inputs: &[Input<'_>], _: TextKind, patience: &Patience) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let texts = Input::texts(inputs)?;
         let mut ids = Vec::new();
-        let vector = |(index, text): (usize, &&str)| self.vector(text, &mut ids).ok_or(EmbedError::EmptyText { index });
-        texts.iter().enumerate().map(vector).collect()
+        let mut vectors = Vec::with_capacity(texts.len());
+        for (index, text) in texts.into_iter().enumerate() {
+            // A look at the clock costs nothing beside many texts, but more than a short one.
+            if index % LOOK_EVERY == 0 {
+                patience.check()?;
+            }
+            let vector = self.vector(text, &mut ids).ok_or(EmbedError::EmptyText { index })?;
+            vectors.push(vector);
+        }
+        Ok(vectors)
     }
 }
 

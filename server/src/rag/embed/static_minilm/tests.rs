@@ -3,12 +3,13 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::*;
+use crate::rag::embed::Medium;
 
 #[derive(Deserialize)]
 struct Vectors {
@@ -21,6 +22,29 @@ struct Expected {
     text: String,
     ids: Vec<u32>,
     vector: Option<Vec<f32>>,
+}
+
+fn embed(texts: &[&str], kind: TextKind) -> Result<Vec<Vec<f32>>, EmbedError> {
+    let inputs: Vec<Input<'_>> = texts.iter().map(|text| Input::Text(text)).collect();
+    StaticMiniLm::builtin().embed(&inputs, kind, &Patience::lasting(Duration::from_secs(600)))
+}
+
+#[test]
+fn other_media_and_callers_who_left_are_refused() {
+    let builtin = StaticMiniLm::builtin();
+    assert!(builtin.takes(Medium::Text) && !builtin.takes(Medium::Image));
+    let inputs = [Input::Text("a"), Input::Image("https://example.org/a.png")];
+    let unsupported = EmbedError::Unsupported {
+        index: 1,
+        medium: Medium::Image,
+    };
+    let patience = Patience::lasting(Duration::from_secs(600));
+    assert_eq!(builtin.embed(&inputs, TextKind::Query, &patience), Err(unsupported));
+    let gone = Patience::lasting(Duration::ZERO);
+    assert_eq!(
+        builtin.embed(&inputs[..1], TextKind::Query, &gone),
+        Err(EmbedError::Deadline)
+    );
 }
 
 /// Eight sums side by side: SQuAD asks for twenty million of these.
@@ -44,7 +68,7 @@ fn published_vectors_come_out_within_their_tolerance() {
         WordPiece::builtin().each_id(text, |id| ids.push(id));
         assert_eq!(ids, expected.ids, "{text:?}");
 
-        let embedded = StaticMiniLm::builtin().embed(&["fine", text], TextKind::Passage);
+        let embedded = embed(&["fine", text], TextKind::Passage);
         match &expected.vector {
             None => assert_eq!(embedded, Err(EmbedError::EmptyText { index: 1 }), "{text:?}"),
             Some(vector) => {
@@ -69,20 +93,18 @@ fn vectors_have_length_one_and_do_not_depend_on_the_batch_or_the_kind() {
         "leader election in etcd",
         "the the the the",
     ];
-    let together = embedder.embed(&texts, TextKind::Passage).unwrap();
+    let together = embed(&texts, TextKind::Passage).unwrap();
     for (text, vector) in texts.iter().zip(&together) {
         assert_eq!(vector.len(), embedder.fingerprint().dim);
         assert!((dot(vector, vector) - 1.0).abs() < 1e-5);
-        assert_eq!(&embedder.embed(&[text], TextKind::Query).unwrap()[0], vector);
+        assert_eq!(&embed(&[text], TextKind::Query).unwrap()[0], vector);
     }
-    assert_eq!(embedder.embed(&[], TextKind::Query), Ok(vec![]));
+    assert_eq!(embed(&[], TextKind::Query), Ok(vec![]));
 }
 
 #[test]
 fn a_text_without_known_pieces_is_an_error_that_names_it() {
-    let error = StaticMiniLm::builtin()
-        .embed(&["a", "b", " \n\u{0}"], TextKind::Passage)
-        .unwrap_err();
+    let error = embed(&["a", "b", " \n\u{0}"], TextKind::Passage).unwrap_err();
     assert_eq!(error.to_string(), "empty text: nothing to embed in text 2 of the batch");
 }
 
@@ -151,11 +173,9 @@ fn finds_the_paragraph_of_a_squad_question_among_the_first_ten() {
     let squad = Path::new(&data).join("squad_retrieval");
     let paragraphs: Vec<Paragraph> = read_lines(&squad.join("dev_corpus.jsonl"));
     let questions: Vec<Question> = read_lines(&squad.join("dev_queries.jsonl"));
-    let embedder = StaticMiniLm::builtin();
-
     let texts: Vec<&str> = paragraphs.iter().map(|paragraph| paragraph.text.as_str()).collect();
     let started = Instant::now();
-    let passages = embedder.embed(&texts, TextKind::Passage).unwrap();
+    let passages = embed(&texts, TextKind::Passage).unwrap();
     let took = started.elapsed().as_secs_f64();
     let megabytes = texts.iter().map(|text| text.len()).sum::<usize>() as f64 / 1e6;
     println!(
@@ -167,7 +187,7 @@ fn finds_the_paragraph_of_a_squad_question_among_the_first_ten() {
     let started = Instant::now();
     let mut recall = 0.0;
     for question in &questions {
-        let query = &embedder.embed(&[&question.text], TextKind::Query).unwrap()[0];
+        let query = &embed(&[&question.text], TextKind::Query).unwrap()[0];
         let mut ranked: Vec<(f32, &str)> = passages
             .iter()
             .zip(&paragraphs)

@@ -1,0 +1,218 @@
+//! Collections and their schemas in messages.
+
+use std::collections::BTreeMap;
+
+use cairn_engine::engine::CollectionInfo;
+use cairn_engine::schema::{
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+};
+use cairn_engine::{Error, Result};
+use cairn_proto::v1 as pb;
+
+use crate::service::empty_schema;
+
+pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
+    let Some(schema) = schema else {
+        return Ok(empty_schema());
+    };
+    let vector = |(name, v)| match vector_spec_in(v) {
+        Ok(spec) => Ok((name, spec)),
+        Err(e) => Err(e.at(format!("/schema/vectors/{name}"))),
+    };
+    let field = |(path, f)| match field_spec_in(f) {
+        Ok(spec) => Ok((path, spec)),
+        Err(e) => Err(e.at(format!("/schema/fields/{path}"))),
+    };
+    let defaults = Chunking::default();
+    let chunking = schema.chunking.unwrap_or_default();
+    Ok(Schema {
+        vectors: schema
+            .vectors
+            .into_iter()
+            .map(vector)
+            .collect::<Result<BTreeMap<_, _>>>()?,
+        fields: schema
+            .fields
+            .into_iter()
+            .map(field)
+            .collect::<Result<BTreeMap<_, _>>>()?,
+        dynamic: schema.dynamic.unwrap_or(true),
+        shards: schema.shards.unwrap_or(1),
+        chunking: Chunking {
+            max_tokens: chunking.max_tokens.unwrap_or(defaults.max_tokens),
+            overlap_tokens: chunking.overlap_tokens.unwrap_or(defaults.overlap_tokens),
+        },
+    })
+}
+
+fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
+    use pb::vector_spec::Index;
+    let metric = match pb::Metric::try_from(spec.metric) {
+        Ok(pb::Metric::Unspecified | pb::Metric::Cosine) => Metric::Cosine,
+        Ok(pb::Metric::Dot) => Metric::Dot,
+        Ok(pb::Metric::Euclid) => Metric::Euclid,
+        Ok(pb::Metric::Manhattan) => Metric::Manhattan,
+        Err(_) => {
+            return Err(Error::invalid(
+                "bad_metric",
+                format!("metric must be one of Metric, got {}", spec.metric),
+            )
+            .at("/metric"));
+        }
+    };
+    let index = match (spec.index, IndexSpec::default()) {
+        (None, default) => default,
+        (Some(Index::Flat(_)), _) => IndexSpec::Flat {},
+        (Some(Index::Hnsw(h)), IndexSpec::Hnsw { m, ef_construction }) => IndexSpec::Hnsw {
+            m: h.m.unwrap_or(m),
+            ef_construction: h.ef_construction.unwrap_or(ef_construction),
+        },
+        (Some(Index::Hnsw(_)), IndexSpec::Flat {}) => unreachable!("the default index is a graph"),
+    };
+    let embedder = spec.embedder.map(|e| EmbedderFingerprint {
+        name: e.name,
+        revision: e.revision,
+        dim: e.dim,
+        normalized: e.normalized,
+        query_prefix: e.query_prefix,
+        passage_prefix: e.passage_prefix,
+    });
+    Ok(VectorSpec {
+        dim: spec.dim,
+        metric,
+        index,
+        embedder,
+    })
+}
+
+fn field_spec_in(spec: pb::FieldSpec) -> Result<FieldSpec> {
+    use pb::field_spec::Type;
+    Ok(match spec.r#type {
+        Some(Type::Keyword(_)) => FieldSpec::Keyword {},
+        Some(Type::Integer(_)) => FieldSpec::Integer {},
+        Some(Type::Float(_)) => FieldSpec::Float {},
+        Some(Type::Bool(_)) => FieldSpec::Bool {},
+        Some(Type::Stored(_)) => FieldSpec::Stored {},
+        Some(Type::Text(text)) => {
+            let default = AnalyzerSpec::default();
+            let analyzer = AnalyzerSpec {
+                language: text.language.unwrap_or(default.language),
+                version: text.version.unwrap_or(default.version),
+            };
+            FieldSpec::Text { analyzer }
+        }
+        None => {
+            return Err(Error::invalid(
+                "bad_field",
+                "a field's type is one of keyword, integer, float, bool, text, stored",
+            ));
+        }
+    })
+}
+
+fn schema_out(schema: Schema) -> pb::Schema {
+    use pb::field_spec::Type;
+    use pb::vector_spec::Index;
+    let vector = |(name, v): (String, VectorSpec)| {
+        let metric = match v.metric {
+            Metric::Cosine => pb::Metric::Cosine,
+            Metric::Dot => pb::Metric::Dot,
+            Metric::Euclid => pb::Metric::Euclid,
+            Metric::Manhattan => pb::Metric::Manhattan,
+        };
+        let index = match v.index {
+            IndexSpec::Flat {} => Index::Flat(pb::FlatIndex {}),
+            IndexSpec::Hnsw { m, ef_construction } => Index::Hnsw(pb::HnswIndex {
+                m: Some(m),
+                ef_construction: Some(ef_construction),
+            }),
+        };
+        let embedder = v.embedder.map(|e| pb::Embedder {
+            name: e.name,
+            revision: e.revision,
+            dim: e.dim,
+            normalized: e.normalized,
+            query_prefix: e.query_prefix,
+            passage_prefix: e.passage_prefix,
+        });
+        (
+            name,
+            pb::VectorSpec {
+                dim: v.dim,
+                metric: metric.into(),
+                index: Some(index),
+                embedder,
+            },
+        )
+    };
+    let field = |(path, f): (String, FieldSpec)| {
+        let r#type = match f {
+            FieldSpec::Keyword {} => Type::Keyword(pb::KeywordField {}),
+            FieldSpec::Integer {} => Type::Integer(pb::IntegerField {}),
+            FieldSpec::Float {} => Type::Float(pb::FloatField {}),
+            FieldSpec::Bool {} => Type::Bool(pb::BoolField {}),
+            FieldSpec::Stored {} => Type::Stored(pb::StoredField {}),
+            FieldSpec::Text { analyzer } => Type::Text(pb::TextField {
+                language: Some(analyzer.language),
+                version: Some(analyzer.version),
+            }),
+        };
+        (path, pb::FieldSpec { r#type: Some(r#type) })
+    };
+    pb::Schema {
+        vectors: schema.vectors.into_iter().map(vector).collect(),
+        fields: schema.fields.into_iter().map(field).collect(),
+        dynamic: Some(schema.dynamic),
+        shards: Some(schema.shards),
+        chunking: Some(pb::Chunking {
+            max_tokens: Some(schema.chunking.max_tokens),
+            overlap_tokens: Some(schema.chunking.overlap_tokens),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+pub(in crate::grpc) fn collection_out(info: CollectionInfo) -> pb::Collection {
+    pb::Collection {
+        name: info.name,
+        schema: Some(schema_out(info.schema)),
+        points: info.points,
+        documents: info.documents,
+        indexed_points: info.indexed_points,
+        segments: info.segments,
+        dead_rows: info.dead_rows,
+        disk_bytes: info.disk_bytes,
+        growing_bytes: info.growing_bytes,
+        optimizing: info.optimizing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_schema_survives_the_wire() {
+        let schema: Schema = serde_json::from_value(json!({
+            "vectors": {
+                "a": {"dim": 3, "metric": "dot", "index": {"type": "flat"}},
+                "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
+                      "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
+            },
+            "fields": {
+                "k": {"type": "keyword"}, "i": {"type": "integer"}, "f": {"type": "float"}, "b": {"type": "bool"},
+                "s": {"type": "stored"}, "t": {"type": "text", "analyzer": {"language": "german", "version": 1}}
+            },
+            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9}
+        }))
+        .unwrap();
+        assert_eq!(schema_in(Some(schema_out(schema.clone()))).unwrap(), schema);
+        assert_eq!(
+            schema_in(Some(pb::Schema::default())).unwrap(),
+            schema_in(None).unwrap()
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Points in messages: written, read, scrolled, deleted.
+
+use cairn_engine::engine::{PayloadChange, Selector};
+use cairn_engine::op::Applied;
+use cairn_engine::query::With;
+use cairn_engine::types::Point;
+use cairn_engine::{Error, Result};
+use cairn_proto::v1 as pb;
+
+use super::filter::filter_in;
+use super::{id_in, ids_in, object_out, payload_in, size_in, text_in, token_in};
+use crate::service::{GivenVectors, NewPoint, ScrollRequest};
+
+pub(in crate::grpc) fn with_in(with: Option<pb::With>) -> With {
+    let with = with.unwrap_or_default();
+    With {
+        payload: with.payload.unwrap_or(true),
+        vectors: with.vectors,
+        explain: with.explain,
+    }
+}
+
+fn point_in(point: pb::PointInput) -> Result<NewPoint> {
+    let vectors = match point.vector {
+        Some(_) if !point.vectors.is_empty() => {
+            return Err(Error::invalid("bad_point", "give vector or vectors, not both").at("/vectors"));
+        }
+        Some(vector) => GivenVectors::Only(vector.values),
+        None => GivenVectors::Named(point.vectors.into_iter().map(|(name, v)| (name, v.values)).collect()),
+    };
+    Ok(NewPoint {
+        id: id_in(point.id, "/id")?,
+        vectors,
+        payload: payload_in(point.payload).map_err(|e| e.at("/payload"))?,
+        document: text_in(point.document).map(|d| id_in(d, "/document")).transpose()?,
+        expires_at_ms: point.expires_at_ms,
+    })
+}
+
+pub(in crate::grpc) fn points_in(points: Vec<pb::PointInput>) -> Result<Vec<NewPoint>> {
+    let point = |(i, point)| point_in(point).map_err(|e| e.at(format!("/points/{i}")));
+    points.into_iter().enumerate().map(point).collect()
+}
+
+pub(in crate::grpc) fn point_out(point: Point) -> pb::Point {
+    let vectors = point.vectors.unwrap_or_default();
+    pb::Point {
+        id: point.id.as_str().to_owned(),
+        vectors: vectors
+            .into_iter()
+            .map(|(name, values)| (name, pb::Vector { values }))
+            .collect(),
+        payload: point.payload.map(object_out),
+        document: point.document.map(|d| d.as_str().to_owned()),
+        version: point.version.to_string(),
+        ..Default::default()
+    }
+}
+
+pub(in crate::grpc) fn applied_out(applied: &Applied) -> pb::WriteResponse {
+    pb::WriteResponse {
+        token: applied.token.to_string(),
+        changed: applied.changed,
+    }
+}
+
+pub(in crate::grpc) fn selector_in(ids: Vec<String>, filter: Option<pb::Filter>) -> Result<Selector> {
+    match filter {
+        Some(_) if !ids.is_empty() => Err(Error::invalid("bad_selector", "give ids or filter, not both").at("/filter")),
+        Some(filter) => filter_in(Some(filter)).map(Selector::Matching),
+        None => ids_in(ids).map(Selector::Ids),
+    }
+}
+
+pub(in crate::grpc) fn scroll_in(request: pb::ScrollRequest) -> Result<(String, ScrollRequest)> {
+    let scroll = ScrollRequest {
+        filter: filter_in(request.filter)?,
+        limit: request.limit.map(size_in),
+        cursor: request.cursor,
+        with: with_in(request.with),
+        after: token_in(request.after, "/after")?,
+    };
+    Ok((request.collection, scroll))
+}
+
+pub(in crate::grpc) fn payload_change_in(
+    set: Option<pb::Struct>,
+    unset: Vec<String>,
+    replace: bool,
+) -> Result<PayloadChange> {
+    Ok(PayloadChange {
+        set: payload_in(set).map_err(|e| e.at("/set"))?,
+        unset,
+        replace,
+    })
+}

@@ -1,0 +1,157 @@
+//! Every model of this server by name: dense embedders, sparse embedders, rerankers. Made from the configuration at
+//! start, never changed after.
+//!
+//! A model that cannot be made refuses the start of the server, with the name of its table in the configuration: a
+//! collection whose embedder is silently missing would fail request by request instead.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::embed::{Embedder, Fingerprint, SparseEmbedder, StaticMiniLm};
+use super::rerank::Reranker;
+use crate::config::{Config, EmbedderConfig, RerankerConfig};
+
+/// Name of the embedder that every server has.
+pub const BUILTIN_EMBEDDER: &str = "static-minilm-256";
+
+/// Every model of this server.
+pub struct Models {
+    embedders: BTreeMap<String, Arc<dyn Embedder>>,
+    sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
+    rerankers: BTreeMap<String, Arc<dyn Reranker>>,
+    default_embedder: Arc<dyn Embedder>,
+}
+
+/// Why the models could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{table}: {why}")]
+pub struct ModelError {
+    /// The table of the configuration, e.g. `embedders.minilm`.
+    pub table: String,
+    /// What is wrong.
+    pub why: String,
+}
+
+impl ModelError {
+    fn new(table: String, why: impl Into<String>) -> Self {
+        Self { table, why: why.into() }
+    }
+}
+
+impl Models {
+    /// Only what is compiled into the binary.
+    pub fn builtin() -> Self {
+        let builtin: Arc<dyn Embedder> = Arc::new(StaticMiniLm::builtin());
+        Self {
+            embedders: BTreeMap::from([(BUILTIN_EMBEDDER.to_owned(), Arc::clone(&builtin))]),
+            sparse: BTreeMap::new(),
+            rerankers: BTreeMap::new(),
+            default_embedder: builtin,
+        }
+    }
+
+    /// What is compiled in and what the configuration names. Reads model directories and asks services who they are, so
+    /// it may take seconds.
+    pub fn open(config: &Config) -> Result<Self, ModelError> {
+        let mut models = Self::builtin();
+        for (name, embedder) in &config.embedders {
+            let made = models.add_embedder_of(name, embedder);
+            made.map_err(|why| ModelError::new(format!("embedders.{name}"), why))?;
+        }
+        for (name, reranker) in &config.rerankers {
+            let made = models.add_reranker_of(name, reranker);
+            made.map_err(|why| ModelError::new(format!("rerankers.{name}"), why))?;
+        }
+        let default = models.embedder(&config.default_embedder).ok_or_else(|| {
+            let names = models.embedder_names().join(", ");
+            let why = format!(
+                "must name a dense embedder, one of {names}; got {:?}",
+                config.default_embedder
+            );
+            ModelError::new("default_embedder".to_owned(), why)
+        })?;
+        models.default_embedder = default;
+        Ok(models)
+    }
+
+    fn add_embedder_of(&mut self, name: &str, config: &EmbedderConfig) -> Result<(), String> {
+        match config {
+            EmbedderConfig::Bert(_)
+            | EmbedderConfig::Splade(_)
+            | EmbedderConfig::Openai(_)
+            | EmbedderConfig::Tei(_) => Err(format!("embedder {name:?} is of a type that is not built yet")),
+        }
+    }
+
+    fn add_reranker_of(&mut self, name: &str, config: &RerankerConfig) -> Result<(), String> {
+        match config {
+            RerankerConfig::Tei(_) | RerankerConfig::Cohere(_) | RerankerConfig::Late(_) => {
+                Err(format!("reranker {name:?} is of a type that is not built yet"))
+            }
+        }
+    }
+
+    /// Adds a dense embedder under the name of its fingerprint, in the place of one of that name.
+    pub fn add_embedder(&mut self, embedder: Arc<dyn Embedder>) {
+        self.embedders.insert(embedder.fingerprint().name.clone(), embedder);
+    }
+
+    /// Adds a sparse embedder under the name of its fingerprint, in the place of one of that name.
+    pub fn add_sparse_embedder(&mut self, embedder: Arc<dyn SparseEmbedder>) {
+        self.sparse.insert(embedder.fingerprint().name.clone(), embedder);
+    }
+
+    /// Adds a reranker under its name, in the place of one of that name.
+    pub fn add_reranker(&mut self, reranker: Arc<dyn Reranker>) {
+        self.rerankers.insert(reranker.name().to_owned(), reranker);
+    }
+
+    /// The dense embedder of that name.
+    pub fn embedder(&self, name: &str) -> Option<Arc<dyn Embedder>> {
+        self.embedders.get(name).cloned()
+    }
+
+    /// The sparse embedder of that name.
+    pub fn sparse_embedder(&self, name: &str) -> Option<Arc<dyn SparseEmbedder>> {
+        self.sparse.get(name).cloned()
+    }
+
+    /// The reranker of that name; without a name, the only one there is.
+    pub fn reranker(&self, name: Option<&str>) -> Option<Arc<dyn Reranker>> {
+        match name {
+            Some(name) => self.rerankers.get(name).cloned(),
+            None if self.rerankers.len() == 1 => self.rerankers.values().next().cloned(),
+            None => None,
+        }
+    }
+
+    /// The embedder of collections that are made without a schema.
+    pub fn default_embedder(&self) -> &dyn Embedder {
+        self.default_embedder.as_ref()
+    }
+
+    /// Who the dense embedders are, by name.
+    pub fn embedder_fingerprints(&self) -> impl Iterator<Item = &Fingerprint> {
+        self.embedders.values().map(|e| e.fingerprint())
+    }
+
+    /// Who the sparse embedders are, by name.
+    pub fn sparse_fingerprints(&self) -> impl Iterator<Item = &Fingerprint> {
+        self.sparse.values().map(|e| e.fingerprint())
+    }
+
+    /// Names of the dense embedders, in order.
+    pub fn embedder_names(&self) -> Vec<&str> {
+        self.embedders.keys().map(String::as_str).collect()
+    }
+
+    /// Names of the sparse embedders, in order.
+    pub fn sparse_names(&self) -> Vec<&str> {
+        self.sparse.keys().map(String::as_str).collect()
+    }
+
+    /// Names of the rerankers, in order.
+    pub fn reranker_names(&self) -> Vec<&str> {
+        self.rerankers.keys().map(String::as_str).collect()
+    }
+}

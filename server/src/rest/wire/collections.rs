@@ -1,0 +1,384 @@
+//! Collections and their schemas in JSON.
+
+use std::collections::BTreeMap;
+
+use cairn_engine::engine::CollectionInfo;
+use cairn_engine::schema::{
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+};
+use cairn_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::service::empty_schema;
+
+/// A collection's definition. Without vectors and fields it is the documents preset: a vector `dense` of the built-in
+/// embedder, full text over `text` and `title`, keywords `document` and `source`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct SchemaBody {
+    /// Dense vectors by name, at most 16.
+    #[serde(default)]
+    vectors: BTreeMap<String, VectorBody>,
+    /// Declared payload fields by dotted path, at most 128.
+    #[serde(default)]
+    fields: BTreeMap<String, FieldBody>,
+    /// Index every scalar of the payload that is not declared, so that it can be filtered. Default: true.
+    dynamic: Option<bool>,
+    /// 1 to 64. Default: 1.
+    shards: Option<u32>,
+    /// How documents are cut.
+    chunking: Option<ChunkingBody>,
+}
+
+/// One named dense vector.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct VectorBody {
+    /// 1 to 65,535.
+    dim: u32,
+    /// Default: cosine.
+    #[serde(default)]
+    metric: MetricBody,
+    /// Index of sealed segments. Default: hnsw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<IndexBody>,
+    /// The model whose vectors live here. Needed for text in `nearest` and for documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    embedder: Option<EmbedderBody>,
+}
+
+/// How closeness is measured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum MetricBody {
+    #[default]
+    Cosine,
+    Dot,
+    Euclid,
+    Manhattan,
+}
+
+/// Index of a sealed segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct IndexBody {
+    r#type: IndexKind,
+    /// hnsw: links per node, 2 to 256. Default: 16.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    m: Option<u32>,
+    /// hnsw: candidates kept while inserting, m to 4,096. Default: 128.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ef_construction: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum IndexKind {
+    Flat,
+    Hnsw,
+}
+
+/// Identity of the model that made a vector. The built-in one is `static-minilm-256`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct EmbedderBody {
+    name: String,
+    #[serde(default)]
+    revision: String,
+    dim: u32,
+    #[serde(default)]
+    normalized: bool,
+    #[serde(default)]
+    query_prefix: String,
+    #[serde(default)]
+    passage_prefix: String,
+}
+
+/// One declared payload field.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct FieldBody {
+    r#type: FieldKind,
+    /// Only for `text`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    analyzer: Option<AnalyzerBody>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum FieldKind {
+    Keyword,
+    Integer,
+    Float,
+    Bool,
+    Text,
+    Stored,
+}
+
+/// How text becomes terms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct AnalyzerBody {
+    /// Language of stemmer and stop words, e.g. `english`, `german`, or `none`. Default: english.
+    language: Option<String>,
+    /// Version of the analysis rules. Default: the newest, which is then recorded.
+    version: Option<u32>,
+}
+
+/// How documents are cut into chunks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct ChunkingBody {
+    /// Most word pieces in a chunk, 16 to 8,192. Default: 256.
+    max_tokens: Option<u32>,
+    /// Word pieces that a chunk repeats of the one before it, at most half of max_tokens. Default: 32.
+    overlap_tokens: Option<u32>,
+}
+
+impl SchemaBody {
+    pub(in crate::rest) fn schema(self) -> Result<Schema> {
+        let empty = empty_schema();
+        let mut vectors = BTreeMap::new();
+        for (name, body) in self.vectors {
+            let spec = body.spec().map_err(|e| e.at(format!("/vectors/{name}")))?;
+            vectors.insert(name, spec);
+        }
+        let mut fields = BTreeMap::new();
+        for (path, body) in self.fields {
+            let spec = body.spec().map_err(|e| e.at(format!("/fields/{path}")))?;
+            fields.insert(path, spec);
+        }
+        let chunking = match self.chunking {
+            None => empty.chunking,
+            Some(c) => Chunking {
+                max_tokens: c.max_tokens.unwrap_or(empty.chunking.max_tokens),
+                overlap_tokens: c.overlap_tokens.unwrap_or(empty.chunking.overlap_tokens),
+            },
+        };
+        Ok(Schema {
+            vectors,
+            fields,
+            dynamic: self.dynamic.unwrap_or(empty.dynamic),
+            shards: self.shards.unwrap_or(empty.shards),
+            chunking,
+        })
+    }
+}
+
+impl VectorBody {
+    fn spec(self) -> Result<VectorSpec> {
+        let metric = match self.metric {
+            MetricBody::Cosine => Metric::Cosine,
+            MetricBody::Dot => Metric::Dot,
+            MetricBody::Euclid => Metric::Euclid,
+            MetricBody::Manhattan => Metric::Manhattan,
+        };
+        let index = match self.index {
+            None => IndexSpec::default(),
+            Some(IndexBody {
+                r#type: IndexKind::Flat,
+                m: None,
+                ef_construction: None,
+            }) => IndexSpec::Flat {},
+            Some(IndexBody {
+                r#type: IndexKind::Flat,
+                ..
+            }) => {
+                return Err(
+                    Error::invalid("bad_index", "m and ef_construction are settings of hnsw, not of flat").at("/index"),
+                );
+            }
+            Some(IndexBody {
+                r#type: IndexKind::Hnsw,
+                m,
+                ef_construction,
+            }) => match IndexSpec::default() {
+                IndexSpec::Hnsw {
+                    m: m_default,
+                    ef_construction: ef_default,
+                } => IndexSpec::Hnsw {
+                    m: m.unwrap_or(m_default),
+                    ef_construction: ef_construction.unwrap_or(ef_default),
+                },
+                flat @ IndexSpec::Flat {} => flat,
+            },
+        };
+        let embedder = self.embedder.map(|e| EmbedderFingerprint {
+            name: e.name,
+            revision: e.revision,
+            dim: e.dim,
+            normalized: e.normalized,
+            query_prefix: e.query_prefix,
+            passage_prefix: e.passage_prefix,
+        });
+        Ok(VectorSpec {
+            dim: self.dim,
+            metric,
+            index,
+            embedder,
+        })
+    }
+}
+
+impl FieldBody {
+    fn spec(self) -> Result<FieldSpec> {
+        if self.analyzer.is_some() && self.r#type != FieldKind::Text {
+            return Err(Error::invalid("bad_field", "only a field of type text has an analyzer").at("/analyzer"));
+        }
+        Ok(match self.r#type {
+            FieldKind::Keyword => FieldSpec::Keyword {},
+            FieldKind::Integer => FieldSpec::Integer {},
+            FieldKind::Float => FieldSpec::Float {},
+            FieldKind::Bool => FieldSpec::Bool {},
+            FieldKind::Stored => FieldSpec::Stored {},
+            FieldKind::Text => {
+                let mut analyzer = AnalyzerSpec::default();
+                if let Some(body) = self.analyzer {
+                    analyzer.language = body.language.unwrap_or(analyzer.language);
+                    analyzer.version = body.version.unwrap_or(analyzer.version);
+                }
+                FieldSpec::Text { analyzer }
+            }
+        })
+    }
+}
+
+/// A collection and its state.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct CollectionOut {
+    name: String,
+    schema: SchemaBody,
+    /// Live points.
+    points: u64,
+    documents: u64,
+    /// Live points in sealed, indexed segments.
+    indexed_points: u64,
+    /// Sealed segments.
+    segments: u64,
+    /// Dead rows that no merge has dropped yet.
+    dead_rows: u64,
+    /// Bytes of sealed files.
+    disk_bytes: u64,
+    /// Bytes of growing segments in memory.
+    growing_bytes: u64,
+    /// A seal or merge is due or running.
+    optimizing: bool,
+}
+
+impl From<CollectionInfo> for CollectionOut {
+    fn from(info: CollectionInfo) -> Self {
+        Self {
+            name: info.name,
+            schema: info.schema.into(),
+            points: info.points,
+            documents: info.documents,
+            indexed_points: info.indexed_points,
+            segments: info.segments,
+            dead_rows: info.dead_rows,
+            disk_bytes: info.disk_bytes,
+            growing_bytes: info.growing_bytes,
+            optimizing: info.optimizing,
+        }
+    }
+}
+
+impl From<Schema> for SchemaBody {
+    fn from(schema: Schema) -> Self {
+        let vector = |(name, v): (String, VectorSpec)| {
+            let metric = match v.metric {
+                Metric::Cosine => MetricBody::Cosine,
+                Metric::Dot => MetricBody::Dot,
+                Metric::Euclid => MetricBody::Euclid,
+                Metric::Manhattan => MetricBody::Manhattan,
+            };
+            let index = match v.index {
+                IndexSpec::Flat {} => IndexBody {
+                    r#type: IndexKind::Flat,
+                    m: None,
+                    ef_construction: None,
+                },
+                IndexSpec::Hnsw { m, ef_construction } => IndexBody {
+                    r#type: IndexKind::Hnsw,
+                    m: Some(m),
+                    ef_construction: Some(ef_construction),
+                },
+            };
+            let embedder = v.embedder.map(|e| EmbedderBody {
+                name: e.name,
+                revision: e.revision,
+                dim: e.dim,
+                normalized: e.normalized,
+                query_prefix: e.query_prefix,
+                passage_prefix: e.passage_prefix,
+            });
+            (
+                name,
+                VectorBody {
+                    dim: v.dim,
+                    metric,
+                    index: Some(index),
+                    embedder,
+                },
+            )
+        };
+        let field = |(path, f): (String, FieldSpec)| {
+            let plain = |r#type| FieldBody { r#type, analyzer: None };
+            let body = match f {
+                FieldSpec::Keyword {} => plain(FieldKind::Keyword),
+                FieldSpec::Integer {} => plain(FieldKind::Integer),
+                FieldSpec::Float {} => plain(FieldKind::Float),
+                FieldSpec::Bool {} => plain(FieldKind::Bool),
+                FieldSpec::Stored {} => plain(FieldKind::Stored),
+                FieldSpec::Text { analyzer } => FieldBody {
+                    r#type: FieldKind::Text,
+                    analyzer: Some(AnalyzerBody {
+                        language: Some(analyzer.language),
+                        version: Some(analyzer.version),
+                    }),
+                },
+            };
+            (path, body)
+        };
+        Self {
+            vectors: schema.vectors.into_iter().map(vector).collect(),
+            fields: schema.fields.into_iter().map(field).collect(),
+            dynamic: Some(schema.dynamic),
+            shards: Some(schema.shards),
+            chunking: Some(ChunkingBody {
+                max_tokens: Some(schema.chunking.max_tokens),
+                overlap_tokens: Some(schema.chunking.overlap_tokens),
+            }),
+        }
+    }
+}
+
+/// Names of all collections.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct CollectionsOut {
+    pub(in crate::rest) collections: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_schema_survives_its_json() {
+        let schema: Schema = serde_json::from_value(json!({
+            "vectors": {"a": {"dim": 3, "metric": "euclid", "index": {"type": "flat"},
+                              "embedder": {"name": "x", "dim": 3, "query_prefix": "q: "}},
+                        "b": {"dim": 4}},
+            "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
+            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0}
+        }))
+        .unwrap();
+        let json = serde_json::to_value(SchemaBody::from(schema.clone())).unwrap();
+        let back: SchemaBody = serde_json::from_value(json).unwrap();
+        assert_eq!(back.schema().unwrap(), schema);
+        let empty: SchemaBody = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(empty.schema().unwrap(), empty_schema());
+    }
+}

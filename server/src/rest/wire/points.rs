@@ -1,0 +1,257 @@
+//! Points in JSON: written, read, scrolled, counted, deleted.
+
+use std::collections::BTreeMap;
+
+use cairn_engine::engine::{PayloadChange, Selector};
+use cairn_engine::filter::Filter;
+use cairn_engine::query::With;
+use cairn_engine::types::{Payload, Point, PointId};
+use cairn_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::filter::{FilterBody, filter_in};
+use super::{Id, after_in, ids_in, sizes};
+use crate::service::{GivenVectors, NewPoint, ScrollRequest};
+
+/// Points to insert or replace, all or none.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct UpsertBody {
+    /// 1 to 10,000.
+    points: Vec<PointBody>,
+    /// Chosen by the client, at most 64 bytes; kept in the log.
+    pub(in crate::rest) request_id: Option<String>,
+}
+
+/// A point as it is written.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct PointBody {
+    /// Any UTF-8 string of 1 to 512 bytes, or an integer that means its digits.
+    #[schema(value_type = String)]
+    id: Id,
+    /// The vector of a collection that has exactly one. Give this or `vectors`, not both.
+    vector: Option<Vec<f32>>,
+    /// Vectors by name. A point may lack some of the collection's.
+    vectors: Option<BTreeMap<String, Vec<f32>>>,
+    /// At most 1 MiB and 32 levels deep.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Payload>,
+    /// The document this point is a chunk of. Decides the shard.
+    #[schema(value_type = Option<String>)]
+    document: Option<Id>,
+    /// Milliseconds since the Unix epoch after which the point is invisible.
+    expires_at_ms: Option<u64>,
+}
+
+impl UpsertBody {
+    pub(in crate::rest) fn points(self) -> Result<Vec<NewPoint>> {
+        let point = |(i, body): (usize, PointBody)| body.point().map_err(|e| e.at(format!("/points/{i}")));
+        self.points.into_iter().enumerate().map(point).collect()
+    }
+}
+
+impl PointBody {
+    fn point(self) -> Result<NewPoint> {
+        let vectors = match (self.vector, self.vectors) {
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("bad_point", "give vector or vectors, not both").at("/vectors"));
+            }
+            (Some(vector), None) => GivenVectors::Only(vector),
+            (None, vectors) => GivenVectors::Named(vectors.unwrap_or_default()),
+        };
+        Ok(NewPoint {
+            id: self.id.check("/id")?,
+            vectors,
+            payload: self.payload.unwrap_or_default(),
+            document: self.document.map(|d| d.check("/document")).transpose()?,
+            expires_at_ms: self.expires_at_ms,
+        })
+    }
+}
+
+/// What points carry in an answer besides their ids.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct WithBody {
+    /// Default: true.
+    payload: Option<bool>,
+    /// Default: false.
+    #[serde(default)]
+    vectors: bool,
+    /// The plan of a query and its costs. Only for queries. Default: false.
+    #[serde(default)]
+    explain: bool,
+}
+
+pub(super) fn with_in(with: Option<WithBody>) -> With {
+    let with = with.unwrap_or_default();
+    With {
+        payload: with.payload.unwrap_or(true),
+        vectors: with.vectors,
+        explain: with.explain,
+    }
+}
+
+/// Points to get.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct GetPointsBody {
+    /// 1 to 10,000.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<Id>,
+    with: Option<WithBody>,
+}
+
+impl GetPointsBody {
+    pub(in crate::rest) fn ask(self) -> Result<(Vec<PointId>, With)> {
+        Ok((ids_in(self.ids, "/ids")?, with_in(self.with)))
+    }
+}
+
+/// A point as it is stored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct PointOut {
+    id: String,
+    /// Exactly the vectors that were written; only if asked for and there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vectors: Option<BTreeMap<String, Vec<f32>>>,
+    /// Exactly the payload that was written; only if asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Payload>,
+    /// The document this point is a chunk of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<String>,
+    /// Opaque token of the write that made this version.
+    version: String,
+}
+
+impl From<Point> for PointOut {
+    fn from(point: Point) -> Self {
+        Self {
+            id: point.id.as_str().to_owned(),
+            vectors: point.vectors.filter(|v| !v.is_empty()),
+            payload: point.payload,
+            document: point.document.map(|d| d.as_str().to_owned()),
+            version: point.version.to_string(),
+        }
+    }
+}
+
+/// Points, missing ones left out.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct PointsOut {
+    pub(in crate::rest) points: Vec<PointOut>,
+}
+
+/// Points to delete: by ids or by filter.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct DeletePointsBody {
+    /// At most 10,000; missing ones are ignored.
+    #[schema(value_type = Option<Vec<String>>)]
+    ids: Option<Vec<Id>>,
+    /// Everything that matches. An empty filter is refused.
+    filter: Option<FilterBody>,
+    /// Chosen by the client, at most 64 bytes; kept in the log.
+    pub(in crate::rest) request_id: Option<String>,
+}
+
+impl DeletePointsBody {
+    pub(in crate::rest) fn selector(self) -> Result<Selector> {
+        match (self.ids, self.filter) {
+            (Some(ids), None) => ids_in(ids, "/ids").map(Selector::Ids),
+            (None, Some(filter)) => filter_in(Some(filter)).map(Selector::Matching),
+            (Some(_), Some(_)) => Err(Error::invalid("bad_selector", "give ids or filter, not both").at("/filter")),
+            (None, None) => Err(Error::invalid("bad_selector", "give ids or filter").at("/ids")),
+        }
+    }
+}
+
+/// A page of points to read.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct ScrollBody {
+    filter: Option<FilterBody>,
+    /// Points in a page, 1 to 10,000. Default: 100.
+    limit: Option<u32>,
+    /// `cursor` of the page before.
+    cursor: Option<String>,
+    with: Option<WithBody>,
+    /// Token of an earlier write that must be visible.
+    after: Option<String>,
+}
+
+impl ScrollBody {
+    pub(in crate::rest) fn request(self) -> Result<ScrollRequest> {
+        Ok(ScrollRequest {
+            filter: filter_in(self.filter)?,
+            limit: sizes(self.limit),
+            cursor: self.cursor,
+            with: with_in(self.with),
+            after: after_in(self.after)?,
+        })
+    }
+}
+
+/// A page of points.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct PageOut {
+    pub(in crate::rest) points: Vec<PointOut>,
+    /// Give this back for the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::rest) cursor: Option<String>,
+}
+
+/// What to count.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct CountBody {
+    filter: Option<FilterBody>,
+}
+
+impl CountBody {
+    pub(in crate::rest) fn filter(self) -> Result<Filter> {
+        filter_in(self.filter)
+    }
+}
+
+/// Live points that match.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct CountOut {
+    pub(in crate::rest) count: u64,
+}
+
+/// A change of payloads.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct SetPayloadBody {
+    /// 1 to 10,000; missing ones are ignored.
+    #[schema(value_type = Vec<String>)]
+    ids: Vec<Id>,
+    /// Top-level keys to set.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    set: Payload,
+    /// Top-level keys to remove.
+    #[serde(default)]
+    unset: Vec<String>,
+    /// Replace the whole payload by `set` instead of merging.
+    #[serde(default)]
+    replace: bool,
+    /// Chosen by the client, at most 64 bytes; kept in the log.
+    pub(in crate::rest) request_id: Option<String>,
+}
+
+impl SetPayloadBody {
+    pub(in crate::rest) fn change(self) -> Result<(Vec<PointId>, PayloadChange)> {
+        let change = PayloadChange {
+            set: self.set,
+            unset: self.unset,
+            replace: self.replace,
+        };
+        Ok((ids_in(self.ids, "/ids")?, change))
+    }
+}

@@ -1,0 +1,148 @@
+//! Which model embeds for which vector, and what its failures mean to a caller.
+//!
+//! A collection records the fingerprint of each vector's embedder. Text is only ever embedded by the model of this
+//! server whose fingerprint equals it in every field; anything else is refused, with both named and the ways out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cairn_engine::schema::{EmbedderFingerprint, Schema};
+use cairn_engine::{Error, ErrorKind, Result};
+
+use super::Core;
+use super::bounds::EMBED_BATCH;
+use super::pools::{Budget, deadline_exceeded};
+use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, SparseEmbedder, TextKind};
+
+/// A vector that text can be compared with.
+pub(super) struct TextVector {
+    /// Its name.
+    pub(super) name: String,
+    /// Who made it.
+    pub(super) embedder: Arc<dyn Embedder>,
+}
+
+/// The vectors of a collection that one embedder makes.
+pub(super) struct Embedding {
+    /// Their names; each gets the same vector.
+    pub(super) names: Vec<String>,
+    /// Who makes them.
+    pub(super) embedder: Arc<dyn Embedder>,
+}
+
+impl Core {
+    /// The dense embedder of a recorded fingerprint.
+    pub(super) fn embedder(&self, of: &EmbedderFingerprint) -> Result<Arc<dyn Embedder>> {
+        let found = self.models.embedder(&of.name);
+        let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
+        same.ok_or_else(|| unknown_embedder(of, self.models.embedder_fingerprints()))
+    }
+
+    /// The sparse embedder of a recorded fingerprint.
+    #[expect(dead_code, reason = "sparse vectors of collections come with the engine's")]
+    pub(super) fn sparse_embedder(&self, of: &EmbedderFingerprint) -> Result<Arc<dyn SparseEmbedder>> {
+        let found = self.models.sparse_embedder(&of.name);
+        let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
+        same.ok_or_else(|| unknown_embedder(of, self.models.sparse_fingerprints()))
+    }
+
+    /// The vectors that documents are embedded for: all that record an embedder, and this server must have it.
+    pub(super) fn embeddings(&self, schema: &Schema) -> Result<Vec<Embedding>> {
+        let mut by_name: BTreeMap<&str, Embedding> = BTreeMap::new();
+        for (name, spec) in &schema.vectors {
+            let Some(recorded) = &spec.embedder else { continue };
+            let embedder = self.embedder(recorded)?;
+            let made = by_name.entry(&recorded.name).or_insert_with(|| Embedding {
+                names: Vec::new(),
+                embedder,
+            });
+            made.names.push(name.clone());
+        }
+        Ok(by_name.into_values().collect())
+    }
+}
+
+/// A question's vector; none if it holds nothing that the embedder knows.
+pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
+    match embedder.embed(&[Input::Text(text)], TextKind::Query, &budget.patience()) {
+        Ok(mut vectors) => Ok(vectors.pop()),
+        Err(EmbedError::EmptyText { .. }) => Ok(None),
+        Err(error) => Err(embed_failed(error, budget)),
+    }
+}
+
+/// Passages' vectors, in order; none for those that hold nothing the embedder knows.
+pub(super) fn embed_passages(
+    embedder: &dyn Embedder,
+    texts: &[&str],
+    budget: &Budget,
+) -> Result<Vec<Option<Vec<f32>>>> {
+    let patience = budget.patience();
+    let mut all: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+    for first in (0..texts.len()).step_by(EMBED_BATCH) {
+        budget.check()?;
+        let mut batch: Vec<usize> = (first..texts.len().min(first + EMBED_BATCH)).collect();
+        while !batch.is_empty() {
+            let inputs: Vec<Input<'_>> = batch.iter().map(|&i| Input::Text(texts[i])).collect();
+            match embedder.embed(&inputs, TextKind::Passage, &patience) {
+                Ok(vectors) => {
+                    for (i, vector) in batch.drain(..).zip(vectors) {
+                        all[i] = Some(vector);
+                    }
+                }
+                Err(EmbedError::EmptyText { index }) if index < batch.len() => _ = batch.remove(index),
+                Err(error) => return Err(embed_failed(error, budget)),
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// What a caller is told when a model fails. A text without content is the caller's to judge: this says so too.
+pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
+    let message = error.to_string();
+    match error {
+        EmbedError::EmptyText { .. } => Error::invalid("empty_text", "the text holds nothing that the embedder knows"),
+        EmbedError::Unsupported { medium, .. } => Error::invalid(
+            "medium_not_supported",
+            format!("the vector's embedder does not take {medium}, only text"),
+        ),
+        EmbedError::Rejected { .. } => Error::invalid("embedder_rejected", message),
+        EmbedError::Unavailable { .. } => Error::new(ErrorKind::Unavailable, "embedder_unavailable", message),
+        EmbedError::BadAnswer { .. } => Error::new(ErrorKind::Unavailable, "embedder_bad_answer", message),
+        EmbedError::Deadline => budget.check().err().unwrap_or_else(deadline_exceeded),
+    }
+}
+
+/// A model's identity as the engine records it.
+pub(super) fn fingerprint(of: &Fingerprint) -> EmbedderFingerprint {
+    EmbedderFingerprint {
+        name: of.name.clone(),
+        revision: of.revision.clone(),
+        dim: u32::try_from(of.dim).expect("an embedder's dim is far below 2^32"),
+        normalized: of.normalized,
+        query_prefix: of.query_prefix.clone(),
+        passage_prefix: of.passage_prefix.clone(),
+    }
+}
+
+fn unknown_embedder<'a>(of: &EmbedderFingerprint, have: impl Iterator<Item = &'a Fingerprint>) -> Error {
+    let have: Vec<String> = have.map(Fingerprint::describe).collect();
+    Error::invalid(
+        "unknown_embedder",
+        format!(
+            "the collection's vectors are made by {}, which this server does not have; available: {}. Start the server with \
+             that model, or make a new collection with one of these and put the documents again",
+            describe(of),
+            if have.is_empty() {
+                "none".to_owned()
+            } else {
+                have.join(", ")
+            }
+        ),
+    )
+}
+
+fn describe(of: &EmbedderFingerprint) -> String {
+    format!("{} (revision {:?}, dim {})", of.name, of.revision, of.dim)
+}

@@ -1,0 +1,367 @@
+//! Operations: work that outlives the request that asked for it. Today: `optimize`.
+//!
+//! An operation is a thread of the blocking pool with a state that anybody may look at, watch and cancel. There are bounds
+//! on how many run and on how many ended ones are remembered. They live in memory: a restart forgets them, which is said in
+//! the contract; what an operation had finished is in the engine and stays.
+//!
+//! Not here: what the work does. A kind of operation is a method of `Service` that hands a closure to [`Operations::start`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use cairn_engine::{Error, ErrorKind, Result};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Call, Service, check_collection};
+
+/// Operations that run at the same time: each may use a processor and the disk for minutes.
+const RUNNING_MAX: usize = 8;
+/// Ended operations that can still be asked for.
+const ENDED_MAX: usize = 1_000;
+/// A change of progress smaller than this is not told: watchers get a hundred messages, not a million.
+const PROGRESS_STEP: f32 = 0.01;
+
+/// One operation, as it is at some moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation {
+    /// Names it.
+    pub id: String,
+    /// What kind of work.
+    pub kind: &'static str,
+    /// On which collection.
+    pub collection: String,
+    /// How it stands.
+    pub state: OperationState,
+    /// 0 to 1.
+    pub progress: f32,
+    /// What it is at, for people.
+    pub message: String,
+    /// Milliseconds since the Unix epoch.
+    pub started_at_ms: u64,
+    /// The same, once it has ended.
+    pub ended_at_ms: Option<u64>,
+    /// Why it failed.
+    pub error: Option<Error>,
+}
+
+/// How an operation stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationState {
+    /// At work.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended with an error.
+    Failed,
+    /// Ended because somebody asked.
+    Cancelled,
+}
+
+/// All operations of a server.
+#[derive(Default)]
+pub(super) struct Operations {
+    /// Oldest first.
+    all: Mutex<VecDeque<Arc<Entry>>>,
+    last: AtomicU64,
+    /// The server is going down: nothing new begins, what runs is asked to stop.
+    closed: AtomicBool,
+}
+
+struct Entry {
+    now: watch::Sender<Operation>,
+    cancel: AtomicBool,
+}
+
+/// What work may say and ask while it runs.
+pub(super) struct Handle<'a> {
+    entry: &'a Entry,
+    closed: &'a AtomicBool,
+}
+
+impl Handle<'_> {
+    /// Somebody wants it to end.
+    pub(super) fn stopped(&self) -> bool {
+        self.entry.cancel.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed)
+    }
+
+    /// 0 to 1; never goes back.
+    pub(super) fn progress(&self, part: f32) {
+        self.entry.now.send_if_modified(|now| {
+            let told = part - now.progress >= PROGRESS_STEP || (part >= 1.0 && now.progress < 1.0);
+            if told {
+                now.progress = part.clamp(0.0, 1.0);
+            }
+            told
+        });
+    }
+}
+
+impl Entry {
+    fn runs(&self) -> bool {
+        self.now.borrow().state == OperationState::Running
+    }
+}
+
+impl Operations {
+    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs.
+    fn start(
+        self: &Arc<Self>,
+        kind: &'static str,
+        collection: &str,
+        work: impl FnOnce(&Handle<'_>) -> Result<()> + Send + 'static,
+    ) -> Result<Operation> {
+        let mut all = self.all.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "shutting_down",
+                "the server is going down and begins nothing new",
+            ));
+        }
+        let same = |now: &Operation| now.kind == kind && now.collection == collection;
+        let mut running = all.iter().filter(|entry| entry.runs());
+        if let Some(entry) = running.clone().find(|entry| same(&entry.now.borrow())) {
+            return Ok(entry.now.borrow().clone());
+        }
+        if running.by_ref().count() >= RUNNING_MAX {
+            return Err(Error::new(
+                ErrorKind::Exhausted,
+                "too_many_operations",
+                format!("at most {RUNNING_MAX} operations run at the same time, wait for one or cancel it"),
+            ));
+        }
+        let operation = Operation {
+            id: format!("op-{}", self.last.fetch_add(1, Ordering::Relaxed) + 1),
+            kind,
+            collection: collection.to_owned(),
+            state: OperationState::Running,
+            progress: 0.0,
+            message: String::new(),
+            started_at_ms: now_ms(),
+            ended_at_ms: None,
+            error: None,
+        };
+        let entry = Arc::new(Entry {
+            now: watch::Sender::new(operation.clone()),
+            cancel: AtomicBool::new(false),
+        });
+        // Ended ones are dropped from the old end; those that run stay, wherever they are.
+        let mut ended = all.iter().filter(|entry| !entry.runs()).count();
+        all.retain(|entry| {
+            let keep = ended <= ENDED_MAX || entry.runs();
+            ended -= usize::from(!keep);
+            keep
+        });
+        all.push_back(Arc::clone(&entry));
+        drop(all);
+        let operations = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let handle = Handle {
+                entry: &entry,
+                closed: &operations.closed,
+            };
+            // A panic must not leave it running for ever.
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&handle)))
+                .unwrap_or_else(|_| Err(Error::internal("the operation panicked")));
+            entry.now.send_modify(|now| end(now, result));
+        });
+        Ok(operation)
+    }
+
+    fn find(&self, id: &str) -> Result<Arc<Entry>> {
+        let all = self.all.lock();
+        all.iter()
+            .find(|entry| entry.now.borrow().id == id)
+            .cloned()
+            .ok_or_else(|| {
+                Error::not_found(
+                    "operation_not_found",
+                    format!(
+                        "there is no operation {:?}: a restart forgets them",
+                        id.chars().take(64).collect::<String>()
+                    ),
+                )
+                .at("/id")
+            })
+    }
+
+    /// Asks all to stop and lets none begin.
+    pub(super) fn close(&self) {
+        // Under the lock of `start`, so that nothing begins after this.
+        let _all = self.all.lock();
+        self.closed.store(true, Ordering::Release);
+    }
+}
+
+fn end(now: &mut Operation, result: Result<()>) {
+    now.ended_at_ms = Some(now_ms());
+    match result {
+        Ok(()) => (now.state, now.progress) = (OperationState::Done, 1.0),
+        Err(e) if e.kind == ErrorKind::Cancelled => {
+            (now.state, now.message) = (OperationState::Cancelled, e.message);
+        }
+        Err(e) => {
+            tracing::warn!(id = now.id, kind = now.kind, error = %e, code = e.code, "an operation failed");
+            (now.state, now.error) = (OperationState::Failed, Some(e));
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Service {
+    /// Seals what grows and merges each shard into as few segments as its settings allow, in the background.
+    pub async fn optimize(&self, call: Call, collection: String) -> Result<Operation> {
+        let operations = Arc::clone(&self.operations);
+        let core = Arc::clone(&self.core);
+        self.read(call, "Collections.Optimize", move |found, _| {
+            check_collection(&collection)?;
+            // Says at once that there is no such collection.
+            found.engine.schema(&collection)?;
+            let name = collection.clone();
+            operations.start("optimize", &collection, move |handle| {
+                let mut progress = |part| handle.progress(part);
+                core.engine.optimize(&name, &|| handle.stopped(), &mut progress)
+            })
+        })
+        .await
+    }
+
+    /// One operation. While it runs the answer waits for its end, at most `wait` and never beyond the deadline.
+    pub async fn operation(&self, call: Call, id: String, wait: Duration) -> Result<Operation> {
+        let operations = Arc::clone(&self.operations);
+        let until = (Instant::now() + wait).min(call.deadline);
+        let entry = self
+            .read(call, "Operations.Get", move |_, _| operations.find(&id))
+            .await?;
+        let mut watch = entry.now.subscribe();
+        let ended = watch.wait_for(|now| now.state != OperationState::Running);
+        // Waited in vain is no error: the answer says how it stands.
+        let _ = tokio::time::timeout_at(until.into(), ended).await;
+        let now = entry.now.borrow().clone();
+        Ok(now)
+    }
+
+    /// Those of one collection, or all; newest first.
+    pub async fn list_operations(&self, call: Call, collection: Option<String>) -> Result<Vec<Operation>> {
+        let operations = Arc::clone(&self.operations);
+        self.read(call, "Operations.List", move |_, _| {
+            let all = operations.all.lock();
+            let newest = all.iter().rev().map(|entry| entry.now.borrow().clone());
+            Ok(newest
+                .filter(|now| collection.as_ref().is_none_or(|name| now.collection == *name))
+                .collect())
+        })
+        .await
+    }
+
+    /// Asks an operation to stop; answers with what it is now.
+    pub async fn cancel_operation(&self, call: Call, id: String) -> Result<Operation> {
+        let operations = Arc::clone(&self.operations);
+        self.read(call, "Operations.Cancel", move |_, _| {
+            let entry = operations.find(&id)?;
+            entry.cancel.store(true, Ordering::Relaxed);
+            let now = entry.now.borrow().clone();
+            Ok(now)
+        })
+        .await
+    }
+
+    /// The operation now and at every change; the last message has an end.
+    pub fn watch_operation(&self, id: &str) -> Result<watch::Receiver<Operation>> {
+        Ok(self.operations.find(id)?.now.subscribe())
+    }
+
+    /// The server is going down: operations are asked to stop.
+    pub fn close(&self) {
+        self.operations.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn ended(operations: &Operations, id: &str) -> Operation {
+        let mut watch = operations.find(id).unwrap().now.subscribe();
+        let last = watch
+            .wait_for(|now| now.state != OperationState::Running)
+            .await
+            .unwrap();
+        last.clone()
+    }
+
+    #[tokio::test]
+    async fn an_operation_ends_as_its_work_does() {
+        let operations = Arc::new(Operations::default());
+        let cases: [(fn(&Handle<'_>) -> Result<()>, OperationState); 4] = [
+            (|_| Ok(()), OperationState::Done),
+            (|_| Err(Error::internal("no")), OperationState::Failed),
+            (|_| panic!("on purpose"), OperationState::Failed),
+            (
+                |_| Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped")),
+                OperationState::Cancelled,
+            ),
+        ];
+        for (work, state) in cases {
+            let id = operations.start("test", "c", work).unwrap().id;
+            let last = ended(&operations, &id).await;
+            assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
+            assert_eq!(last.error.is_some(), state == OperationState::Failed);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_same_work_runs_once_and_all_work_is_bounded_and_stops_when_asked() {
+        let operations = Arc::new(Operations::default());
+        let wait = |handle: &Handle<'_>| {
+            while !handle.stopped() {
+                std::thread::yield_now();
+            }
+            Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
+        };
+        let first = operations.start("test", "c0", wait).unwrap();
+        assert_eq!(operations.start("test", "c0", wait).unwrap().id, first.id);
+        let mut ids = vec![first.id];
+        for n in 1..RUNNING_MAX {
+            ids.push(operations.start("test", &format!("c{n}"), wait).unwrap().id);
+        }
+        let refused = operations.start("test", "one too many", wait).unwrap_err();
+        assert_eq!(refused.code, "too_many_operations");
+        operations.find(&ids[0]).unwrap().cancel.store(true, Ordering::Relaxed);
+        assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
+        operations.close();
+        for id in &ids {
+            assert_eq!(ended(&operations, id).await.state, OperationState::Cancelled);
+        }
+        assert_eq!(
+            operations.start("test", "late", wait).unwrap_err().code,
+            "shutting_down"
+        );
+        assert_eq!(operations.find("op-0").err().unwrap().code, "operation_not_found");
+    }
+
+    #[tokio::test]
+    async fn progress_never_goes_back_and_old_ends_are_forgotten() {
+        let operations = Arc::new(Operations::default());
+        let work = |handle: &Handle<'_>| {
+            handle.progress(0.5);
+            handle.progress(0.2);
+            Err(Error::internal("half way"))
+        };
+        let id = operations.start("test", "c", work).unwrap().id;
+        assert_eq!(ended(&operations, &id).await.progress, 0.5);
+        for _ in 0..ENDED_MAX + 2 {
+            let next = operations.start("test", "c", |_| Ok(())).unwrap().id;
+            ended(&operations, &next).await;
+        }
+        assert_eq!(operations.find(&id).err().unwrap().code, "operation_not_found");
+        assert!(operations.all.lock().len() <= ENDED_MAX + 1);
+    }
+}
