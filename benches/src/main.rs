@@ -5,10 +5,12 @@
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
 
+mod ann;
 mod badinput;
 mod collections;
 mod crash;
 mod data;
+mod kernels;
 mod load;
 mod measure;
 mod place;
@@ -54,6 +56,10 @@ enum Bench {
     Badinput(badinput::Args),
     /// Thousands of empty collections: creation, memory, reopening.
     Collections(collections::Args),
+    /// The index core beside other libraries: recall against speed, build time, memory.
+    Ann(ann::Args),
+    /// The inner loops: nanoseconds a distance.
+    Kernels(kernels::Args),
     /// The short ones of all of these.
     All,
 }
@@ -92,6 +98,8 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Crash(args) => Box::pin(crash::run(args)).await,
         Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
+        Bench::Ann(args) => Box::pin(ann::run(args)).await,
+        Bench::Kernels(args) => kernels::run(args),
         Bench::All => all().await,
     }
 }
@@ -105,6 +113,8 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Load(load::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
+        Bench::Kernels(kernels::Args::short()),
+        Bench::Ann(ann::Args::short()),
     ];
     for bench in short {
         let outcome = Box::pin(run(bench)).await;

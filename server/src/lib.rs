@@ -15,3 +15,4 @@ pub mod telemetry;
 mod grpc;
 mod rest;
 pub mod serve;
+mod workers;

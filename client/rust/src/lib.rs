@@ -32,4 +32,6 @@ pub use operation::{Operation, OperationState};
 pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use retry::Retry;
-pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+pub use schema::{
+    Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema, VectorSpec,
+};

@@ -14,7 +14,9 @@ use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
 use crate::points::{Payload, Point, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
-use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+use crate::schema::{
+    Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema, VectorSpec,
+};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -179,6 +181,13 @@ impl From<VectorSpec> for v1::VectorSpec {
         Self {
             dim: spec.dim,
             metric: metric.into(),
+            quantization: match spec.quantization {
+                None => v1::Quantization::Unspecified,
+                Some(Quantization::None) => v1::Quantization::None,
+                Some(Quantization::Int8) => v1::Quantization::Int8,
+                Some(Quantization::Int4) => v1::Quantization::Int4,
+            }
+            .into(),
             index: spec.index.map(|index| match index {
                 Index::Flat => v1::vector_spec::Index::Flat(v1::FlatIndex {}),
                 Index::Hnsw { m, ef_construction } => {
@@ -267,9 +276,22 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
             )));
         }
     };
+    let quantization = match v1::Quantization::try_from(spec.quantization) {
+        Ok(v1::Quantization::Unspecified) => None,
+        Ok(v1::Quantization::None) => Some(Quantization::None),
+        Ok(v1::Quantization::Int8) => Some(Quantization::Int8),
+        Ok(v1::Quantization::Int4) => Some(Quantization::Int4),
+        Err(_) => {
+            return Err(Error::bad_answer(format!(
+                "codes that this client does not know: {}",
+                spec.quantization
+            )));
+        }
+    };
     Ok(VectorSpec {
         dim: spec.dim,
         metric,
+        quantization,
         index: spec.index.map(|index| match index {
             v1::vector_spec::Index::Flat(_) => Index::Flat,
             v1::vector_spec::Index::Hnsw(h) => Index::Hnsw {

@@ -138,7 +138,9 @@ impl CodesLayout {
     /// Checks header and lengths. Any codes are codes: what is wrong inside a record makes wrong distances, no worse.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let damaged = |what: String| Error::damaged(format!("codes: {what}"));
-        let header = bytes.get(..LINE).ok_or_else(|| damaged("shorter than their header".into()))?;
+        let header = bytes
+            .get(..LINE)
+            .ok_or_else(|| damaged("shorter than their header".into()))?;
         let header: Header = bytemuck::try_pod_read_unaligned(header).map_err(|e| damaged(e.to_string()))?;
         if header.magic != MAGIC || header.version != VERSION || header.reserved != [0; 10] {
             return Err(damaged(format!(
@@ -162,7 +164,10 @@ impl CodesLayout {
             .checked_mul(bits.record_bytes(dim))
             .and_then(|records| records.checked_add(records_start));
         if dim == 0 || records_end != Some(bytes.len()) {
-            return Err(damaged(format!("{} bytes for {rows} rows of {dim} dimensions", bytes.len())));
+            return Err(damaged(format!(
+                "{} bytes for {rows} rows of {dim} dimensions",
+                bytes.len()
+            )));
         }
         let mean: &[f32] = bytemuck::try_cast_slice(&bytes[LINE..mean_end]).map_err(|e| damaged(e.to_string()))?;
         Ok(Self {
@@ -340,7 +345,9 @@ impl<'a> Codes<'a> {
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
-        let most = rest.iter().fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
+        let most = rest
+            .iter()
+            .fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
         let step = most / 127.0;
         let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
         let mut scorer = CodeScorer::empty(self);
@@ -369,7 +376,10 @@ impl<'a> Codes<'a> {
         let codes = &record[..self.bits.code_bytes(self.dim)];
         match self.bits {
             Bits::Eight => codes.iter().map(|code| u32::from(*code)).sum(),
-            Bits::Four => codes.iter().map(|code| u32::from(code & 15) + u32::from(code >> 4)).sum(),
+            Bits::Four => codes
+                .iter()
+                .map(|code| u32::from(code & 15) + u32::from(code >> 4))
+                .sum(),
         }
     }
 
@@ -445,7 +455,13 @@ impl<'a> CodeScorer<'a> {
                 (128.0, codes.code_sum(record) as f32 - 128.0 * codes.dim as f32)
             }
             Bits::Four => {
-                let code = |i: usize| if i < half { record[i] & 15 } else { record[i - half] >> 4 };
+                let code = |i: usize| {
+                    if i < half {
+                        record[i] & 15
+                    } else {
+                        record[i - half] >> 4
+                    }
+                };
                 (8.0, self.fill(|i| code(i) as i8 - 8) as f32)
             }
         };

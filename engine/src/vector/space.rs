@@ -13,8 +13,8 @@
 
 use std::borrow::Cow;
 
-use super::codes::Codes;
 use super::BitSet;
+use super::codes::Codes;
 use super::kernels::{self, Kernel};
 use crate::error::{Error, Result};
 use crate::schema::Metric;

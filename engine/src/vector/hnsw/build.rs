@@ -184,7 +184,10 @@ impl<'a> Builder<'a> {
             tools.walk.keep_for_this_thread();
             planned
         };
-        let planned: Vec<_> = workers.map(shares.len(), plan_share).into_iter().collect::<Result<_>>()?;
+        let planned: Vec<_> = workers
+            .map(shares.len(), plan_share)
+            .into_iter()
+            .collect::<Result<_>>()?;
         let mut offers = Vec::new();
         for (node, levels) in batch.iter().zip(planned.iter().flatten()) {
             for (level, links) in levels.iter().enumerate() {
@@ -295,7 +298,9 @@ impl<'a> Builder<'a> {
                 let mut tools = Tools::new(&self.space);
                 self.approach(node, level + 1, &mut tools)?;
                 tools.walk.nearby.retain(|start| reached.contains(start.ordinal));
-                tools.walk.also_from(self.graph.entry, &tools.aim, &mut Meter::new(&never))?;
+                tools
+                    .walk
+                    .also_from(self.graph.entry, &tools.aim, &mut Meter::new(&never))?;
                 self.explore(level, self.ef, &mut tools)?;
                 let Tools { walk, aim, .. } = tools;
                 bridge(&mut self.graph, level, node, &walk.nearby, &aim);

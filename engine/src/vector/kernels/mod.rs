@@ -220,7 +220,7 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
 /// Half a kilobyte is enough for the hardware's own stream prefetcher to follow.
 #[inline]
 #[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetch takes a raw address"))]
-pub(super) fn prefetch<T>(row: &[T]) {
+pub fn prefetch<T>(row: &[T]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

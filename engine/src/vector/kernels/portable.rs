@@ -72,9 +72,7 @@ fn four(query: &[i8], record: &[u8]) -> i32 {
         let (low, high) = query.split_at(LINE);
         let terms = codes.iter().zip(low).zip(high);
         sum += terms
-            .map(|((code, low), high)| {
-                i32::from(*low) * i32::from(code & 15) + i32::from(*high) * i32::from(code >> 4)
-            })
+            .map(|((code, low), high)| i32::from(*low) * i32::from(code & 15) + i32::from(*high) * i32::from(code >> 4))
             .sum::<i32>();
     }
     sum

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
@@ -60,6 +60,19 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
             .at("/metric"));
         }
     };
+    let quantization = match pb::Quantization::try_from(spec.quantization) {
+        Ok(pb::Quantization::Unspecified) => Quantization::default(),
+        Ok(pb::Quantization::None) => Quantization::None,
+        Ok(pb::Quantization::Int8) => Quantization::Int8,
+        Ok(pb::Quantization::Int4) => Quantization::Int4,
+        Err(_) => {
+            return Err(Error::invalid(
+                "bad_quantization",
+                format!("quantization must be one of Quantization, got {}", spec.quantization),
+            )
+            .at("/quantization"));
+        }
+    };
     let index = match (spec.index, IndexSpec::default()) {
         (None, default) => default,
         (Some(Index::Flat(_)), _) => IndexSpec::Flat {},
@@ -81,6 +94,7 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         dim: spec.dim,
         metric,
         index,
+        quantization,
         embedder,
     })
 }
@@ -120,6 +134,11 @@ fn schema_out(schema: Schema) -> pb::Schema {
             Metric::Euclid => pb::Metric::Euclid,
             Metric::Manhattan => pb::Metric::Manhattan,
         };
+        let quantization = match v.quantization {
+            Quantization::None => pb::Quantization::None,
+            Quantization::Int8 => pb::Quantization::Int8,
+            Quantization::Int4 => pb::Quantization::Int4,
+        };
         let index = match v.index {
             IndexSpec::Flat {} => Index::Flat(pb::FlatIndex {}),
             IndexSpec::Hnsw { m, ef_construction } => Index::Hnsw(pb::HnswIndex {
@@ -141,6 +160,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 dim: v.dim,
                 metric: metric.into(),
                 index: Some(index),
+                quantization: quantization.into(),
                 embedder,
             },
         )

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,10 @@ pub(in crate::rest) struct VectorBody {
     /// Index of sealed segments. Default: hnsw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
+    /// What a walk of an hnsw index ranks candidates by. The best are measured again on the vectors as given, so scores and
+    /// their order do not change. Default: int8.
+    #[serde(default)]
+    quantization: QuantizationBody,
     /// The model whose vectors live here. Needed for text in `nearest` and for documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     embedder: Option<EmbedderBody>,
@@ -57,6 +61,19 @@ pub(in crate::rest) enum MetricBody {
     Dot,
     Euclid,
     Manhattan,
+}
+
+/// Codes that stand beside the vectors of an hnsw index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum QuantizationBody {
+    /// None: the vectors themselves.
+    None,
+    /// A byte per dimension.
+    #[default]
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// Index of a sealed segment.
@@ -216,6 +233,11 @@ impl VectorBody {
             dim: self.dim,
             metric,
             index,
+            quantization: match self.quantization {
+                QuantizationBody::None => Quantization::None,
+                QuantizationBody::Int8 => Quantization::Int8,
+                QuantizationBody::Int4 => Quantization::Int4,
+            },
             embedder,
         })
     }
@@ -318,6 +340,11 @@ impl From<Schema> for SchemaBody {
                     dim: v.dim,
                     metric,
                     index: Some(index),
+                    quantization: match v.quantization {
+                        Quantization::None => QuantizationBody::None,
+                        Quantization::Int8 => QuantizationBody::Int8,
+                        Quantization::Int4 => QuantizationBody::Int4,
+                    },
                     embedder,
                 },
             )
