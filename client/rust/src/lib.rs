@@ -16,6 +16,7 @@ mod filter;
 mod operation;
 mod points;
 mod query;
+mod ranking;
 mod retry;
 mod schema;
 mod wire;
@@ -31,6 +32,7 @@ pub use filter::{Condition, Filter, Range};
 pub use operation::{Operation, OperationState};
 pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
+pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
 pub use schema::{
     Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema, VectorSpec,
