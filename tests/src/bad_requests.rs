@@ -329,6 +329,15 @@ fn schemas() -> Vec<Case> {
         .only(Send::Json)
         .at("/vectors/v/metric"),
         both(
+            "unknown codes",
+            vector(json!({"dim": 4, "quantization": "int2"})),
+            Invalid,
+            "bad_request",
+            "int4",
+        )
+        .only(Send::Json)
+        .at("/vectors/v/quantization"),
+        both(
             "an unknown field type",
             create(json!({"fields": {"f": {"type": "blob"}}})),
             Invalid,

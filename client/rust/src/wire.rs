@@ -703,10 +703,13 @@ mod tests {
         let given = Schema::dense(3)
             .vector(
                 "image",
-                VectorSpec::new(9).metric(Metric::Manhattan).index(Index::Hnsw {
-                    m: Some(8),
-                    ef_construction: None,
-                }),
+                VectorSpec::new(9)
+                    .metric(Metric::Manhattan)
+                    .quantization(Quantization::Int4)
+                    .index(Index::Hnsw {
+                        m: Some(8),
+                        ef_construction: None,
+                    }),
             )
             .field("lang", Field::Keyword)
             .field("body", Field::text())

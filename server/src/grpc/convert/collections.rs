@@ -219,6 +219,8 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {
                 "a": {"dim": 3, "metric": "dot", "index": {"type": "flat"}},
+                "c": {"dim": 4, "quantization": "int4"},
+                "d": {"dim": 4, "quantization": "none"},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },

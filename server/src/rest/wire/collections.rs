@@ -397,7 +397,7 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {"a": {"dim": 3, "metric": "euclid", "index": {"type": "flat"},
                               "embedder": {"name": "x", "dim": 3, "query_prefix": "q: "}},
-                        "b": {"dim": 4}},
+                        "b": {"dim": 4}, "c": {"dim": 4, "quantization": "int4"}, "d": {"dim": 4, "quantization": "none"}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
             "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0}
         }))
