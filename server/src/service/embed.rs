@@ -12,7 +12,9 @@ use cairn_engine::{Error, ErrorKind, Result};
 use super::Core;
 use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
+use super::query::NO_EMBEDDING;
 use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, SparseEmbedder, TextKind};
+use crate::rag::retrieval::DenseLeg;
 
 /// A vector that text can be compared with.
 pub(super) struct TextVector {
@@ -59,6 +61,37 @@ impl Core {
             made.names.push(name.clone());
         }
         Ok(by_name.into_values().collect())
+    }
+}
+
+impl Core {
+    /// The dense leg of a hybrid; none, with a note that says why, if the embedder knows nothing of the text or was not made
+    /// for its language.
+    pub(super) fn dense_leg(
+        &self,
+        using: TextVector,
+        text: &str,
+        budget: &Budget,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<DenseLeg>> {
+        let embedder = using.embedder.as_ref();
+        let name = &embedder.fingerprint().name;
+        let role = self.models.role(name);
+        if !role.languages.cover(text) {
+            notes.push(format!(
+                "the text is not in English, which is what embedder {name} was made for: only bm25 was used"
+            ));
+            return Ok(None);
+        }
+        let Some(vector) = embed_query(embedder, text, budget)? else {
+            notes.push(NO_EMBEDDING.to_owned());
+            return Ok(None);
+        };
+        Ok(Some(DenseLeg {
+            using: using.name,
+            vector,
+            weight: role.weight,
+        }))
     }
 }
 

@@ -13,7 +13,6 @@ use serde_json::Value;
 use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
 use super::embed::{TextVector, embed_query};
 use super::pools::Budget;
-use super::query::NO_EMBEDDING;
 use super::{Call, Core, Service, Work};
 use crate::rag::pack::{self, Candidate, PackRequest, Packed};
 use crate::rag::render::{self, PromptFormat};
@@ -181,30 +180,26 @@ impl Core {
             return bm25(text);
         }
         let using = self.enrich_vector(schema)?;
-        let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
-        match (vector, enrich.mode) {
-            (Some(vector), Mode::Dense) => Ok((
-                Source::Nearest {
-                    using: Some(using.name),
-                    vector,
-                },
-                Some(retrieval::DENSE),
-            )),
-            (Some(vector), Mode::Hybrid | Mode::Bm25) => {
-                check_text_fields(schema)?;
-                let fields = retrieval::default_fields(schema);
-                Ok((retrieval::hybrid(Some((using.name, vector)), text, fields, limit), None))
-            }
-            (None, Mode::Dense) => Err(Error::invalid(
-                "empty_text",
-                "the prompt holds nothing that the embedder knows, try mode bm25",
-            )
-            .at("/prompt")),
-            (None, Mode::Hybrid | Mode::Bm25) => {
-                notes.push(NO_EMBEDDING.to_owned());
-                bm25(text)
-            }
+        if enrich.mode == Mode::Dense {
+            let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
+            let vector = vector.ok_or_else(|| {
+                let why = "the prompt holds nothing that the embedder knows, try mode bm25";
+                Error::invalid("empty_text", why).at("/prompt")
+            })?;
+            let using = Some(using.name);
+            return Ok((Source::Nearest { using, vector }, Some(retrieval::DENSE)));
         }
+        let dense = self
+            .dense_leg(using, &text, budget, notes)
+            .map_err(|e| e.at("/prompt"))?;
+        if dense.is_none() {
+            return bm25(text);
+        }
+        check_text_fields(schema)?;
+        Ok((
+            retrieval::hybrid(dense, text, retrieval::default_fields(schema), limit),
+            None,
+        ))
     }
 
     /// The vector that prompts are compared with: `dense`, else the first whose embedder this server has.

@@ -306,16 +306,15 @@ impl Core {
                 let using = self
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
-                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/hybrid/text"))?;
-                if vector.is_none() {
-                    notes.push(NO_EMBEDDING.to_owned());
-                }
+                let dense = self
+                    .dense_leg(using, &text, budget, notes)
+                    .map_err(|e| e.at("/hybrid/text"))?;
                 let fields = if fields.is_empty() {
                     retrieval::default_fields(schema)
                 } else {
                     fields
                 };
-                Ok(retrieval::hybrid(vector.map(|v| (using.name, v)), text, fields, wanted))
+                Ok(retrieval::hybrid(dense, text, fields, wanted))
             }
             AskSource::Prefetch { legs, fuse } => {
                 let mut inputs = Vec::with_capacity(legs.len().min(limits::QUERY_LEGS_MAX));

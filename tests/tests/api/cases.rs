@@ -584,6 +584,19 @@ fn documents() -> Vec<Step> {
             }),
         ),
         step(
+            "a question in a language that the embedder does not know is left to bm25, which says so",
+            Method::Query,
+            "docs",
+            json!({"hybrid": {"text": "etcd 的 leader 是谁选出来的？"}, "limit": 1}),
+            Expect::Is(|a| {
+                let legs = a["hits"][0]["legs"].as_array().unwrap();
+                a["hits"][0]["document"] == "etcd.md"
+                    && legs.len() == 1
+                    && legs[0]["leg"] == "bm25"
+                    && a["notes"][0].as_str().unwrap().contains("not in English")
+            }),
+        ),
+        step(
             "nearest takes words",
             Method::Query,
             "docs",
@@ -596,6 +609,14 @@ fn documents() -> Vec<Step> {
 fn prompts() -> Vec<Step> {
     let on = |name, body, expect| step(name, Method::Enrich, "docs", body, expect);
     vec![
+        on(
+            "a prompt in another language is enriched from bm25, which the notes say",
+            json!({"prompt": "etcd 的 leader 是谁选出来的？", "token_budget": 500}),
+            Expect::Is(|a| {
+                a["context"][0]["document"] == "etcd.md"
+                    && a["notes"][0].as_str().unwrap().contains("only bm25 was used")
+            }),
+        ),
         on(
             "a prompt is enriched and cited",
             json!({"prompt": "How is a leader elected?", "token_budget": 500}),
