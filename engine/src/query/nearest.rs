@@ -86,6 +86,7 @@ pub(super) fn search(
         let graph = segment.graph(index);
         let known = Known {
             graph: graph.is_some(),
+            codes: vectors.codes.is_some(),
             exact: params.exact,
             matches: candidates,
             rows: u64::from(segment.rows()),
@@ -129,6 +130,7 @@ pub(super) fn search(
         };
         let (strategy, hits) = match (plan::choose(known), graph) {
             (Strategy::Nothing, _) => continue,
+            (Strategy::Codes, _) => ("codes", flat::scan_codes(&vectors, query, each(), k + EDGE, &stop)?),
             (Strategy::Graph, Some(graph)) => {
                 let holder;
                 let allow = match &*matches {

@@ -166,9 +166,60 @@ pub fn merge_memory(spec: &Spec<'_>, inputs: &[Kept]) -> Result<Segment> {
     memory(spec, &Rows::Kept(inputs))
 }
 
+/// A growing segment of fewer rows is scanned as it is: its vectors are read in some tens of microseconds, and it will soon be
+/// merged into a larger one.
+const GROWING_CODES_ROWS_MIN: usize = 512;
+
+/// The codes of a growing segment, which has no graph to walk on them but is scanned by them.
+fn write_growing_codes(
+    writer: &mut Writer<Vec<u8>>,
+    rows: &Rows<'_>,
+    index: usize,
+    name: &str,
+    spec: &VectorSpec,
+) -> Result<()> {
+    let (IndexSpec::Hnsw { .. }, Some(bits)) = (&spec.index, spec.quantization.bits(spec.metric)) else {
+        return Ok(());
+    };
+    let dim = spec.dim as usize;
+    let mut data = Vec::with_capacity(rows.len() * dim);
+    let (mut norms, mut absent) = (Vec::new(), BitSet::new(rows.len()));
+    let mut ordinal: Ordinal = 0;
+    rows.for_each(|row| {
+        match row.vector(index) {
+            Some(vector) => data.extend_from_slice(vector),
+            None => {
+                absent.set(ordinal);
+                data.resize(data.len() + dim, 0.0);
+            }
+        }
+        if spec.metric == Metric::Cosine {
+            norms.push(inv_norm(&data[data.len() - dim..]));
+        }
+        ordinal += 1;
+        Ok(())
+    })?;
+    let vectors = VectorsRef {
+        metric: spec.metric,
+        dim,
+        data: &data,
+        inv_norms: &norms,
+        absent: Some(&absent),
+        codes: None,
+    };
+    writer.begin(&format!("codes/{name}"))?;
+    codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
+    writer.end()
+}
+
 fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     let mut writer = Writer::new(Vec::new())?;
     write_columns(&mut writer, spec, rows)?;
+    if rows.len() >= GROWING_CODES_ROWS_MIN {
+        for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
+            write_growing_codes(&mut writer, rows, index, name, vector)?;
+        }
+    }
     let bytes = writer.finish()?;
     let len = bytes.len();
     let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();

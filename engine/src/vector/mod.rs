@@ -9,11 +9,13 @@
 
 use std::cmp::Ordering;
 
+mod again;
 pub mod bitset;
 pub mod codes;
 pub mod flat;
 pub mod hnsw;
 pub mod kernels;
+mod near;
 pub mod space;
 #[cfg(test)]
 mod tests;

@@ -521,6 +521,53 @@ proptest! {
     }
 }
 
+#[test]
+fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
+    let mut random = Random(20);
+    for (clusters, each, spread) in [(1, 3000, 1.0), (40, 75, 0.1)] {
+        let rows = clustered(&mut random, 48, clusters, each, spread);
+        let queries = queries_near(&mut random, &rows, spread);
+        let third = BitSet::from_iter(3000, (0..3000).filter(|o| o % 3 == 0));
+        for metric in METRICS {
+            for bits in [Bits::Eight, Bits::Four] {
+                let rows = Rows::new(metric, 48, &rows).without(|o| o == 5).coded(bits);
+                let (mut right, mut all) = (0, 0);
+                for query in &queries {
+                    for allow in [Allow::All, Allow::Only(&third)] {
+                        let exact = search(&Flat, &rows, query, 10, 0, &allow);
+                        let candidates = (0..3000).filter(|o| allow.contains(*o));
+                        let found = flat::scan_codes(&rows.view(), query, candidates, 10, &never).unwrap();
+                        assert_eq!(found.hits.len(), 10);
+                        assert!(found.hits.is_sorted_by(|a, b| a < b));
+                        right += found.hits.iter().filter(|hit| exact.contains(hit)).count();
+                        all += 10;
+                    }
+                }
+                let recall = right as f64 / f64::from(all);
+                let least = if bits == Bits::Eight { 0.99 } else { 0.95 };
+                assert!(
+                    recall >= least,
+                    "{metric:?} {bits:?}, {clusters} clusters: recall@10 {recall}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_scan_of_codes_is_exact_where_it_keeps_everything((rows, query, allowed) in coarse_rows(80), k in 0usize..20) {
+        let rows = rows.coded(Bits::Eight);
+        let found = flat::scan_codes(&rows.view(), &query, allowed.iter(), k, &never).unwrap();
+        let exact = search(&Flat, &rows, &query, k, 0, &Allow::Only(&allowed));
+        prop_assert_eq!(found.hits.len(), exact.len());
+        for (a, b) in found.hits.iter().zip(&exact) {
+            prop_assert!(a.distance <= b.distance + 1e-6 + b.distance.abs() * 0.1);
+        }
+    }
+}
+
 // ---- graph: what it finds
 
 /// `clusters` centres, `each` rows around each of them, one cluster after the other.

@@ -18,13 +18,14 @@ use std::collections::hash_map::Entry;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::layout::{Hnsw, LEVEL_MAX, M, NONE};
-use super::search::{DESCENT_EF, Near, Walk, four};
+use super::search::{DESCENT_EF, Walk};
 use crate::config::Workers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::codes::{CodeScorer, Codes};
 use crate::vector::kernels::{self, Kernel};
+use crate::vector::near::{Near, four};
 use crate::vector::{BitSet, Meter, Scored, VectorsRef};
 
 /// A batch is at most this share of the nodes before it, since its nodes do not see each other. ParlayANN found no loss up

@@ -11,8 +11,9 @@ use std::collections::BinaryHeap;
 use super::layout::{Hnsw, NONE};
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
-use crate::vector::codes::CodeScorer;
-use crate::vector::{Allow, Found, Meter, QueryScorer, Scored, VectorIndex, VectorsRef};
+use crate::vector::again;
+use crate::vector::near::{Near, four};
+use crate::vector::{Allow, Found, Meter, Scored, VectorIndex, VectorsRef};
 
 /// Candidates kept on the way down while inserting. The paper's single one ends in the wrong cluster where clusters lie far
 /// apart: 20 of 500 points under Manhattan distance gave recall@10 of 0.83 at ef 128, and 1.00 with 8, for some tens of
@@ -24,45 +25,6 @@ const SEARCH_DESCENT_EF: usize = 2;
 
 /// How many candidates a beam holds at most: beyond it, moving its tail for every insertion costs more than a heap.
 const BEAM_MAX: usize = 1024;
-
-/// Measures nodes from where a walk wants to go, four at a time.
-pub(super) trait Near {
-    /// How far they are.
-    fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4];
-    /// How far one is: the same number as among four.
-    #[inline]
-    fn one(&self, node: Ordinal) -> f32 {
-        self.four([node; 4])[0]
-    }
-    /// Asks memory for a node that will be measured soon.
-    fn prefetch(&self, node: Ordinal);
-}
-
-impl Near for QueryScorer<'_> {
-    #[inline]
-    fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4] {
-        QueryScorer::four(self, nodes)
-    }
-    #[inline]
-    fn one(&self, node: Ordinal) -> f32 {
-        self.distance(node)
-    }
-    #[inline]
-    fn prefetch(&self, node: Ordinal) {
-        QueryScorer::prefetch(self, node);
-    }
-}
-
-impl Near for CodeScorer<'_> {
-    #[inline]
-    fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4] {
-        CodeScorer::four(self, nodes)
-    }
-    #[inline]
-    fn prefetch(&self, node: Ordinal) {
-        CodeScorer::prefetch(self, node);
-    }
-}
 
 /// Beyond the trait's promises: where at most `max(ef, k)` nodes match, the search finds all of them; so a graph that was
 /// built whole never returns fewer than `k` hits while `k` are allowed. Without codes they are exactly the nearest; with
@@ -95,7 +57,7 @@ impl VectorIndex for Hnsw<'_> {
             None => self.walk(vectors, &scorer, ef.max(k), allow, &mut walk, &mut meter)?,
             Some(codes) => {
                 self.walk(vectors, &codes.scorer(query), ef.max(k), allow, &mut walk, &mut meter)?;
-                walk.measure_again(&scorer, k, &mut meter)?;
+                again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, k, &mut meter)?;
             }
         }
         let answerable = |ordinal| allow.contains(ordinal) && !vectors.is_absent(ordinal);
@@ -210,53 +172,6 @@ impl Walk {
         }
         Ok(())
     }
-
-    /// Measures the nearest of `nearby` anew, exactly, and drops the rest: `k` of them, and on as long as the next by code
-    /// could be among the `k` nearest, judged by how far codes were too high so far.
-    fn measure_again(&mut self, near: &impl Near, k: usize, meter: &mut Meter<'_>) -> Result<()> {
-        let Self {
-            nearby: nodes, nearest, ..
-        } = self;
-        nearest.clear();
-        let mut too_high = 0f32;
-        let mut done = 0;
-        let mut asked = 0;
-        while done < nodes.len() {
-            let edge = nearest.get(k - 1).copied().unwrap_or(f32::INFINITY);
-            if nodes[done].distance - Self::MARGIN * too_high > edge {
-                break;
-            }
-            while asked < nodes.len() && asked < k.max(done + 2 * Self::AGAIN) {
-                near.prefetch(nodes[asked].ordinal);
-                asked += 1;
-            }
-            let end = nodes.len().min(done + Self::AGAIN);
-            meter.add(end - done)?;
-            for some in nodes[done..end].chunks_mut(4) {
-                let distances = near.four(four(some, |node| node.ordinal));
-                for (node, distance) in some.iter_mut().zip(distances) {
-                    too_high = too_high.max(node.distance - distance);
-                    node.distance = distance;
-                    let place = nearest.partition_point(|other| *other <= distance);
-                    if place < k {
-                        nearest.insert(place, distance);
-                    }
-                }
-            }
-            done = end;
-        }
-        nodes.truncate(done);
-        nodes.sort_unstable();
-        Ok(())
-    }
-
-    /// What an error seen so far is multiplied with to bound those not seen. 40 clusters of 75 narrower than a few steps of a
-    /// code: recall@10 is 0.90 at 1, 0.95 at 1.25, above at 1.5. WordNet at 4 bits and `ef` 200: 0.9942 at 1, 0.9962 at 2, for
-    /// five more distances of 2,770.
-    const MARGIN: f32 = 2.0;
-
-    /// Nodes measured again between two looks at whether to go on.
-    const AGAIN: usize = 4;
 
     /// Best-first search of one layer from `nearby`, which it replaces by the `ef` nearest nodes it could find.
     ///
@@ -375,13 +290,6 @@ fn meet(graph: &Hnsw<'_>, level: usize, node: Ordinal, near: &impl Near, seen: &
             fresh.push(neighbour);
         }
     }
-}
-
-/// Four of one to four: the last one stands for those that are missing.
-#[inline]
-pub(super) fn four<T>(some: &[T], ordinal: impl Fn(&T) -> Ordinal) -> [Ordinal; 4] {
-    let last = some.len() - 1;
-    [0, 1, 2, 3].map(|i: usize| ordinal(&some[i.min(last)]))
 }
 
 /// The nearest nodes a walk has met, in order, each with whether it was expanded: what a heap of results and a heap of what
