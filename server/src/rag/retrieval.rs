@@ -19,6 +19,8 @@ use cairn_engine::schema::Schema;
 
 /// Name of the dense leg, and of the vector that the documents preset makes.
 pub const DENSE: &str = "dense";
+/// Name of the leg of sparse vectors.
+pub const SPARSE: &str = "sparse";
 /// Name of the full text leg.
 pub const BM25: &str = "bm25";
 /// `k` of a fusion by ranks that names none. The value of the paper (Cormack, Clarke & Buettcher 2009).

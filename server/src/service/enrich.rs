@@ -11,7 +11,7 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
 use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
-use super::embed::{TextVector, embed_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query};
 use super::pools::Budget;
 use super::{Call, Core, Service, Work};
 use crate::rag::pack::{self, Candidate, PackRequest, Packed};
@@ -55,6 +55,8 @@ pub enum Mode {
     Dense,
     /// Full text only.
     Bm25,
+    /// Sparse vectors that record an embedder.
+    Sparse,
 }
 
 /// An enriched prompt and its account.
@@ -179,6 +181,9 @@ impl Core {
         if enrich.mode == Mode::Bm25 {
             return bm25(text);
         }
+        if enrich.mode == Mode::Sparse {
+            return Ok((self.sparse_candidates(schema, &text, budget)?, Some(retrieval::SPARSE)));
+        }
         let using = self.enrich_vector(schema)?;
         if enrich.mode == Mode::Dense {
             let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
@@ -200,6 +205,31 @@ impl Core {
             retrieval::hybrid(dense, text, retrieval::default_fields(schema), limit),
             None,
         ))
+    }
+
+    /// The first sparse vector whose embedder this server has, and the prompt's vector in it.
+    fn sparse_candidates(&self, schema: &Schema, prompt: &str, budget: &Budget) -> Result<Source> {
+        let ours = |name: &&String| {
+            let embedder = schema.sparse[*name].embedder.as_ref();
+            embedder.is_some_and(|e| self.sparse_embedder(e).is_ok())
+        };
+        let name = schema.sparse.keys().find(ours).or(schema.sparse.keys().next());
+        // With none of ours, this says what is missing.
+        let using = self
+            .sparse_text_vector(schema, name.map(String::as_str))
+            .map_err(|e| Error { pointer: None, ..e }.at("/mode"))?;
+        let vector = embed_sparse_query(using.embedder.as_ref(), prompt, budget).map_err(|e| e.at("/prompt"))?;
+        let vector = vector.ok_or_else(|| {
+            Error::invalid(
+                "empty_text",
+                "the prompt holds nothing that the embedder knows, try mode bm25",
+            )
+            .at("/prompt")
+        })?;
+        Ok(Source::Sparse {
+            using: Some(using.name),
+            vector,
+        })
     }
 
     /// The vector that prompts are compared with: `dense`, else the first whose embedder this server has.
@@ -336,6 +366,7 @@ mod tests {
         let point = Point {
             id: PointId::new("d#1").unwrap(),
             vectors: None,
+            sparse: None,
             payload: payload.as_object().cloned(),
             document: Some(PointId::new("d").unwrap()),
             version: Token::local(Seq(1)),
