@@ -527,7 +527,7 @@ fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
     // Clusters narrower than a step of 4 bits are one to it.
     let cases = [
         (1, 3000, 1.0, &[Bits::Eight, Bits::Four][..]),
-        (40, 75, 0.1, &[Bits::Eight]),
+        (40, 75, 0.1, &[Bits::Eight][..]),
     ];
     for (clusters, each, spread, all_bits) in cases {
         let rows = clustered(&mut random, 48, clusters, each, spread);
