@@ -5,6 +5,7 @@
 //! is allowed) and, where known, the `pointer` (JSON pointer or field path) of the offending input.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What the caller should do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +24,8 @@ pub enum ErrorKind {
     Cancelled,
     /// The node is starting, draining or poisoned: retry, perhaps elsewhere.
     Unavailable,
+    /// A service that is needed (one that runs a model) answers wrongly: look at it, a retry is likely to fail again.
+    Upstream,
     /// Stored data failed a check: nothing was answered from it.
     Damaged,
     /// A bug or an I/O failure in Cairn.
@@ -40,6 +43,8 @@ pub struct Error {
     pub message: String,
     /// JSON pointer (REST) or field path (gRPC) of the offending input, when there is one.
     pub pointer: Option<String>,
+    /// How long to wait before a retry, if it is known.
+    pub retry_after: Option<Duration>,
 }
 
 /// The engine's result.
@@ -53,6 +58,7 @@ impl Error {
             code,
             message: message.into(),
             pointer: None,
+            retry_after: None,
         }
     }
     /// The request is wrong.
@@ -70,6 +76,12 @@ impl Error {
     /// A bug or an I/O failure.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, "internal", message)
+    }
+    /// Says how long to wait before a retry.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.retry_after = wait;
+        self
     }
     /// Says where in the request the fault lies. Outer layers prefix what inner layers said.
     #[must_use]

@@ -16,7 +16,9 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use figment::{Figment, Provider};
 use serde::{Deserialize, Serialize};
 
-pub use self::models::{EmbedderConfig, HttpEmbedder, HttpReranker, LateReranker, LocalModel, RerankerConfig};
+pub use self::models::{
+    EmbedderConfig, Encoding, HttpEmbedder, HttpReranker, LateReranker, LocalModel, MediaShape, RerankerConfig,
+};
 use crate::rag::models::BUILTIN_EMBEDDER;
 
 /// Environment variables with our prefix that are not configuration of the server: those that the

@@ -3,7 +3,7 @@
 //! Labels come from closed sets (method names, stable error codes): no request content ever becomes a label.
 
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cairn_engine::engine::EngineStats;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -18,6 +18,10 @@ const REQUEST_SECONDS: &str = "cairn_request_duration_seconds";
 const SEARCH_SECONDS: &str = "cairn_search_duration_seconds";
 const IN_FLIGHT: &str = "cairn_requests_in_flight";
 const REJECTED: &str = "cairn_rejected_total";
+const MODEL_CALLS: &str = "cairn_model_calls_total";
+const MODEL_RETRIES: &str = "cairn_model_retries_total";
+const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
+const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
 const SECONDS: [f64; 16] = [
@@ -77,6 +81,22 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_histogram!(SEARCH_SECONDS, "Time of retrieval itself, without queueing, by method");
     describe_gauge!(IN_FLIGHT, "Requests being answered or waiting for their turn");
     describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
+    describe_counter!(
+        MODEL_CALLS,
+        "Calls to services that run models, by role, model and outcome (ok, rejected, unavailable, bad_answer, deadline)"
+    );
+    describe_counter!(
+        MODEL_RETRIES,
+        "Requests to such services that were sent again, by role and model"
+    );
+    describe_histogram!(
+        MODEL_SECONDS,
+        "Time of one request to such a service, by role and model"
+    );
+    describe_gauge!(
+        MODEL_BREAKER,
+        "1 while such a service is not asked because it failed too often"
+    );
     Ok(HANDLE.get_or_init(|| handle))
 }
 
@@ -149,6 +169,66 @@ pub(crate) fn rejected(reason: &'static str) {
 /// Retrieval alone, without queueing and encoding.
 pub(crate) fn searched(method: &'static str, started: Instant) {
     histogram!(SEARCH_SECONDS, "method" => method).record(started.elapsed().as_secs_f64());
+}
+
+/// What a model is for. Its name is the configuration's, so that the labels are a closed set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ModelRole {
+    Embedder,
+    Reranker,
+}
+
+impl ModelRole {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Embedder => "embedder",
+            Self::Reranker => "reranker",
+        }
+    }
+
+    /// Whether the circuit breaker of a model's service is open.
+    pub(crate) fn breaker(self, model: &str, open: bool) {
+        let value = if open { 1.0 } else { 0.0 };
+        gauge!(MODEL_BREAKER, "role" => self.label(), "model" => model.to_owned()).set(value);
+    }
+}
+
+/// One call to a service that runs a model, retries included. Dropping it unanswered counts as `deadline`.
+pub(crate) struct ModelCall<'a> {
+    role: ModelRole,
+    model: &'a str,
+    outcome: &'static str,
+}
+
+impl<'a> ModelCall<'a> {
+    pub(crate) fn begin(role: ModelRole, model: &'a str) -> Self {
+        Self {
+            role,
+            model,
+            outcome: "deadline",
+        }
+    }
+
+    /// One request of the call has ended.
+    pub(crate) fn answered(&self, time: Duration) {
+        histogram!(MODEL_SECONDS, "role" => self.role.label(), "model" => self.model.to_owned())
+            .record(time.as_secs_f64());
+    }
+
+    pub(crate) fn retried(&self) {
+        counter!(MODEL_RETRIES, "role" => self.role.label(), "model" => self.model.to_owned()).increment(1);
+    }
+
+    pub(crate) fn end(mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for ModelCall<'_> {
+    fn drop(&mut self) {
+        let (role, model) = (self.role.label(), self.model.to_owned());
+        counter!(MODEL_CALLS, "role" => role, "model" => model, "outcome" => self.outcome).increment(1);
+    }
 }
 
 /// The engine's numbers as gauges; called when metrics are scraped.

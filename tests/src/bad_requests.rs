@@ -161,6 +161,7 @@ pub fn cases() -> Vec<Case> {
         points(),
         filters(),
         queries(),
+        rankings(),
         documents(),
         prompts(),
         deadlines(),
@@ -966,6 +967,147 @@ fn queries() -> Vec<Case> {
             "topk",
         )
         .only(Send::Json),
+    ]
+}
+
+fn rankings() -> Vec<Case> {
+    use Kind::Invalid;
+    let ranked = |collection: &str, vector: Value, ranking: Value| {
+        let query = json!({"nearest": {"vector": vector}, "ranking": ranking});
+        Request::new(Method::Query, collection, query)
+    };
+    let near = |ranking: Value| ranked(POINTS, json!([1, 0, 0, 0]), ranking);
+    vec![
+        both(
+            "a half-life of nothing",
+            near(json!({"decay": {"field": "n", "half_life_ms": 0}})),
+            Invalid,
+            "bad_ranking",
+            "at least 1",
+        )
+        .at("/ranking/decay/half_life_ms"),
+        both(
+            "a weight above one",
+            near(json!({"decay": {"field": "n", "half_life_ms": 1, "weight": 1.5}})),
+            Invalid,
+            "bad_ranking",
+            "0 to 1",
+        )
+        .at("/ranking/decay/weight"),
+        both(
+            "decay by no field",
+            near(json!({"decay": {"field": "", "half_life_ms": 1}})),
+            Invalid,
+            "bad_ranking",
+            "dotted path",
+        )
+        .at("/ranking/decay/field"),
+        both(
+            "an unknown reranker",
+            near(json!({"rerank": {"model": "oracle", "query": "q"}})),
+            Invalid,
+            "unknown_reranker",
+            "oracle",
+        )
+        .at("/ranking/rerank/model"),
+        both(
+            "reranking nothing",
+            near(json!({"rerank": {"top": 0}})),
+            Invalid,
+            "bad_ranking",
+            "1 to 1000",
+        )
+        .at("/ranking/rerank/top"),
+        both(
+            "reranking for hours",
+            near(json!({"rerank": {"budget_ms": 3_600_000}})),
+            Invalid,
+            "bad_ranking",
+            "60000",
+        )
+        .at("/ranking/rerank/budget_ms"),
+        both(
+            "everything a duplicate",
+            near(json!({"near_duplicates": {"threshold": 0}})),
+            Invalid,
+            "bad_ranking",
+            "above 0",
+        )
+        .at("/ranking/near_duplicates/threshold"),
+        both(
+            "a cap of nothing",
+            near(json!({"caps": [{"field": "lang", "most": 1}, {"field": "lang", "most": 0}]})),
+            Invalid,
+            "bad_ranking",
+            "at least 1",
+        )
+        .at("/ranking/caps/1/most"),
+        both(
+            "too many caps",
+            near(json!({"caps": vec![json!({"field": "lang", "most": 1}); 9]})),
+            Invalid,
+            "bad_ranking",
+            "at most 8",
+        )
+        .at("/ranking/caps"),
+        both(
+            "a lambda above one",
+            near(json!({"mmr": {"lambda": 2}})),
+            Invalid,
+            "bad_ranking",
+            "lambda",
+        )
+        .at("/ranking/mmr/lambda"),
+        both(
+            "diversity of too many",
+            near(json!({"mmr": {"candidates": 1_001}})),
+            Invalid,
+            "bad_ranking",
+            "1 to 1000",
+        )
+        .at("/ranking/mmr/candidates"),
+        both(
+            "diversity by an unknown vector",
+            near(json!({"mmr": {"using": "w"}})),
+            Invalid,
+            "vector_not_found",
+            "only: v",
+        )
+        .at("/ranking/mmr/using"),
+        both(
+            "diversity by one of several vectors",
+            Request::new(
+                Method::Query,
+                TWO,
+                json!({"nearest": {"vector": [1, 0], "using": "a"}, "ranking": {"mmr": {}}}),
+            ),
+            Invalid,
+            "vector_not_named",
+            "a, b",
+        )
+        .at("/ranking/mmr/using"),
+        both(
+            "a wrong ranking in a batch",
+            Request::new(
+                Method::QueryBatch,
+                POINTS,
+                json!({"queries": [{"nearest": {"vector": [1, 0, 0, 0]}},
+                                   {"nearest": {"vector": [1, 0, 0, 0]}, "ranking": {"mmr": {"lambda": -1}}}]}),
+            ),
+            Invalid,
+            "bad_ranking",
+            "0 to 1",
+        )
+        .at("/queries/1/ranking/mmr/lambda"),
+        both(
+            "a step that does not exist",
+            near(json!({"shuffle": {}})),
+            Invalid,
+            "bad_request",
+            "near_duplicates",
+        )
+        .only(Send::Json)
+        .at("/ranking/shuffle"),
     ]
 }
 

@@ -495,7 +495,37 @@ fn query(q: &Value) -> pb::QueryRequest {
         }),
         score_threshold: float(q, "score_threshold"),
         after: some(q, "after", string),
-        ..Default::default()
+        ranking: some(q, "ranking", ranking),
+    }
+}
+
+fn ranking(r: &Value) -> pb::Ranking {
+    pb::Ranking {
+        decay: some(r, "decay", |d| pb::Decay {
+            field: text(d, "field"),
+            half_life_ms: d["half_life_ms"].as_u64().expect("a number"),
+            weight: float(d, "weight"),
+            origin_ms: d["origin_ms"].as_u64(),
+        }),
+        rerank: some(r, "rerank", |k| pb::Rerank {
+            model: text(k, "model"),
+            query: text(k, "query"),
+            top: number(k, "top"),
+            budget_ms: number(k, "budget_ms"),
+            field: text(k, "field"),
+        }),
+        near_duplicates: some(r, "near_duplicates", |n| pb::NearDuplicates {
+            threshold: float(n, "threshold"),
+        }),
+        caps: list(r, "caps", |c| pb::Cap {
+            field: text(c, "field"),
+            most: number(c, "most").unwrap_or(0),
+        }),
+        mmr: some(r, "mmr", |m| pb::Mmr {
+            lambda: float(m, "lambda"),
+            candidates: number(m, "candidates"),
+            using: text(m, "using"),
+        }),
     }
 }
 
@@ -780,8 +810,18 @@ fn answer_json(m: pb::QueryResponse) -> Value {
     let notes = (!m.notes.is_empty()).then_some(m.notes);
     without_nulls(json!({
         "hits": m.hits.into_iter().map(hit).collect::<Vec<_>>(), "token": m.token, "explain": m.explain.map(explain),
-        "notes": notes,
+        "notes": notes, "stages": stages_json(m.stages),
     }))
+}
+
+fn stages_json(stages: Vec<pb::Stage>) -> Value {
+    let stage = |s: pb::Stage| {
+        without_nulls(json!({"name": s.name, "took_ms": s.took_ms, "in": s.r#in, "out": s.out, "skipped": s.skipped}))
+    };
+    match stages.is_empty() {
+        true => Value::Null,
+        false => stages.into_iter().map(stage).collect(),
+    }
 }
 
 fn document_json(d: pb::Document) -> Value {

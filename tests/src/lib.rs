@@ -12,5 +12,5 @@ mod server;
 
 pub use grpc::Grpc;
 pub use request::{Failure, Kind, Method, Outcome, Request};
-pub use rest::Rest;
+pub use rest::{Rest, http_client};
 pub use server::TestServer;

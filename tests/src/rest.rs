@@ -18,7 +18,7 @@ impl Rest {
     pub fn new(addr: SocketAddr) -> Self {
         Self {
             base: format!("http://{addr}"),
-            http: reqwest::Client::new(),
+            http: http_client(),
         }
     }
 
@@ -71,6 +71,13 @@ impl Rest {
             pointer: text("pointer"),
         })
     }
+}
+
+/// A client for loopback: no proxy, no TLS certificates of the system.
+pub fn http_client() -> reqwest::Client {
+    cairn_server::rag::remote::install_crypto();
+    let builder = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    builder.build().expect("a client without TLS can always be made")
 }
 
 /// A connection that broke instead of an answer: never what a case expects.

@@ -379,6 +379,26 @@ fn the_list_of_settings_is_the_one_of_the_code_with_its_defaults() {
     none(&wrong);
 }
 
+#[test]
+fn every_example_of_a_configuration_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cairn.toml");
+    let (mut wrong, mut tables) = (Vec::new(), 0);
+    for document in ["docs/models.md", "docs/configuration.md"] {
+        let text = read(&root().join(document));
+        for example in text.split("```toml\n").skip(1) {
+            let example = example.split("```").next().unwrap_or_default();
+            fs::write(&file, example).unwrap();
+            match cairn_server::config::Config::load(Some(&file), &[]) {
+                Ok(config) => tables += config.embedders.len() + config.rerankers.len(),
+                Err(e) => wrong.push(format!("{document}: {e}\n{example}")),
+            }
+        }
+    }
+    none(&wrong);
+    assert!(tables > 10, "the examples are found: {tables}");
+}
+
 fn flatten(prefix: &str, value: &Value, into: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(table) if !table.is_empty() => {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::filter::Filter;
 use crate::points::StoredPoint;
+use crate::ranking::{Ranking, Stage};
 
 /// A question to one collection.
 ///
@@ -30,6 +31,7 @@ pub struct Query {
     pub(crate) exact: bool,
     pub(crate) score_threshold: Option<f32>,
     pub(crate) after: Option<String>,
+    pub(crate) ranking: Ranking,
 }
 
 /// Where hits come from.
@@ -113,6 +115,7 @@ impl Query {
             exact: false,
             score_threshold: None,
             after: None,
+            ranking: Ranking::default(),
         }
     }
     /// Points whose vector is nearest.
@@ -219,6 +222,11 @@ impl Query {
         self.after = Some(token.into());
         self
     }
+    /// What is done with the hits after they were found and fused.
+    pub fn ranking(mut self, ranking: Ranking) -> Self {
+        self.ranking = ranking;
+        self
+    }
 }
 
 /// One leg of [`Query::fused`].
@@ -307,7 +315,7 @@ impl Leg {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Answer {
-    /// Best first; ties by id.
+    /// Best first, ties by id; with a ranking, in its order.
     pub hits: Vec<Hit>,
     /// Token of the moment that was searched.
     pub token: String,
@@ -316,6 +324,12 @@ pub struct Answer {
     pub explain: Vec<Explain>,
     /// Time in the server, queueing included.
     pub took_ms: f64,
+    /// What the caller should know.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Steps of the ranking, if one was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
 }
 
 /// One hit.

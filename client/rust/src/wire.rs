@@ -14,6 +14,7 @@ use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
 use crate::points::{Payload, Point, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
+use crate::ranking::{Ranking, Stage};
 use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
@@ -405,8 +406,50 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
         }),
         score_threshold: query.score_threshold,
         after: query.after,
-        ..Default::default()
+        ranking: ranking(query.ranking),
     })
+}
+
+fn ranking(ranking: Ranking) -> Option<v1::Ranking> {
+    let given = ranking != Ranking::default();
+    given.then(|| v1::Ranking {
+        decay: ranking.decay.map(|d| v1::Decay {
+            field: d.field,
+            half_life_ms: d.half_life_ms,
+            weight: d.weight,
+            origin_ms: d.origin_ms,
+        }),
+        rerank: ranking.rerank.map(|r| v1::Rerank {
+            model: r.model,
+            query: r.query,
+            top: r.top,
+            budget_ms: r.budget_ms,
+            field: r.field,
+        }),
+        near_duplicates: ranking
+            .near_duplicates
+            .map(|threshold| v1::NearDuplicates { threshold }),
+        caps: ranking
+            .caps
+            .into_iter()
+            .map(|(field, most)| v1::Cap { field, most })
+            .collect(),
+        mmr: ranking.mmr.map(|m| v1::Mmr {
+            lambda: m.lambda,
+            candidates: m.candidates,
+            using: m.using,
+        }),
+    })
+}
+
+fn stage(s: v1::Stage) -> Stage {
+    Stage {
+        name: s.name,
+        took_ms: s.took_ms,
+        r#in: s.r#in,
+        out: s.out,
+        skipped: s.skipped,
+    }
 }
 
 fn nearest(source: Source) -> v1::Nearest {
@@ -455,6 +498,8 @@ pub(crate) fn answer(answer: v1::QueryResponse) -> Result<Answer> {
             .map(|e| e.legs.into_iter().map(Into::into).collect())
             .unwrap_or_default(),
         took_ms: answer.took_ms,
+        notes: answer.notes,
+        stages: answer.stages.into_iter().map(stage).collect(),
     })
 }
 

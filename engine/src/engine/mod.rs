@@ -9,6 +9,7 @@ mod ask;
 mod check;
 mod commit;
 mod maintain;
+mod moment;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use ask::{
     ChunkInput, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page, PayloadChange, Scroll,
     Selector, WriteOptions,
 };
+pub use moment::Moment;
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};

@@ -1071,3 +1071,60 @@ fn an_answer_is_bounded_in_bytes() {
     ask.limit = 50;
     assert_eq!(engine.query("c", &ask).unwrap().hits.len(), 50);
 }
+
+#[test]
+fn a_moment_does_not_see_later_writes_seals_or_merges() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    engine
+        .put_document("c", document("d", 1, 5), &WriteOptions::default())
+        .unwrap();
+    let moment = engine.moment("c", None, None).unwrap();
+    let written = engine
+        .put_document("c", document("d", 2, 2), &WriteOptions::default())
+        .unwrap();
+    let points = (0..200).map(|i| simple_point(&format!("p{i}"), 3)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() != Maintained::Idle {}
+
+    let with = With {
+        payload: true,
+        ..With::default()
+    };
+    let all = Query {
+        with,
+        ..query(
+            Source::Text {
+                query: "alpha".into(),
+                fields: vec![],
+            },
+            Filter::default(),
+            100,
+        )
+    };
+    let found = moment.query(&all).unwrap().hits;
+    let ids: Vec<PointId> = found.iter().map(|hit| hit.point.id.clone()).collect();
+    let (fetched, bytes) = moment.get(&ids, with).unwrap();
+    assert!(bytes > 0);
+    let beside = Filter::must(Condition::HasId { ids: ids.clone() });
+    for (what, points) in [
+        ("query", found.into_iter().map(|hit| hit.point).collect()),
+        ("get", fetched),
+        ("matching", moment.matching(&beside, 100, with).unwrap()),
+    ] {
+        let mut seen: Vec<_> = points
+            .iter()
+            .map(|p: &Point| (p.id.as_str(), &p.payload.as_ref().unwrap()["version"]))
+            .collect();
+        seen.sort_by_key(|(id, _)| *id);
+        let one = json!(1);
+        let expected: Vec<_> = ["d#0", "d#1", "d#2", "d#3", "d#4"].map(|id| (id, &one)).into();
+        assert_eq!(seen, expected, "{what}");
+    }
+    assert_eq!(moment.count(&Filter::default()).unwrap(), 5);
+    let later = engine.moment("c", Some(written.token), None).unwrap();
+    assert_eq!(later.count(&Filter::default()).unwrap(), 202);
+    let passed = engine.moment("c", None, Some(Instant::now())).unwrap();
+    assert_eq!(passed.count(&Filter::default()).unwrap_err().code, "deadline_exceeded");
+}

@@ -31,7 +31,7 @@ pub enum EmbedderConfig {
 pub enum RerankerConfig {
     /// A text-embeddings-inference service, `POST {url}/rerank`.
     Tei(HttpReranker),
-    /// A service with the Cohere shape, `POST {url}/v2/rerank`.
+    /// A service with the Cohere shape, `POST {url}/rerank`.
     Cohere(HttpReranker),
     /// Late interaction over the token vectors of an embedder of type `bert`.
     Late(LateReranker),
@@ -51,6 +51,30 @@ pub struct LocalModel {
     pub passage_prefix: String,
 }
 
+/// How a service is asked to write numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// JSON numbers, which every service can.
+    #[default]
+    Float,
+    /// Base64 of 4 bytes a number: half as long, quicker to read.
+    Base64,
+}
+
+/// How images and sounds are said to a service of the OpenAI shape, which knows only text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaShape {
+    /// `{"input": [URL, ...], "modality": "image"}`: Infinity.
+    #[default]
+    Infinity,
+    /// `{"input": [{"image": URL}, {"text": ...}, ...]}`: Jina.
+    Jina,
+    /// `{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": URL}}]}]}`, one a request: vLLM.
+    Vllm,
+}
+
 /// An embedding service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,12 +84,30 @@ pub struct HttpEmbedder {
     /// The model to ask for; a service of one model needs none.
     #[serde(default)]
     pub model: Option<String>,
-    /// Length of its vectors; if not given, one text is embedded at start to find out.
+    /// Length of its vectors; if not given, texts are embedded at start to find out.
     #[serde(default)]
     pub dimensions: Option<usize>,
+    /// Ask for vectors of that length; false for models that have one length only and refuse to be asked.
+    #[serde(default = "yes")]
+    pub send_dimensions: bool,
+    /// Whether its vectors have length 1; if not given, it is measured at start.
+    #[serde(default)]
+    pub normalized: Option<bool>,
+    /// Part of the model's identity; if not given, what a TEI service says of itself, else the model's name.
+    #[serde(default)]
+    pub revision: Option<String>,
+    /// How it writes numbers.
+    #[serde(default)]
+    pub encoding: Encoding,
     /// The environment variable that holds the key; never the key itself.
     #[serde(default)]
     pub api_key_env: Option<String>,
+    /// Or the file that does.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// Certificates (PEM) that are trusted for https instead of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// Put before every query.
     #[serde(default)]
     pub query_prefix: String,
@@ -75,6 +117,9 @@ pub struct HttpEmbedder {
     /// Most inputs in one request.
     #[serde(default = "http_batch_max")]
     pub batch_max: usize,
+    /// Most bytes of inputs in one request; a longer input goes alone.
+    #[serde(default = "http_batch_bytes_max")]
+    pub batch_bytes_max: usize,
     /// How long one request may take, in milliseconds.
     #[serde(default = "http_timeout_ms")]
     pub timeout_ms: u64,
@@ -87,6 +132,9 @@ pub struct HttpEmbedder {
     /// What it takes besides text.
     #[serde(default)]
     pub media: Vec<Medium>,
+    /// How that is said to it.
+    #[serde(default)]
+    pub media_shape: MediaShape,
 }
 
 /// A reranking service.
@@ -101,9 +149,18 @@ pub struct HttpReranker {
     /// The environment variable that holds the key; never the key itself.
     #[serde(default)]
     pub api_key_env: Option<String>,
+    /// Or the file that does.
+    #[serde(default)]
+    pub api_key_file: Option<PathBuf>,
+    /// Certificates (PEM) that are trusted for https instead of the system's.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
     /// Most texts in one request.
     #[serde(default = "http_batch_max")]
     pub batch_max: usize,
+    /// Most bytes of texts in one request; a longer text goes alone.
+    #[serde(default = "http_batch_bytes_max")]
+    pub batch_bytes_max: usize,
     /// How long one request may take, in milliseconds.
     #[serde(default = "http_timeout_ms")]
     pub timeout_ms: u64,
@@ -125,6 +182,13 @@ pub struct LateReranker {
 
 fn http_batch_max() -> usize {
     32
+}
+/// No tokenizer makes more tokens than bytes, so this stays below the 300,000 tokens that OpenAI takes.
+fn http_batch_bytes_max() -> usize {
+    256 << 10
+}
+fn yes() -> bool {
+    true
 }
 fn http_timeout_ms() -> u64 {
     10_000
@@ -154,7 +218,9 @@ impl EmbedderConfig {
                     let most = cairn_engine::limits::DIM_MAX;
                     return Err(ConfigError(format!("{table}.dimensions must be 1 to {most}")));
                 }
-                check_http(&table, http.batch_max, http.timeout_ms, http.concurrency, http.retries)
+                let (batch, bytes) = (http.batch_max, http.batch_bytes_max);
+                check_http(&table, batch, bytes, http.timeout_ms, http.concurrency, http.retries)?;
+                check_media(&table, http, matches!(self, Self::Tei(_)))
             }
         }
     }
@@ -168,7 +234,8 @@ impl RerankerConfig {
             Self::Late(_) => Ok(()),
             Self::Tei(http) | Self::Cohere(http) => {
                 check_url(&table, &http.url)?;
-                check_http(&table, http.batch_max, http.timeout_ms, http.concurrency, http.retries)
+                let (batch, bytes) = (http.batch_max, http.batch_bytes_max);
+                check_http(&table, batch, bytes, http.timeout_ms, http.concurrency, http.retries)
             }
         }
     }
@@ -179,18 +246,28 @@ fn check_model_name(table: &str, name: &str) -> Result<(), ConfigError> {
 }
 
 fn check_url(table: &str, url: &str) -> Result<(), ConfigError> {
-    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let after = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let host = after.map(|after| after.split(['/', '?', '#']).next().unwrap_or_default());
     match host {
-        Some(host) if !host.is_empty() && !host.starts_with('/') => Ok(()),
+        // A password in the address would be shown in messages, a query would end up in the middle of the path.
+        Some(host) if !host.is_empty() && !host.contains('@') && !url.contains(['?', '#', ' ']) => Ok(()),
         _ => Err(ConfigError(format!(
-            "{table}.url must begin with http:// or https:// and name a host, got {url:?}"
+            "{table}.url must begin with http:// or https://, name a host, and hold no user, password or query"
         ))),
     }
 }
 
-fn check_http(table: &str, batch: usize, timeout_ms: u64, concurrency: usize, retries: u32) -> Result<(), ConfigError> {
+fn check_http(
+    table: &str,
+    batch: usize,
+    bytes: usize,
+    timeout_ms: u64,
+    concurrency: usize,
+    retries: u32,
+) -> Result<(), ConfigError> {
     let bounds = [
         ("batch_max", batch as u64, 1, 2_048),
+        ("batch_bytes_max", bytes as u64, 1 << 10, 64 << 20),
         ("timeout_ms", timeout_ms, 1, 600_000),
         ("concurrency", concurrency as u64, 1, 256),
         ("retries", u64::from(retries), 0, 10),
@@ -201,6 +278,20 @@ fn check_http(table: &str, batch: usize, timeout_ms: u64, concurrency: usize, re
                 "{table}.{key} must be {least} to {most}, got {value}"
             )));
         }
+    }
+    Ok(())
+}
+
+fn check_media(table: &str, http: &HttpEmbedder, tei: bool) -> Result<(), ConfigError> {
+    if http.media.contains(&Medium::Text) {
+        return Err(ConfigError(format!(
+            "{table}.media says what is taken besides text: image, audio"
+        )));
+    }
+    if tei && !http.media.is_empty() {
+        return Err(ConfigError(format!(
+            "{table}.media: a service of type \"tei\" takes text only; say type = \"openai\" if it has that shape too"
+        )));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-use crate::rest::RETRY_AFTER_MS;
+use crate::rest::retry_after_ms;
 use crate::service::already_exists;
 use crate::telemetry;
 
@@ -27,6 +27,8 @@ pub(super) fn status(error: &Error) -> Status {
         ErrorKind::Deadline => Code::DeadlineExceeded,
         ErrorKind::Cancelled => Code::Cancelled,
         ErrorKind::Unavailable => Code::Unavailable,
+        // Not UNAVAILABLE, which clients repeat by themselves.
+        ErrorKind::Upstream => Code::Internal,
         ErrorKind::Damaged => Code::DataLoss,
         ErrorKind::Internal => Code::Internal,
     };
@@ -39,8 +41,8 @@ pub(super) fn status(error: &Error) -> Status {
     if let Some(pointer) = error.pointer.as_deref().and_then(ascii) {
         metadata.insert(POINTER, pointer);
     }
-    if error.kind == ErrorKind::Exhausted {
-        metadata.insert(RETRY, MetadataValue::from(RETRY_AFTER_MS));
+    if let Some(ms) = retry_after_ms(error.kind, error.retry_after) {
+        metadata.insert(RETRY, MetadataValue::from(ms));
     }
     Status::with_metadata(code, message, metadata)
 }
@@ -108,6 +110,8 @@ fn says(headers: &HeaderMap, word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -120,6 +124,7 @@ mod tests {
             (ErrorKind::Deadline, Code::DeadlineExceeded),
             (ErrorKind::Cancelled, Code::Cancelled),
             (ErrorKind::Unavailable, Code::Unavailable),
+            (ErrorKind::Upstream, Code::Internal),
             (ErrorKind::Damaged, Code::DataLoss),
             (ErrorKind::Internal, Code::Internal),
         ];
@@ -134,6 +139,8 @@ mod tests {
             assert_eq!(status.metadata().contains_key(RETRY), kind == ErrorKind::Exhausted);
             assert_eq!(status.message().contains("secret"), kind != ErrorKind::Internal);
         }
+        let busy = Error::new(ErrorKind::Unavailable, "some_code", "m").retry_after(Some(Duration::from_secs(2)));
+        assert_eq!(status(&busy).metadata().get(RETRY).unwrap(), "2000");
         let exists = Error::new(ErrorKind::Conflict, "collection_exists", "m");
         assert_eq!(status(&exists).code(), Code::AlreadyExists);
     }

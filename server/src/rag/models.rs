@@ -7,8 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::embed::http::{Dialect, HttpEmbedder};
 use super::embed::{Embedder, Fingerprint, SparseEmbedder, StaticMiniLm};
 use super::rerank::Reranker;
+use super::rerank::http::{Dialect as RerankDialect, HttpReranker};
 use crate::config::{Config, EmbedderConfig, RerankerConfig};
 
 /// Name of the embedder that every server has.
@@ -76,19 +78,30 @@ impl Models {
 
     fn add_embedder_of(&mut self, name: &str, config: &EmbedderConfig) -> Result<(), String> {
         match config {
-            EmbedderConfig::Bert(_)
-            | EmbedderConfig::Splade(_)
-            | EmbedderConfig::Openai(_)
-            | EmbedderConfig::Tei(_) => Err(format!("embedder {name:?} is of a type that is not built yet")),
+            EmbedderConfig::Bert(_) | EmbedderConfig::Splade(_) => {
+                return Err(format!("embedder {name:?} is of a type that is not built yet"));
+            }
+            EmbedderConfig::Openai(http) => {
+                self.add_embedder(Arc::new(HttpEmbedder::open(name, Dialect::Openai, http)?))
+            }
+            EmbedderConfig::Tei(http) => self.add_embedder(Arc::new(HttpEmbedder::open(name, Dialect::Tei, http)?)),
         }
+        Ok(())
     }
 
     fn add_reranker_of(&mut self, name: &str, config: &RerankerConfig) -> Result<(), String> {
         match config {
-            RerankerConfig::Tei(_) | RerankerConfig::Cohere(_) | RerankerConfig::Late(_) => {
-                Err(format!("reranker {name:?} is of a type that is not built yet"))
+            RerankerConfig::Late(_) => {
+                return Err(format!("reranker {name:?} is of a type that is not built yet"));
+            }
+            RerankerConfig::Tei(http) => {
+                self.add_reranker(Arc::new(HttpReranker::open(name, RerankDialect::Tei, http)?))
+            }
+            RerankerConfig::Cohere(http) => {
+                self.add_reranker(Arc::new(HttpReranker::open(name, RerankDialect::Cohere, http)?));
             }
         }
+        Ok(())
     }
 
     /// Adds a dense embedder under the name of its fingerprint, in the place of one of that name.

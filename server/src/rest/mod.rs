@@ -25,7 +25,7 @@ use utoipa_axum::routes;
 use self::extract::{Body, Name, Params, Plain};
 pub(crate) use self::guard::local_callers;
 use self::problem::Problem;
-pub(crate) use self::problem::RETRY_AFTER_MS;
+pub(crate) use self::problem::retry_after_ms;
 use self::wire::{
     CollectionOut, CollectionsOut, CountBody, CountOut, DeletePointsBody, DocumentViewOut, DocumentsOut, EnrichBody,
     EnrichOut, GetPointsBody, OperationOut, OperationsOut, PageOut, PointsOut, PutDocumentsBody, PutDocumentsOut,

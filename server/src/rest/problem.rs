@@ -1,5 +1,7 @@
 //! Errors as RFC 9457 problems: `application/problem+json` with a stable `code` and, where known, a `pointer`.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +12,7 @@ use utoipa::ToSchema;
 use crate::telemetry;
 
 /// How long a caller should wait after `overloaded` and its like. One seal or a few hundred queries take about as long.
-pub(crate) const RETRY_AFTER_MS: u64 = 1_000;
+const RETRY_AFTER_MS: u64 = 1_000;
 
 /// What every error looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -80,7 +82,8 @@ impl From<Error> for Problem {
             ErrorKind::Exhausted => (429, "a bound was reached"),
             ErrorKind::Deadline => (504, "the deadline passed"),
             ErrorKind::Cancelled => (499, "the caller gave up"),
-            ErrorKind::Unavailable => (503, "the server is not ready"),
+            ErrorKind::Unavailable => (503, "the server, or a service that it needs, is not ready"),
+            ErrorKind::Upstream => (502, "a service that the server needs answers wrongly"),
             ErrorKind::Damaged => (500, "stored data is damaged"),
             ErrorKind::Internal => (500, "internal error"),
         };
@@ -91,9 +94,15 @@ impl From<Error> for Problem {
         };
         let mut problem = Self::new(status, title, error.code, detail);
         problem.pointer = error.pointer.map(Into::into);
-        problem.retry_after_ms = (error.kind == ErrorKind::Exhausted).then_some(RETRY_AFTER_MS);
+        problem.retry_after_ms = retry_after_ms(error.kind, error.retry_after);
         problem
     }
+}
+
+/// How long a caller should wait, in milliseconds: what is known, or a guess where waiting helps for sure.
+pub(crate) fn retry_after_ms(kind: ErrorKind, known: Option<Duration>) -> Option<u64> {
+    let known = known.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+    known.or((kind == ErrorKind::Exhausted).then_some(RETRY_AFTER_MS))
 }
 
 impl IntoResponse for Problem {
@@ -131,6 +140,18 @@ mod tests {
         let response = problem.into_response();
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    }
+
+    #[test]
+    fn a_known_wait_is_said_and_nobody_guesses_for_a_wrong_answer() {
+        let busy = Error::new(ErrorKind::Unavailable, "some_code", "wait");
+        let problem = Problem::from(busy.clone().retry_after(Some(Duration::from_millis(2_300))));
+        assert_eq!((problem.status, problem.retry_after_ms), (503, Some(2_300)));
+        assert_eq!(problem.into_response().headers()[header::RETRY_AFTER], "3");
+        assert_eq!(Problem::from(busy).retry_after_ms, None);
+        let wrong = Problem::from(Error::new(ErrorKind::Upstream, "some_code", "17 numbers, want 16"));
+        assert_eq!((wrong.status, wrong.retry_after_ms), (502, None));
+        assert_eq!(wrong.detail, "17 numbers, want 16");
     }
 
     #[test]

@@ -29,3 +29,25 @@ pub const CANDIDATES_MAX: usize = 1_000;
 /// Texts given to an embedder at once: enough that it can sort them by length into batches of its own, few enough that
 /// their vectors take megabytes.
 pub(super) const EMBED_BATCH: usize = 256;
+/// Hits that a ranking takes from the search at first; twice what is wanted if that is more.
+pub const POOL_MIN: usize = 100;
+/// Hits that a ranking takes at most: as many as a query may ask for.
+pub const POOL_MAX: usize = limits::TOP_K_MAX;
+/// How much larger the pool becomes when too few hits remain.
+pub(super) const POOL_GROWTH: usize = 4;
+/// Caps of one ranking: each is looked up in every hit.
+pub const CAPS_MAX: usize = 8;
+/// Hits that are reranked at most: a reranker takes milliseconds a text.
+pub const RERANK_MAX: usize = 1_000;
+/// Hits that are reranked when a request does not say how many.
+pub const DEFAULT_RERANK_TOP: usize = 50;
+/// Milliseconds for reranking when a request does not say.
+pub const DEFAULT_RERANK_BUDGET_MS: u64 = 1_000;
+/// The longest time for reranking that may be asked for.
+pub const RERANK_BUDGET_MS_MAX: usize = 60_000;
+/// Hits that MMR chooses from at most: it compares all with all.
+pub const MMR_MAX: usize = 1_000;
+/// Hits that MMR chooses from when a request does not say.
+pub const DEFAULT_MMR_CANDIDATES: usize = 100;
+/// Hits that are compared as near duplicates at most: each with all that are kept before it.
+pub const NEAR_DUPLICATES_MAX: usize = 1_000;

@@ -108,8 +108,10 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
             format!("the vector's embedder does not take {medium}, only text"),
         ),
         EmbedError::Rejected { .. } => Error::invalid("embedder_rejected", message),
-        EmbedError::Unavailable { .. } => Error::new(ErrorKind::Unavailable, "embedder_unavailable", message),
-        EmbedError::BadAnswer { .. } => Error::new(ErrorKind::Unavailable, "embedder_bad_answer", message),
+        EmbedError::Unavailable { retry_after, .. } => {
+            Error::new(ErrorKind::Unavailable, "embedder_unavailable", message).retry_after(retry_after)
+        }
+        EmbedError::BadAnswer { .. } => Error::new(ErrorKind::Upstream, "embedder_bad_answer", message),
         EmbedError::Deadline => budget.check().err().unwrap_or_else(deadline_exceeded),
     }
 }

@@ -115,7 +115,8 @@ impl Core {
             deadline: Some(budget.deadline),
         };
         query.check()?;
-        let hits = self.search(collection, &query, "Documents.Enrich")?.hits;
+        let moment = self.engine.moment(collection, query.after, query.deadline)?;
+        let hits = self.search(&moment, &query, "Documents.Enrich")?.hits;
         budget.check()?;
 
         let found = hits.len();

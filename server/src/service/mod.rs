@@ -17,6 +17,7 @@ mod operations;
 mod points;
 pub(crate) mod pools;
 mod query;
+mod ranking;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ pub use enrich::{Enrich, Enriched, Mode};
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};

@@ -107,6 +107,15 @@ pub(crate) async fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send +
 }
 
 impl Budget {
+    /// Until an instant, for a caller who stays.
+    #[cfg(test)]
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self {
+            deadline,
+            given_up: Arc::default(),
+        }
+    }
+
     /// An error once the deadline has passed or the caller has gone.
     pub(crate) fn check(&self) -> Result<()> {
         if self.given_up.load(Ordering::Relaxed) {

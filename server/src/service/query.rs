@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use cairn_engine::engine::Moment;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
 use cairn_engine::schema::Schema;
@@ -16,6 +17,7 @@ use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
 use super::embed::{TextVector, embed_query};
 use super::enrich::check_text_fields;
 use super::pools::Budget;
+use super::ranking::{Plan, Ranking, Stage};
 use super::{Call, Core, Service, Work, check_count};
 use crate::rag::retrieval;
 use crate::telemetry;
@@ -42,6 +44,8 @@ pub struct Ask {
     pub params: Params,
     /// A write that must be visible.
     pub after: Option<Token>,
+    /// What is done with the hits after they were found.
+    pub ranking: Ranking,
 }
 
 /// Where hits come from, before text has become vectors.
@@ -108,6 +112,8 @@ pub struct Answer {
     pub result: QueryResult,
     /// What the caller should know.
     pub notes: Vec<String>,
+    /// Steps of the ranking, if one was asked for.
+    pub stages: Vec<Stage>,
     /// Time in the server, queueing included.
     pub took_ms: f64,
 }
@@ -126,13 +132,8 @@ impl Service {
     pub async fn query(&self, call: Call, collection: String, ask: Ask) -> Result<Answer> {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
-            let (query, notes) = core.resolve(&schema, ask, budget)?;
-            let result = core.search(&collection, &query, "Query.Run")?;
-            Ok(Answer {
-                result,
-                notes,
-                took_ms: 0.0,
-            })
+            let question = core.resolve(&schema, ask, budget)?;
+            core.answer(&collection, question, budget, "Query.Run")
         };
         let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
         answer.took_ms = took_ms;
@@ -145,31 +146,23 @@ impl Service {
             let schema = core.schema(&collection)?;
             check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
             check_hits(&asks)?;
-            let mut queries = Vec::with_capacity(asks.len());
+            let mut questions = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
-                queries.push(
-                    core.resolve(&schema, ask, budget)
-                        .map_err(|e| e.at(format!("/queries/{i}")))?,
-                );
+                let question = core.resolve(&schema, ask, budget);
+                questions.push(question.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
-            let mut answers = Vec::with_capacity(queries.len());
+            let mut answers = Vec::with_capacity(questions.len());
             let mut bytes = 0;
-            for (i, (query, notes)) in queries.into_iter().enumerate() {
+            for (i, question) in questions.into_iter().enumerate() {
                 budget.check()?;
-                let result = core
-                    .search(&collection, &query, "Query.RunBatch")
-                    .and_then(|result| {
-                        bytes += result.bytes;
-                        check_batch_bytes(bytes)?;
-                        Ok(result)
-                    })
-                    .map_err(|e| e.at(format!("/queries/{i}")))?;
-                answers.push(Answer {
-                    result,
-                    notes,
-                    took_ms: 0.0,
+                let answer = core.answer(&collection, question, budget, "Query.RunBatch");
+                let answer = answer.and_then(|answer| {
+                    bytes += answer.result.bytes;
+                    check_batch_bytes(bytes)?;
+                    Ok(answer)
                 });
+                answers.push(answer.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
             Ok(answers)
         };
@@ -205,17 +198,47 @@ fn check_batch_bytes(bytes: usize) -> Result<()> {
     ))
 }
 
+/// A query with its text embedded and its ranking planned.
+struct Question {
+    query: Query,
+    plan: Option<Plan>,
+    notes: Vec<String>,
+}
+
 impl Core {
     /// Runs a query and records how long retrieval itself took.
-    pub(super) fn search(&self, collection: &str, query: &Query, method: &'static str) -> Result<QueryResult> {
+    pub(super) fn search(&self, moment: &Moment<'_>, query: &Query, method: &'static str) -> Result<QueryResult> {
         let started = Instant::now();
-        let result = self.engine.query(collection, query)?;
+        let result = moment.query(query)?;
         telemetry::searched(method, started);
         Ok(result)
     }
 
-    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<(Query, Vec<String>)> {
+    /// All that is answered to a question is of one moment.
+    fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
+        let Question { query, plan, notes } = question;
+        let moment = self.engine.moment(collection, query.after, query.deadline)?;
+        let (result, stages) = match &plan {
+            None => (self.search(&moment, &query, method)?, Vec::new()),
+            Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
+        };
+        Ok(Answer {
+            result,
+            notes,
+            stages,
+            took_ms: 0.0,
+        })
+    }
+
+    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<Question> {
         let mut notes = Vec::new();
+        let plan = match ask.ranking.is_empty() {
+            true => None,
+            false => {
+                let plan = self.plan(&ask.ranking, &[schema], words_of(&ask.source));
+                Some(plan.map_err(|e| e.at("/ranking"))?)
+            }
+        };
         let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
         let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
         let query = Query {
@@ -230,7 +253,7 @@ impl Core {
             deadline: Some(budget.deadline),
         };
         query.check()?;
-        Ok((query, notes))
+        Ok(Question { query, plan, notes })
     }
 
     fn resolve_source(
@@ -359,6 +382,27 @@ impl Core {
             embedder: self.embedder(embedder)?,
         })
     }
+}
+
+/// The first words that a source compares with, which a reranker then reads together with the hits. Expects any depth; looks
+/// no deeper than a query may nest.
+fn words_of(source: &AskSource) -> Option<&str> {
+    fn first(source: &AskSource, depth: usize) -> Option<&str> {
+        let text: &str = match source {
+            AskSource::Nearest {
+                to: NearestTo::Text(text),
+                ..
+            } => text,
+            AskSource::Text { query, .. } => query,
+            AskSource::Hybrid { text, .. } => text,
+            AskSource::Prefetch { legs, .. } if depth <= limits::QUERY_DEPTH_MAX => {
+                return legs.iter().find_map(|leg| first(&leg.source, depth + 1));
+            }
+            AskSource::Nearest { .. } | AskSource::Prefetch { .. } => return None,
+        };
+        (!text.trim().is_empty()).then_some(text)
+    }
+    first(source, 1)
 }
 
 /// `title^2` is the field `title` with weight 2.

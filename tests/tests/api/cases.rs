@@ -421,6 +421,44 @@ fn queries() -> Vec<Step> {
                     .is_some_and(|legs| !legs.is_empty() && legs.iter().all(|l| l["strategy"].is_string()))
             }),
         ),
+        on(
+            "ranking is applied in its order and reported",
+            json!({"nearest": {"vector": [1, 0, 0]}, "ranking": {
+                "decay": {"field": "n", "half_life_ms": 1, "origin_ms": 3, "weight": 0.5},
+                "near_duplicates": {}, "caps": [{"field": "lang", "most": 1}], "mmr": {"lambda": 0.9}}}),
+            Expect::Holds(json!({"hits": [{"id": "c"}, {"id": "b"}], "stages": [
+                {"name": "decay", "in": 3, "out": 3, "skipped": "1 hits have no time in \"n\" and keep their score"},
+                {"name": "near_duplicates", "in": 3, "out": 3, "skipped": "3 hits have no text to compare"},
+                {"name": "caps", "in": 3, "out": 2},
+                {"name": "mmr", "in": 2, "out": 2}]})),
+        ),
+        on(
+            "a page of a ranked list, with what was asked for",
+            json!({"nearest": {"vector": [1, 0, 0]}, "ranking": {"caps": [{"field": "lang", "most": 1}]}, "limit": 1, "offset": 1,
+                   "with": {"payload": false, "vectors": true}}),
+            Expect::Is(|a| {
+                a["hits"].as_array().is_some_and(|hits| hits.len() == 1)
+                    && a["hits"][0]["id"] == "b"
+                    && a["hits"][0].get("payload").is_none()
+                    && a["hits"][0]["vectors"]["v"].is_array()
+            }),
+        ),
+        on(
+            "without a ranking there are no stages",
+            json!({"nearest": {"vector": [1, 0, 0]}, "ranking": {}}),
+            Expect::Is(|a| a.get("stages").is_none()),
+        ),
+        step(
+            "each query of a batch has its own ranking",
+            Method::QueryBatch,
+            "things",
+            json!({"queries": [{"nearest": {"vector": [1, 0, 0]}, "ranking": {"caps": [{"field": "lang", "most": 1}]}},
+                               {"nearest": {"vector": [1, 0, 0]}}]}),
+            Expect::Holds(
+                json!({"results": [{"hits": [{"id": "a"}, {"id": "b"}], "stages": [{"name": "caps"}]},
+                                             {"hits": [{"id": "a"}, {"id": "c"}, {"id": "b"}]}]}),
+            ),
+        ),
         step(
             "a batch keeps its order",
             Method::QueryBatch,

@@ -6,7 +6,7 @@ use cairn_proto::v1 as pb;
 use cairn_proto::v1::documents_client::DocumentsClient;
 use cairn_proto::v1::operations_client::OperationsClient;
 use cairn_proto::v1::points_client::PointsClient;
-use cairn_tests::{Method, Request, TestServer};
+use cairn_tests::{Method, Request, TestServer, http_client};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
@@ -21,7 +21,7 @@ async fn channel(server: &TestServer) -> Channel {
 }
 
 async fn get(addr: std::net::SocketAddr, path: &str) -> (u16, String) {
-    let response = reqwest::get(format!("http://{addr}{path}")).await.unwrap();
+    let response = http_client().get(format!("http://{addr}{path}")).send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
 
@@ -419,7 +419,7 @@ async fn a_deadline_covers_the_arrival_of_the_request() {
     let server = TestServer::start_with(|config| config.limits.timeout_ms = 500).await;
     let started = std::time::Instant::now();
     let never = futures::stream::pending::<Result<Vec<u8>, std::io::Error>>();
-    let rest = reqwest::Client::new()
+    let rest = http_client()
         .put(format!(
             "http://{}/api/v1/collections/slow?timeout_ms=200",
             server.addr()
@@ -460,9 +460,7 @@ async fn the_bytes_of_all_requests_together_are_bounded() {
         let begun = futures::stream::iter([Ok::<_, std::io::Error>(vec![b' '; bytes])]);
         let body = reqwest::Body::wrap_stream(begun.chain(futures::stream::pending()));
         let url = format!("http://{}/api/v1/collections/c/points/count", server.addr());
-        let request = reqwest::Client::new()
-            .post(url)
-            .header("content-type", "application/json");
+        let request = http_client().post(url).header("content-type", "application/json");
         tokio::spawn(request.body(body).send())
     };
     let uploads = [slow(32 << 10), slow(32 << 10)];

@@ -12,6 +12,7 @@ mod filter;
 mod operations;
 mod points;
 mod query;
+mod ranking;
 
 use cairn_engine::types::{Payload, PointId, Token};
 use cairn_engine::{Error, Result, limits};

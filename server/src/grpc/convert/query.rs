@@ -6,6 +6,7 @@ use cairn_proto::v1 as pb;
 
 use super::filter::filter_in;
 use super::points::{point_out, with_in};
+use super::ranking::{ranking_in, stage_out};
 use super::{not_built, size_in, text_in, token_in};
 use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
@@ -32,6 +33,7 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
             exact: params.exact,
         },
         after: token_in(request.after, "/after")?,
+        ranking: ranking_in(request.ranking),
     };
     Ok((request.collection, ask))
 }
@@ -129,7 +131,7 @@ pub(in crate::grpc) fn answer_out(answer: Answer) -> pb::QueryResponse {
         explain: answer.result.explain.map(explain_out),
         took_ms: answer.took_ms,
         notes: answer.notes,
-        ..Default::default()
+        stages: answer.stages.into_iter().map(stage_out).collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Vectors of different embedders look alike and mean nothing to each other, so every embedder has a [`Fingerprint`]
 //! that a collection stores with its vectors and compares before it accepts a write or a text query.
 
+pub mod http;
 mod static_minilm;
 mod wordpiece;
 

@@ -3,6 +3,10 @@
 //! A reranker is slower than retrieval by orders of magnitude and better than it, so it sees only the best hits, inside
 //! a time of its own, and says which of them it did not get to.
 
+mod cohere;
+pub mod http;
+mod tei;
+
 use std::time::Duration;
 
 use super::patience::{OutOfPatience, Patience};

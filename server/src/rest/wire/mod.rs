@@ -12,12 +12,13 @@ mod filter;
 mod operations;
 mod points;
 mod query;
+mod ranking;
 
 use std::fmt;
 
+use cairn_engine::Result;
 use cairn_engine::op::Applied;
 use cairn_engine::types::{PointId, Token};
-use cairn_engine::Result;
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 

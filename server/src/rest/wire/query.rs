@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::filter::{FilterBody, filter_in};
 use super::points::{WithBody, with_in};
+use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
 use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
 
@@ -41,6 +42,8 @@ pub(in crate::rest) struct QueryBody {
     score_threshold: Option<f32>,
     /// Token of an earlier write that must be visible.
     after: Option<String>,
+    /// What is done with the hits after they were found and fused.
+    ranking: Option<RankingBody>,
 }
 
 /// Nearest to a vector or to a text.
@@ -268,6 +271,7 @@ impl QueryBody {
                 exact: self.params.exact,
             },
             after: after_in(self.after)?,
+            ranking: self.ranking.map(RankingBody::ranking).unwrap_or_default(),
         })
     }
 }
@@ -275,7 +279,7 @@ impl QueryBody {
 /// A query's answer.
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::rest) struct QueryOut {
-    /// Best first; ties by id.
+    /// Best first, ties by id; with a ranking, in its order.
     hits: Vec<HitOut>,
     /// Token of the moment that was searched.
     token: String,
@@ -285,6 +289,9 @@ pub(in crate::rest) struct QueryOut {
     /// What the caller should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// Steps of `ranking`, if it was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StageOut>,
     /// Time in the server, queueing included. Absent in a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
@@ -311,7 +318,7 @@ pub(in crate::rest) struct HitOut {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::rest) struct LegScoreOut {
     leg: String,
-    /// Cosine, inner product, distance or BM25, as the metric defines it.
+    /// Cosine, inner product, distance, BM25, or what a reranker said (`rerank`), as the metric defines it.
     raw: f32,
     /// Place in that leg, from 1.
     rank: u32,
@@ -370,6 +377,7 @@ impl QueryOut {
             token: answer.result.seq.to_string(),
             explain: answer.result.explain.map(|e| e.legs.into_iter().map(explain).collect()),
             notes: answer.notes,
+            stages: answer.stages.into_iter().map(StageOut::from).collect(),
             took_ms: None,
         }
     }
