@@ -127,3 +127,5 @@ async def test_the_retriever_finds_chunks_in_every_mode(server: str, name: str, 
         assert found.id == "raft#0" and "candidate" in found.page_content
         assert (found.metadata["source"], found.metadata["document"]) == ("raft.md", "raft")
         assert 0 <= found.metadata["score"] <= 1 and "text" not in found.metadata
+    await retriever.aclose()
+    retriever.close()

@@ -11,6 +11,7 @@ dict of metadata keys to values is taken too. Scores are Cairn's, 0 to 1.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from ._aio.client import AsyncClient
 from ._loops import PerLoop
 from ._sync.client import DEFAULT_URL, Client
 from .answers import Answer, Rows, StoredPoint
-from .errors import InvalidError
+from .errors import InvalidError, NotFoundError
 from .filters import Field, Filter, FilterLike
 from .requests import Hybrid, Metric, Mmr, Nearest, Point, Ranking, RankingLike, Schema, Text, TextField, VectorSpec
 
@@ -144,8 +145,9 @@ class CairnVectorStore(VectorStore):
         if ids is None:
             self._client.collections.delete(self._collection, missing_ok=True)
             self._made = False
-        elif ids and self._client.collections.exists(self._collection):
-            self._client.points.delete(self._collection, ids)
+        elif ids:
+            with contextlib.suppress(NotFoundError):
+                self._client.points.delete(self._collection, ids)
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
@@ -154,24 +156,26 @@ class CairnVectorStore(VectorStore):
         if ids is None:
             await client.collections.delete(self._collection, missing_ok=True)
             self._made = False
-        elif ids and await client.collections.exists(self._collection):
-            await client.points.delete(self._collection, ids)
+        elif ids:
+            with contextlib.suppress(NotFoundError):
+                await client.points.delete(self._collection, ids)
         return True
 
     # ---- reading ----
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, in the order asked; missing ones are left out."""
-        if not ids or not self._client.collections.exists(self._collection):
+        try:
+            return _documents(self._client.points.get(self._collection, ids)) if ids else []
+        except NotFoundError:
             return []
-        return _documents(self._client.points.get(self._collection, ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """`get_by_ids`, asynchronous."""
-        client = self._loops.client()
-        if not ids or not await client.collections.exists(self._collection):
+        try:
+            return _documents(await self._loops.client().points.get(self._collection, ids)) if ids else []
+        except NotFoundError:
             return []
-        return _documents(await client.points.get(self._collection, ids))
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The documents nearest to a text. `filter`, `ranking`, `score_threshold`, `ef`, `exact` go to the server."""
@@ -228,15 +232,17 @@ class CairnVectorStore(VectorStore):
         return _documents((await self._anearest(embedding, k, ranking=ranking, **kwargs)).hits)
 
     def _nearest(self, vector: list[float], k: int, **kwargs: Any) -> Answer:
-        if not self._client.collections.exists(self._collection):
+        try:
+            return self._client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
+        except NotFoundError:  # Nothing was written yet.
             return Answer(Rows())
-        return self._client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
 
     async def _anearest(self, vector: list[float], k: int, **kwargs: Any) -> Answer:
         client = self._loops.client()
-        if not await client.collections.exists(self._collection):
+        try:
+            return await client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
+        except NotFoundError:
             return Answer(Rows())
-        return await client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         # Scores are 0 to 1 for every metric already.
@@ -333,6 +339,14 @@ class CairnRetriever(BaseRetriever):
     ) -> list[Document]:
         source, options = self._ask(query, k, kwargs)
         return _chunks(await self._loops.client().query(self.collection, source, **options))
+
+    def close(self) -> None:
+        """Lets go of the synchronous client's connections."""
+        self._client.close()
+
+    async def aclose(self) -> None:
+        """Lets go of the connections of the running loop."""
+        await self._loops.close()
 
     def _ask(self, query: str, k: int | None, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         sources = {
