@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench drives the real `cairn` binary as a child process through real sockets, prints a table for people and
+//! Every bench but `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
 //! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
@@ -14,6 +14,7 @@ mod measure;
 mod place;
 mod report;
 mod server;
+mod sparse;
 mod squad;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ Examples:
   cairn-bench crash --cycles 100 --seed 7
   cairn-bench badinput
   cairn-bench collections --count 10000
+  cairn-bench sparse --rows 100000     sparse vectors: bytes, time, postings read
 
 Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary).";
 
@@ -54,6 +56,8 @@ enum Bench {
     Badinput(badinput::Args),
     /// Thousands of empty collections: creation, memory, reopening.
     Collections(collections::Args),
+    /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
+    Sparse(sparse::Args),
     /// The short ones of all of these.
     All,
 }
@@ -92,6 +96,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Crash(args) => Box::pin(crash::run(args)).await,
         Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
+        Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
         Bench::All => all().await,
     }
 }
@@ -105,6 +110,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Load(load::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
+        Bench::Sparse(sparse::Args::short()),
     ];
     for bench in short {
         let outcome = Box::pin(run(bench)).await;

@@ -25,6 +25,17 @@ pub(crate) fn data(name: &str) -> Result<PathBuf, String> {
     ))
 }
 
+/// The directory of a model that `make models` fetched; `Err` is the reason to skip.
+pub(crate) fn model(name: &str) -> Result<PathBuf, String> {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/cairn/models"));
+    let models = std::env::var_os("CAIRN_MODELS").map(PathBuf::from).or_else(home);
+    let dir = models.unwrap_or_default().join(name);
+    if dir.join("model.safetensors").is_file() {
+        return Ok(dir);
+    }
+    Err(format!("{} holds no model: run `make models`", dir.display()))
+}
+
 /// The server: `CAIRN_BIN`, else `cairn` beside this binary, so that both are of one profile.
 pub(crate) fn server_binary() -> anyhow::Result<PathBuf> {
     let path = match std::env::var_os("CAIRN_BIN") {

@@ -32,6 +32,7 @@ pub(crate) struct Server {
 pub(crate) struct Launch {
     data_dir: PathBuf,
     settings: Vec<String>,
+    config: Option<PathBuf>,
     log: PathBuf,
 }
 
@@ -52,8 +53,15 @@ impl Launch {
         Self {
             data_dir: dir.join("data"),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            config: None,
             log: dir.join("server.log"),
         }
+    }
+
+    /// With this configuration file.
+    pub(crate) fn config(mut self, path: &Path) -> Self {
+        self.config = Some(path.to_path_buf());
+        self
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -80,6 +88,9 @@ impl Launch {
             "--data-dir",
         ]);
         command.arg(&self.data_dir);
+        if let Some(path) = &self.config {
+            command.arg("--config").arg(path);
+        }
         for setting in &self.settings {
             command.args(["--set", setting]);
         }

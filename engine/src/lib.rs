@@ -14,8 +14,11 @@ pub mod op;
 pub mod schema;
 pub mod storage;
 pub mod types;
+// posting lists
+pub mod inverted;
 // what indexes and answers
 pub mod filter;
+pub mod sparse;
 pub mod text;
 pub mod vector;
 // rows at rest

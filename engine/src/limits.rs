@@ -8,6 +8,10 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const DIM_MAX: usize = 65_535;
 /// Named dense vectors of a collection.
 pub const VECTORS_MAX: usize = 16;
+/// Named sparse vectors of a collection.
+pub const SPARSE_VECTORS_MAX: usize = 16;
+/// Weights of a sparse vector: learned ones have a hundred or two, a bag of words of a long chunk a few hundred.
+pub const SPARSE_WEIGHTS_MAX: usize = 4_096;
 /// Declared payload fields of a collection.
 pub const FIELDS_MAX: usize = 128;
 /// Shards of a collection on one node.

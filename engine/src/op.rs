@@ -93,6 +93,8 @@ pub struct PointRecord {
     pub expires_at_ms: u64,
     /// Principal sets that may see it; empty = everybody. Written now, enforced by a later version.
     pub acl: Vec<u32>,
+    /// Its sparse vectors.
+    pub sparse: Vec<SparseRecord>,
 }
 
 /// A vector in the log.
@@ -101,6 +103,16 @@ pub struct VectorRecord {
     /// Place of the vector's name in the schema's order.
     pub index: u8,
     /// Little-endian f32.
+    #[serde(with = "serde_bytes")]
+    pub data: Vec<u8>,
+}
+
+/// A sparse vector in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SparseRecord {
+    /// Place of the vector's name in the schema's order of sparse vectors.
+    pub index: u8,
+    /// Its bytes, as segments keep them (`sparse/row.rs`).
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }

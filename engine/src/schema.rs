@@ -17,6 +17,9 @@ pub struct Schema {
     /// Dense vectors by name.
     #[serde(default)]
     pub vectors: BTreeMap<String, VectorSpec>,
+    /// Sparse vectors by name. A name is that of a dense or of a sparse vector, never of both.
+    #[serde(default)]
+    pub sparse: BTreeMap<String, SparseSpec>,
     /// Declared payload fields by dotted path (`a.b`).
     #[serde(default)]
     pub fields: BTreeMap<String, FieldSpec>,
@@ -44,6 +47,15 @@ pub struct VectorSpec {
     #[serde(default)]
     pub index: IndexSpec,
     /// The embedder whose vectors live here; others are refused.
+    #[serde(default)]
+    pub embedder: Option<EmbedderFingerprint>,
+}
+
+/// One named sparse vector; closeness is the inner product.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SparseSpec {
+    /// The model whose vectors live here; those of others are refused.
     #[serde(default)]
     pub embedder: Option<EmbedderFingerprint>,
 }
@@ -218,6 +230,9 @@ impl Schema {
         if self.vectors.len() > limits::VECTORS_MAX {
             return Err(too_many("vectors", self.vectors.len(), limits::VECTORS_MAX).at("/vectors"));
         }
+        if self.sparse.len() > limits::SPARSE_VECTORS_MAX {
+            return Err(too_many("sparse vectors", self.sparse.len(), limits::SPARSE_VECTORS_MAX).at("/sparse"));
+        }
         if self.fields.len() > limits::FIELDS_MAX {
             return Err(too_many("fields", self.fields.len(), limits::FIELDS_MAX).at("/fields"));
         }
@@ -263,6 +278,17 @@ impl Schema {
                     )
                     .at(format!("{at}/index/ef_construction")));
                 }
+            }
+        }
+        for name in self.sparse.keys() {
+            let at = format!("/sparse/{name}");
+            check_name("vector", name).map_err(|e| e.at(&at))?;
+            if self.vectors.contains_key(name) {
+                return Err(Error::invalid(
+                    "bad_name",
+                    format!("{name:?} is the name of a dense vector already: a name is one or the other"),
+                )
+                .at(at));
             }
         }
         for path in self.fields.keys() {

@@ -69,14 +69,57 @@ pub type Payload = serde_json::Map<String, serde_json::Value>;
 /// schema's name (default `dense`).
 pub type Vectors = BTreeMap<String, Vec<f32>>;
 
-/// A sparse vector: weights by term number. Indices ascend strictly; values are finite and not zero.
+/// Weights by term number, as SPLADE and its like make them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SparseVector {
-    /// Term numbers.
+    /// Term numbers, strictly ascending.
     pub indices: Vec<u32>,
-    /// As many weights.
+    /// Their weights, finite and not zero.
     pub values: Vec<f32>,
 }
+
+impl SparseVector {
+    /// Refuses what is not one. Pointers are relative to the vector.
+    pub fn check(&self) -> Result<()> {
+        let bad = |at: String, message: String| Err(Error::invalid("bad_sparse_vector", message).at(at));
+        let (indices, values) = (&self.indices, &self.values);
+        if indices.len() != values.len() {
+            let message = format!(
+                "a sparse vector has as many values as indices, got {} and {}",
+                values.len(),
+                indices.len()
+            );
+            return bad("/values".into(), message);
+        }
+        if indices.len() > limits::SPARSE_WEIGHTS_MAX {
+            let message = format!(
+                "a sparse vector has at most {} weights, got {}",
+                limits::SPARSE_WEIGHTS_MAX,
+                indices.len()
+            );
+            return bad("/indices".into(), message);
+        }
+        if let Some(i) = (1..indices.len()).find(|&i| indices[i - 1] >= indices[i]) {
+            let message = format!(
+                "indices must ascend strictly, {} stands after {}",
+                indices[i],
+                indices[i - 1]
+            );
+            return bad(format!("/indices/{i}"), message);
+        }
+        if let Some(i) = values.iter().position(|v| !v.is_finite()) {
+            let message = format!("a vector must hold finite numbers, element {i} is {}", values[i]);
+            return Err(Error::invalid("not_finite", message).at(format!("/values/{i}")));
+        }
+        match values.iter().position(|v| *v == 0.0) {
+            Some(i) => bad(format!("/values/{i}"), "a weight must not be 0: leave it out".into()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Sparse vectors by name.
+pub type SparseVectors = BTreeMap<String, SparseVector>;
 
 /// A point as a caller gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +128,8 @@ pub struct PointInput {
     pub id: PointId,
     /// Dense vectors by name; a point may lack some of the collection's.
     pub vectors: Vectors,
+    /// Sparse vectors by name; a point may lack some of the collection's.
+    pub sparse: SparseVectors,
     /// JSON payload.
     pub payload: Payload,
     /// The document this point is a chunk of, if any. Decides the shard.
@@ -100,6 +145,8 @@ pub struct Point {
     pub id: PointId,
     /// Exactly the vectors that were written (only when asked for).
     pub vectors: Option<Vectors>,
+    /// Exactly the sparse vectors that were written (only when vectors are asked for).
+    pub sparse: Option<SparseVectors>,
     /// Exactly the payload that was written (only when asked for).
     pub payload: Option<Payload>,
     /// The document this point is a chunk of.

@@ -6,8 +6,11 @@
 //! ```text
 //! rest | grpc -> service -> { pools, rag } -> engine
 //! ```
+//!
+//! [`eval`] stands beside it: what retrieval is worth, from answers and judgments.
 
 pub mod config;
+pub mod eval;
 pub mod rag;
 pub mod service;
 pub mod telemetry;

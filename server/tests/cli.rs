@@ -294,6 +294,7 @@ fn exit_codes_say_what_kind_of_failure() {
         &["serve", "--set", "lissten=1"],
         &["serve", "--listen", "0.0.0.0:0", "--data-dir", "data"],
         &["demo", "--docs", "missing"],
+        &["eval", "-c", "docs", "--queries", "missing.jsonl"],
     ] {
         let output = run(usage);
         assert_eq!(code(&output), 2, "{usage:?}: {}", stderr(&output));
@@ -349,6 +350,134 @@ fn the_clients_readme_example_runs() {
     assert!(
         prompt.contains("How is a leader elected?") && prompt.contains("majority of the members"),
         "{prompt}"
+    );
+}
+
+/// The example of the README, and what the report promises.
+#[test]
+fn retrieval_is_measured_on_the_sample_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo");
+    let server = Server::start(&dir.path().join("data"));
+    let docs = demo.join("docs");
+    let stored = server.run(&["ingest", docs.to_str().unwrap(), "-c", "demo", "--create"]);
+    assert_eq!(code(&stored), 0, "{}", stderr(&stored));
+
+    let questions = demo.join("eval/questions.jsonl");
+    let questions = questions.to_str().unwrap();
+    let shown = server.run(&["eval", "-c", "demo", "--queries", questions]);
+    assert_eq!(code(&shown), 0, "{}", stderr(&shown));
+    for part in [
+        "20 questions",
+        "dense",
+        "bm25",
+        "hybrid",
+        "recall@10",
+        "ndcg@10",
+        "p99 ms",
+        "better than dense",
+    ] {
+        assert!(stdout(&shown).contains(part), "{part}: {}", stdout(&shown));
+    }
+
+    let plot = dir.path().join("plot.svg");
+    let plot = plot.to_str().unwrap();
+    let titles = r#"titles={"text": {"query": "{query}", "fields": ["title"]}}"#;
+    let all = [
+        "eval",
+        "-c",
+        "demo",
+        "--queries",
+        questions,
+        "--query",
+        titles,
+        "--baseline",
+        "bm25",
+    ];
+    let report = json(&server.run(&[&all[..], &["-k", "1,10", "--plot", plot, "--json"]].concat()));
+    let modes = report["modes"].as_array().unwrap();
+    let value = |i: usize, metric: &str| modes[i]["metrics"][metric]["mean"].as_f64().unwrap();
+    assert_eq!(modes.len(), 4);
+    assert!(
+        value(2, "recall@10") >= 0.8,
+        "the hybrid finds what the questions are about: {report}"
+    );
+    assert!(
+        value(2, "recall@10") > value(3, "recall@10"),
+        "titles alone find less: {report}"
+    );
+    for mode in modes {
+        let recall = &mode["metrics"]["recall@10"];
+        let [low, mean, high] = ["low", "mean", "high"].map(|end| recall[end].as_f64().unwrap());
+        assert!(low <= mean && mean <= high && low < high, "{recall}");
+        assert!(mode["latency_ms"]["p99"].as_f64().unwrap() >= mode["latency_ms"]["p50"].as_f64().unwrap());
+    }
+    assert_eq!(report["differences"].as_array().unwrap().len(), 3);
+    assert_eq!(report["differences"][0]["than"], "bm25");
+    let svg = std::fs::read_to_string(plot).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("hybrid") && svg.contains("titles"));
+
+    // The best fusion of one half, measured on the other: its query is one that the API takes.
+    let fitted = json(&server.run(&["eval", "-c", "demo", "--queries", questions, "--fit", "--json"]));
+    let (half, tried) = (&fitted["fit"]["questions"], &fitted["fit"]["tried"]);
+    assert_eq!(half.as_u64().unwrap() + fitted["questions"].as_u64().unwrap(), 20);
+    assert!(tried.as_u64().unwrap() > 500, "{tried}");
+    assert_eq!(fitted["modes"][3]["name"], "fitted");
+    assert_eq!(fitted["modes"][3]["query"], fitted["fit"]["query"]);
+
+    // The same judgments as TREC writes them, by other names: the same numbers.
+    let mut qrels = String::new();
+    let mut renamed = String::new();
+    for line in std::fs::read_to_string(questions).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let id = line["id"].as_str().unwrap();
+        for (document, grade) in line["relevant"].as_object().unwrap() {
+            qrels.push_str(&format!("{id} 0 {document} {grade}\n"));
+        }
+        renamed.push_str(&format!(
+            "{}\n",
+            serde_json::json!({"_id": id, "question": line["text"]})
+        ));
+    }
+    qrels.push_str("cncf-twice 0 cncf-glossary-en/agile-software-development.md 0\n");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (qrels, renamed) = (write("qrels.txt", &qrels), write("questions.jsonl", &renamed));
+    let bm25 = ["eval", "-c", "demo", "--mode", "bm25", "--json"];
+    let trec = [
+        "--queries",
+        &renamed,
+        "--judgments",
+        &qrels,
+        "--id-field",
+        "_id",
+        "--text-field",
+        "question",
+    ];
+    let one = json(&server.run(&[&bm25[..], &["--queries", questions]].concat()));
+    let other = json(&server.run(&[&bm25[..], &trec].concat()));
+    assert_eq!(one["modes"][0]["metrics"], other["modes"][0]["metrics"]);
+
+    // What is wrong is said before, or with, the question that it is about.
+    let wrong = |args: &[&str]| {
+        let output = server.run(&[&["eval", "-c", "demo", "--queries", questions], args].concat());
+        (code(&output), stderr(&output))
+    };
+    assert_eq!(wrong(&["--baseline", "sparse"]).0, 2);
+    assert_eq!(wrong(&["--query", "x={}"]).0, 2);
+    assert_eq!(wrong(&["-k", "0"]).0, 2);
+    assert_eq!(wrong(&["--mode", "dense,dense"]).0, 2);
+    assert_eq!(
+        server.run(&["eval", "-c", "demo", "--queries", &renamed]).status.code(),
+        Some(2)
+    );
+    let (code, said) = wrong(&["--query", r#"x={"text": {"querry": "{query}"}}"#]);
+    assert!(
+        code == 1 && said.contains("mode x, question") && said.contains("querry"),
+        "{said}"
     );
 }
 

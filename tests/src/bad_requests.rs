@@ -54,18 +54,18 @@ pub enum Send {
     },
 }
 
-/// The collection with four dimensions, a keyword and an integer that the cases are about.
+/// The collection with four dimensions, a sparse vector, a keyword and an integer that the cases are about.
 pub const POINTS: &str = "bad-points";
 /// The collection for documents.
 pub const DOCUMENTS: &str = "bad-documents";
-/// The collection with two vectors and no text.
+/// The collection with two dense and two sparse vectors and no text.
 pub const TWO: &str = "bad-two";
 
 /// Makes the collections that the cases need; repeating it is fine.
 pub async fn prepare(rest: &Rest) -> Result<(), Failure> {
-    let points = json!({"vectors": {"v": {"dim": 4}}, "fields": {"lang": {"type": "keyword"}, "n": {"type": "integer"},
-                        "body": {"type": "text"}}});
-    let two = json!({"vectors": {"a": {"dim": 2}, "b": {"dim": 2, "metric": "dot"}}});
+    let points = json!({"vectors": {"v": {"dim": 4}}, "sparse": {"s": {}},
+                        "fields": {"lang": {"type": "keyword"}, "n": {"type": "integer"}, "body": {"type": "text"}}});
+    let two = json!({"vectors": {"a": {"dim": 2}, "b": {"dim": 2, "metric": "dot"}}, "sparse": {"s": {}, "t": {}}});
     for (name, schema) in [(POINTS, points), (DOCUMENTS, json!({})), (TWO, two)] {
         rest.send(&Request::new(Method::CreateCollection, name, schema)).await?;
     }
@@ -329,6 +329,20 @@ fn schemas() -> Vec<Case> {
         .only(Send::Json)
         .at("/vectors/v/metric"),
         both(
+            "one name for a dense and a sparse vector",
+            create(json!({"vectors": {"v": {"dim": 2}}, "sparse": {"v": {}}})),
+            Invalid,
+            "bad_name",
+            "one or the other",
+        ),
+        both(
+            "a sparse vector with a name that is none",
+            create(json!({"sparse": {"No": {}}})),
+            Invalid,
+            "bad_name",
+            "a-z0-9",
+        ),
+        both(
             "an unknown field type",
             create(json!({"fields": {"f": {"type": "blob"}}})),
             Invalid,
@@ -407,6 +421,72 @@ fn points() -> Vec<Case> {
             "out of range",
         )
         .only(Send::Json),
+        both(
+            "a sparse vector with a name nobody gave",
+            point(json!({"id": "p", "sparse": {"w": {"indices": [1], "values": [1]}}})),
+            Invalid,
+            "vector_not_found",
+            "s",
+        )
+        .at("/points/1/sparse/w"),
+        both(
+            "a dense vector under the name of a sparse one",
+            point(json!({"id": "p", "vectors": {"s": [1, 0, 0, 0]}})),
+            Invalid,
+            "vector_not_found",
+            "v",
+        )
+        .at("/points/1/vectors/s"),
+        both(
+            "sparse indices that do not ascend",
+            point(json!({"id": "p", "sparse": {"s": {"indices": [1, 7, 7], "values": [1, 2, 3]}}})),
+            Invalid,
+            "bad_sparse_vector",
+            "ascend strictly",
+        )
+        .at("/points/1/sparse/s/indices/2"),
+        both(
+            "more sparse indices than values",
+            point(json!({"id": "p", "sparse": {"s": {"indices": [1, 7], "values": [1]}}})),
+            Invalid,
+            "bad_sparse_vector",
+            "got 1 and 2",
+        )
+        .at("/points/1/sparse/s/values"),
+        both(
+            "a sparse weight of zero",
+            point(json!({"id": "p", "sparse": {"s": {"indices": [1, 7], "values": [1, 0]}}})),
+            Invalid,
+            "bad_sparse_vector",
+            "leave it out",
+        )
+        .at("/points/1/sparse/s/values/1"),
+        both(
+            "a sparse weight that is NaN",
+            point(json!({"id": "p", "sparse": {"s": {"indices": [1], "values": ["NaN"]}}})),
+            Invalid,
+            "not_finite",
+            "finite",
+        )
+        .only(Send::Message)
+        .at("/points/1/sparse/s/values/0"),
+        both(
+            "more sparse weights than allowed",
+            point(json!({"id": "p", "sparse": {"s": {"indices": (0..4_097).collect::<Vec<_>>(), "values": vec![1; 4_097]}}})),
+            Invalid,
+            "bad_sparse_vector",
+            "4096",
+        )
+        .at("/points/1/sparse/s/indices"),
+        both(
+            "a negative sparse index",
+            point(json!({"id": "p", "sparse": {"s": {"indices": [-1], "values": [1]}}})),
+            Invalid,
+            "bad_request",
+            "-1",
+        )
+        .only(Send::Json)
+        .at("/points/1/sparse/s/indices/0"),
         both(
             "a zero vector under cosine",
             point(json!({"id": "p", "vector": [0, 0, 0, 0]})),
@@ -700,7 +780,7 @@ fn queries() -> Vec<Case> {
             query(json!({"limit": 3})),
             Invalid,
             "bad_query",
-            "nearest, text, hybrid, prefetch",
+            "nearest, sparse, text, hybrid, prefetch",
         ),
         both(
             "nearest to nothing",
@@ -746,6 +826,78 @@ fn queries() -> Vec<Case> {
             "vector_not_named",
             "a, b",
         ),
+        both(
+            "a sparse query of nothing",
+            query(json!({"sparse": {}})),
+            Invalid,
+            "bad_query",
+            "vector or a text",
+        )
+        .at("/sparse"),
+        both(
+            "a sparse query vector that is none",
+            query(json!({"sparse": {"vector": {"indices": [3, 1], "values": [1, 1]}}})),
+            Invalid,
+            "bad_sparse_vector",
+            "ascend strictly",
+        )
+        .at("/sparse/vector/indices/1"),
+        both(
+            "a sparse leg that is wrong",
+            query(json!({"prefetch": [{"text": {"query": "a"}}, {"sparse": {"vector": {"indices": [1], "values": [0]}}}]})),
+            Invalid,
+            "bad_sparse_vector",
+            "leave it out",
+        )
+        .at("/prefetch/1/sparse/vector/values/0"),
+        both(
+            "an unknown sparse vector",
+            query(json!({"sparse": {"vector": {"indices": [1], "values": [1]}, "using": "v"}})),
+            Invalid,
+            "vector_not_found",
+            "s",
+        )
+        .at("/sparse/using"),
+        both(
+            "an unnamed sparse vector where there are two",
+            on(TWO, json!({"sparse": {"vector": {"indices": [1], "values": [1]}}})),
+            Invalid,
+            "vector_not_named",
+            "s, t",
+        )
+        .at("/sparse/using"),
+        both(
+            "a sparse vector where there is none",
+            on(DOCUMENTS, json!({"sparse": {"vector": {"indices": [1], "values": [1]}}})),
+            Invalid,
+            "vector_not_found",
+            "declare one",
+        )
+        .at("/sparse/using"),
+        both(
+            "a prompt for sparse vectors where there are none",
+            Request::new(Method::Enrich, DOCUMENTS, json!({"prompt": "a", "mode": "sparse"})),
+            Invalid,
+            "vector_not_found",
+            "declare one",
+        )
+        .at("/mode"),
+        both(
+            "a prompt for a sparse vector without an embedder",
+            Request::new(Method::Enrich, POINTS, json!({"prompt": "a", "mode": "sparse"})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/mode"),
+        both(
+            "text for a sparse vector without an embedder",
+            query(json!({"sparse": {"text": "a"}})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/sparse"),
         both(
             "no hits wanted",
             near(json!({"limit": 0})),

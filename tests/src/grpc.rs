@@ -278,6 +278,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 mode: match b["mode"].as_str() {
                     Some("dense") => pb::RetrievalMode::Dense.into(),
                     Some("bm25") => pb::RetrievalMode::Bm25.into(),
+                    Some("sparse") => pb::RetrievalMode::Sparse.into(),
                     _ => 0,
                 },
                 after: some(b, "after", string),
@@ -358,6 +359,14 @@ fn vector(v: &Value) -> pb::Vector {
     }
 }
 
+fn sparse_vector(v: &Value) -> pb::SparseVector {
+    let index = |v: &Value| u32::try_from(v.as_u64().expect("an unsigned number")).expect("32 bits");
+    pb::SparseVector {
+        indices: list(v, "indices", index),
+        values: list(v, "values", real),
+    }
+}
+
 fn map<T>(v: Option<&Value>, of: impl Fn(&Value) -> T) -> std::collections::BTreeMap<String, T> {
     let entries = v.and_then(Value::as_object).into_iter().flatten();
     entries.map(|(key, value)| (key.clone(), of(value))).collect()
@@ -404,6 +413,7 @@ fn point(p: &Value) -> pb::PointInput {
         payload: some(p, "payload", object),
         document: text(p, "document"),
         expires_at_ms: p["expires_at_ms"].as_u64(),
+        sparse: map(p.get("sparse"), sparse_vector),
         ..Default::default()
     }
 }
@@ -473,6 +483,8 @@ fn query(q: &Value) -> pb::QueryRequest {
     use pb::query_request::Source;
     let source = if let Some(n) = q.get("nearest") {
         Some(Source::Nearest(nearest(n)))
+    } else if let Some(s) = q.get("sparse") {
+        Some(Source::Sparse(sparse(s)))
     } else if let Some(t) = q.get("text") {
         Some(Source::Text(text_source(t)))
     } else if let Some(h) = q.get("hybrid") {
@@ -542,6 +554,19 @@ fn nearest(n: &Value) -> pb::Nearest {
     }
 }
 
+fn sparse(s: &Value) -> pb::Sparse {
+    use pb::sparse::To;
+    let to = match (s.get("vector"), s.get("text")) {
+        (Some(v), _) => Some(To::Vector(sparse_vector(v))),
+        (None, Some(t)) => Some(To::Text(string(t))),
+        (None, None) => None,
+    };
+    pb::Sparse {
+        to,
+        using: text(s, "using"),
+    }
+}
+
 fn text_source(t: &Value) -> pb::Text {
     pb::Text {
         query: text(t, "query"),
@@ -582,6 +607,8 @@ fn leg(l: &Value) -> pb::Leg {
     use pb::leg::Source;
     let source = if let Some(n) = l.get("nearest") {
         Some(Source::Nearest(nearest(n)))
+    } else if let Some(s) = l.get("sparse") {
+        Some(Source::Sparse(sparse(s)))
     } else if let Some(t) = l.get("text") {
         Some(Source::Text(text_source(t)))
     } else if let Some(h) = l.get("hybrid") {
@@ -614,6 +641,17 @@ fn document(d: &Value) -> pb::DocumentInput {
     }
 }
 
+fn embedder(e: &Value) -> pb::Embedder {
+    pb::Embedder {
+        name: text(e, "name"),
+        revision: text(e, "revision"),
+        dim: number(e, "dim").unwrap_or(0),
+        normalized: flag(e, "normalized"),
+        query_prefix: text(e, "query_prefix"),
+        passage_prefix: text(e, "passage_prefix"),
+    }
+}
+
 fn schema(s: &Value) -> pb::Schema {
     pb::Schema {
         vectors: map(s.get("vectors"), |v| pb::VectorSpec {
@@ -631,14 +669,10 @@ fn schema(s: &Value) -> pb::Schema {
                     ef_construction: number(index, "ef_construction"),
                 }),
             }),
-            embedder: some(v, "embedder", |e| pb::Embedder {
-                name: text(e, "name"),
-                revision: text(e, "revision"),
-                dim: number(e, "dim").unwrap_or(0),
-                normalized: flag(e, "normalized"),
-                query_prefix: text(e, "query_prefix"),
-                passage_prefix: text(e, "passage_prefix"),
-            }),
+            embedder: some(v, "embedder", embedder),
+        }),
+        sparse: map(s.get("sparse"), |v| pb::SparseSpec {
+            embedder: some(v, "embedder", embedder),
         }),
         fields: map(s.get("fields"), |f| {
             use pb::field_spec::Type;
@@ -667,7 +701,6 @@ fn schema(s: &Value) -> pb::Schema {
             overlap_tokens: number(c, "overlap_tokens"),
             ..Default::default()
         }),
-        ..Default::default()
     }
 }
 
@@ -779,9 +812,17 @@ fn vectors_json(vectors: std::collections::BTreeMap<String, pb::Vector>) -> Valu
     Value::Object(vectors.into_iter().map(|(name, v)| (name, json!(v.values))).collect())
 }
 
+fn sparse_json(vectors: std::collections::BTreeMap<String, pb::SparseVector>) -> Value {
+    if vectors.is_empty() {
+        return Value::Null;
+    }
+    let vector = |v: pb::SparseVector| json!({"indices": v.indices, "values": v.values});
+    Value::Object(vectors.into_iter().map(|(name, v)| (name, vector(v))).collect())
+}
+
 fn point_json(p: pb::Point) -> Value {
     without_nulls(json!({
-        "id": p.id, "vectors": vectors_json(p.vectors), "payload": p.payload.map(object_json), "document": p.document,
+        "id": p.id, "vectors": vectors_json(p.vectors), "sparse": sparse_json(p.sparse), "payload": p.payload.map(object_json), "document": p.document,
         "version": p.version,
     }))
 }
@@ -848,15 +889,14 @@ fn schema_json(s: pb::Schema) -> Value {
             Index::Flat(_) => json!({"type": "flat"}),
             Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
         });
-        let embedder = v.embedder.map(|e| {
-            json!({"name": e.name, "revision": e.revision, "dim": e.dim, "normalized": e.normalized,
-                   "query_prefix": e.query_prefix, "passage_prefix": e.passage_prefix})
-        });
+        let embedder = v.embedder.map(embedder_json);
         (
             name,
             without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})),
         )
     };
+    let sparse =
+        |(name, s): (String, pb::SparseSpec)| (name, without_nulls(json!({"embedder": s.embedder.map(embedder_json)})));
     let field = |(path, f): (String, pb::FieldSpec)| {
         let json = match f.r#type {
             Some(Type::Keyword(_)) => json!({"type": "keyword"}),
@@ -874,10 +914,16 @@ fn schema_json(s: pb::Schema) -> Value {
     let chunking = s.chunking.unwrap_or_default();
     json!({
         "vectors": s.vectors.into_iter().map(vector).collect::<Map<_, _>>(),
+        "sparse": s.sparse.into_iter().map(sparse).collect::<Map<_, _>>(),
         "fields": s.fields.into_iter().map(field).collect::<Map<_, _>>(),
         "dynamic": s.dynamic, "shards": s.shards,
         "chunking": {"max_tokens": chunking.max_tokens, "overlap_tokens": chunking.overlap_tokens},
     })
+}
+
+fn embedder_json(e: pb::Embedder) -> Value {
+    json!({"name": e.name, "revision": e.revision, "dim": e.dim, "normalized": e.normalized,
+           "query_prefix": e.query_prefix, "passage_prefix": e.passage_prefix})
 }
 
 fn enriched_json(m: pb::EnrichResponse) -> Value {

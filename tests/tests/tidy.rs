@@ -24,9 +24,10 @@ const TOP: [&str; 2] = ["cairn-tests", "cairn-bench"];
 
 /// Modules of the engine, from the base up. A module imports only from tiers below its own; in the base, which is plain
 /// data, errors, bytes and files, from its siblings as well.
-const TIERS: [&[&str]; 6] = [
+const TIERS: [&[&str]; 7] = [
     &["config", "error", "limits", "log", "op", "schema", "storage", "types"],
-    &["filter", "text", "vector"],
+    &["inverted"],
+    &["filter", "sparse", "text", "vector"],
     &["segment"],
     &["query"],
     &["collection", "shard"],

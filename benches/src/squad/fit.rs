@@ -1,16 +1,17 @@
-//! Which settings the default hybrid should have: a grid over fusion, weights and text fields, on SQuAD train.
+//! Which settings the default hybrid should have: the grid of `cairn_server::eval::fit` and text fields, on SQuAD train.
 //!
-//! Each leg is asked once, for its best hundred; lists are then fused here by the engine's formula (`engine/src/query/fuse.rs`), which is
-//! first checked against the server's own fusion. The best setting has the highest recall@10, then nDCG@10.
-
-use std::collections::BTreeMap;
+//! Each leg is asked once, for its best hundred. Before lists are fused here, the formula is checked against the server's own
+//! fusion. The best setting has the highest recall@10, then nDCG@10.
 
 use anyhow::{Context, ensure};
 use cairn_client::{Answer, Collection, Fuse, Leg, Query};
+use cairn_server::eval::Judged;
+use cairn_server::eval::fit::{LegHit, List, Setting, alone, grid};
 
-use super::{Question, ask_all};
-use crate::measure::{Quality, ask};
-use crate::report::{Report, Table, Verdict};
+use super::cases::{Cases, METRICS, NDCG_10, RECALL_10, ask_all};
+use super::sets::{Question, Set};
+use crate::measure::ask;
+use crate::report::{Table, Verdict};
 
 /// Candidates of a leg, as the server's default.
 const LEG_LIMIT: u32 = 100;
@@ -25,166 +26,114 @@ const TEXT_FIELDS: [&[&str]; 4] = [
     &["text", "title^0.5"],
     &["text", "title"],
 ];
-const RRF_K: [f32; 8] = [1.0, 2.0, 5.0, 10.0, 20.0, 40.0, 60.0, 100.0];
-const DENSE_WEIGHTS: [f32; 12] = [0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0];
 
-/// One leg's list for one question: document and raw score, best first.
-type List = Vec<(u32, f32)>;
-
-#[derive(Clone, Copy)]
-enum How {
-    Rrf { k: f32, dense: f32 },
-    Weighted { dense: f32 },
-}
-
-impl How {
-    fn name(self) -> String {
-        match self {
-            Self::Rrf { k, dense } => format!("rrf k={k} dense={dense}"),
-            Self::Weighted { dense } => format!("weighted dense={dense}"),
+/// `model` is what the records call the dense leg's embedder.
+pub(super) async fn run(collection: &Collection, set: &Set, model: &str, cases: &mut Cases) -> anyhow::Result<Verdict> {
+    let questions: Vec<&Question> = set.questions.iter().collect();
+    let judged: Vec<&Judged> = questions.iter().map(|q| &q.judged).collect();
+    let legs = |query: fn(&str) -> Query| {
+        let clients = cases.clients;
+        let questions = &questions;
+        async move {
+            let asked = ask_all(collection, questions, clients, |t| {
+                query(t).limit(LEG_LIMIT).without_payload()
+            })
+            .await?;
+            lists(&asked.answers)
         }
-    }
-    /// As the server is asked for it; BM25 has weight 1.
-    fn fuse(self) -> Fuse {
-        match self {
-            Self::Rrf { k, dense } => Fuse::Rrf {
-                k: Some(k),
-                weights: vec![dense, 1.0],
-            },
-            Self::Weighted { dense } => Fuse::Weighted {
-                weights: vec![dense, 1.0],
-            },
-        }
-    }
-    fn all() -> Vec<Self> {
-        let rrf = RRF_K
-            .into_iter()
-            .flat_map(|k| DENSE_WEIGHTS.map(|dense| Self::Rrf { k, dense }));
-        rrf.chain(DENSE_WEIGHTS.map(|dense| Self::Weighted { dense })).collect()
-    }
-}
-
-pub(super) async fn run(
-    collection: &Collection,
-    questions: &[Question],
-    clients: usize,
-    report: &mut Report,
-) -> anyhow::Result<Verdict> {
-    let mut ids = Ids::default();
-    let relevant: Vec<Vec<u32>> = questions
-        .iter()
-        .map(|q| q.relevant.iter().map(|id| ids.number(id)).collect())
-        .collect();
-    let dense = ask_all(collection, questions, clients, |t| {
-        Query::nearest_text(t).limit(LEG_LIMIT)
-    })
-    .await?;
-    let dense = lists(&dense.answers, &mut ids)?;
-
-    let mut results: Vec<(String, Quality)> = vec![("dense".to_owned(), quality(&dense, &relevant))];
+    };
+    let dense = legs(|t| Query::nearest_text(t)).await?;
+    let measure = |name: String, graded: &[_]| (name, METRICS.map(|metric| metric.mean(graded)));
+    let mut shown = vec![measure(format!("dense/{model}"), &alone(&dense, &judged))];
+    let mut results = Vec::new();
     for fields in TEXT_FIELDS {
-        let bm25 = ask_all(collection, questions, clients, |t| {
-            Query::text(t).fields(fields.iter().copied()).limit(LEG_LIMIT)
+        let asked = ask_all(collection, &questions, cases.clients, |t| {
+            Query::text(t)
+                .fields(fields.iter().copied())
+                .limit(LEG_LIMIT)
+                .without_payload()
         })
         .await?;
-        let bm25 = lists(&bm25.answers, &mut ids)?;
+        let bm25 = lists(&asked.answers)?;
         let fields_name = fields.join("+");
-        results.push((format!("bm25 {fields_name}"), quality(&bm25, &relevant)));
+        shown.push(measure(format!("bm25 {fields_name}"), &alone(&bm25, &judged)));
         if fields == TEXT_FIELDS[0] {
-            for how in [How::Rrf { k: 60.0, dense: 0.3 }, How::Weighted { dense: 0.4 }] {
-                compare(collection, questions, clients, how, &dense, &bm25, &mut ids).await?;
+            for setting in [Setting::Rrf { k: 60.0, dense: 0.3 }, Setting::Weighted { dense: 0.4 }] {
+                compare(collection, &questions, cases.clients, setting, &dense, &bm25).await?;
             }
         }
-        for how in How::all() {
-            let fused: Vec<List> = dense.iter().zip(&bm25).map(|(d, b)| fuse(how, d, b, &ids)).collect();
-            results.push((format!("{} {fields_name}", how.name()), quality(&fused, &relevant)));
+        for tried in grid(&dense, &bm25, &judged, RECALL_10, 10) {
+            results.push(measure(format!("{} {fields_name}", tried.setting.name()), &tried.lists));
         }
     }
-
-    let legs: Vec<(String, Quality)> = results
-        .iter()
-        .filter(|(n, _)| n.starts_with("dense") || n.starts_with("bm25"))
-        .cloned()
-        .collect();
-    results.sort_by(|(_, a), (_, b)| {
-        b.recall_10
-            .total_cmp(&a.recall_10)
-            .then(b.ndcg_10.total_cmp(&a.ndcg_10))
-    });
+    results.sort_by(|(_, a), (_, b)| b[0].total_cmp(&a[0]).then(b[1].total_cmp(&a[1])));
+    debug_assert!(
+        METRICS[0] == RECALL_10 && METRICS[1] == NDCG_10,
+        "what settings are sorted by"
+    );
     let mut table = Table::new([
         "train setting",
+        "recall@10",
+        "ndcg@10",
+        "mrr@10",
         "recall@1",
         "recall@5",
-        "recall@10",
-        "mrr@10",
-        "ndcg@10",
     ]);
-    for (name, quality) in legs.iter().chain(results.iter().take(SHOWN)) {
+    // The weighted ones with the chosen fields are shown in any case: how flat is the top?
+    let weighted = |name: &str| name.starts_with("weighted") && name.ends_with("text+title^0.25");
+    let rest = results[SHOWN.min(results.len())..]
+        .iter()
+        .filter(|(name, _)| weighted(name));
+    for (name, values) in shown.iter().chain(results.iter().take(SHOWN)).chain(rest) {
         let mut row = vec![name.clone()];
-        row.extend(quality.named().map(|(_, v)| format!("{v:.4}")));
+        row.extend(values.map(|v| format!("{v:.4}")));
         table.row(row);
     }
     table.print();
-    for (name, quality) in &results {
-        for (metric, value) in quality.named() {
-            report.record(&format!("train/fit/{name}"), metric, value, "ratio")?;
+    for (name, values) in shown.iter().chain(&results) {
+        for (metric, value) in METRICS.iter().zip(values) {
+            let case = format!("train/fit/{model}/{name}");
+            cases.report.record(&case, &metric.to_string(), *value, "ratio")?;
         }
     }
     Ok(Verdict::Held)
 }
 
-/// The engine's formula on two lists; the best ten.
-fn fuse(how: How, dense: &List, bm25: &List, ids: &Ids) -> List {
-    let (dense_weight, best) = match how {
-        How::Rrf { k, dense } => (dense, dense / (k + 1.0) + 1.0 / (k + 1.0)),
-        How::Weighted { dense } => (dense, dense + 1.0),
-    };
-    let mut joined: BTreeMap<u32, f32> = BTreeMap::new();
-    for (list, weight) in [(dense, dense_weight), (bm25, 1.0)] {
-        let (low, high) = list.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), (_, s)| {
-            (l.min(*s), h.max(*s))
-        });
-        for (i, (document, raw)) in list.iter().enumerate() {
-            *joined.entry(*document).or_default() += weight
-                * match how {
-                    How::Rrf { k, .. } => 1.0 / (k + (i + 1) as f32),
-                    How::Weighted { .. } if high > low => (raw - low) / (high - low),
-                    How::Weighted { .. } => 1.0,
-                };
-        }
-    }
-    let mut fused: List = joined
-        .into_iter()
-        .map(|(document, sum)| (document, (sum / best).clamp(0.0, 1.0)))
-        .collect();
-    fused.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| ids.name(a.0).cmp(ids.name(b.0))));
-    fused.truncate(10);
-    fused
-}
-
 /// Our fusion and the server's are the same on some questions.
 async fn compare(
     collection: &Collection,
-    questions: &[Question],
+    questions: &[&Question],
     clients: usize,
-    how: How,
+    setting: Setting,
     dense: &[List],
     bm25: &[List],
-    ids: &mut Ids,
 ) -> anyhow::Result<()> {
-    let query = |q: &Question| {
+    let fuse = || match setting {
+        Setting::Rrf { k, dense } => Fuse::Rrf {
+            k: Some(k),
+            weights: vec![dense, 1.0],
+        },
+        Setting::Weighted { dense } => Fuse::Weighted {
+            weights: vec![dense, 1.0],
+        },
+    };
+    let query = |q: &&Question| {
         let legs = [
             Leg::nearest_text(&q.text).limit(LEG_LIMIT),
             Leg::text(&q.text).fields(["text"]).limit(LEG_LIMIT),
         ];
-        Query::fused(legs).fuse(how.fuse()).limit(10).without_payload()
+        Query::fused(legs).fuse(fuse()).limit(10).without_payload()
     };
     let some = &questions[..questions.len().min(COMPARED)];
     let queries: Vec<Query> = some.iter().map(query).collect();
     let asked = ask(collection, &queries, clients).await?;
     for (i, answer) in asked.answers.iter().enumerate() {
-        let ours = fuse(how, &dense[i], &bm25[i], ids);
-        let theirs: List = fused_list(answer, ids)?;
+        let ours: Vec<(&str, f32)> = setting
+            .fuse(&dense[i], &bm25[i], 10)
+            .into_iter()
+            .map(|(hit, score)| (hit.id.as_str(), score))
+            .collect();
+        let theirs: Vec<(&str, f32)> = answer.hits.iter().map(|h| (h.point.id.as_str(), h.score)).collect();
         let same = ours.len() == theirs.len()
             && ours
                 .iter()
@@ -193,64 +142,22 @@ async fn compare(
         ensure!(
             same,
             "{}: question {:?} is fused to {theirs:?} by the server, to {ours:?} here",
-            how.name(),
+            setting.name(),
             some[i].text
         );
     }
     Ok(())
 }
 
-fn fused_list(answer: &Answer, ids: &mut Ids) -> anyhow::Result<List> {
-    let hit = |h: &cairn_client::Hit| {
-        Ok((
-            ids.number(h.point.document.as_deref().context("a hit of no document")?),
-            h.score,
-        ))
-    };
-    answer.hits.iter().map(hit).collect()
-}
-
 /// The lists of a query with one leg, with raw scores: higher is better for cosine and for BM25.
-fn lists(answers: &[Answer], ids: &mut Ids) -> anyhow::Result<Vec<List>> {
-    let mut all = Vec::with_capacity(answers.len());
-    for answer in answers {
-        let mut list = Vec::with_capacity(answer.hits.len());
-        for hit in &answer.hits {
-            let document = hit.point.document.as_deref().context("a hit of no document")?;
-            let raw = hit.legs.first().context("a hit without its leg's score")?.raw;
-            list.push((ids.number(document), raw));
-        }
-        all.push(list);
-    }
-    Ok(all)
-}
-
-fn quality(found: &[List], relevant: &[Vec<u32>]) -> Quality {
-    let found: Vec<Vec<u32>> = found
-        .iter()
-        .map(|l| l.iter().take(10).map(|(d, _)| *d).collect())
-        .collect();
-    Quality::of(found.iter().zip(relevant).map(|(f, r)| (f.as_slice(), r.as_slice())))
-}
-
-/// Document ids as numbers.
-#[derive(Default)]
-struct Ids {
-    numbers: BTreeMap<String, u32>,
-    names: Vec<String>,
-}
-
-impl Ids {
-    fn number(&mut self, name: &str) -> u32 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
-        }
-        let number = u32::try_from(self.names.len()).expect("SQuAD has a few thousand documents");
-        self.numbers.insert(name.to_owned(), number);
-        self.names.push(name.to_owned());
-        number
-    }
-    fn name(&self, number: u32) -> &str {
-        &self.names[number as usize]
-    }
+fn lists(answers: &[Answer]) -> anyhow::Result<Vec<List>> {
+    let hit = |hit: &cairn_client::Hit| {
+        Ok(LegHit {
+            id: hit.point.id.clone(),
+            judged: hit.point.document.clone().context("a hit of no document")?,
+            raw: hit.legs.first().context("a hit without its leg's score")?.raw,
+        })
+    };
+    let list = |answer: &Answer| answer.hits.iter().map(hit).collect();
+    answers.iter().map(list).collect()
 }

@@ -147,6 +147,8 @@ pub enum Mode {
     Dense,
     /// BM25 only.
     Bm25,
+    /// Sparse vectors only.
+    Sparse,
 }
 
 /// A prompt to enrich.

@@ -30,8 +30,10 @@ pub use documents::{
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
 pub use operation::{Operation, OperationState};
-pub use points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Vectors, Written};
+pub use points::{
+    Payload, Point, Scroll, ScrollPage, Selection, SparseVector, SparseVectors, StoredPoint, Vectors, Written,
+};
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
-pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec};

@@ -13,6 +13,27 @@ pub type Payload = serde_json::Map<String, Value>;
 /// Dense vectors by name.
 pub type Vectors = BTreeMap<String, Vec<f32>>;
 
+/// Weights by term number, as SPLADE and its like make them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct SparseVector {
+    /// Term numbers, strictly ascending.
+    pub indices: Vec<u32>,
+    /// As many weights, finite and not 0.
+    pub values: Vec<f32>,
+}
+
+impl FromIterator<(u32, f32)> for SparseVector {
+    /// Of terms in any order; weights of 0 are left out, and of equal terms the last counts.
+    fn from_iter<I: IntoIterator<Item = (u32, f32)>>(terms: I) -> Self {
+        let terms: BTreeMap<u32, f32> = terms.into_iter().collect();
+        let (indices, values) = terms.into_iter().filter(|(_, weight)| *weight != 0.0).unzip();
+        Self { indices, values }
+    }
+}
+
+/// Sparse vectors by name.
+pub type SparseVectors = BTreeMap<String, SparseVector>;
+
 /// A point to write. Writing an id again replaces the whole point.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[must_use]
@@ -23,6 +44,8 @@ pub struct Point {
     pub vector: Option<Vec<f32>>,
     /// Vectors by name.
     pub vectors: Vectors,
+    /// Sparse vectors by name.
+    pub sparse: SparseVectors,
     /// JSON payload.
     pub payload: Payload,
     /// The document this point is a chunk of, if any.
@@ -49,6 +72,11 @@ impl Point {
         self.vectors.insert(name.into(), vector.into());
         self
     }
+    /// One of the sparse vectors.
+    pub fn sparse_vector(mut self, name: impl Into<String>, vector: SparseVector) -> Self {
+        self.sparse.insert(name.into(), vector);
+        self
+    }
     /// Sets one key of the payload.
     pub fn with(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.payload.insert(key.into(), value.into());
@@ -67,12 +95,13 @@ impl Point {
             .chain(self.vectors.values())
             .map(|v| v.len() * 4)
             .sum::<usize>();
+        let sparse: usize = self.sparse.values().map(|v| v.indices.len() * 8).sum();
         let payload = self
             .payload
             .iter()
             .map(|(k, v)| k.len() + value_bytes(v))
             .sum::<usize>();
-        self.id.len() + vectors + payload + 64
+        self.id.len() + vectors + sparse + payload + 64
     }
 }
 
@@ -94,6 +123,9 @@ pub struct StoredPoint {
     /// Exactly what was written; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vectors: Option<Vectors>,
+    /// Exactly what was written; only if vectors are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparse: Option<SparseVectors>,
     /// Exactly what was written; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<Payload>,

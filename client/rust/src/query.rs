@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::filter::Filter;
-use crate::points::StoredPoint;
+use crate::points::{SparseVector, StoredPoint};
 use crate::ranking::{Ranking, Stage};
 
 /// A question to one collection.
@@ -45,6 +45,14 @@ pub(crate) enum Source {
         text: String,
         using: String,
     },
+    Sparse {
+        vector: SparseVector,
+        using: String,
+    },
+    SparseText {
+        text: String,
+        using: String,
+    },
     Text {
         query: String,
         fields: Vec<String>,
@@ -63,14 +71,22 @@ pub(crate) enum Source {
 impl Source {
     fn set_using(&mut self, name: String) {
         match self {
-            Self::Nearest { using, .. } | Self::NearestText { using, .. } | Self::Hybrid { using, .. } => *using = name,
+            Self::Nearest { using, .. }
+            | Self::NearestText { using, .. }
+            | Self::Sparse { using, .. }
+            | Self::SparseText { using, .. }
+            | Self::Hybrid { using, .. } => *using = name,
             Self::Text { .. } | Self::Fused { .. } => {}
         }
     }
     fn set_fields(&mut self, names: Vec<String>) {
         match self {
             Self::Text { fields, .. } | Self::Hybrid { fields, .. } => *fields = names,
-            Self::Nearest { .. } | Self::NearestText { .. } | Self::Fused { .. } => {}
+            Self::Nearest { .. }
+            | Self::NearestText { .. }
+            | Self::Sparse { .. }
+            | Self::SparseText { .. }
+            | Self::Fused { .. } => {}
         }
     }
 }
@@ -128,6 +144,20 @@ impl Query {
     /// Points whose vector is nearest to that of a text, which the server embeds.
     pub fn nearest_text(text: impl Into<String>) -> Self {
         Self::of(Source::NearestText {
+            text: text.into(),
+            using: String::new(),
+        })
+    }
+    /// Points whose sparse vector has the largest inner product with this one.
+    pub fn sparse(vector: SparseVector) -> Self {
+        Self::of(Source::Sparse {
+            vector,
+            using: String::new(),
+        })
+    }
+    /// The same with the sparse vector of a text, which the server embeds.
+    pub fn sparse_text(text: impl Into<String>) -> Self {
+        Self::of(Source::SparseText {
             text: text.into(),
             using: String::new(),
         })
@@ -258,6 +288,20 @@ impl Leg {
     /// As [`Query::nearest_text`].
     pub fn nearest_text(text: impl Into<String>) -> Self {
         Self::of(Source::NearestText {
+            text: text.into(),
+            using: String::new(),
+        })
+    }
+    /// As [`Query::sparse`].
+    pub fn sparse(vector: SparseVector) -> Self {
+        Self::of(Source::Sparse {
+            vector,
+            using: String::new(),
+        })
+    }
+    /// As [`Query::sparse_text`].
+    pub fn sparse_text(text: impl Into<String>) -> Self {
+        Self::of(Source::SparseText {
             text: text.into(),
             using: String::new(),
         })

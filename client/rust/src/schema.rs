@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct Schema {
     /// Dense vectors by name.
     pub vectors: BTreeMap<String, VectorSpec>,
+    /// Sparse vectors by name. A name is that of a dense or of a sparse vector, never of both.
+    pub sparse: BTreeMap<String, SparseSpec>,
     /// Declared payload fields by dotted path.
     pub fields: BTreeMap<String, Field>,
     /// Index every scalar of the payload that is not declared. Default: true.
@@ -33,6 +35,11 @@ impl Schema {
     /// Adds a named vector.
     pub fn vector(mut self, name: impl Into<String>, spec: VectorSpec) -> Self {
         self.vectors.insert(name.into(), spec);
+        self
+    }
+    /// Adds a named sparse vector.
+    pub fn sparse(mut self, name: impl Into<String>, spec: SparseSpec) -> Self {
+        self.sparse.insert(name.into(), spec);
         self
     }
     /// Declares a payload field.
@@ -93,6 +100,21 @@ impl VectorSpec {
     pub fn index(mut self, index: Index) -> Self {
         self.index = Some(index);
         self
+    }
+}
+
+/// One named sparse vector, compared by inner product.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[must_use]
+pub struct SparseSpec {
+    /// The model whose vectors live here, if the server embeds.
+    pub embedder: Option<Embedder>,
+}
+
+impl SparseSpec {
+    /// Vectors made by the caller.
+    pub fn new() -> Self {
+        Self::default()
     }
 }
 

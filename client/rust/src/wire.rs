@@ -12,10 +12,12 @@ use crate::documents::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
-use crate::points::{Payload, Point, StoredPoint, Written};
+use crate::points::{Payload, Point, SparseVector, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
-use crate::schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, VectorSpec};
+use crate::schema::{
+    Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec,
+};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -152,6 +154,14 @@ impl From<Schema> for v1::Schema {
                 .into_iter()
                 .map(|(name, spec)| (name, spec.into()))
                 .collect(),
+            sparse: schema
+                .sparse
+                .into_iter()
+                .map(|(name, spec)| {
+                    let embedder = spec.embedder.map(embedder);
+                    (name, v1::SparseSpec { embedder })
+                })
+                .collect(),
             fields: schema
                 .fields
                 .into_iter()
@@ -186,15 +196,19 @@ impl From<VectorSpec> for v1::VectorSpec {
                     v1::vector_spec::Index::Hnsw(v1::HnswIndex { m, ef_construction })
                 }
             }),
-            embedder: spec.embedder.map(|e| v1::Embedder {
-                name: e.name,
-                revision: e.revision,
-                dim: e.dim,
-                normalized: e.normalized,
-                query_prefix: e.query_prefix,
-                passage_prefix: e.passage_prefix,
-            }),
+            embedder: spec.embedder.map(embedder),
         }
+    }
+}
+
+fn embedder(e: Embedder) -> v1::Embedder {
+    v1::Embedder {
+        name: e.name,
+        revision: e.revision,
+        dim: e.dim,
+        normalized: e.normalized,
+        query_prefix: e.query_prefix,
+        passage_prefix: e.passage_prefix,
     }
 }
 
@@ -241,6 +255,14 @@ fn read_schema(schema: v1::Schema) -> Result<Schema> {
             .into_iter()
             .map(|(name, spec)| Ok((name, read_vector(spec)?)))
             .collect::<Result<_>>()?,
+        sparse: schema
+            .sparse
+            .into_iter()
+            .map(|(name, spec)| {
+                let embedder = spec.embedder.map(read_embedder);
+                (name, SparseSpec { embedder })
+            })
+            .collect(),
         fields: schema
             .fields
             .into_iter()
@@ -278,15 +300,19 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
                 ef_construction: h.ef_construction,
             },
         }),
-        embedder: spec.embedder.map(|e| Embedder {
-            name: e.name,
-            revision: e.revision,
-            dim: e.dim,
-            normalized: e.normalized,
-            query_prefix: e.query_prefix,
-            passage_prefix: e.passage_prefix,
-        }),
+        embedder: spec.embedder.map(read_embedder),
     })
+}
+
+fn read_embedder(e: v1::Embedder) -> Embedder {
+    Embedder {
+        name: e.name,
+        revision: e.revision,
+        dim: e.dim,
+        normalized: e.normalized,
+        query_prefix: e.query_prefix,
+        passage_prefix: e.passage_prefix,
+    }
 }
 
 fn read_field(field: v1::FieldSpec) -> Result<Field> {
@@ -319,11 +345,26 @@ impl From<Point> for v1::PointInput {
                 .into_iter()
                 .map(|(name, values)| (name, v1::Vector { values }))
                 .collect(),
+            sparse: point.sparse.into_iter().map(|(name, v)| (name, sparse(v))).collect(),
             payload: (!point.payload.is_empty()).then(|| object(point.payload)),
             document: point.document.unwrap_or_default(),
             expires_at_ms: point.expires_at_ms,
             ..Self::default()
         }
+    }
+}
+
+fn sparse(vector: SparseVector) -> v1::SparseVector {
+    v1::SparseVector {
+        indices: vector.indices,
+        values: vector.values,
+    }
+}
+
+fn read_sparse(vector: v1::SparseVector) -> SparseVector {
+    SparseVector {
+        indices: vector.indices,
+        values: vector.values,
     }
 }
 
@@ -336,6 +377,10 @@ pub(crate) fn point(point: v1::Point) -> Result<StoredPoint> {
                 .into_iter()
                 .map(|(name, vector)| (name, vector.values))
                 .collect()
+        }),
+        sparse: (!point.sparse.is_empty()).then(|| {
+            let vectors = point.sparse.into_iter();
+            vectors.map(|(name, v)| (name, read_sparse(v))).collect()
         }),
         payload: point.payload.map(json_object).transpose()?,
         document: point.document,
@@ -385,6 +430,8 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
     use v1::query_request::Source as Wire;
     let source = match query.source {
         Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(query.source)),
+        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
         Source::Fused { legs, fuse } => Wire::Prefetch(prefetch(legs, fuse)?),
@@ -457,9 +504,17 @@ fn nearest(source: Source) -> v1::Nearest {
     let (to, using) = match source {
         Source::Nearest { vector, using } => (Some(To::Vector(v1::Vector { values: vector })), using),
         Source::NearestText { text, using } => (Some(To::Text(text)), using),
-        Source::Text { .. } | Source::Hybrid { .. } | Source::Fused { .. } => (None, String::new()),
+        Source::Sparse { .. }
+        | Source::SparseText { .. }
+        | Source::Text { .. }
+        | Source::Hybrid { .. }
+        | Source::Fused { .. } => (None, String::new()),
     };
     v1::Nearest { to, using }
+}
+
+fn sparse_to(to: v1::sparse::To, using: String) -> v1::Sparse {
+    v1::Sparse { to: Some(to), using }
 }
 
 fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
@@ -477,6 +532,8 @@ fn leg(leg: Leg) -> Result<v1::Leg> {
     use v1::leg::Source as Wire;
     let source = match leg.source {
         Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(leg.source)),
+        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
         Source::Fused { legs, fuse } => Wire::Prefetch(prefetch(legs, fuse)?),
@@ -589,6 +646,7 @@ pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichReq
         Mode::Hybrid => v1::RetrievalMode::Hybrid,
         Mode::Dense => v1::RetrievalMode::Dense,
         Mode::Bm25 => v1::RetrievalMode::Bm25,
+        Mode::Sparse => v1::RetrievalMode::Sparse,
     };
     Ok(v1::EnrichRequest {
         collection,

@@ -16,11 +16,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
 use crate::limits;
 use crate::log::Record;
-use crate::op::{Applied, DocumentRecord, Op, PointRecord, VectorRecord};
+use crate::op::{Applied, DocumentRecord, Op, PointRecord, SparseRecord, VectorRecord};
 use crate::query::View;
 use crate::schema::Schema;
 use crate::segment::PendingRow;
 use crate::shard::Shard;
+use crate::sparse::row;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, key};
 use crate::types::{CollectionNo, Payload, PointId, Row, Seq, ShardNo, Token};
 
@@ -484,7 +485,7 @@ impl At<'_, '_, '_> {
             let Some((shard, row)) = self.find(id, first)? else {
                 continue;
             };
-            let old = self.state.shards[shard.0 as usize].load(row, schema.vectors.len())?;
+            let old = self.state.shards[shard.0 as usize].load(row, &schema)?;
             let Some(mut now) = old else {
                 return Err(Error::damaged(format!(
                     "ids says that {id:?} is row {}, which is nowhere",
@@ -607,6 +608,14 @@ pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<Pending
             )));
         }
     }
+    let mut sparse = vec![None; schema.sparse.len()];
+    for SparseRecord { index, data } in &point.sparse {
+        let slot = sparse
+            .get_mut(usize::from(*index))
+            .ok_or_else(|| Error::damaged("a record names a sparse vector that is not in the schema"))?;
+        row::each(data, &mut |_, _| {})?;
+        *slot = Some(data.clone());
+    }
     Ok(PendingRow {
         row: Row(0),
         birth: Seq(0),
@@ -615,6 +624,7 @@ pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<Pending
         expires_at_ms: point.expires_at_ms,
         acl: point.acl.clone(),
         vectors,
+        sparse,
         payload: point.payload.clone(),
         inline: false,
         dead: false,
@@ -627,8 +637,13 @@ pub(super) fn to_record(row: &PendingRow) -> PointRecord {
         let data = vector.as_ref()?.iter().flat_map(|x| x.to_le_bytes()).collect();
         Some(VectorRecord { index: i as u8, data })
     });
+    let sparse = row.sparse.iter().enumerate().filter_map(|(i, data)| {
+        let data = data.clone()?;
+        Some(SparseRecord { index: i as u8, data })
+    });
     PointRecord {
         id: row.id.clone(),
+        sparse: sparse.collect(),
         vectors: vectors.collect(),
         payload: row.payload.clone(),
         document: row.document.clone(),
@@ -638,6 +653,6 @@ pub(super) fn to_record(row: &PendingRow) -> PointRecord {
 }
 
 const _: () = assert!(
-    limits::VECTORS_MAX <= u8::MAX as usize,
+    limits::VECTORS_MAX <= u8::MAX as usize && limits::SPARSE_VECTORS_MAX <= u8::MAX as usize,
     "a vector's place in the schema is one byte in the log"
 );

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::filter::Filter;
 use crate::schema::Schema;
-use crate::types::{Payload, Point, PointId, PointInput, Token};
+use crate::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 
 use crate::query::With;
 
@@ -63,6 +63,15 @@ pub struct ChunkInput {
     pub checksum: [u8; 16],
     /// The point.
     pub point: PointInput,
+}
+
+/// The vectors of a stored chunk.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChunkVectors {
+    /// Dense ones by name.
+    pub dense: Vectors,
+    /// Sparse ones by name.
+    pub sparse: SparseVectors,
 }
 
 /// A stored document.

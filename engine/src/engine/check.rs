@@ -5,9 +5,10 @@ use super::ask::DocumentInput;
 use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::limits;
-use crate::op::{DocumentRecord, PointRecord, VectorRecord};
+use crate::op::{DocumentRecord, PointRecord, SparseRecord, VectorRecord};
 use crate::query::check_finite;
 use crate::schema::{Metric, Schema};
+use crate::sparse::row;
 use crate::types::{Payload, PointId, PointInput};
 
 /// A list of something that one request may hold.
@@ -56,6 +57,18 @@ fn point(schema: &Schema, point: &PointInput) -> Result<()> {
             .at(at));
         }
     }
+    for (name, vector) in &point.sparse {
+        let at = format!("/sparse/{name}");
+        if !schema.sparse.contains_key(name) {
+            let known = schema.sparse.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(Error::invalid(
+                "vector_not_found",
+                format!("the collection has no sparse vector {name:?}, only: {known}"),
+            )
+            .at(at));
+        }
+        vector.check().map_err(|e| e.at(at))?;
+    }
     payload(schema, &point.payload).map_err(|e| e.at("/payload"))
 }
 
@@ -70,8 +83,13 @@ pub(super) fn record(schema: &Schema, point: PointInput) -> Result<PointRecord> 
         let data = point.vectors.get(name)?.iter().flat_map(|x| x.to_le_bytes()).collect();
         Some(VectorRecord { index: i as u8, data })
     });
+    let sparse = schema.sparse.keys().enumerate().filter_map(|(i, name)| {
+        let data = row::encode(point.sparse.get(name)?);
+        Some(SparseRecord { index: i as u8, data })
+    });
     Ok(PointRecord {
         vectors: vectors.collect(),
+        sparse: sparse.collect(),
         payload: super::payload_json(&point.payload)?,
         id: point.id,
         document: point.document,

@@ -490,14 +490,14 @@ impl Shared {
         let Some(state) = applier.states.get_mut(&no) else {
             return Ok(());
         };
-        let vectors = state.collection.schema.vectors.len();
+        let schema = Arc::clone(&state.collection.schema);
         let shard = &mut state.shards[shard_no.0 as usize];
         let mut effects = Effects::new(&self.storage);
         for growing in shard.growing.iter().filter(|g| g.pins.is_some()) {
             let view = &growing.view;
             for ordinal in (0..view.segment.rows()).filter(|o| !view.dead.contains(*o)) {
                 let row = view.segment.row_of(ordinal);
-                if let Some(content) = shard.load(row, vectors)? {
+                if let Some(content) = shard.load(row, &schema)? {
                     let stored = StoredRow::Inline {
                         birth: content.birth,
                         point: to_record(&content),

@@ -21,8 +21,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use ask::{
-    ChunkInput, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page, PayloadChange, Scroll,
-    Selector, WriteOptions,
+    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
+    PayloadChange, Scroll, Selector, WriteOptions,
 };
 pub use moment::Moment;
 
@@ -36,7 +36,7 @@ use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
 use crate::shard::policy;
 use crate::storage::{DOCS, key};
-use crate::types::{CollectionNo, Payload, Point, PointId, PointInput, Seq, ShardNo, Token, Vectors};
+use crate::types::{CollectionNo, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
 
 /// How often a document and its chunks are read until both show one moment: a write takes a fraction of a millisecond
 /// between them.
@@ -362,7 +362,7 @@ impl Engine {
     }
 
     /// Vectors of the document's stored chunks by the checksum of the text they were made from: what need not be embedded again.
-    pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], Vectors>> {
+    pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], ChunkVectors>> {
         let collection = self.find(collection)?;
         let (stored, view) = self.document_moment(&collection, document)?;
         let Some(stored) = stored else {
@@ -378,7 +378,13 @@ impl Engine {
             .into_iter()
             // A chunk that was written again by other means may hold another vector.
             .filter(|point| point.version.seq == stored.seq)
-            .filter_map(|point| Some((*checksums.get(&point.id)?, point.vectors?)))
+            .filter_map(|point| {
+                let vectors = ChunkVectors {
+                    dense: point.vectors?,
+                    sparse: point.sparse?,
+                };
+                Some((*checksums.get(&point.id)?, vectors))
+            })
             .collect())
     }
 

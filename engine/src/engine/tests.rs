@@ -13,8 +13,8 @@ use super::*;
 use crate::config::Clock;
 use crate::filter::{Condition, Range, Scalar};
 use crate::query::{Fuse, Input, Params, Source};
-use crate::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, VectorSpec};
-use crate::types::Vectors;
+use crate::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, SparseSpec, VectorSpec};
+use crate::types::{SparseVector, SparseVectors, Vectors};
 
 struct Frozen;
 
@@ -56,6 +56,7 @@ fn schema(shards: u32) -> Schema {
                 embedder: None,
             },
         )]),
+        sparse: BTreeMap::from([("learned".to_owned(), SparseSpec::default())]),
         fields: BTreeMap::from([(
             "text".to_owned(),
             FieldSpec::Text {
@@ -85,6 +86,21 @@ impl Rng {
     fn vector(&mut self) -> Vec<f32> {
         (0..DIM).map(|_| self.below(2_000) as f32 / 1_000.0 - 0.9995).collect()
     }
+    /// Few terms and few weights, some negative: products are equal often, and often negative.
+    fn sparse(&mut self) -> SparseVector {
+        let terms: BTreeMap<u32, f32> = (0..self.below(6))
+            .map(|_| {
+                (
+                    self.below(12) as u32 * 1_000,
+                    [-1.0, 0.5, 1.0, 2.5][self.below(4) as usize],
+                )
+            })
+            .collect();
+        SparseVector {
+            indices: terms.keys().copied().collect(),
+            values: terms.into_values().collect(),
+        }
+    }
     fn point(&mut self, id: String, version: u64) -> PointInput {
         let words = ["alpha", "beta", "gamma", "delta", "running", "cluster"];
         let text: Vec<&str> = (0..1 + self.below(5)).map(|_| words[self.below(6) as usize]).collect();
@@ -92,11 +108,16 @@ impl Rng {
         if self.below(20) > 0 {
             vectors.insert("dense".into(), self.vector());
         }
+        let mut sparse = SparseVectors::new();
+        if self.below(5) > 0 {
+            sparse.insert("learned".into(), self.sparse());
+        }
         let payload =
             json!({"text": text.join(" "), "n": self.below(10), "version": version, "x": 0.1 + version as f64});
         PointInput {
             id: PointId::new(id).unwrap(),
             vectors,
+            sparse,
             payload: payload.as_object().unwrap().clone(),
             document: None,
             expires_at_ms: None,
@@ -252,6 +273,7 @@ fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
         let got = &seen[id];
         assert_eq!(got.payload.as_ref(), Some(&expected.payload), "{id}");
         assert_eq!(got.vectors.as_ref(), Some(&expected.vectors), "{id}");
+        assert_eq!(got.sparse.as_ref(), Some(&expected.sparse), "{id}");
         assert_eq!(got.document, expected.document, "{id}");
     }
     let info = engine.collection("c").unwrap();
@@ -295,6 +317,7 @@ fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
         assert_eq!(got, expected);
     }
     check_nearest(engine, model, rng);
+    check_sparse(engine, model, rng);
     check_text(engine, model);
 }
 
@@ -361,6 +384,57 @@ fn check_nearest(engine: &Engine, model: &Model, rng: &mut Rng) {
             for pair in hits.windows(2) {
                 assert!(pair[0].score >= pair[1].score);
             }
+        }
+    }
+}
+
+/// With and without a filter, through postings and row by row: exactly what the definition gives, ties by id.
+fn check_sparse(engine: &Engine, model: &Model, rng: &mut Rng) {
+    let (vector, value) = (rng.sparse(), rng.below(10));
+    let product = |row: &SparseVector| {
+        let mut products = Vec::new();
+        for (index, weight) in row.indices.iter().zip(&row.values) {
+            if let Ok(i) = vector.indices.binary_search(index) {
+                products.push(weight * vector.values[i]);
+            }
+        }
+        (!products.is_empty()).then(|| products.iter().sum::<f32>())
+    };
+    let filters = [
+        Filter::default(),
+        Filter::must(Condition::Any {
+            field: "n".into(),
+            values: vec![Scalar::Int(value as i64)],
+        }),
+    ];
+    for (filtered, filter) in filters.into_iter().enumerate() {
+        let mut expected: Vec<(f32, String)> = model
+            .points
+            .iter()
+            .filter(|(_, p)| filtered == 0 || p.payload["n"] == json!(value))
+            .filter_map(|(id, p)| Some((product(p.sparse.get("learned")?)?, id.clone())))
+            .collect();
+        // Sums of these weights are exact; 0 and -0 are one.
+        expected.iter_mut().for_each(|(raw, _)| *raw += 0.0);
+        expected.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        for (k, exact) in [(7, false), (7, true), (1_000, false)] {
+            let source = Source::Sparse {
+                using: None,
+                vector: vector.clone(),
+            };
+            let mut ask = query(source, filter.clone(), k);
+            ask.params.exact = exact;
+            let hits = engine.query("c", &ask).unwrap().hits;
+            let got: Vec<(f32, String)> = hits
+                .iter()
+                .map(|h| (h.legs[0].raw + 0.0, h.point.id.to_string()))
+                .collect();
+            assert_eq!(
+                got,
+                expected[..expected.len().min(k)],
+                "k={k} exact={exact} filtered={filtered}"
+            );
+            assert!(hits.iter().all(|h| (0.0..=1.0).contains(&h.score)));
         }
     }
 }
@@ -511,10 +585,19 @@ fn random_operations_over_several_shards_equal_the_model() {
     }
 }
 
+/// A sparse vector of one term.
+fn three() -> SparseVector {
+    SparseVector {
+        indices: vec![3],
+        values: vec![1.0],
+    }
+}
+
 fn simple_point(id: &str, version: u64) -> PointInput {
     PointInput {
         id: PointId::new(id).unwrap(),
         vectors: Vectors::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
+        sparse: SparseVectors::from([("learned".to_owned(), three())]),
         payload: json!({"version": version, "text": "alpha"})
             .as_object()
             .unwrap()
@@ -875,6 +958,10 @@ fn expired_points_are_invisible_to_every_reader() {
             using: None,
             vector: vec![1.0; DIM],
         },
+        Source::Sparse {
+            using: None,
+            vector: three(),
+        },
         Source::Text {
             query: "alpha".into(),
             fields: vec![],
@@ -947,6 +1034,10 @@ fn equal_scores_are_ordered_by_id_across_pages() {
             using: None,
             vector: vec![1.0; DIM],
         },
+        Source::Sparse {
+            using: None,
+            vector: three(),
+        },
         Source::Text {
             query: "alpha".into(),
             fields: vec![],
@@ -969,6 +1060,58 @@ fn equal_scores_are_ordered_by_id_across_pages() {
         }
         assert_eq!(seen, (0..30).map(|i| format!("z{i:02}")).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_sparse_vector_is_said_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    let mut both = schema(1);
+    both.sparse.insert("dense".into(), SparseSpec::default());
+    let refused = engine.create_collection("c", both).unwrap_err();
+    assert_eq!(
+        (refused.code, refused.pointer.unwrap().as_str()),
+        ("bad_name", "/sparse/dense")
+    );
+    engine.create_collection("c", schema(1)).unwrap();
+    let upsert = |name: &str, values: Vec<f32>| {
+        let mut point = simple_point("p", 1);
+        let vector = SparseVector {
+            indices: vec![1, 2],
+            values,
+        };
+        point.sparse = SparseVectors::from([(name.to_owned(), vector)]);
+        let error = engine.upsert("c", vec![point], &WriteOptions::default()).unwrap_err();
+        (error.code, error.pointer.unwrap())
+    };
+    assert_eq!(
+        upsert("learned", vec![1.0, 0.0]),
+        ("bad_sparse_vector", "/points/0/sparse/learned/values/1".into())
+    );
+    assert_eq!(
+        upsert("dense", vec![1.0, 1.0]),
+        ("vector_not_found", "/points/0/sparse/dense".into())
+    );
+    let ask = |using: Option<&str>, values: Vec<f32>| {
+        let source = Source::Sparse {
+            using: using.map(str::to_owned),
+            vector: SparseVector {
+                indices: vec![1],
+                values,
+            },
+        };
+        let refused = engine.query("c", &query(source, Filter::default(), 3));
+        refused.map(|r| r.hits.len()).map_err(|e| (e.code, e.pointer.unwrap()))
+    };
+    assert_eq!(ask(Some("learned"), vec![1.0]), Ok(0));
+    assert_eq!(
+        ask(None, vec![f32::INFINITY]),
+        Err(("not_finite", "/sparse/vector/values/0".into()))
+    );
+    assert_eq!(
+        ask(Some("other"), vec![1.0]),
+        Err(("vector_not_found", "/sparse/using".into()))
+    );
 }
 
 #[test]

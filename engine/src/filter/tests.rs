@@ -19,6 +19,7 @@ use crate::types::{Ordinal, Payload, PointId};
 
 fn schema(fields: &[(&str, FieldSpec)], dynamic: bool) -> Schema {
     Schema {
+        sparse: Default::default(),
         vectors: Default::default(),
         fields: fields
             .iter()

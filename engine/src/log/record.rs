@@ -3,7 +3,7 @@
 //! ```text
 //! offset bytes
 //!      0     4  CRC-32C of everything after it
-//!      4     1  format version (1)
+//!      4     1  format version (2)
 //!      5     1  length r of the request id (0..64)
 //!      6     2  reserved, 0
 //!      8     4  group
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::op::Op;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const HEADER: usize = 20;
 
 /// What one append says.

@@ -90,7 +90,7 @@ proptest! {
             let mut signed = bytes.clone();
             let crc = crc32c::crc32c(&signed[4..]);
             signed[..4].copy_from_slice(&crc.to_le_bytes());
-            signed[4] = 1;
+            signed[4] = 2;
             let crc = crc32c::crc32c(&signed[4..]);
             signed[..4].copy_from_slice(&crc.to_le_bytes());
             let _ = Record::decode(&signed);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::limits;
-use crate::types::{Point, Token};
+use crate::types::{Point, SparseVector, Token};
 
 /// One retrieval request on one collection.
 #[derive(Debug, Clone)]
@@ -39,6 +39,13 @@ pub enum Source {
         using: Option<String>,
         /// Query vector.
         vector: Vec<f32>,
+    },
+    /// Largest inner products with a sparse vector.
+    Sparse {
+        /// Sparse vector name; may be omitted if the collection has exactly one.
+        using: Option<String>,
+        /// Query vector.
+        vector: SparseVector,
     },
     /// BM25 over text fields.
     Text {
@@ -233,6 +240,7 @@ impl Source {
         }
         match self {
             Self::Nearest { vector, .. } => check_finite(vector).map_err(|e| e.at("/nearest/vector")),
+            Self::Sparse { vector, .. } => vector.check().map_err(|e| e.at("/sparse/vector")),
             Self::Text { query, fields } => {
                 if query.len() > limits::QUERY_TEXT_BYTES_MAX {
                     return Err(Error::invalid(

@@ -7,14 +7,14 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 
 use super::view::{Place, View};
-use super::{Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Source, With, fuse, nearest, text};
+use super::{Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Source, With, fuse, nearest, sparse, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
 use crate::limits;
 use crate::schema::Schema;
-use crate::segment::SegmentView;
+use crate::segment::{Segment, SegmentView};
 use crate::text::analyzer::Analyzer;
-use crate::types::{Point, PointId, Row, Token, Vectors};
+use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
 
 /// What a question is asked of.
 pub(crate) struct Context<'a> {
@@ -186,10 +186,15 @@ impl Context<'_> {
                 .filter_map(|(i, name)| Some((name.clone(), segment.vector_of(i, place.ordinal)?.to_vec())))
                 .collect::<Vectors>()
         });
+        let sparse = with
+            .vectors
+            .then(|| self.sparse_of(segment, place.ordinal))
+            .transpose()?;
         let id = |text: &str| PointId::new(text).map_err(|_| Error::damaged("segment: a stored id is not an id"));
         Ok(Point {
             id: id(segment.id_of(place.ordinal))?,
             vectors,
+            sparse,
             payload: if with.payload {
                 self.spend(segment.payload_json(place.ordinal)?.len())?;
                 Some(segment.payload_of(place.ordinal)?)
@@ -199,6 +204,18 @@ impl Context<'_> {
             document: segment.document_of(place.ordinal).map(id).transpose()?,
             version: Token::local(segment.birth_of(place.ordinal)),
         })
+    }
+
+    fn sparse_of(&self, segment: &Segment, ordinal: u32) -> Result<SparseVectors> {
+        let mut vectors = SparseVectors::new();
+        for (i, name) in self.schema.sparse.keys().enumerate() {
+            let column = segment.sparse(i);
+            self.spend(column.row(ordinal).map_or(0, <[u8]>::len))?;
+            if let Some(vector) = column.get(ordinal)? {
+                vectors.insert(name.clone(), vector);
+            }
+        }
+        Ok(vectors)
     }
 
     fn is_visible(&self, view: &SegmentView, ordinal: u32) -> bool {
@@ -246,6 +263,15 @@ impl Context<'_> {
                 )?;
                 Ok(self.rank(found, limit, true))
             }
+            Source::Sparse { using, vector } => {
+                let ask = sparse::Leg {
+                    name: leg,
+                    using: using.as_deref(),
+                    vector,
+                };
+                let found = sparse::search(self, &ask, filters, limit, query.params.exact, explain)?;
+                Ok(self.rank(found, limit, true))
+            }
             Source::Text { query: words, fields } => {
                 let found = text::search(self, leg, words, fields, filters, limit, explain)?;
                 Ok(self.rank(found, limit, true))
@@ -273,6 +299,7 @@ impl Context<'_> {
 fn names(inputs: &[Input], outer: &str) -> Vec<String> {
     let kind = |source: &Source| match source {
         Source::Nearest { .. } => "dense",
+        Source::Sparse { .. } => "sparse",
         Source::Text { .. } => "bm25",
         Source::Fusion { .. } => "fusion",
     };
@@ -300,6 +327,7 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
     let mut legs = Vec::new();
     let name = match &query.source {
         Source::Nearest { .. } => "dense",
+        Source::Sparse { .. } => "sparse",
         Source::Text { .. } => "bm25",
         Source::Fusion { .. } => "",
     };

@@ -1,6 +1,6 @@
 //! One universal question and its answer.
 //!
-//! A query is a tree: leaves find candidates (nearest vectors, BM25), inner nodes fuse them. It is validated against the
+//! A query is a tree: leaves find candidates (nearest vectors, sparse vectors, BM25), inner nodes fuse them. It is validated against the
 //! schema, planned per segment (exact scan or graph walk), run on one view to the end, fused, and only the final k hits
 //! fetch their payload.
 
@@ -10,6 +10,7 @@ mod fuse;
 mod nearest;
 pub mod plan;
 pub mod score;
+mod sparse;
 mod text;
 mod view;
 

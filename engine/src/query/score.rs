@@ -6,6 +6,7 @@
 //! | dot       | inner product          | 1 / (1 + e^-raw)           |
 //! | euclid    | L2 distance            | 1 / (1 + raw)              |
 //! | manhattan | L1 distance            | 1 / (1 + raw)              |
+//! | sparse    | inner product          | (1 + raw / (\|raw\| + 10)) / 2 |
 //! | BM25      | sum over terms, >= 0   | raw / (raw + 10)           |
 //! | RRF       | sum of w / (k + rank)  | raw / (sum of w / (k + 1)) |
 //! | weighted  | weighted mean of min-max normalised legs, already 0 to 1 |
@@ -26,6 +27,15 @@ pub fn of_metric(metric: Metric, raw: f32) -> f32 {
         Metric::Euclid | Metric::Manhattan => 1.0 / (1.0 + raw),
     };
     score.clamp(0.0, 1.0)
+}
+
+/// The inner product of sparse vectors that maps to three quarters; its negative maps to one quarter.
+pub const SPARSE_HALF: f32 = 10.0;
+
+/// Score of an inner product of sparse vectors. Not the map of dense ones: learned sparse products are in the tens, where
+/// that one is 1 for all.
+pub fn of_sparse(raw: f32) -> f32 {
+    (1.0 + raw / (raw.abs() + SPARSE_HALF)) / 2.0
 }
 
 /// Score of a BM25 sum.

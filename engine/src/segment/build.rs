@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::filter::index::{self as filter_index, FilterIndexBuilder};
 use crate::schema::{IndexSpec, Metric, Schema};
+use crate::sparse;
 use crate::storage::files;
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
@@ -39,6 +40,8 @@ pub struct PendingRow {
     pub acl: Vec<u32>,
     /// In the schema's order of names.
     pub vectors: Vec<Option<Vec<f32>>>,
+    /// In the schema's order of names, as bytes (`sparse/row.rs`).
+    pub sparse: Vec<Option<Vec<u8>>>,
     /// JSON object.
     pub payload: String,
     /// Its content stands in `rows`, so it does not need the log to be rebuilt.
@@ -50,7 +53,9 @@ pub struct PendingRow {
 impl PendingRow {
     /// Rough bytes in memory.
     pub fn bytes(&self) -> usize {
-        128 + self.payload.len() * 2 + self.vectors.iter().flatten().map(|v| v.len() * 4).sum::<usize>()
+        let vectors: usize = self.vectors.iter().flatten().map(|v| v.len() * 4).sum();
+        let sparse: usize = self.sparse.iter().flatten().map(Vec::len).sum();
+        128 + self.payload.len() * 2 + vectors + sparse
     }
 }
 
@@ -125,6 +130,15 @@ impl<'a> RowRef<'a> {
         match self {
             Self::Pending(p) => p.vectors[index].as_deref(),
             Self::Stored(s, o) => s.vector_of(index, *o),
+        }
+    }
+}
+
+impl RowRef<'_> {
+    fn sparse(&self, index: usize) -> Option<&[u8]> {
+        match self {
+            Self::Pending(p) => p.sparse[index].as_deref(),
+            Self::Stored(s, o) => s.sparse(index).row(*o),
         }
     }
 }
@@ -250,6 +264,9 @@ fn write_columns<W: Write>(writer: &mut Writer<W>, spec: &Spec<'_>, rows: &Rows<
     write_payload(writer, rows)?;
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
         write_vectors(writer, rows, index, name, vector.dim as usize, vector.metric)?;
+    }
+    for (index, name) in spec.schema.sparse.keys().enumerate() {
+        write_sparse(writer, rows, index, name)?;
     }
     for (path, analyzer) in spec.analyzers {
         let index = match rows {
@@ -395,6 +412,31 @@ fn write_vectors<W: Write>(
         writer.section(&format!("absent/{name}"), &bytes)?;
     }
     Ok(())
+}
+
+/// The sparse vectors of one name, exactly, and their inverted index. Nothing if no row has one.
+fn write_sparse<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>, index: usize, name: &str) -> Result<()> {
+    let (mut at, mut len) = (vec![0u64], 0u64);
+    rows.for_each(|row| {
+        len += row.sparse(index).map_or(0, <[u8]>::len) as u64;
+        at.push(len);
+        Ok(())
+    })?;
+    if len == 0 {
+        return Ok(());
+    }
+    writer.begin(&format!("sparse/{name}"))?;
+    rows.for_each(|row| row.sparse(index).map_or(Ok(()), |bytes| writer.put(bytes)))?;
+    writer.end()?;
+    writer.section(&format!("sparse.at/{name}"), bytemuck::cast_slice(&at))?;
+    let terms = sparse::index::build(rows.len() as u32, &|visit| {
+        let mut ordinal: Ordinal = 0;
+        rows.for_each(|row| {
+            ordinal += 1;
+            row.sparse(index).map_or(Ok(()), |bytes| visit(ordinal - 1, bytes))
+        })
+    })?;
+    writer.section(&format!("sparse.terms/{name}"), &terms)
 }
 
 fn parse(payload: &str) -> Result<Payload> {

@@ -23,7 +23,7 @@ use crate::limits::BLOCK_BYTES;
 const MAGIC: &[u8; 8] = b"CAIRNSEG";
 const MAGIC_END: &[u8; 8] = b"CAIRNEND";
 /// Version of the container and of the sections' meaning; any other is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 const HEADER: usize = 64;
 const FOOTER: usize = 32;
 /// Sections start at multiples of this: a cache line, and the strictest alignment a section's numbers need.

@@ -27,6 +27,8 @@ use crate::error::{Error, Result};
 use crate::filter::eval::IdLookup;
 use crate::filter::index::{FilterIndexLayout, FilterIndexView};
 use crate::schema::Schema;
+use crate::sparse::Column;
+use crate::sparse::index::IndexLayout;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
 use crate::vector::{BitSet, HnswLayout, VectorsRef};
@@ -39,6 +41,7 @@ pub struct Segment {
     rows: u32,
     columns: Columns,
     vectors: Vec<VectorPart>,
+    sparse: Vec<SparsePart>,
     texts: BTreeMap<String, (TextIndexLayout, Range<usize>)>,
     filter: FilterIndexLayout,
     payload: payload::Layout,
@@ -75,6 +78,14 @@ struct VectorPart {
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
     graph: Option<HnswLayout>,
+}
+
+/// Where a sparse vector's sections are; the ranges are empty if no row has it.
+struct SparsePart {
+    data: Range<usize>,
+    at: Range<usize>,
+    terms: Range<usize>,
+    index: Option<IndexLayout>,
 }
 
 /// A segment and the rows of it that are dead, as of one moment.
@@ -212,6 +223,27 @@ impl Segment {
                 graph,
             });
         }
+        let mut sparse = Vec::new();
+        for name in schema.sparse.keys() {
+            let [data, at, terms] =
+                ["sparse", "sparse.at", "sparse.terms"].map(|kind| range(&format!("{kind}/{name}")));
+            let mut index = None;
+            if !data.is_empty() {
+                let starts: &[u64] = cast(&bytes[at.clone()])?;
+                let fit = starts.len() == n + 1
+                    && starts.windows(2).all(|w| w[0] <= w[1])
+                    && starts.last() == Some(&(data.len() as u64));
+                if !fit {
+                    return Err(Error::damaged("segment: offsets of sparse vectors do not fit"));
+                }
+                let layout = IndexLayout::parse(&bytes[terms.clone()])?;
+                if layout.rows() != rows {
+                    return Err(Error::damaged("segment: a sparse index has another number of rows"));
+                }
+                index = Some(layout);
+            }
+            sparse.push(SparsePart { data, at, terms, index });
+        }
         let mut texts = BTreeMap::new();
         for (path, _) in schema.text_fields() {
             let bytes = slice(&format!("text/{path}"));
@@ -252,6 +284,7 @@ impl Segment {
             rows,
             columns,
             vectors,
+            sparse,
             texts,
             filter,
             payload,
@@ -422,6 +455,16 @@ impl Segment {
     pub fn vector_of(&self, index: usize, ordinal: Ordinal) -> Option<&[f32]> {
         let vectors = self.vectors(index);
         (!vectors.is_absent(ordinal)).then(|| vectors.row(ordinal))
+    }
+
+    /// The sparse vectors under the schema's n-th name.
+    pub fn sparse(&self, index: usize) -> Column<'_> {
+        let part = &self.sparse[index];
+        let Some(layout) = part.index else {
+            return Column::default();
+        };
+        let terms = layout.view(self.slice(&part.terms));
+        Column::new(self.slice(&part.data), self.numbers(&part.at), Some(terms))
     }
 
     /// The inverted index of a text field, if any row here has that field.

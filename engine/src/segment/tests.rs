@@ -6,8 +6,10 @@ use serde_json::json;
 
 use super::file::{self, Backing};
 use super::*;
-use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, VectorSpec};
+use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
+use crate::sparse::{self, row as sparse_row};
 use crate::text::analyzer::Analyzer;
+use crate::types::SparseVector;
 
 fn schema() -> Schema {
     let spec = |dim, metric| VectorSpec {
@@ -21,6 +23,7 @@ fn schema() -> Schema {
             ("a".into(), spec(4, Metric::Cosine)),
             ("b".into(), spec(3, Metric::Euclid)),
         ]),
+        sparse: BTreeMap::from([("s".into(), SparseSpec::default()), ("t".into(), SparseSpec::default())]),
         fields: BTreeMap::from([(
             "text".into(),
             FieldSpec::Text {
@@ -47,6 +50,15 @@ fn row(i: u64) -> PendingRow {
         expires_at_ms: if i % 7 == 0 { 1_000 + i } else { 0 },
         acl: (0..i as u32 % 3).collect(),
         vectors: vec![Some(vec![f, 1.0, -f, 0.5]), (i % 4 != 0).then(|| vec![f, f, f])],
+        sparse: vec![
+            (i % 3 != 1).then(|| {
+                sparse_row::encode(&SparseVector {
+                    indices: vec![i as u32 % 5, 7, 1_000 + i as u32],
+                    values: vec![1.0, 0.25 + f, -f - 1.0],
+                })
+            }),
+            None,
+        ],
         payload: json!({"text": format!("word{} common running", i % 5), "n": i, "pad": "x".repeat(i as usize * 40)})
             .to_string(),
         inline: false,
@@ -68,6 +80,9 @@ fn check_row(segment: &Segment, ordinal: Ordinal, expected: &PendingRow) {
     assert_eq!(segment.payload_json(ordinal).unwrap(), expected.payload);
     for (i, vector) in expected.vectors.iter().enumerate() {
         assert_eq!(segment.vector_of(i, ordinal), vector.as_deref());
+    }
+    for (i, bytes) in expected.sparse.iter().enumerate() {
+        assert_eq!(segment.sparse(i).row(ordinal), bytes.as_deref());
     }
     assert_eq!(segment.find_id(expected.id.as_str()).collect::<Vec<_>>(), [ordinal]);
     if let Some(document) = &expected.document {
@@ -119,6 +134,13 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
             .for_each(|(i, row)| check_row(segment, i as Ordinal, row));
         let common = segment.text("text").unwrap().postings("common").unwrap().unwrap();
         assert_eq!(common.count(), live.len());
+        let seven = sparse::Question::from(&SparseVector {
+            indices: vec![7],
+            values: vec![1.0],
+        });
+        let with_it = live.iter().filter(|row| row.sparse[0].is_some()).count() as u64;
+        assert_eq!(segment.sparse(0).postings(&seven).unwrap(), with_it);
+        assert_eq!(segment.sparse(1).postings(&seven).unwrap(), 0);
     }
     assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
     assert!(!path.with_extension("tmp").exists());
@@ -218,6 +240,19 @@ fn no_bytes_panic_the_reader() {
                         segment.vector_of(1, ordinal).map(<[f32]>::len),
                     );
                 }
+                let question = SparseVector {
+                    indices: vec![1, 3, 7, 1_005],
+                    values: vec![1.0, -1.0, 2.0, 0.5],
+                };
+                let (column, question) = (segment.sparse(0), sparse::Question::from(&question));
+                let ask = sparse::Ask {
+                    k: 3,
+                    floor: f32::NEG_INFINITY,
+                    id_of: &|ordinal| segment.id_of(ordinal),
+                    stop: &|| false,
+                };
+                let _ = column.search(&question, crate::inverted::top::Walk::Pruned, &|_| u64::MAX, &ask);
+                let _ = column.scan(&question, 0..segment.rows(), &ask);
                 for i in 0..8 {
                     let _ = segment.find_id(&format!("id-{i}-é")).count();
                     let _ = segment.find_document(&format!("doc{i}")).len();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::limits;
 use crate::query::ShardView;
+use crate::schema::Schema;
 use crate::segment::{Dead, Kept, PendingRow, Segment, SegmentView, Spec, merge_memory, write_memory};
 use crate::types::{PointId, Row, Seq};
 
@@ -82,7 +83,7 @@ impl Shard {
     }
 
     /// A live row's content, wherever it is.
-    pub fn load(&self, row: Row, vectors: usize) -> Result<Option<PendingRow>> {
+    pub fn load(&self, row: Row, schema: &Schema) -> Result<Option<PendingRow>> {
         if let Ok(i) = self.pending.binary_search_by_key(&row, |p| p.row) {
             return Ok(Some(self.pending[i].clone()));
         }
@@ -97,8 +98,11 @@ impl Shard {
                     document: segment.document_of(ordinal).map(PointId::new).transpose()?,
                     expires_at_ms: segment.expires_at_ms(ordinal),
                     acl: segment.acl_of(ordinal).to_vec(),
-                    vectors: (0..vectors)
+                    vectors: (0..schema.vectors.len())
                         .map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec))
+                        .collect(),
+                    sparse: (0..schema.sparse.len())
+                        .map(|i| segment.sparse(i).row(ordinal).map(<[u8]>::to_vec))
                         .collect(),
                     payload: segment.payload_json(ordinal)?.into_owned(),
                     inline: false,

@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::types::{CollectionNo, PointId, Row, Seq, ShardNo};
 
 /// Format version of the data directory; any other is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Records by (group, seq).
 pub const LOG: &str = "log";

@@ -67,6 +67,12 @@ impl BitSet {
             .is_some_and(|word| word >> (at % WORD_BITS) & 1 == 1)
     }
 
+    /// The ordinals `64 i..64 i + 64` as bits, lowest first; none beyond `len`.
+    #[inline]
+    pub fn word(&self, i: usize) -> u64 {
+        self.words.get(i).copied().unwrap_or(0)
+    }
+
     /// Puts the ordinal in. Panics at or above `len`: the set is sized by the segment whose ordinals it holds.
     #[inline]
     pub fn set(&mut self, ordinal: Ordinal) {

@@ -30,6 +30,8 @@ enum ModeArg {
     Dense,
     /// BM25 only.
     Bm25,
+    /// Sparse vectors only.
+    Sparse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -105,6 +107,7 @@ impl Search {
             ModeArg::Hybrid => Query::hybrid(&self.text),
             ModeArg::Dense => Query::nearest_text(&self.text),
             ModeArg::Bm25 => Query::text(&self.text),
+            ModeArg::Sparse => Query::sparse_text(&self.text),
         }
         .limit(self.limit);
         if let Some(filter) = self.at.filter {
@@ -185,6 +188,7 @@ impl Enrich {
                 ModeArg::Hybrid => Mode::Hybrid,
                 ModeArg::Dense => Mode::Dense,
                 ModeArg::Bm25 => Mode::Bm25,
+                ModeArg::Sparse => Mode::Sparse,
             });
         if self.format == FormatArg::Messages {
             request = request.as_messages();

@@ -1,6 +1,6 @@
 //! `cairn collections`: list, create, get, optimize, delete.
 
-use cairn_client::{Client, CollectionInfo, Field, Index, Metric, Schema, VectorSpec};
+use cairn_client::{Client, CollectionInfo, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Connection, Failure, operations, output};
@@ -10,6 +10,7 @@ Examples:
   cairn collections                                             names of all collections
   cairn collections create docs                                 for documents: built-in embedder, full text
   cairn collections create images --dim 512 --metric dot        for vectors of your own
+  cairn collections create web --sparse splade --field text=text for sparse vectors of your own, beside BM25
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
   cairn collections get docs --json
   cairn collections optimize docs                               one segment a shard: fastest to search
@@ -33,7 +34,7 @@ enum Action {
         #[arg(long)]
         json: bool,
     },
-    /// Make a collection. Without --dim and --field it is one for documents.
+    /// Make a collection. Without --dim, --sparse and --field it is one for documents.
     Create(Create),
     /// A collection's definition and state.
     Get {
@@ -74,6 +75,9 @@ struct Create {
     /// How sealed segments are searched.
     #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
     index: IndexArg,
+    /// A sparse vector that you make, by name. Repeatable.
+    #[arg(long = "sparse", value_name = "NAME")]
+    sparse: Vec<String>,
     /// A payload field and its type: keyword, integer, float, bool, text, stored. Repeatable.
     #[arg(long = "field", value_name = "PATH=TYPE", value_parser = field)]
     fields: Vec<(String, Field)>,
@@ -164,6 +168,9 @@ impl Create {
             }
             None => Schema::documents(),
         };
+        for name in &self.sparse {
+            schema = schema.sparse(name, SparseSpec::new());
+        }
         schema.fields.extend(self.fields.iter().cloned());
         schema.shards = self.shards;
         if self.max_tokens.is_some() || self.overlap_tokens.is_some() {
@@ -235,6 +242,15 @@ fn show(c: &CollectionInfo) {
             v.dim,
             format!("{:?}", v.metric).to_lowercase()
         ));
+    }
+    for (name, s) in &c.schema.sparse {
+        let by = s.embedder.as_ref().map_or("", |e| e.name.as_str());
+        let by = if by.is_empty() {
+            String::new()
+        } else {
+            format!(", embedded by {by}")
+        };
+        output::out(format!("  sparse     {name}{by}"));
     }
     for (path, field) in &c.schema.fields {
         let kind = match field {

@@ -139,7 +139,8 @@ impl Demo {
         output::out(format!(
             "curl {url}{path} -H 'content-type: application/json' -d '{body}'\n"
         ));
-        let (answer, time) = timed(rest::post(addr, &path, &body)).await;
+        let mut rest = rest::Rest::new(&format!("http://{addr}"), Duration::from_secs(60))?;
+        let (answer, time) = timed(rest.post(&path, &body)).await;
         show_rest(&answer?)?;
         questions.push(("REST", time));
 

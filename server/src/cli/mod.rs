@@ -7,6 +7,7 @@
 mod ask;
 mod collections;
 mod demo;
+mod eval;
 mod ingest;
 mod operations;
 mod output;
@@ -34,6 +35,7 @@ Examples:
   cairn ingest ./docs --collection docs --create     put Markdown, text and JSONL files in
   cairn search \"leader election\" -c docs             find chunks
   cairn enrich \"How is a leader elected?\" -c docs    get a prompt with cited context
+  cairn eval -c docs --queries questions.jsonl       how good is it? recall, nDCG, MRR, latency
   cairn demo                                         see all of it on sample documents";
 
 #[derive(Parser)]
@@ -53,6 +55,8 @@ enum Command {
     Search(ask::Search),
     /// Turn a question into a prompt with cited context, ready for a language model.
     Enrich(ask::Enrich),
+    /// Measure retrieval on questions with judgments: recall, nDCG, MRR with intervals, and latency.
+    Eval(eval::Eval),
     /// List, create, show, optimize and delete collections.
     Collections(collections::Collections),
     /// Long work in the server: list it, wait for it, cancel it.
@@ -107,6 +111,12 @@ impl Failure {
             message: message.into(),
         }
     }
+    fn unreachable(why: &str) -> Self {
+        Self {
+            code: Self::UNREACHABLE,
+            message: format!("no server answers: {why} (is `cairn serve` running? --url or CAIRN_URL says where)"),
+        }
+    }
     fn partly(message: impl Into<String>) -> Self {
         Self {
             code: Self::PARTLY,
@@ -118,13 +128,7 @@ impl Failure {
 impl From<cairn_client::Error> for Failure {
     fn from(error: cairn_client::Error) -> Self {
         match error.kind() {
-            ErrorKind::Unreachable => Self {
-                code: Self::UNREACHABLE,
-                message: format!(
-                    "no server answers: {} (is `cairn serve` running? --url or CAIRN_URL says where)",
-                    error.message()
-                ),
-            },
+            ErrorKind::Unreachable => Self::unreachable(error.message()),
             // Cairn's own refusals carry a code of Cairn; this is what gRPC makes of a plain 404.
             _ if error.code() == "unimplemented" => Self {
                 code: Self::UNREACHABLE,
@@ -168,6 +172,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Ingest(command) => Box::pin(command.run()).await,
         Command::Search(command) => Box::pin(command.run()).await,
         Command::Enrich(command) => Box::pin(command.run()).await,
+        Command::Eval(command) => Box::pin(command.run()).await,
         Command::Collections(command) => Box::pin(command.run()).await,
         Command::Operations(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ConfigError;
 use crate::rag::embed::Medium;
+use crate::rag::language::Languages;
 use crate::rag::models::BUILTIN_EMBEDDER;
 
 /// One embedder.
@@ -49,6 +50,12 @@ pub struct LocalModel {
     /// Put before every passage.
     #[serde(default)]
     pub passage_prefix: String,
+    /// Texts in other languages are left to BM25 in a hybrid.
+    #[serde(default)]
+    pub languages: Languages,
+    /// Weight of its leg in the default hybrid, where BM25 has 1.
+    #[serde(default)]
+    pub hybrid_weight: Option<f32>,
 }
 
 /// How a service is asked to write numbers.
@@ -135,6 +142,12 @@ pub struct HttpEmbedder {
     /// How that is said to it.
     #[serde(default)]
     pub media_shape: MediaShape,
+    /// Texts in other languages are left to BM25 in a hybrid.
+    #[serde(default)]
+    pub languages: Languages,
+    /// Weight of its leg in the default hybrid, where BM25 has 1.
+    #[serde(default)]
+    pub hybrid_weight: Option<f32>,
 }
 
 /// A reranking service.
@@ -208,8 +221,9 @@ impl EmbedderConfig {
         }
         check_model_name(&table, name)?;
         match self {
-            Self::Bert(_) | Self::Splade(_) => Ok(()),
+            Self::Bert(local) | Self::Splade(local) => check_weight(&table, local.hybrid_weight),
             Self::Openai(http) | Self::Tei(http) => {
+                check_weight(&table, http.hybrid_weight)?;
                 check_url(&table, &http.url)?;
                 if http
                     .dimensions
@@ -238,6 +252,15 @@ impl RerankerConfig {
                 check_http(&table, batch, bytes, http.timeout_ms, http.concurrency, http.retries)
             }
         }
+    }
+}
+
+fn check_weight(table: &str, weight: Option<f32>) -> Result<(), ConfigError> {
+    match weight {
+        Some(weight) if !(0.0..=100.0).contains(&weight) => Err(ConfigError(format!(
+            "{table}.hybrid_weight must be 0 to 100, got {weight}"
+        ))),
+        _ => Ok(()),
     }
 }
 

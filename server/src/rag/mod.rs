@@ -11,6 +11,7 @@ pub mod tokens;
 
 pub mod chunk;
 pub mod embed;
+pub mod language;
 pub mod models;
 pub mod near;
 pub mod pack;

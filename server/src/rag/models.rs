@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use super::embed::http::{Dialect, HttpEmbedder};
 use super::embed::{Embedder, Fingerprint, SparseEmbedder, StaticMiniLm};
+use super::language::Languages;
 use super::rerank::Reranker;
 use super::rerank::http::{Dialect as RerankDialect, HttpReranker};
+use super::retrieval;
 use crate::config::{Config, EmbedderConfig, RerankerConfig};
 
 /// Name of the embedder that every server has.
@@ -22,6 +24,37 @@ pub struct Models {
     sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
     rerankers: BTreeMap<String, Arc<dyn Reranker>>,
     default_embedder: Arc<dyn Embedder>,
+    /// What the configuration says of dense embedders, by name.
+    roles: BTreeMap<String, Role>,
+}
+
+/// The part that a dense embedder plays in the default hybrid. Not in its fingerprint: it changes no vector.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Role {
+    /// Texts in other languages are left to BM25.
+    pub languages: Languages,
+    /// Weight of its leg, where BM25 has 1.
+    pub weight: f32,
+}
+
+impl Role {
+    /// The built-in table's.
+    const BUILTIN: Self = Self {
+        languages: Languages::English,
+        weight: retrieval::STATIC_DENSE_WEIGHT,
+    };
+
+    /// That of a model of the configuration.
+    fn of(config: &EmbedderConfig) -> Self {
+        let (languages, weight) = match config {
+            EmbedderConfig::Bert(local) | EmbedderConfig::Splade(local) => (local.languages, local.hybrid_weight),
+            EmbedderConfig::Openai(http) | EmbedderConfig::Tei(http) => (http.languages, http.hybrid_weight),
+        };
+        Self {
+            languages,
+            weight: weight.unwrap_or(retrieval::MODEL_DENSE_WEIGHT),
+        }
+    }
 }
 
 /// Why the models could not be made.
@@ -49,6 +82,7 @@ impl Models {
             sparse: BTreeMap::new(),
             rerankers: BTreeMap::new(),
             default_embedder: builtin,
+            roles: BTreeMap::from([(BUILTIN_EMBEDDER.to_owned(), Role::BUILTIN)]),
         }
     }
 
@@ -59,6 +93,7 @@ impl Models {
         for (name, embedder) in &config.embedders {
             let made = models.add_embedder_of(name, embedder);
             made.map_err(|why| ModelError::new(format!("embedders.{name}"), why))?;
+            models.roles.insert(name.clone(), Role::of(embedder));
         }
         for (name, reranker) in &config.rerankers {
             let made = models.add_reranker_of(name, reranker);
@@ -122,6 +157,15 @@ impl Models {
     /// The dense embedder of that name.
     pub fn embedder(&self, name: &str) -> Option<Arc<dyn Embedder>> {
         self.embedders.get(name).cloned()
+    }
+
+    /// The part that the dense embedder of that name plays in a hybrid.
+    pub fn role(&self, name: &str) -> Role {
+        let unsaid = Role {
+            languages: Languages::Any,
+            weight: retrieval::MODEL_DENSE_WEIGHT,
+        };
+        self.roles.get(name).copied().unwrap_or(unsaid)
     }
 
     /// The sparse embedder of that name.

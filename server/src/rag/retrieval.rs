@@ -19,12 +19,16 @@ use cairn_engine::schema::Schema;
 
 /// Name of the dense leg, and of the vector that the documents preset makes.
 pub const DENSE: &str = "dense";
+/// Name of the leg of sparse vectors.
+pub const SPARSE: &str = "sparse";
 /// Name of the full text leg.
 pub const BM25: &str = "bm25";
 /// `k` of a fusion by ranks that names none. The value of the paper (Cormack, Clarke & Buettcher 2009).
 pub const DEFAULT_RRF_K: f32 = 60.0;
-/// Weight of the dense leg: the built-in table is weaker than BM25 on English prose, so it corrects rather than leads.
-pub const DEFAULT_DENSE_WEIGHT: f32 = 0.3;
+/// Weight of the dense leg of the built-in table: it is weaker than BM25 on English prose, so it corrects rather than leads.
+pub const STATIC_DENSE_WEIGHT: f32 = 0.3;
+/// Weight of the dense leg of any other model whose configuration names none.
+pub const MODEL_DENSE_WEIGHT: f32 = 0.3;
 /// Weight of the full text leg.
 pub const DEFAULT_BM25_WEIGHT: f32 = 1.0;
 /// Candidates taken from each leg, at least the hits wanted.
@@ -44,8 +48,19 @@ pub fn default_fields(schema: &Schema) -> Vec<TextField> {
         .collect()
 }
 
-/// Both legs fused by their normalised scores; without a vector, BM25 alone under its usual name.
-pub fn hybrid(vector: Option<(String, Vec<f32>)>, text: String, fields: Vec<TextField>, wanted: usize) -> Source {
+/// What the dense leg of a hybrid is asked with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseLeg {
+    /// Name of the vector.
+    pub using: String,
+    /// The question's.
+    pub vector: Vec<f32>,
+    /// Weight of the leg.
+    pub weight: f32,
+}
+
+/// Both legs fused by their normalised scores; without a dense one, BM25 alone under its usual name.
+pub fn hybrid(dense: Option<DenseLeg>, text: String, fields: Vec<TextField>, wanted: usize) -> Source {
     let leg = |name: &str, source| Input {
         name: Some(name.to_owned()),
         source,
@@ -54,15 +69,15 @@ pub fn hybrid(vector: Option<(String, Vec<f32>)>, text: String, fields: Vec<Text
     };
     let mut inputs = Vec::with_capacity(2);
     let mut weights = Vec::with_capacity(2);
-    if let Some((using, vector)) = vector {
+    if let Some(dense) = dense {
         inputs.push(leg(
             DENSE,
             Source::Nearest {
-                using: Some(using),
-                vector,
+                using: Some(dense.using),
+                vector: dense.vector,
             },
         ));
-        weights.push(DEFAULT_DENSE_WEIGHT);
+        weights.push(dense.weight);
     }
     inputs.push(leg(BM25, Source::Text { query: text, fields }));
     weights.push(DEFAULT_BM25_WEIGHT);

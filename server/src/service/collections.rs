@@ -16,7 +16,7 @@ use crate::rag::retrieval;
 pub struct CreateCollection {
     /// Its name.
     pub name: String,
-    /// Its definition. Without vectors and fields it is the documents preset, with the given shards, chunking and
+    /// Its definition. Without vectors, sparse vectors and fields it is the documents preset, with the given shards, chunking and
     /// `dynamic`.
     pub schema: Schema,
 }
@@ -59,7 +59,7 @@ impl Core {
     fn create_collection(&self, create: CreateCollection) -> Result<CollectionInfo> {
         check_collection(&create.name)?;
         let mut schema = create.schema;
-        if schema.vectors.is_empty() && schema.fields.is_empty() {
+        if schema.vectors.is_empty() && schema.sparse.is_empty() && schema.fields.is_empty() {
             (schema.vectors, schema.fields) = self.documents_preset();
         }
         schema.check().map_err(|e| e.at("/schema"))?;
@@ -103,6 +103,7 @@ pub(super) fn applied(applied: Applied) -> Result<Applied> {
 pub(crate) fn empty_schema() -> Schema {
     Schema {
         vectors: BTreeMap::new(),
+        sparse: BTreeMap::new(),
         fields: BTreeMap::new(),
         dynamic: true,
         shards: 1,

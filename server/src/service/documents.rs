@@ -5,18 +5,18 @@
 
 use std::collections::HashMap;
 
-use cairn_engine::engine::{ChunkInput, DocumentInfo, DocumentInput};
+use cairn_engine::engine::{ChunkInput, ChunkVectors, DocumentInfo, DocumentInput};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::Schema;
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::types::{Payload, Point, PointId, PointInput, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX};
 use super::collections::applied;
-use super::embed::{Embedding, embed_passages};
+use super::embed::{By, Embedding, embed_passages, embed_sparse_passages};
 use super::points::write_options;
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
@@ -320,7 +320,8 @@ impl Core {
             let payload = payload(&document.metadata, &title, &document.source, &id, n, chunk);
             let point = PointInput {
                 id: PointId::new(format!("{id}#{n}"))?,
-                vectors,
+                vectors: vectors.dense,
+                sparse: vectors.sparse,
                 payload,
                 document: Some(id.clone()),
                 expires_at_ms: None,
@@ -358,36 +359,54 @@ fn embed_missing(
     chunks: &[Chunk],
     checksums: &[[u8; 16]],
     embeddings: &[Embedding],
-    stored: HashMap<[u8; 16], Vectors>,
+    stored: HashMap<[u8; 16], ChunkVectors>,
     budget: &Budget,
-) -> Result<(HashMap<[u8; 16], Vectors>, usize)> {
+) -> Result<(HashMap<[u8; 16], ChunkVectors>, usize)> {
     let names = embeddings.iter().flat_map(|e| &e.names);
-    let mut by_checksum: HashMap<[u8; 16], Vectors> = HashMap::with_capacity(chunks.len());
+    let mut by_checksum: HashMap<[u8; 16], ChunkVectors> = HashMap::with_capacity(chunks.len());
     let mut missing: Vec<(&str, [u8; 16])> = Vec::new();
     for (chunk, checksum) in chunks.iter().zip(checksums) {
         if by_checksum.contains_key(checksum) {
             continue;
         }
-        match stored
-            .get(checksum)
-            .filter(|v| names.clone().all(|name| v.contains_key(name)))
-        {
+        match stored.get(checksum).filter(|v| {
+            names
+                .clone()
+                .all(|name| v.dense.contains_key(name) || v.sparse.contains_key(name))
+        }) {
             Some(vectors) => {
                 by_checksum.insert(*checksum, vectors.clone());
             }
             None => {
-                by_checksum.insert(*checksum, Vectors::new());
+                by_checksum.insert(*checksum, ChunkVectors::default());
                 missing.push((&chunk.text, *checksum));
             }
         }
     }
     let texts: Vec<&str> = missing.iter().map(|(text, _)| *text).collect();
     for embedding in embeddings {
-        let vectors = embed_passages(embedding.embedder.as_ref(), &texts, budget)?;
-        for ((_, checksum), vector) in missing.iter().zip(vectors) {
-            let Some(vector) = vector else { continue };
-            let of_chunk = by_checksum.entry(*checksum).or_default();
-            of_chunk.extend(embedding.names.iter().map(|name| (name.clone(), vector.clone())));
+        let names = &embedding.names;
+        match &embedding.by {
+            By::Dense(embedder) => {
+                let vectors = embed_passages(embedder.as_ref(), &texts, budget)?;
+                for ((_, checksum), vector) in missing.iter().zip(vectors) {
+                    let Some(vector) = vector else { continue };
+                    let of_chunk = by_checksum.entry(*checksum).or_default();
+                    of_chunk
+                        .dense
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                }
+            }
+            By::Sparse(embedder) => {
+                let vectors = embed_sparse_passages(embedder.as_ref(), &texts, budget)?;
+                for ((_, checksum), vector) in missing.iter().zip(vectors) {
+                    let Some(vector) = vector else { continue };
+                    let of_chunk = by_checksum.entry(*checksum).or_default();
+                    of_chunk
+                        .sparse
+                        .extend(names.iter().map(|name| (name.clone(), vector.clone())));
+                }
+            }
         }
     }
     Ok((by_checksum, missing.len()))
@@ -402,7 +421,7 @@ fn document_checksum(
     source: &str,
     metadata: &Payload,
 ) -> [u8; 16] {
-    let embedded = |e: &Embedding| json!([e.names, e.embedder.fingerprint()]);
+    let embedded = |e: &Embedding| json!([e.names, e.fingerprint()]);
     let about = json!([
         CHUNKS_VERSION,
         format,
@@ -424,7 +443,7 @@ fn document_checksum(
 fn chunk_checksum(embeddings: &[Embedding], text: &str) -> [u8; 16] {
     let mut hash = Xxh3::new();
     for embedding in embeddings {
-        let of = embedding.embedder.fingerprint();
+        let of = embedding.fingerprint();
         for part in [&of.name, &of.revision, &of.passage_prefix] {
             hash.update(part.as_bytes());
             hash.update(&[0]);

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cairn_engine::schema::{EmbedderFingerprint, Schema};
+use cairn_engine::types::SparseVector;
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::Core;
 use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
+use super::query::NO_EMBEDDING;
 use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, SparseEmbedder, TextKind};
+use crate::rag::retrieval::DenseLeg;
 
 /// A vector that text can be compared with.
 pub(super) struct TextVector {
@@ -22,12 +25,38 @@ pub(super) struct TextVector {
     pub(super) embedder: Arc<dyn Embedder>,
 }
 
+/// A sparse vector that text can be compared with.
+pub(super) struct SparseTextVector {
+    /// Its name.
+    pub(super) name: String,
+    /// Who made it.
+    pub(super) embedder: Arc<dyn SparseEmbedder>,
+}
+
 /// The vectors of a collection that one embedder makes.
 pub(super) struct Embedding {
     /// Their names; each gets the same vector.
     pub(super) names: Vec<String>,
     /// Who makes them.
-    pub(super) embedder: Arc<dyn Embedder>,
+    pub(super) by: By,
+}
+
+/// What makes the vectors of documents.
+pub(super) enum By {
+    /// Dense ones.
+    Dense(Arc<dyn Embedder>),
+    /// Sparse ones.
+    Sparse(Arc<dyn SparseEmbedder>),
+}
+
+impl Embedding {
+    /// Who makes them.
+    pub(super) fn fingerprint(&self) -> &Fingerprint {
+        match &self.by {
+            By::Dense(embedder) => embedder.fingerprint(),
+            By::Sparse(embedder) => embedder.fingerprint(),
+        }
+    }
 }
 
 impl Core {
@@ -39,11 +68,58 @@ impl Core {
     }
 
     /// The sparse embedder of a recorded fingerprint.
-    #[expect(dead_code, reason = "sparse vectors of collections come with the engine's")]
     pub(super) fn sparse_embedder(&self, of: &EmbedderFingerprint) -> Result<Arc<dyn SparseEmbedder>> {
         let found = self.models.sparse_embedder(&of.name);
         let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
         same.ok_or_else(|| unknown_embedder(of, self.models.sparse_fingerprints()))
+    }
+
+    /// The sparse vector that text is embedded for: the named one, or the only one; it must record an embedder, and one that
+    /// this server has.
+    pub(super) fn sparse_text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<SparseTextVector> {
+        let names = || schema.sparse.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let (name, spec) = match using {
+            Some(name) => schema.sparse.get_key_value(name).ok_or_else(|| {
+                Error::invalid(
+                    "vector_not_found",
+                    format!("the collection has no sparse vector {name:?}, only: {}", names()),
+                )
+                .at("/using")
+            })?,
+            None if schema.sparse.len() == 1 => schema.sparse.iter().next().expect("there is exactly one"),
+            None if schema.sparse.is_empty() => {
+                return Err(Error::invalid(
+                    "vector_not_found",
+                    "the collection has no sparse vector; declare one in its schema",
+                ));
+            }
+            None => {
+                return Err(Error::invalid(
+                    "vector_not_named",
+                    format!("using must name one of the collection's sparse vectors: {}", names()),
+                )
+                .at("/using"));
+            }
+        };
+        let Some(embedder) = &spec.embedder else {
+            let have = self.models.sparse_names();
+            return Err(Error::invalid(
+                "no_embedder",
+                format!(
+                    "sparse vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
+                     collection with an embedder; available: {}",
+                    if have.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        have.join(", ")
+                    }
+                ),
+            ));
+        };
+        Ok(SparseTextVector {
+            name: name.clone(),
+            embedder: self.sparse_embedder(embedder)?,
+        })
     }
 
     /// The vectors that documents are embedded for: all that record an embedder, and this server must have it.
@@ -54,17 +130,71 @@ impl Core {
             let embedder = self.embedder(recorded)?;
             let made = by_name.entry(&recorded.name).or_insert_with(|| Embedding {
                 names: Vec::new(),
-                embedder,
+                by: By::Dense(embedder),
             });
             made.names.push(name.clone());
         }
-        Ok(by_name.into_values().collect())
+        let mut sparse: BTreeMap<&str, Embedding> = BTreeMap::new();
+        for (name, spec) in &schema.sparse {
+            let Some(recorded) = &spec.embedder else { continue };
+            let embedder = self.sparse_embedder(recorded)?;
+            let made = sparse.entry(&recorded.name).or_insert_with(|| Embedding {
+                names: Vec::new(),
+                by: By::Sparse(embedder),
+            });
+            made.names.push(name.clone());
+        }
+        Ok(by_name.into_values().chain(sparse.into_values()).collect())
+    }
+}
+
+impl Core {
+    /// The dense leg of a hybrid; none, with a note that says why, if the embedder knows nothing of the text or was not made
+    /// for its language.
+    pub(super) fn dense_leg(
+        &self,
+        using: TextVector,
+        text: &str,
+        budget: &Budget,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<DenseLeg>> {
+        let embedder = using.embedder.as_ref();
+        let name = &embedder.fingerprint().name;
+        let role = self.models.role(name);
+        if !role.languages.cover(text) {
+            notes.push(format!(
+                "the text is not in English, which is what embedder {name} was made for: only bm25 was used"
+            ));
+            return Ok(None);
+        }
+        let Some(vector) = embed_query(embedder, text, budget)? else {
+            notes.push(NO_EMBEDDING.to_owned());
+            return Ok(None);
+        };
+        Ok(Some(DenseLeg {
+            using: using.name,
+            vector,
+            weight: role.weight,
+        }))
     }
 }
 
 /// A question's vector; none if it holds nothing that the embedder knows.
 pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
     match embedder.embed(&[Input::Text(text)], TextKind::Query, &budget.patience()) {
+        Ok(mut vectors) => Ok(vectors.pop()),
+        Err(EmbedError::EmptyText { .. }) => Ok(None),
+        Err(error) => Err(embed_failed(error, budget)),
+    }
+}
+
+/// A question's sparse vector; none if it holds nothing that the embedder knows.
+pub(super) fn embed_sparse_query(
+    embedder: &dyn SparseEmbedder,
+    text: &str,
+    budget: &Budget,
+) -> Result<Option<SparseVector>> {
+    match embedder.embed(&[text], TextKind::Query, &budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
@@ -78,13 +208,37 @@ pub(super) fn embed_passages(
     budget: &Budget,
 ) -> Result<Vec<Option<Vec<f32>>>> {
     let patience = budget.patience();
-    let mut all: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
+    in_batches(texts, budget, |batch| {
+        let inputs: Vec<Input<'_>> = batch.iter().map(|text| Input::Text(text)).collect();
+        embedder.embed(&inputs, TextKind::Passage, &patience)
+    })
+}
+
+/// Passages' sparse vectors likewise.
+pub(super) fn embed_sparse_passages(
+    embedder: &dyn SparseEmbedder,
+    texts: &[&str],
+    budget: &Budget,
+) -> Result<Vec<Option<SparseVector>>> {
+    let patience = budget.patience();
+    in_batches(texts, budget, |batch| {
+        embedder.embed(batch, TextKind::Passage, &patience)
+    })
+}
+
+/// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.
+fn in_batches<V: Clone>(
+    texts: &[&str],
+    budget: &Budget,
+    embed: impl Fn(&[&str]) -> Result<Vec<V>, EmbedError>,
+) -> Result<Vec<Option<V>>> {
+    let mut all: Vec<Option<V>> = vec![None; texts.len()];
     for first in (0..texts.len()).step_by(EMBED_BATCH) {
         budget.check()?;
         let mut batch: Vec<usize> = (first..texts.len().min(first + EMBED_BATCH)).collect();
         while !batch.is_empty() {
-            let inputs: Vec<Input<'_>> = batch.iter().map(|&i| Input::Text(texts[i])).collect();
-            match embedder.embed(&inputs, TextKind::Passage, &patience) {
+            let of_batch: Vec<&str> = batch.iter().map(|&i| texts[i]).collect();
+            match embed(&of_batch) {
                 Ok(vectors) => {
                     for (i, vector) in batch.drain(..).zip(vectors) {
                         all[i] = Some(vector);

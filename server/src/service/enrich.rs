@@ -11,9 +11,8 @@ use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
 use super::bounds::{CANDIDATES_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET, TOKEN_BUDGET_MAX};
-use super::embed::{TextVector, embed_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query};
 use super::pools::Budget;
-use super::query::NO_EMBEDDING;
 use super::{Call, Core, Service, Work};
 use crate::rag::pack::{self, Candidate, PackRequest, Packed};
 use crate::rag::render::{self, PromptFormat};
@@ -56,6 +55,8 @@ pub enum Mode {
     Dense,
     /// Full text only.
     Bm25,
+    /// Sparse vectors that record an embedder.
+    Sparse,
 }
 
 /// An enriched prompt and its account.
@@ -180,31 +181,55 @@ impl Core {
         if enrich.mode == Mode::Bm25 {
             return bm25(text);
         }
+        if enrich.mode == Mode::Sparse {
+            return Ok((self.sparse_candidates(schema, &text, budget)?, Some(retrieval::SPARSE)));
+        }
         let using = self.enrich_vector(schema)?;
-        let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
-        match (vector, enrich.mode) {
-            (Some(vector), Mode::Dense) => Ok((
-                Source::Nearest {
-                    using: Some(using.name),
-                    vector,
-                },
-                Some(retrieval::DENSE),
-            )),
-            (Some(vector), Mode::Hybrid | Mode::Bm25) => {
-                check_text_fields(schema)?;
-                let fields = retrieval::default_fields(schema);
-                Ok((retrieval::hybrid(Some((using.name, vector)), text, fields, limit), None))
-            }
-            (None, Mode::Dense) => Err(Error::invalid(
+        if enrich.mode == Mode::Dense {
+            let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
+            let vector = vector.ok_or_else(|| {
+                let why = "the prompt holds nothing that the embedder knows, try mode bm25";
+                Error::invalid("empty_text", why).at("/prompt")
+            })?;
+            let using = Some(using.name);
+            return Ok((Source::Nearest { using, vector }, Some(retrieval::DENSE)));
+        }
+        let dense = self
+            .dense_leg(using, &text, budget, notes)
+            .map_err(|e| e.at("/prompt"))?;
+        if dense.is_none() {
+            return bm25(text);
+        }
+        check_text_fields(schema)?;
+        Ok((
+            retrieval::hybrid(dense, text, retrieval::default_fields(schema), limit),
+            None,
+        ))
+    }
+
+    /// The first sparse vector whose embedder this server has, and the prompt's vector in it.
+    fn sparse_candidates(&self, schema: &Schema, prompt: &str, budget: &Budget) -> Result<Source> {
+        let ours = |name: &&String| {
+            let embedder = schema.sparse[*name].embedder.as_ref();
+            embedder.is_some_and(|e| self.sparse_embedder(e).is_ok())
+        };
+        let name = schema.sparse.keys().find(ours).or(schema.sparse.keys().next());
+        // With none of ours, this says what is missing.
+        let using = self
+            .sparse_text_vector(schema, name.map(String::as_str))
+            .map_err(|e| Error { pointer: None, ..e }.at("/mode"))?;
+        let vector = embed_sparse_query(using.embedder.as_ref(), prompt, budget).map_err(|e| e.at("/prompt"))?;
+        let vector = vector.ok_or_else(|| {
+            Error::invalid(
                 "empty_text",
                 "the prompt holds nothing that the embedder knows, try mode bm25",
             )
-            .at("/prompt")),
-            (None, Mode::Hybrid | Mode::Bm25) => {
-                notes.push(NO_EMBEDDING.to_owned());
-                bm25(text)
-            }
-        }
+            .at("/prompt")
+        })?;
+        Ok(Source::Sparse {
+            using: Some(using.name),
+            vector,
+        })
     }
 
     /// The vector that prompts are compared with: `dense`, else the first whose embedder this server has.
@@ -341,6 +366,7 @@ mod tests {
         let point = Point {
             id: PointId::new("d#1").unwrap(),
             vectors: None,
+            sparse: None,
             payload: payload.as_object().cloned(),
             document: Some(PointId::new("d").unwrap()),
             version: Token::local(Seq(1)),

@@ -18,6 +18,8 @@ mod points;
 pub(crate) mod pools;
 mod query;
 mod ranking;
+#[cfg(test)]
+mod sparse_tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +33,7 @@ pub use documents::{DocumentText, DocumentView, DocumentsPage, PutAll, PutOne, R
 pub use enrich::{Enrich, Enriched, Mode};
 pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
-pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 
 use self::bodies::{Bodies, Held};

@@ -5,7 +5,7 @@ use cairn_engine::filter::Filter;
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::Schema;
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token, Vectors};
+use cairn_engine::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
@@ -20,6 +20,8 @@ pub struct NewPoint {
     pub id: PointId,
     /// Its vectors.
     pub vectors: GivenVectors,
+    /// Its sparse vectors by name.
+    pub sparse: SparseVectors,
     /// JSON payload.
     pub payload: Payload,
     /// The document it is a chunk of.
@@ -199,6 +201,7 @@ impl NewPoint {
         Ok(PointInput {
             id: self.id,
             vectors,
+            sparse: self.sparse,
             payload: self.payload,
             document: self.document,
             expires_at_ms: self.expires_at_ms,

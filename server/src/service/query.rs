@@ -10,11 +10,11 @@ use cairn_engine::engine::Moment;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
 use cairn_engine::schema::Schema;
-use cairn_engine::types::Token;
+use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query};
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::ranking::{Plan, Ranking, Stage};
@@ -58,6 +58,13 @@ pub enum AskSource {
         /// To what.
         to: NearestTo,
     },
+    /// Largest inner products with a sparse vector.
+    Sparse {
+        /// Sparse vector name; may be omitted if the collection has exactly one.
+        using: Option<String>,
+        /// With what.
+        to: SparseTo,
+    },
     /// BM25.
     Text {
         /// The words.
@@ -89,6 +96,15 @@ pub enum NearestTo {
     /// A vector.
     Vector(Vec<f32>),
     /// A text, embedded with the collection's embedder.
+    Text(String),
+}
+
+/// What to be multiplied with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SparseTo {
+    /// A vector.
+    Vector(SparseVector),
+    /// A text, embedded with the model that the sparse vector records.
     Text(String),
 }
 
@@ -295,6 +311,7 @@ impl Core {
                     vector,
                 })
             }
+            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -306,16 +323,15 @@ impl Core {
                 let using = self
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
-                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/hybrid/text"))?;
-                if vector.is_none() {
-                    notes.push(NO_EMBEDDING.to_owned());
-                }
+                let dense = self
+                    .dense_leg(using, &text, budget, notes)
+                    .map_err(|e| e.at("/hybrid/text"))?;
                 let fields = if fields.is_empty() {
                     retrieval::default_fields(schema)
                 } else {
                     fields
                 };
-                Ok(retrieval::hybrid(vector.map(|v| (using.name, v)), text, fields, wanted))
+                Ok(retrieval::hybrid(dense, text, fields, wanted))
             }
             AskSource::Prefetch { legs, fuse } => {
                 let mut inputs = Vec::with_capacity(legs.len().min(limits::QUERY_LEGS_MAX));
@@ -345,6 +361,25 @@ impl Core {
                 Ok(Source::Fusion { inputs, method })
             }
         }
+    }
+
+    fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
+        let text = match to {
+            SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
+            SparseTo::Text(text) => text,
+        };
+        let at = "/sparse/text";
+        let using = self
+            .sparse_text_vector(schema, using.as_deref())
+            .map_err(|e| e.at("/sparse"))?;
+        check_text(&text).map_err(|e| e.at(at))?;
+        let vector = embed_sparse_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+        let vector = vector
+            .ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at))?;
+        Ok(Source::Sparse {
+            using: Some(using.name),
+            vector,
+        })
     }
 
     /// The vector that text is embedded for: it must name an embedder, and one that this server has.
@@ -393,12 +428,16 @@ fn words_of(source: &AskSource) -> Option<&str> {
                 to: NearestTo::Text(text),
                 ..
             } => text,
+            AskSource::Sparse {
+                to: SparseTo::Text(text),
+                ..
+            } => text,
             AskSource::Text { query, .. } => query,
             AskSource::Hybrid { text, .. } => text,
             AskSource::Prefetch { legs, .. } if depth <= limits::QUERY_DEPTH_MAX => {
                 return legs.iter().find_map(|leg| first(&leg.source, depth + 1));
             }
-            AskSource::Nearest { .. } | AskSource::Prefetch { .. } => return None,
+            AskSource::Nearest { .. } | AskSource::Sparse { .. } | AskSource::Prefetch { .. } => return None,
         };
         (!text.trim().is_empty()).then_some(text)
     }

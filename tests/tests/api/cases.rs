@@ -36,6 +36,7 @@ async fn both_protocols_tell_the_same_story() {
         .into_iter()
         .chain(points())
         .chain(queries())
+        .chain(sparse())
         .chain(documents())
         .chain(prompts())
         .chain(operations())
@@ -472,6 +473,115 @@ fn queries() -> Vec<Step> {
 const ETCD: &str = "# Leader election\n\nA cluster elects a leader by Raft. The leader sends heartbeats to its followers.\n\n\
                     ## Losing it\n\nA follower that hears no heartbeat starts an election and asks the others for votes.\n";
 
+fn sparse() -> Vec<Step> {
+    let on = |name, method, body, expect| step(name, method, "terms", body, expect);
+    let ask = |name, body, expect| step(name, Method::Query, "terms", body, expect);
+    let ids = |ids: &[&str]| Expect::Holds(json!({"hits": ids.iter().map(|id| json!({"id": id})).collect::<Vec<_>>()}));
+    let asked = json!({"indices": [3, 4_294_967_295_u32], "values": [2.0, -1.0]});
+    vec![
+        on(
+            "a collection may have sparse vectors and no dense one",
+            Method::CreateCollection,
+            json!({"sparse": {"learned": {}}, "fields": {"body": {"type": "text"}}}),
+            Expect::Holds(json!({"schema": {"vectors": {}, "sparse": {"learned": {}}}})),
+        ),
+        on(
+            "sparse vectors go in with points",
+            Method::Upsert,
+            json!({"points": [
+                {"id": "a", "sparse": {"learned": {"indices": [3, 9], "values": [0.5, 1.25]}}, "payload": {"body": "stone", "n": 1}},
+                {"id": "b", "sparse": {"learned": {"indices": [3], "values": [2.0]}}, "payload": {"body": "stones stone", "n": 2}},
+                {"id": "c", "sparse": {"learned": {"indices": [3, 4_294_967_295_u32], "values": [2.0, 3.5]}}, "payload": {"n": 2}},
+                {"id": "d", "sparse": {"learned": {"indices": [], "values": []}}},
+                {"id": "e", "sparse": {"learned": {"indices": [1], "values": [100.0]}}},
+                {"id": "f", "payload": {"body": "path"}}
+            ]}),
+            Expect::Holds(json!({"changed": 6})),
+        ),
+        on(
+            "and come back as they were",
+            Method::GetPoints,
+            json!({"ids": ["c", "d", "f"], "with": {"vectors": true}}),
+            Expect::Is(|a| {
+                let sparse = |i: usize| a["points"][i].get("sparse");
+                sparse(0) == Some(&json!({"learned": {"indices": [3, 4_294_967_295_u32], "values": [2.0, 3.5]}}))
+                    && sparse(1) == Some(&json!({"learned": {"indices": [], "values": []}}))
+                    && sparse(2).is_none()
+            }),
+        ),
+        on(
+            "only if vectors are asked for",
+            Method::Scroll,
+            json!({}),
+            Expect::Is(|a| {
+                a["points"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|p| p.get("sparse").is_none())
+            }),
+        ),
+        ask(
+            "the largest inner products come first, and what shares no term does not come",
+            json!({"sparse": {"vector": asked}}),
+            Expect::Holds(json!({"hits": [
+                {"id": "b", "score": 0.642_857, "legs": [{"leg": "sparse", "raw": 4.0, "rank": 1}]},
+                {"id": "a", "legs": [{"raw": 1.0, "rank": 2}]},
+                {"id": "c", "legs": [{"raw": 0.5, "rank": 3}]}]})),
+        ),
+        ask(
+            "a filter holds, and exact is exact",
+            json!({"sparse": {"vector": asked, "using": "learned"}, "filter": {"must": [{"field": "n", "match": 2}]},
+                   "params": {"exact": true}, "limit": 1, "with": {"vectors": true, "payload": false}}),
+            Expect::Holds(json!({"hits": [{"id": "b", "sparse": {"learned": {"indices": [3], "values": [2.0]}}}]})),
+        ),
+        ask(
+            "explain says that postings were read",
+            json!({"sparse": {"vector": asked}, "with": {"explain": true}}),
+            Expect::Is(|a| {
+                a["explain"][0]["strategy"] == "postings" && a["explain"][0]["evaluated"].as_u64() > Some(0)
+            }),
+        ),
+        ask(
+            "a question without terms finds nothing",
+            json!({"sparse": {"vector": {"indices": [], "values": []}}}),
+            ids(&[]),
+        ),
+        ask(
+            "a sparse leg stands beside bm25",
+            json!({"prefetch": [{"sparse": {"vector": asked}}, {"text": {"query": "stone"}}],
+                   "fuse": {"weighted": {"weights": [1, 1]}}, "limit": 1}),
+            Expect::Is(|a| {
+                let mut legs: Vec<&str> = a["hits"][0]["legs"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter_map(|l| l["leg"].as_str())
+                    .collect();
+                legs.sort_unstable();
+                a["hits"][0]["id"] == "b" && legs == ["bm25", "sparse"]
+            }),
+        ),
+        on(
+            "a payload changes, the sparse vector stays",
+            Method::SetPayload,
+            json!({"ids": ["b"], "set": {"n": 7}}),
+            Expect::Holds(json!({"changed": 1})),
+        ),
+        ask(
+            "and is found",
+            json!({"sparse": {"vector": asked}, "filter": {"must": [{"field": "n", "match": 7}]}}),
+            ids(&["b"]),
+        ),
+        on(
+            "the collection goes again",
+            Method::DeleteCollection,
+            Value::Null,
+            Expect::Is(|_| true),
+        ),
+    ]
+}
+
 fn documents() -> Vec<Step> {
     let on = |name, method, body, expect| step(name, method, "docs", body, expect);
     let etcd = json!({"id": "etcd.md", "text": ETCD, "format": "markdown", "source": "docs/etcd.md", "metadata": {"lang": "en"}});
@@ -575,6 +685,19 @@ fn documents() -> Vec<Step> {
             }),
         ),
         step(
+            "a question in a language that the embedder does not know is left to bm25, which says so",
+            Method::Query,
+            "docs",
+            json!({"hybrid": {"text": "etcd 的 leader 是谁选出来的？"}, "limit": 1}),
+            Expect::Is(|a| {
+                let legs = a["hits"][0]["legs"].as_array().unwrap();
+                a["hits"][0]["document"] == "etcd.md"
+                    && legs.len() == 1
+                    && legs[0]["leg"] == "bm25"
+                    && a["notes"][0].as_str().unwrap().contains("not in English")
+            }),
+        ),
+        step(
             "nearest takes words",
             Method::Query,
             "docs",
@@ -587,6 +710,14 @@ fn documents() -> Vec<Step> {
 fn prompts() -> Vec<Step> {
     let on = |name, body, expect| step(name, Method::Enrich, "docs", body, expect);
     vec![
+        on(
+            "a prompt in another language is enriched from bm25, which the notes say",
+            json!({"prompt": "etcd 的 leader 是谁选出来的？", "token_budget": 500}),
+            Expect::Is(|a| {
+                a["context"][0]["document"] == "etcd.md"
+                    && a["notes"][0].as_str().unwrap().contains("only bm25 was used")
+            }),
+        ),
         on(
             "a prompt is enriched and cited",
             json!({"prompt": "How is a leader elected?", "token_budget": 500}),

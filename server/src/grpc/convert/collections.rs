@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
@@ -31,6 +31,11 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
             .into_iter()
             .map(vector)
             .collect::<Result<BTreeMap<_, _>>>()?,
+        sparse: schema
+            .sparse
+            .into_iter()
+            .map(|(name, s)| (name, sparse_spec_in(s)))
+            .collect(),
         fields: schema
             .fields
             .into_iter()
@@ -43,6 +48,34 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
             overlap_tokens: chunking.overlap_tokens.unwrap_or(defaults.overlap_tokens),
         },
     })
+}
+
+fn sparse_spec_in(spec: pb::SparseSpec) -> SparseSpec {
+    SparseSpec {
+        embedder: spec.embedder.map(embedder_in),
+    }
+}
+
+fn embedder_in(embedder: pb::Embedder) -> EmbedderFingerprint {
+    EmbedderFingerprint {
+        name: embedder.name,
+        revision: embedder.revision,
+        dim: embedder.dim,
+        normalized: embedder.normalized,
+        query_prefix: embedder.query_prefix,
+        passage_prefix: embedder.passage_prefix,
+    }
+}
+
+fn embedder_out(embedder: EmbedderFingerprint) -> pb::Embedder {
+    pb::Embedder {
+        name: embedder.name,
+        revision: embedder.revision,
+        dim: embedder.dim,
+        normalized: embedder.normalized,
+        query_prefix: embedder.query_prefix,
+        passage_prefix: embedder.passage_prefix,
+    }
 }
 
 fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
@@ -69,14 +102,7 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         },
         (Some(Index::Hnsw(_)), IndexSpec::Flat {}) => unreachable!("the default index is a graph"),
     };
-    let embedder = spec.embedder.map(|e| EmbedderFingerprint {
-        name: e.name,
-        revision: e.revision,
-        dim: e.dim,
-        normalized: e.normalized,
-        query_prefix: e.query_prefix,
-        passage_prefix: e.passage_prefix,
-    });
+    let embedder = spec.embedder.map(embedder_in);
     Ok(VectorSpec {
         dim: spec.dim,
         metric,
@@ -127,14 +153,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 ef_construction: Some(ef_construction),
             }),
         };
-        let embedder = v.embedder.map(|e| pb::Embedder {
-            name: e.name,
-            revision: e.revision,
-            dim: e.dim,
-            normalized: e.normalized,
-            query_prefix: e.query_prefix,
-            passage_prefix: e.passage_prefix,
-        });
+        let embedder = v.embedder.map(embedder_out);
         (
             name,
             pb::VectorSpec {
@@ -169,7 +188,14 @@ fn schema_out(schema: Schema) -> pb::Schema {
             overlap_tokens: Some(schema.chunking.overlap_tokens),
             ..Default::default()
         }),
-        ..Default::default()
+        sparse: schema
+            .sparse
+            .into_iter()
+            .map(|(name, s)| {
+                let embedder = s.embedder.map(embedder_out);
+                (name, pb::SparseSpec { embedder })
+            })
+            .collect(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(in crate::grpc) fn enrich_in(request: pb::EnrichRequest) -> Result<(String, 
         Ok(pb::RetrievalMode::Unspecified | pb::RetrievalMode::Hybrid) => Mode::Hybrid,
         Ok(pb::RetrievalMode::Dense) => Mode::Dense,
         Ok(pb::RetrievalMode::Bm25) => Mode::Bm25,
-        Ok(pb::RetrievalMode::Sparse) => return Err(not_built("/mode")),
+        Ok(pb::RetrievalMode::Sparse) => Mode::Sparse,
         Err(_) => return Err(bad_enum("mode", "RetrievalMode", request.mode)),
     };
     let enrich = Enrich {

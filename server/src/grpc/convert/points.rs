@@ -3,7 +3,7 @@
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
-use cairn_engine::types::Point;
+use cairn_engine::types::{Point, SparseVector};
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
@@ -31,10 +31,25 @@ fn point_in(point: pb::PointInput) -> Result<NewPoint> {
     Ok(NewPoint {
         id: id_in(point.id, "/id")?,
         vectors,
+        sparse: point.sparse.into_iter().map(|(name, v)| (name, sparse_in(v))).collect(),
         payload: payload_in(point.payload).map_err(|e| e.at("/payload"))?,
         document: text_in(point.document).map(|d| id_in(d, "/document")).transpose()?,
         expires_at_ms: point.expires_at_ms,
     })
+}
+
+pub(super) fn sparse_in(vector: pb::SparseVector) -> SparseVector {
+    SparseVector {
+        indices: vector.indices,
+        values: vector.values,
+    }
+}
+
+fn sparse_out(vector: SparseVector) -> pb::SparseVector {
+    pb::SparseVector {
+        indices: vector.indices,
+        values: vector.values,
+    }
 }
 
 pub(in crate::grpc) fn points_in(points: Vec<pb::PointInput>) -> Result<Vec<NewPoint>> {
@@ -53,7 +68,12 @@ pub(in crate::grpc) fn point_out(point: Point) -> pb::Point {
         payload: point.payload.map(object_out),
         document: point.document.map(|d| d.as_str().to_owned()),
         version: point.version.to_string(),
-        ..Default::default()
+        sparse: point
+            .sparse
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, vector)| (name, sparse_out(vector)))
+            .collect(),
     }
 }
 

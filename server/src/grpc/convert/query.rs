@@ -5,10 +5,10 @@ use cairn_engine::{Error, Result, limits};
 use cairn_proto::v1 as pb;
 
 use super::filter::filter_in;
-use super::points::{point_out, with_in};
+use super::points::{point_out, sparse_in, with_in};
 use super::ranking::{ranking_in, stage_out};
 use super::{not_built, size_in, text_in, token_in};
-use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 
 pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)> {
     use pb::query_request::Source;
@@ -17,7 +17,7 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
         Some(Source::Text(t)) => text_source_in(t)?,
         Some(Source::Hybrid(h)) => hybrid_in(h)?,
         Some(Source::Prefetch(p)) => prefetch_in(p, 1)?,
-        Some(Source::Sparse(_)) => return Err(not_built("/sparse")),
+        Some(Source::Sparse(s)) => sparse_source_in(s)?,
         None => return Err(no_source()),
     };
     let params = request.params.unwrap_or_default();
@@ -39,7 +39,10 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
 }
 
 fn no_source() -> Error {
-    Error::invalid("bad_query", "a query holds one of nearest, text, hybrid, prefetch")
+    Error::invalid(
+        "bad_query",
+        "a query holds one of nearest, sparse, text, hybrid, prefetch",
+    )
 }
 
 fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
@@ -53,6 +56,19 @@ fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
     };
     Ok(AskSource::Nearest {
         using: text_in(nearest.using),
+        to,
+    })
+}
+
+fn sparse_source_in(sparse: pb::Sparse) -> Result<AskSource> {
+    use pb::sparse::To;
+    let to = match sparse.to {
+        Some(To::Vector(v)) => SparseTo::Vector(sparse_in(v)),
+        Some(To::Text(t)) => SparseTo::Text(t),
+        None => return Err(Error::invalid("bad_query", "sparse holds a vector or a text").at("/sparse")),
+    };
+    Ok(AskSource::Sparse {
+        using: text_in(sparse.using),
         to,
     })
 }
@@ -113,7 +129,7 @@ fn leg_in(leg: pb::Leg, depth: usize) -> Result<AskLeg> {
         Some(Source::Text(t)) => text_source_in(t)?,
         Some(Source::Hybrid(h)) => hybrid_in(h)?,
         Some(Source::Prefetch(p)) => prefetch_in(p, depth + 1)?,
-        Some(Source::Sparse(_)) => return Err(not_built("/sparse")),
+        Some(Source::Sparse(s)) => sparse_source_in(s)?,
         None => return Err(no_source()),
     };
     Ok(AskLeg {

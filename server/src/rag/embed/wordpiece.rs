@@ -90,6 +90,16 @@ impl WordPiece {
         pieces
     }
 
+    /// Whether the text is one piece of the vocabulary.
+    pub fn holds(&self, text: &str) -> bool {
+        let (mut pieces, mut unknown) = (0, false);
+        self.each_id(text, |id| {
+            pieces += 1;
+            unknown |= id == self.unknown;
+        });
+        pieces == 1 && !unknown
+    }
+
     /// The first special token spelled out in the word, and where.
     fn special_in(&self, word: &str) -> Option<(usize, &'static str, u32)> {
         word.match_indices('[').find_map(|(at, _)| {
@@ -256,6 +266,13 @@ mod tests {
         same_as_reference(&"a".repeat(WORD_CHARS_MAX));
         same_as_reference(&"a".repeat(WORD_CHARS_MAX + 1));
         same_as_reference(&format!("{}!{}", "qz".repeat(60), "é".repeat(101)));
+    }
+
+    #[test]
+    fn the_vocabulary_holds_words_that_it_does_not_break() {
+        let holds = |text| WordPiece::builtin().holds(text);
+        assert!(holds("election") && holds("Élection") && holds("und"));
+        assert!(!holds("Verteidigung") && !holds("two words") && !holds("") && !holds("\u{1f5ff}"));
     }
 
     /// Every assigned character behaves in a word as in the reference; a slice of them each run, all of them in time.

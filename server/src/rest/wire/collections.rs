@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, VectorSpec,
+    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::service::empty_schema;
 
-/// A collection's definition. Without vectors and fields it is the documents preset: a vector `dense` of the built-in
+/// A collection's definition. Without vectors, sparse vectors and fields it is the documents preset: a vector `dense` of the built-in
 /// embedder, full text over `text` and `title`, keywords `document` and `source`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +20,9 @@ pub(in crate::rest) struct SchemaBody {
     /// Dense vectors by name, at most 16.
     #[serde(default)]
     vectors: BTreeMap<String, VectorBody>,
+    /// Sparse vectors by name, at most 16. Names are shared with `vectors`: one name is one or the other.
+    #[serde(default)]
+    sparse: BTreeMap<String, SparseSpecBody>,
     /// Declared payload fields by dotted path, at most 128.
     #[serde(default)]
     fields: BTreeMap<String, FieldBody>,
@@ -44,6 +47,15 @@ pub(in crate::rest) struct VectorBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
     /// The model whose vectors live here. Needed for text in `nearest` and for documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    embedder: Option<EmbedderBody>,
+}
+
+/// One named sparse vector; closeness is the inner product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct SparseSpecBody {
+    /// The model whose vectors live here. Needed for text in `sparse` and for documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     embedder: Option<EmbedderBody>,
 }
@@ -136,6 +148,30 @@ pub(in crate::rest) struct ChunkingBody {
     overlap_tokens: Option<u32>,
 }
 
+impl EmbedderBody {
+    fn fingerprint(self) -> EmbedderFingerprint {
+        EmbedderFingerprint {
+            name: self.name,
+            revision: self.revision,
+            dim: self.dim,
+            normalized: self.normalized,
+            query_prefix: self.query_prefix,
+            passage_prefix: self.passage_prefix,
+        }
+    }
+
+    fn of(embedder: EmbedderFingerprint) -> Self {
+        Self {
+            name: embedder.name,
+            revision: embedder.revision,
+            dim: embedder.dim,
+            normalized: embedder.normalized,
+            query_prefix: embedder.query_prefix,
+            passage_prefix: embedder.passage_prefix,
+        }
+    }
+}
+
 impl SchemaBody {
     pub(in crate::rest) fn schema(self) -> Result<Schema> {
         let empty = empty_schema();
@@ -156,8 +192,13 @@ impl SchemaBody {
                 overlap_tokens: c.overlap_tokens.unwrap_or(empty.chunking.overlap_tokens),
             },
         };
+        let sparse = |(name, body): (String, SparseSpecBody)| {
+            let embedder = body.embedder.map(EmbedderBody::fingerprint);
+            (name, SparseSpec { embedder })
+        };
         Ok(Schema {
             vectors,
+            sparse: self.sparse.into_iter().map(sparse).collect(),
             fields,
             dynamic: self.dynamic.unwrap_or(empty.dynamic),
             shards: self.shards.unwrap_or(empty.shards),
@@ -204,14 +245,7 @@ impl VectorBody {
                 flat @ IndexSpec::Flat {} => flat,
             },
         };
-        let embedder = self.embedder.map(|e| EmbedderFingerprint {
-            name: e.name,
-            revision: e.revision,
-            dim: e.dim,
-            normalized: e.normalized,
-            query_prefix: e.query_prefix,
-            passage_prefix: e.passage_prefix,
-        });
+        let embedder = self.embedder.map(EmbedderBody::fingerprint);
         Ok(VectorSpec {
             dim: self.dim,
             metric,
@@ -304,14 +338,7 @@ impl From<Schema> for SchemaBody {
                     ef_construction: Some(ef_construction),
                 },
             };
-            let embedder = v.embedder.map(|e| EmbedderBody {
-                name: e.name,
-                revision: e.revision,
-                dim: e.dim,
-                normalized: e.normalized,
-                query_prefix: e.query_prefix,
-                passage_prefix: e.passage_prefix,
-            });
+            let embedder = v.embedder.map(EmbedderBody::of);
             (
                 name,
                 VectorBody {
@@ -342,6 +369,14 @@ impl From<Schema> for SchemaBody {
         };
         Self {
             vectors: schema.vectors.into_iter().map(vector).collect(),
+            sparse: schema
+                .sparse
+                .into_iter()
+                .map(|(name, s)| {
+                    let embedder = s.embedder.map(EmbedderBody::of);
+                    (name, SparseSpecBody { embedder })
+                })
+                .collect(),
             fields: schema.fields.into_iter().map(field).collect(),
             dynamic: Some(schema.dynamic),
             shards: Some(schema.shards),
@@ -371,6 +406,7 @@ mod tests {
             "vectors": {"a": {"dim": 3, "metric": "euclid", "index": {"type": "flat"},
                               "embedder": {"name": "x", "dim": 3, "query_prefix": "q: "}},
                         "b": {"dim": 4}},
+            "sparse": {"s": {}, "u": {"embedder": {"name": "y", "dim": 30_522}}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
             "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0}
         }))

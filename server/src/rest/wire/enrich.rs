@@ -55,6 +55,8 @@ pub(in crate::rest) enum ModeBody {
     Hybrid,
     Dense,
     Bm25,
+    /// A sparse vector with an embedder.
+    Sparse,
 }
 
 impl EnrichBody {
@@ -76,6 +78,7 @@ impl EnrichBody {
                 ModeBody::Hybrid => Mode::Hybrid,
                 ModeBody::Dense => Mode::Dense,
                 ModeBody::Bm25 => Mode::Bm25,
+                ModeBody::Sparse => Mode::Sparse,
             },
             after: after_in(self.after)?,
         })

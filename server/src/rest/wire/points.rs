@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::filter::Filter;
 use cairn_engine::query::With;
-use cairn_engine::types::{Payload, Point, PointId};
+use cairn_engine::types::{Payload, Point, PointId, SparseVector, SparseVectors};
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -35,6 +35,8 @@ pub(in crate::rest) struct PointBody {
     vector: Option<Vec<f32>>,
     /// Vectors by name. A point may lack some of the collection's.
     vectors: Option<BTreeMap<String, Vec<f32>>>,
+    /// Sparse vectors by name. A point may lack some of the collection's.
+    sparse: Option<BTreeMap<String, SparseVectorBody>>,
     /// At most 1 MiB and 32 levels deep.
     #[schema(value_type = Option<Object>)]
     payload: Option<Payload>,
@@ -61,14 +63,45 @@ impl PointBody {
             (Some(vector), None) => GivenVectors::Only(vector),
             (None, vectors) => GivenVectors::Named(vectors.unwrap_or_default()),
         };
+        let sparse = self.sparse.unwrap_or_default();
         Ok(NewPoint {
             id: self.id.check("/id")?,
             vectors,
+            sparse: sparse.into_iter().map(|(name, v)| (name, v.into())).collect(),
             payload: self.payload.unwrap_or_default(),
             document: self.document.map(|d| d.check("/document")).transpose()?,
             expires_at_ms: self.expires_at_ms,
         })
     }
+}
+
+/// Weights by term number, as SPLADE and its like make them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct SparseVectorBody {
+    /// Term numbers, strictly ascending, at most 4,096.
+    indices: Vec<u32>,
+    /// As many weights, finite and not 0.
+    values: Vec<f32>,
+}
+
+impl From<SparseVectorBody> for SparseVector {
+    fn from(body: SparseVectorBody) -> Self {
+        Self {
+            indices: body.indices,
+            values: body.values,
+        }
+    }
+}
+
+/// Sparse vectors by name, if there are any.
+pub(super) fn sparse_out(vectors: Option<SparseVectors>) -> Option<BTreeMap<String, SparseVectorBody>> {
+    let body = |vector: SparseVector| SparseVectorBody {
+        indices: vector.indices,
+        values: vector.values,
+    };
+    let vectors = vectors.filter(|v| !v.is_empty())?;
+    Some(vectors.into_iter().map(|(name, v)| (name, body(v))).collect())
 }
 
 /// What points carry in an answer besides their ids.
@@ -117,6 +150,9 @@ pub(in crate::rest) struct PointOut {
     /// Exactly the vectors that were written; only if asked for and there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     vectors: Option<BTreeMap<String, Vec<f32>>>,
+    /// Exactly the sparse vectors that were written; only if vectors are asked for and there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sparse: Option<BTreeMap<String, SparseVectorBody>>,
     /// Exactly the payload that was written; only if asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -133,6 +169,7 @@ impl From<Point> for PointOut {
         Self {
             id: point.id.as_str().to_owned(),
             vectors: point.vectors.filter(|v| !v.is_empty()),
+            sparse: sparse_out(point.sparse),
             payload: point.payload,
             document: point.document.map(|d| d.as_str().to_owned()),
             version: point.version.to_string(),

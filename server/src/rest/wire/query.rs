@@ -9,17 +9,19 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::filter::{FilterBody, filter_in};
-use super::points::{WithBody, with_in};
+use super::points::{SparseVectorBody, WithBody, sparse_out, with_in};
 use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
-use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, parse_field};
+use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 
-/// A query: exactly one of `nearest`, `text`, `hybrid`, `prefetch`.
+/// A query: exactly one of `nearest`, `sparse`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct QueryBody {
     /// Nearest vectors.
     nearest: Option<NearestBody>,
+    /// Largest inner products with a sparse vector.
+    sparse: Option<SparseBody>,
     /// BM25.
     text: Option<TextBody>,
     /// The default hybrid.
@@ -57,6 +59,17 @@ pub(in crate::rest) struct NearestBody {
     using: Option<String>,
 }
 
+/// Largest inner products with a sparse vector, given or made of a text.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct SparseBody {
+    vector: Option<SparseVectorBody>,
+    /// Embedded with the model that the sparse vector's schema names.
+    text: Option<String>,
+    /// Sparse vector name; may be left out if the collection has exactly one.
+    using: Option<String>,
+}
+
 /// BM25 over text fields.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -80,13 +93,14 @@ pub(in crate::rest) struct HybridBody {
     fields: Vec<String>,
 }
 
-/// One leg: exactly one of `nearest`, `text`, `hybrid`, `prefetch`.
+/// One leg: exactly one of `nearest`, `sparse`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct LegBody {
     /// Name under which its scores are reported.
     name: Option<String>,
     nearest: Option<NearestBody>,
+    sparse: Option<SparseBody>,
     text: Option<TextBody>,
     hybrid: Option<HybridBody>,
     #[schema(no_recursion)]
@@ -137,9 +151,10 @@ pub(in crate::rest) struct ParamsBody {
     exact: bool,
 }
 
-/// The four ways of saying where hits come from.
+/// The five ways of saying where hits come from.
 struct SourceBody {
     nearest: Option<NearestBody>,
+    sparse: Option<SparseBody>,
     text: Option<TextBody>,
     hybrid: Option<HybridBody>,
     prefetch: Option<Vec<LegBody>>,
@@ -151,7 +166,7 @@ impl SourceBody {
         let one_of = || {
             Error::invalid(
                 "bad_query",
-                "a query holds exactly one of nearest, text, hybrid, prefetch",
+                "a query holds exactly one of nearest, sparse, text, hybrid, prefetch",
             )
         };
         if self.fuse.is_some() && self.prefetch.is_none() {
@@ -159,16 +174,17 @@ impl SourceBody {
                 Error::invalid("bad_query", "fuse joins the legs of a prefetch, and there is none").at("/fuse"),
             );
         }
-        match (self.nearest, self.text, self.hybrid, self.prefetch) {
-            (Some(nearest), None, None, None) => nearest.source().map_err(|e| e.at("/nearest")),
-            (None, Some(text), None, None) => {
+        match (self.nearest, self.sparse, self.text, self.hybrid, self.prefetch) {
+            (Some(nearest), None, None, None, None) => nearest.source().map_err(|e| e.at("/nearest")),
+            (None, Some(sparse), None, None, None) => sparse.source().map_err(|e| e.at("/sparse")),
+            (None, None, Some(text), None, None) => {
                 let fields = fields_in(&text.fields).map_err(|e| e.at("/text"))?;
                 Ok(AskSource::Text {
                     query: text.query,
                     fields,
                 })
             }
-            (None, None, Some(hybrid), None) => {
+            (None, None, None, Some(hybrid), None) => {
                 let fields = fields_in(&hybrid.fields).map_err(|e| e.at("/hybrid"))?;
                 Ok(AskSource::Hybrid {
                     text: hybrid.text,
@@ -176,7 +192,7 @@ impl SourceBody {
                     fields,
                 })
             }
-            (None, None, None, Some(legs)) => {
+            (None, None, None, None, Some(legs)) => {
                 if depth > limits::QUERY_DEPTH_MAX {
                     let message = format!("a query may nest {} levels", limits::QUERY_DEPTH_MAX);
                     return Err(Error::invalid("query_too_large", message));
@@ -217,10 +233,27 @@ impl NearestBody {
     }
 }
 
+impl SparseBody {
+    fn source(self) -> Result<AskSource> {
+        let to = match (self.vector, self.text) {
+            (Some(vector), None) => SparseTo::Vector(vector.into()),
+            (None, Some(text)) => SparseTo::Text(text),
+            _ => {
+                return Err(Error::invalid(
+                    "bad_query",
+                    "sparse holds a vector or a text, and not both",
+                ));
+            }
+        };
+        Ok(AskSource::Sparse { using: self.using, to })
+    }
+}
+
 impl LegBody {
     fn leg(self, depth: usize) -> Result<AskLeg> {
         let source = SourceBody {
             nearest: self.nearest,
+            sparse: self.sparse,
             text: self.text,
             hybrid: self.hybrid,
             prefetch: self.prefetch,
@@ -254,6 +287,7 @@ impl QueryBody {
     pub(in crate::rest) fn ask(self) -> Result<Ask> {
         let source = SourceBody {
             nearest: self.nearest,
+            sparse: self.sparse,
             text: self.text,
             hybrid: self.hybrid,
             prefetch: self.prefetch,
@@ -311,6 +345,8 @@ pub(in crate::rest) struct HitOut {
     #[serde(skip_serializing_if = "Option::is_none")]
     vectors: Option<BTreeMap<String, Vec<f32>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    sparse: Option<BTreeMap<String, SparseVectorBody>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     document: Option<String>,
     version: String,
 }
@@ -361,6 +397,7 @@ impl QueryOut {
             legs: h.legs.into_iter().map(leg).collect(),
             payload: h.point.payload,
             vectors: h.point.vectors.filter(|v| !v.is_empty()),
+            sparse: sparse_out(h.point.sparse),
             document: h.point.document.map(|d| d.as_str().to_owned()),
             version: h.point.version.to_string(),
         };
@@ -436,6 +473,10 @@ mod tests {
             (json!({}), None),
             (json!({"nearest": {"text": "a"}, "text": {"query": "a"}}), None),
             (json!({"nearest": {}}), Some("/nearest")),
+            (
+                json!({"sparse": {"text": "a", "vector": {"indices": [], "values": []}}}),
+                Some("/sparse"),
+            ),
             (json!({"nearest": {"text": "a"}, "fuse": {"rrf": {}}}), Some("/fuse")),
             (
                 json!({"prefetch": [{"text": {"query": "a", "fields": ["t^x"]}}]}),

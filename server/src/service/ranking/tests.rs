@@ -68,6 +68,7 @@ impl Bench {
                 vectors: BTreeMap::from([("v".to_owned(), vec![angle.cos(), angle.sin()])])
                     .into_iter()
                     .collect(),
+                sparse: Default::default(),
                 payload: payload.as_object().unwrap().clone(),
                 document: None,
                 expires_at_ms: None,
