@@ -112,6 +112,18 @@ def test_mmr_prefers_what_differs(store: Any) -> None:
     assert found[0] == "n1" and found[1] in ("n3", "n4")
 
 
+def test_sparse_vectors_are_made_by_the_encoder(make: Callable[..., Any]) -> None:
+    def encode(texts: list[str]) -> list[dict[int, float]]:
+        return [{7: 2.0} if "tea" in t else {3: 1.0} if "candidate" in t else {} for t in texts]
+
+    store = make(sparse_encoder=encode)
+    store.add(NODES)
+    sparse = store.query(ask(VectorStoreQueryMode.SPARSE, query_str="a candidate"))
+    assert sparse.ids == ["n1"]
+    both = store.query(ask(VectorStoreQueryMode.HYBRID, query_str="some tea", query_embedding=[0.0, 1.0, 0.0], alpha=0.5))
+    assert both.ids[0] == "n3" and set(both.ids) >= {"n3", "n4"}
+
+
 def one(key: str, operator: str, value: Any = None) -> MetadataFilter:
     return MetadataFilter(key=key, value=value, operator=FilterOperator(operator))
 

@@ -4,6 +4,7 @@ the server. Wherever one of these is taken, a dict of the same names is taken to
 
 from __future__ import annotations
 
+import base64
 import datetime
 import mimetypes
 import os
@@ -584,7 +585,7 @@ def plain(value: Any) -> Any:
 
 
 def scalar(value: Any) -> Any:
-    """What JSON has no word for, in its nearest word: NumPy's numbers and arrays, times, enums' values."""
+    """What JSON has no word for, in its nearest word: NumPy's numbers and arrays, times, bytes (base64)."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, np.generic):
@@ -595,6 +596,8 @@ def scalar(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     raise InvalidError(f"{type(value).__name__} is no JSON value", code="bad_request")
 
 
