@@ -15,6 +15,14 @@ const _: () = assert!(
 pub const DEFAULT_PAGE: usize = 100;
 /// Documents in one request: each is a record of its own, so this only bounds the answer and the time.
 pub const BATCH_DOCUMENTS_MAX: usize = 1_000;
+/// Bytes of text that the files of one request may hold together: a few kilobytes of PDF can hold megabytes, and all
+/// documents are read before the first is written.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 128 << 20;
+/// Stored documents that share a band of a signature and are looked at. Pages of one template are many; the best of the
+/// first so many is taken.
+pub(super) const NEAR_CANDIDATES_MAX: usize = 256;
+/// Of them, those whose text is fetched and compared.
+pub(super) const NEAR_CHECKS_MAX: usize = 8;
 /// Bytes of a document's id: its chunks' ids append `#` and a number, and must stay ids.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 480;
 const _: () = assert!(DOCUMENT_ID_BYTES_MAX + 1 + 20 <= limits::ID_BYTES_MAX);
@@ -29,6 +37,8 @@ pub const CANDIDATES_MAX: usize = 1_000;
 /// Texts given to an embedder at once: enough that it can sort them by length into batches of its own, few enough that
 /// their vectors take megabytes.
 pub(super) const EMBED_BATCH: usize = 256;
+/// Bytes of a reference to an image or a sound: a `data:` URI of a large photograph.
+pub(super) const REFERENCE_BYTES_MAX: usize = 8 << 20;
 /// Hits that a ranking takes from the search at first; twice what is wanted if that is more.
 pub const POOL_MIN: usize = 100;
 /// Hits that a ranking takes at most: as many as a query may ask for.
