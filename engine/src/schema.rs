@@ -176,6 +176,21 @@ pub struct Chunking {
     pub max_tokens: u32,
     /// Tokens that a chunk repeats of the one before it.
     pub overlap_tokens: u32,
+    /// What a cut looks for.
+    pub strategy: ChunkStrategy,
+}
+
+/// What a cut looks for. The engine keeps it; whoever cuts gives it its meaning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkStrategy {
+    /// Headings and blocks first, then sentences, then words.
+    #[default]
+    Structure,
+    /// Sentences, whatever blocks they are of.
+    Sentence,
+    /// Words, whatever the structure.
+    Fixed,
 }
 
 impl Default for Chunking {
@@ -183,6 +198,7 @@ impl Default for Chunking {
         Self {
             max_tokens: 256,
             overlap_tokens: 32,
+            strategy: ChunkStrategy::default(),
         }
     }
 }

@@ -28,6 +28,15 @@ impl Schema {
     pub fn documents() -> Self {
         Self::default()
     }
+    /// The same preset with another of the server's embedders.
+    pub fn documents_by(embedder: impl Into<String>) -> Self {
+        Self::default()
+            .vector("dense", VectorSpec::embedded_by(embedder))
+            .field("text", Field::text())
+            .field("title", Field::text())
+            .field("document", Field::Keyword)
+            .field("source", Field::Keyword)
+    }
     /// One cosine vector named `dense` of `dim` numbers, which the caller makes.
     pub fn dense(dim: u32) -> Self {
         Self::default().vector("dense", VectorSpec::new(dim))
@@ -62,7 +71,13 @@ impl Schema {
         self.chunking = Some(Chunking {
             max_tokens: Some(max_tokens),
             overlap_tokens: Some(overlap_tokens),
+            ..self.chunking.unwrap_or_default()
         });
+        self
+    }
+    /// Where documents are cut.
+    pub fn chunk_strategy(mut self, strategy: ChunkStrategy) -> Self {
+        self.chunking.get_or_insert_default().strategy = Some(strategy);
         self
     }
 }
@@ -222,6 +237,20 @@ pub struct Chunking {
     pub max_tokens: Option<u32>,
     /// Word pieces that a chunk repeats of the one before it. Default: 32.
     pub overlap_tokens: Option<u32>,
+    /// Where they are cut. Default: structure.
+    pub strategy: Option<ChunkStrategy>,
+}
+
+/// Where documents are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkStrategy {
+    /// At headings and blocks first, then sentences, then words; as much as fits.
+    Structure,
+    /// Between sentences, as many as fit, whatever blocks they are of; headings still end a chunk.
+    Sentence,
+    /// Every `max_tokens`, between words, whatever the structure.
+    Fixed,
 }
 
 /// A collection's definition and state.

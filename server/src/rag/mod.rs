@@ -12,6 +12,7 @@ pub mod tokens;
 pub mod chunk;
 pub mod condense;
 pub mod embed;
+pub mod extract;
 pub mod language;
 pub mod models;
 pub mod near;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec,
+    VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::bad_enum;
 use crate::service::empty_schema;
 
 pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
@@ -46,8 +48,26 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
         chunking: Chunking {
             max_tokens: chunking.max_tokens.unwrap_or(defaults.max_tokens),
             overlap_tokens: chunking.overlap_tokens.unwrap_or(defaults.overlap_tokens),
+            strategy: strategy_in(chunking.strategy).map_err(|e| e.at("/schema/chunking"))?,
         },
     })
+}
+
+fn strategy_in(strategy: i32) -> Result<ChunkStrategy> {
+    match pb::ChunkStrategy::try_from(strategy) {
+        Ok(pb::ChunkStrategy::Unspecified | pb::ChunkStrategy::Structure) => Ok(ChunkStrategy::Structure),
+        Ok(pb::ChunkStrategy::Sentence) => Ok(ChunkStrategy::Sentence),
+        Ok(pb::ChunkStrategy::Fixed) => Ok(ChunkStrategy::Fixed),
+        Err(_) => Err(bad_enum("strategy", "ChunkStrategy", strategy)),
+    }
+}
+
+fn strategy_out(strategy: ChunkStrategy) -> pb::ChunkStrategy {
+    match strategy {
+        ChunkStrategy::Structure => pb::ChunkStrategy::Structure,
+        ChunkStrategy::Sentence => pb::ChunkStrategy::Sentence,
+        ChunkStrategy::Fixed => pb::ChunkStrategy::Fixed,
+    }
 }
 
 fn sparse_spec_in(spec: pb::SparseSpec) -> SparseSpec {
@@ -186,6 +206,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
         chunking: Some(pb::Chunking {
             max_tokens: Some(schema.chunking.max_tokens),
             overlap_tokens: Some(schema.chunking.overlap_tokens),
+            strategy: strategy_out(schema.chunking.strategy).into(),
             ..Default::default()
         }),
         sparse: schema
@@ -232,7 +253,7 @@ mod tests {
                 "k": {"type": "keyword"}, "i": {"type": "integer"}, "f": {"type": "float"}, "b": {"type": "bool"},
                 "s": {"type": "stored"}, "t": {"type": "text", "analyzer": {"language": "german", "version": 1}}
             },
-            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9}
+            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9, "strategy": "sentence"}
         }))
         .unwrap();
         assert_eq!(schema_in(Some(schema_out(schema.clone()))).unwrap(), schema);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec,
+    VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -149,6 +150,21 @@ pub(in crate::rest) struct ChunkingBody {
     max_tokens: Option<u32>,
     /// Word pieces that a chunk repeats of the one before it, at most half of max_tokens. Default: 32.
     overlap_tokens: Option<u32>,
+    /// Where they are cut. Default: structure.
+    strategy: Option<StrategyBody>,
+}
+
+/// Where documents are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum StrategyBody {
+    /// At headings and blocks first, then sentences, then words; as much as fits.
+    Structure,
+    /// Between sentences (lines of code and tables), never inside one that fits, as many as fit, whatever blocks they are
+    /// of; headings still end a chunk.
+    Sentence,
+    /// Every max_tokens, between words, whatever the structure. A chunk's heading path is that of its beginning.
+    Fixed,
 }
 
 impl EmbedderBody {
@@ -193,6 +209,11 @@ impl SchemaBody {
             Some(c) => Chunking {
                 max_tokens: c.max_tokens.unwrap_or(empty.chunking.max_tokens),
                 overlap_tokens: c.overlap_tokens.unwrap_or(empty.chunking.overlap_tokens),
+                strategy: match c.strategy {
+                    None | Some(StrategyBody::Structure) => ChunkStrategy::Structure,
+                    Some(StrategyBody::Sentence) => ChunkStrategy::Sentence,
+                    Some(StrategyBody::Fixed) => ChunkStrategy::Fixed,
+                },
             },
         };
         let sparse = |(name, body): (String, SparseSpecBody)| {
@@ -386,6 +407,11 @@ impl From<Schema> for SchemaBody {
             chunking: Some(ChunkingBody {
                 max_tokens: Some(schema.chunking.max_tokens),
                 overlap_tokens: Some(schema.chunking.overlap_tokens),
+                strategy: Some(match schema.chunking.strategy {
+                    ChunkStrategy::Structure => StrategyBody::Structure,
+                    ChunkStrategy::Sentence => StrategyBody::Sentence,
+                    ChunkStrategy::Fixed => StrategyBody::Fixed,
+                }),
             }),
         }
     }
@@ -411,7 +437,7 @@ mod tests {
                         "b": {"dim": 4}},
             "sparse": {"s": {}, "u": {"embedder": {"name": "y", "dim": 30_522}}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
-            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0}
+            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0, "strategy": "fixed"}
         }))
         .unwrap();
         let json = serde_json::to_value(SchemaBody::from(schema.clone())).unwrap();
