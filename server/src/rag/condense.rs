@@ -306,8 +306,8 @@ mod tests {
     #[test]
     fn words_that_are_written_together_stay_together() {
         assert_eq!(
-            query("为什么？", &[user("etcd 如何选举领导者")]),
-            "为什么？ etcd 如何选举领导者"
+            query("它呢？", &[user("etcd 如何选举领导者")]),
+            "它呢？ etcd 如何选举领导者"
         );
         assert_eq!(
             query("Und warum?", &[user("Wie wählt etcd den Anführer?")]),

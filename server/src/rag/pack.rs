@@ -356,11 +356,17 @@ impl Packer<'_> {
             if tray.fates[rank].is_none() {
                 tray.fates[rank] = Some(self.decide(&mut tray, rank, &mut misfits));
             }
-            if self.request.neighbours > 0 && matches!(tray.fates[rank], Some(Fate::Packed)) {
+            if self.request.neighbours > 0 && matches!(tray.fates[rank], Some(Fate::Packed)) && self.is_enough(rank) {
                 self.accept_beside(&mut tray, rank, &mut *neighbours);
             }
         }
         tray
+    }
+
+    /// Whether the score is enough; said so that a NaN is not.
+    fn is_enough(&self, rank: usize) -> bool {
+        let score = self.chunks[rank].score;
+        self.request.score_threshold.is_none_or(|threshold| score >= threshold)
     }
 
     fn decide(&self, tray: &mut Tray, rank: usize, misfits: &mut usize) -> Fate {

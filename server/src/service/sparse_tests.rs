@@ -15,7 +15,6 @@ use super::*;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
 use crate::rag::models::Models;
 use crate::rag::patience::Patience;
-use crate::rag::render::PromptFormat;
 
 /// A word's term number is made of its letters, its weight is how often it stands there.
 struct Words {

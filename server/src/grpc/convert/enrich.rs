@@ -3,8 +3,8 @@
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::documents::{provenance_out, trust_in, trust_out};
 use super::filter::filter_in;
-use super::labels::{provenance_out, trust_in, trust_out};
 use super::ranking::{ranking_in, stage_out};
 use super::{bad_enum, count_out, size_in, text_in, token_in};
 use crate::rag::condense::{Speaker, Turn};

@@ -6,8 +6,8 @@ use cairn_engine::Result;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::documents::{ProvenanceBody, TrustBody};
 use super::filter::{FilterBody, filter_in};
-use super::labels::{ProvenanceBody, TrustBody};
 use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
 use crate::rag::condense::{Speaker, Turn};

@@ -9,7 +9,6 @@ mod collections;
 mod documents;
 mod enrich;
 mod filter;
-mod labels;
 mod operations;
 mod points;
 mod query;
