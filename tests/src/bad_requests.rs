@@ -368,6 +368,15 @@ fn schemas() -> Vec<Case> {
         .only(Send::Json)
         .at("/vectors/v/metric"),
         both(
+            "unknown codes",
+            vector(json!({"dim": 4, "quantization": "int2"})),
+            Invalid,
+            "bad_request",
+            "int4",
+        )
+        .only(Send::Json)
+        .at("/vectors/v/quantization"),
+        both(
             "one name for a dense and a sparse vector",
             create(json!({"vectors": {"v": {"dim": 2}}, "sparse": {"v": {}}})),
             Invalid,

@@ -701,6 +701,12 @@ fn schema(s: &Value) -> pb::Schema {
                 Some("manhattan") => pb::Metric::Manhattan.into(),
                 _ => 0,
             },
+            quantization: match v["quantization"].as_str() {
+                Some("none") => pb::Quantization::None.into(),
+                Some("int8") => pb::Quantization::Int8.into(),
+                Some("int4") => pb::Quantization::Int4.into(),
+                _ => 0,
+            },
             index: v.get("index").map(|index| match index["type"].as_str() {
                 Some("flat") => pb::vector_spec::Index::Flat(pb::FlatIndex {}),
                 _ => pb::vector_spec::Index::Hnsw(pb::HnswIndex {
@@ -944,6 +950,11 @@ fn schema_json(s: pb::Schema) -> Value {
     use pb::vector_spec::Index;
     let vector = |(name, v): (String, pb::VectorSpec)| {
         let metric = v.metric().as_str_name().trim_start_matches("METRIC_").to_lowercase();
+        let quantization = v
+            .quantization()
+            .as_str_name()
+            .trim_start_matches("QUANTIZATION_")
+            .to_lowercase();
         let index = v.index.map(|index| match index {
             Index::Flat(_) => json!({"type": "flat"}),
             Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
@@ -951,7 +962,9 @@ fn schema_json(s: pb::Schema) -> Value {
         let embedder = v.embedder.map(embedder_json);
         (
             name,
-            without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})),
+            without_nulls(
+                json!({"dim": v.dim, "metric": metric, "quantization": quantization, "index": index, "embedder": embedder}),
+            ),
         )
     };
     let sparse =

@@ -92,6 +92,8 @@ pub struct VectorSpec {
     pub metric: Metric,
     /// How sealed segments are searched; the server chooses if nothing is said.
     pub index: Option<Index>,
+    /// What a walk of a graph ranks candidates by; the server chooses if nothing is said.
+    pub quantization: Option<Quantization>,
     /// The model whose vectors live here, if the server embeds.
     pub embedder: Option<Embedder>,
 }
@@ -103,6 +105,7 @@ impl VectorSpec {
             dim,
             metric: Metric::Cosine,
             index: None,
+            quantization: None,
             embedder: None,
         }
     }
@@ -118,6 +121,11 @@ impl VectorSpec {
     /// Another metric.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
+        self
+    }
+    /// Other codes, or none.
+    pub fn quantization(mut self, quantization: Quantization) -> Self {
+        self.quantization = Some(quantization);
         self
     }
     /// Another index.
@@ -155,6 +163,18 @@ pub enum Metric {
     Euclid,
     /// Manhattan distance.
     Manhattan,
+}
+
+/// Codes beside the vectors, which a walk of a graph ranks candidates by. The best are measured again on the vectors as given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantization {
+    /// The vectors themselves.
+    None,
+    /// A byte per dimension.
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// How sealed segments are searched.

@@ -17,7 +17,8 @@ use crate::points::{EmbedInput, Payload, Point, SparseVector, StoredPoint, Writt
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
-    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec,
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 
 // --- JSON --------------------------------------------------------------------------------------------------------
@@ -197,6 +198,13 @@ impl From<VectorSpec> for v1::VectorSpec {
         Self {
             dim: spec.dim,
             metric: metric.into(),
+            quantization: match spec.quantization {
+                None => v1::Quantization::Unspecified,
+                Some(Quantization::None) => v1::Quantization::None,
+                Some(Quantization::Int8) => v1::Quantization::Int8,
+                Some(Quantization::Int4) => v1::Quantization::Int4,
+            }
+            .into(),
             index: spec.index.map(|index| match index {
                 Index::Flat => v1::vector_spec::Index::Flat(v1::FlatIndex {}),
                 Index::Hnsw { m, ef_construction } => {
@@ -314,9 +322,22 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
             )));
         }
     };
+    let quantization = match v1::Quantization::try_from(spec.quantization) {
+        Ok(v1::Quantization::Unspecified) => None,
+        Ok(v1::Quantization::None) => Some(Quantization::None),
+        Ok(v1::Quantization::Int8) => Some(Quantization::Int8),
+        Ok(v1::Quantization::Int4) => Some(Quantization::Int4),
+        Err(_) => {
+            return Err(Error::bad_answer(format!(
+                "codes that this client does not know: {}",
+                spec.quantization
+            )));
+        }
+    };
     Ok(VectorSpec {
         dim: spec.dim,
         metric,
+        quantization,
         index: spec.index.map(|index| match index {
             v1::vector_spec::Index::Flat(_) => Index::Flat,
             v1::vector_spec::Index::Hnsw(h) => Index::Hnsw {
@@ -818,10 +839,13 @@ mod tests {
         let given = Schema::dense(3)
             .vector(
                 "image",
-                VectorSpec::new(9).metric(Metric::Manhattan).index(Index::Hnsw {
-                    m: Some(8),
-                    ef_construction: None,
-                }),
+                VectorSpec::new(9)
+                    .metric(Metric::Manhattan)
+                    .quantization(Quantization::Int4)
+                    .index(Index::Hnsw {
+                        m: Some(8),
+                        ef_construction: None,
+                    }),
             )
             .field("lang", Field::Keyword)
             .field("body", Field::text())

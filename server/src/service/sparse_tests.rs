@@ -67,7 +67,10 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let components = Components { clock: Arc::new(Noon) };
+    let components = Components {
+        clock: Arc::new(Noon),
+        workers: cairn_engine::config::Workers::alone(),
+    };
     let engine = Arc::new(Engine::open(dir.path(), Settings::default(), components).unwrap());
     let words = Arc::new(Words {
         fingerprint: Fingerprint {

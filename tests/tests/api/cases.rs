@@ -145,7 +145,16 @@ fn collections() -> Vec<Step> {
             "things",
             schema.clone(),
             Expect::Holds(
-                json!({"name": "things", "points": 0, "schema": {"shards": 2, "vectors": {"v": {"dim": 3, "metric": "cosine"}}}}),
+                json!({"name": "things", "points": 0, "schema": {"shards": 2, "vectors": {"v": {"dim": 3, "metric": "cosine", "quantization": "int8"}}}}),
+            ),
+        ),
+        step(
+            "codes are chosen, or none",
+            Method::CreateCollection,
+            "codes",
+            json!({"vectors": {"a": {"dim": 3, "quantization": "int4"}, "b": {"dim": 3, "quantization": "none"}}}),
+            Expect::Holds(
+                json!({"schema": {"vectors": {"a": {"quantization": "int4"}, "b": {"quantization": "none"}}}}),
             ),
         ),
         step(
@@ -242,7 +251,7 @@ fn collections() -> Vec<Step> {
             Method::ListCollections,
             "",
             Value::Null,
-            Expect::Holds(json!({"collections": ["docs", "named", "small", "things"]})),
+            Expect::Holds(json!({"collections": ["codes", "docs", "named", "small", "things"]})),
         ),
     ]
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec,
-    VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
@@ -113,6 +113,19 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
             .at("/metric"));
         }
     };
+    let quantization = match pb::Quantization::try_from(spec.quantization) {
+        Ok(pb::Quantization::Unspecified) => Quantization::default(),
+        Ok(pb::Quantization::None) => Quantization::None,
+        Ok(pb::Quantization::Int8) => Quantization::Int8,
+        Ok(pb::Quantization::Int4) => Quantization::Int4,
+        Err(_) => {
+            return Err(Error::invalid(
+                "bad_quantization",
+                format!("quantization must be one of Quantization, got {}", spec.quantization),
+            )
+            .at("/quantization"));
+        }
+    };
     let index = match (spec.index, IndexSpec::default()) {
         (None, default) => default,
         (Some(Index::Flat(_)), _) => IndexSpec::Flat {},
@@ -127,6 +140,7 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         dim: spec.dim,
         metric,
         index,
+        quantization,
         embedder,
     })
 }
@@ -166,6 +180,11 @@ fn schema_out(schema: Schema) -> pb::Schema {
             Metric::Euclid => pb::Metric::Euclid,
             Metric::Manhattan => pb::Metric::Manhattan,
         };
+        let quantization = match v.quantization {
+            Quantization::None => pb::Quantization::None,
+            Quantization::Int8 => pb::Quantization::Int8,
+            Quantization::Int4 => pb::Quantization::Int4,
+        };
         let index = match v.index {
             IndexSpec::Flat {} => Index::Flat(pb::FlatIndex {}),
             IndexSpec::Hnsw { m, ef_construction } => Index::Hnsw(pb::HnswIndex {
@@ -180,6 +199,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 dim: v.dim,
                 metric: metric.into(),
                 index: Some(index),
+                quantization: quantization.into(),
                 embedder,
             },
         )
@@ -246,6 +266,8 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {
                 "a": {"dim": 3, "metric": "dot", "index": {"type": "flat"}},
+                "c": {"dim": 4, "quantization": "int4"},
+                "d": {"dim": 4, "quantization": "none"},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },

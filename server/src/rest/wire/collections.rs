@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec,
-    VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,10 @@ pub(in crate::rest) struct VectorBody {
     /// Index of sealed segments. Default: hnsw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
+    /// What a walk of an hnsw index ranks candidates by. The best are measured again on the vectors as given, so scores and
+    /// their order do not change. Default: int8.
+    #[serde(default)]
+    quantization: QuantizationBody,
     /// The model whose vectors live here. Needed for text in `nearest` and for documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     embedder: Option<EmbedderBody>,
@@ -71,6 +75,19 @@ pub(in crate::rest) enum MetricBody {
     Dot,
     Euclid,
     Manhattan,
+}
+
+/// Codes that stand beside the vectors of an hnsw index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum QuantizationBody {
+    /// None: the vectors themselves.
+    None,
+    /// A byte per dimension.
+    #[default]
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// Index of a sealed segment.
@@ -274,6 +291,11 @@ impl VectorBody {
             dim: self.dim,
             metric,
             index,
+            quantization: match self.quantization {
+                QuantizationBody::None => Quantization::None,
+                QuantizationBody::Int8 => Quantization::Int8,
+                QuantizationBody::Int4 => Quantization::Int4,
+            },
             embedder,
         })
     }
@@ -369,6 +391,11 @@ impl From<Schema> for SchemaBody {
                     dim: v.dim,
                     metric,
                     index: Some(index),
+                    quantization: match v.quantization {
+                        Quantization::None => QuantizationBody::None,
+                        Quantization::Int8 => QuantizationBody::Int8,
+                        Quantization::Int4 => QuantizationBody::Int4,
+                    },
                     embedder,
                 },
             )
@@ -434,7 +461,7 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {"a": {"dim": 3, "metric": "euclid", "index": {"type": "flat"},
                               "embedder": {"name": "x", "dim": 3, "query_prefix": "q: "}},
-                        "b": {"dim": 4}},
+                        "b": {"dim": 4}, "c": {"dim": 4, "quantization": "int4"}, "d": {"dim": 4, "quantization": "none"}},
             "sparse": {"s": {}, "u": {"embedder": {"name": "y", "dim": 30_522}}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
             "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0, "strategy": "fixed"}
