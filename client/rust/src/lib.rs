@@ -24,8 +24,8 @@ mod wire;
 pub use client::{Builder, Client};
 pub use collection::{Collection, StreamSummary};
 pub use documents::{
-    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, EnrichFormat, Enriched, Format, Mode, OnNearDuplicate,
-    Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust, Turn,
+    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, EnrichFormat, Enriched, Format, Mode,
+    OnNearDuplicate, Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust, Turn,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
@@ -38,11 +38,6 @@ pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
 pub use schema::{
-<<<<<<< HEAD
-    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema, SparseSpec,
-    VectorSpec,
-=======
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
->>>>>>> main
 };

@@ -17,13 +17,8 @@ use crate::points::{EmbedInput, Payload, Point, SparseVector, StoredPoint, Writt
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
-<<<<<<< HEAD
-    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema, SparseSpec,
-    VectorSpec,
-=======
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
->>>>>>> main
 };
 
 // --- JSON --------------------------------------------------------------------------------------------------------

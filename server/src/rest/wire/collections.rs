@@ -4,13 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-<<<<<<< HEAD
-    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema, SparseSpec,
-    VectorSpec,
-=======
     AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
->>>>>>> main
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
