@@ -52,7 +52,7 @@ async fn ask_text(server: &TestServer) -> [Outcome; 2] {
 }
 
 fn first(outcome: &Outcome) -> &Value {
-    &outcome.as_ref().unwrap()["hits"][0]["point"]["document"]
+    &outcome.as_ref().unwrap()["hits"][0]["document"]
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
