@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Everything that must hold, cheapest first, so that a slip shows before the long build: format, chart, tests of the
-# whole workspace, doc tests. Plain `cargo test` everywhere: the same runner for a developer and for CI.
-# TEST_ARGS are passed on, e.g. `make test TEST_ARGS="filter:: -- --nocapture"`; doc tests are left out then.
+# Everything that must hold, cheapest first, so that a slip shows before the long build: format, chart, the Python client
+# against the built server, tests of the whole workspace, doc tests. Plain `cargo test` everywhere: the same runner for a
+# developer and for CI. TEST_ARGS are passed on, e.g. `make test TEST_ARGS="filter:: -- --nocapture"`; the Python client
+# and doc tests are left out then.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/lib.sh
@@ -16,9 +17,11 @@ step "chart" helm/tests/run.sh
 export CAIRN_MODELS=${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/models
 scripts/models.sh || warn "THE REAL MODELS ARE NOT CHECKED: they could not be fetched (make models)"
 # To the servers that tests start, CAIRN_... variables are configuration.
+cache=${CAIRN_CACHE:-}
 unset CAIRN_CACHE
 # The binary first: end to end tests start it as a process, and `cargo test` alone builds no other package's binary.
 step "build" cargo build --workspace --locked --bins
+[ -n "${TEST_ARGS:-}" ] || step "python client" env CAIRN_CACHE="$cache" client/python/tests/run.sh
 step "build tests" cargo test --workspace --locked --lib --bins --tests --no-run
 # shellcheck disable=SC2086 # TEST_ARGS is a list of words on purpose
 step "tests" cargo test --workspace --locked --lib --bins --tests ${TEST_ARGS:-}

@@ -1,0 +1,1 @@
+"""The synchronous client. Generated of `_aio` by `scripts/generate.py`."""

@@ -1,0 +1,319 @@
+"""Points: ids, vectors, payloads."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import _frames
+from .._progress import bar
+from .._wire import methods
+from .._wire.methods import Json
+from ..answers import Page, Rows, StoredPoint, Written, build
+from ..errors import InvalidError
+from ..filters import FilterLike, whole_filter
+from ..requests import PointLike, point_json, with_json
+from .core import Core
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Most points in one write: the server's bound.
+_POINTS_MAX = 10_000
+#: Most bytes of vectors in one message of a stream: far below the server's bound of 32 MiB, payloads come on top.
+_BATCH_BYTES = 8 << 20
+#: Messages after which a stream is closed and acknowledged. What is not acknowledged is kept to be sent again.
+_WINDOW = 8
+
+
+class Points:
+    """Ids, vectors, payloads."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def upsert(
+        self,
+        collection: str,
+        points: PointLike | Sequence[PointLike],
+        *,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Inserts points or replaces them whole, at most 10,000: all or none, durable when answered.
+
+        ```python
+        >>> from cairn import Point
+        >>> wrote = client.points.upsert("vectors", [
+        ...     Point("a", [1.0, 0.0, 0.0], payload={"lang": "en"}),
+        ...     {"id": "b", "vector": [0.0, 1.0, 0.0], "payload": {"lang": "de"}},
+        ... ])
+        >>> wrote.changed
+        2
+
+        ```
+        """
+        many = [points] if isinstance(points, Mapping) or not isinstance(points, Sequence) else points
+        request = {
+            "collection": collection,
+            "points": [point_json(p) for p in many],
+            "request_id": request_id or uuid.uuid4().hex,
+        }
+        return build(Written, self._core.call(methods.UPSERT, request, timeout))
+
+    def upsert_many(
+        self,
+        collection: str,
+        points: Iterable[PointLike],
+        *,
+        batch: int = 1_000,
+        progress: bool = False,
+        total: int | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Inserts or replaces any number of points, in batches that are one atomic write each, in order.
+
+        gRPC streams them; memory stays bounded. What the server refuses for now is sent again. An error for good ends
+        it: the batches before the wrong one are written. `timeout` is that of each stream of a few batches.
+        """
+        if not 1 <= batch <= _POINTS_MAX:
+            raise InvalidError(f"a batch is 1 to {_POINTS_MAX} points, got {batch}", code="bad_request")
+        done = Written()
+        window: list[Json] = []
+        with bar(progress, unit="points", total=total if total is not None else _length(points)) as shown:
+            for some in _batches(points, batch):
+                window.append({"collection": collection, "points": some, "request_id": uuid.uuid4().hex})
+                if len(window) == _WINDOW:
+                    self._send(window, done, timeout)
+                    shown.add(sum(len(w["points"]) for w in window))
+                    window = []
+            if window:
+                self._send(window, done, timeout)
+                shown.add(sum(len(w["points"]) for w in window))
+        return done
+
+    def _send(self, window: list[Json], done: Written, timeout: float | None) -> None:
+        answer = build(Written, self._core.send_all(methods.UPSERT_STREAM, window, timeout))
+        done.token, done.changed = answer.token or done.token, done.changed + answer.changed
+
+    def upsert_arrays(
+        self,
+        collection: str,
+        ids: Sequence[str | int] | npt.NDArray[Any],
+        vectors: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]],
+        *,
+        payloads: Sequence[Mapping[str, Any]] | None = None,
+        batch: int = 1_000,
+        progress: bool = False,
+        timeout: float | None = None,
+    ) -> Written:
+        """The same of NumPy arrays: `vectors` has one row a point, or is a dict of such arrays by name.
+
+        ```python
+        >>> import numpy as np
+        >>> (client.points.upsert_arrays("vectors", ["a", "b", "c"], np.eye(3))).changed
+        3
+
+        ```
+        """
+        points = _frames.points_of_arrays(ids, vectors, payloads)
+        return self.upsert_many(
+            collection, points, batch=batch, progress=progress, total=len(ids), timeout=timeout
+        )
+
+    def upsert_frame(
+        self,
+        collection: str,
+        frame: pd.DataFrame,
+        *,
+        id: str | None = "id",
+        vector: str | Mapping[str, str] | None = "vector",
+        document: str | None = None,
+        payload: Sequence[str] | None = None,
+        batch: int = 1_000,
+        progress: bool = False,
+        timeout: float | None = None,
+    ) -> Written:
+        """The same of a pandas frame, one point a row. `id` is a column (None: the index), `vector` a column of arrays,
+        or columns by vector name; `payload` names the columns to keep (default: all others). Missing values are left
+        out of payloads.
+
+        ```python
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"id": ["x", "y"], "vector": [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], "year": [2024, 2025]})
+        >>> (client.points.upsert_frame("vectors", frame)).changed
+        2
+        >>> (client.query("vectors", [0.0, 0.0, 1.0], limit=1)).to_pandas()[["id", "year"]].values.tolist()
+        [['y', 2025]]
+
+        ```
+        """
+        points = _frames.points_of_frame(frame, id, vector, document, payload)
+        return self.upsert_many(
+            collection, points, batch=batch, progress=progress, total=len(frame), timeout=timeout
+        )
+
+    def get(
+        self,
+        collection: str,
+        ids: str | int | Iterable[str | int],
+        *,
+        with_payload: bool | None = None,
+        with_vectors: bool | None = None,
+        timeout: float | None = None,
+    ) -> Rows[StoredPoint]:
+        """Points by id, in the order asked; missing ones are left out."""
+        request = {"collection": collection, "ids": _ids(ids), **with_json(with_payload, with_vectors)}
+        answer = self._core.call(methods.GET_POINTS, request, timeout)
+        return Rows(build(StoredPoint, p) for p in answer.get("points", ()))
+
+    def delete(
+        self,
+        collection: str,
+        ids: str | int | Iterable[str | int] | None = None,
+        *,
+        filter: FilterLike | None = None,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Deletes points by id or by filter. Missing ids are ignored.
+
+        ```python
+        >>> from cairn import Field
+        >>> (client.points.delete("vectors", filter=Field("year") >= 2025)).changed
+        1
+
+        ```
+        """
+        if (ids is None) == (filter is None):
+            raise InvalidError("give ids or filter", code="bad_selector", pointer="/ids")
+        selector = {"filter": whole_filter(filter)} if ids is None else {"ids": _ids(ids)}
+        request = {"collection": collection, **selector, "request_id": request_id or uuid.uuid4().hex}
+        method = methods.DELETE_MATCHING if ids is None else methods.DELETE_POINTS
+        return build(Written, self._core.call(method, request, timeout))
+
+    def scroll_page(
+        self,
+        collection: str,
+        *,
+        filter: FilterLike | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+        with_payload: bool | None = None,
+        with_vectors: bool | None = None,
+        after: str | None = None,
+        timeout: float | None = None,
+    ) -> Page:
+        """One page of points, in the order they were inserted."""
+        given = {"filter": whole_filter(filter), "limit": limit, "cursor": cursor, "after": after}
+        request: Json = {"collection": collection, **{k: v for k, v in given.items() if v is not None}}
+        request.update(with_json(with_payload, with_vectors))
+        return build(Page, self._core.call(methods.SCROLL, request, timeout))
+
+    def scroll(
+        self,
+        collection: str,
+        *,
+        filter: FilterLike | None = None,
+        page: int = 1_000,
+        with_payload: bool | None = None,
+        with_vectors: bool | None = None,
+        after: str | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[StoredPoint]:
+        """All points that match, in the order they were inserted, page by page."""
+        cursor: str | None = None
+        while True:
+            got = self.scroll_page(
+                collection,
+                filter=filter,
+                limit=page,
+                cursor=cursor,
+                with_payload=with_payload,
+                with_vectors=with_vectors,
+                after=after,
+                timeout=timeout,
+            )
+            for point in got.points:
+                yield point
+            cursor = got.cursor
+            if cursor is None:
+                return
+
+    def to_frame(
+        self,
+        collection: str,
+        *,
+        filter: FilterLike | None = None,
+        with_vectors: bool | None = None,
+        timeout: float | None = None,
+    ) -> pd.DataFrame:
+        """All points that match as a pandas frame; see `Rows.to_pandas`."""
+        points = self.scroll(collection, filter=filter, with_vectors=with_vectors, timeout=timeout)
+        return Rows([p for p in points]).to_pandas()
+
+    def count(self, collection: str, *, filter: FilterLike | None = None, timeout: float | None = None) -> int:
+        """Live points that match, exactly."""
+        request: Json = {"collection": collection}
+        if filter is not None:
+            request["filter"] = whole_filter(filter)
+        return int((self._core.call(methods.COUNT, request, timeout)).get("count", 0))
+
+    def set_payload(
+        self,
+        collection: str,
+        ids: str | int | Iterable[str | int],
+        set: Mapping[str, Any] | None = None,
+        *,
+        unset: Sequence[str] | None = None,
+        replace: bool = False,
+        request_id: str | None = None,
+        timeout: float | None = None,
+    ) -> Written:
+        """Changes payloads of existing points, by top-level keys; vectors stay. `replace` makes `set` the whole payload.
+
+        ```python
+        >>> (client.points.set_payload("vectors", ["a"], {"lang": "fr"}, unset=["draft"])).changed
+        1
+
+        ```
+        """
+        given = {"set": set, "unset": None if unset is None else list(unset), "replace": replace or None}
+        request = {
+            "collection": collection,
+            "ids": _ids(ids),
+            **{k: v for k, v in given.items() if v is not None},
+            "request_id": request_id or uuid.uuid4().hex,
+        }
+        return build(Written, self._core.call(methods.SET_PAYLOAD, request, timeout))
+
+
+def _ids(ids: str | int | Iterable[str | int]) -> list[str]:
+    return [str(ids)] if isinstance(ids, (str, int)) else [str(i) for i in ids]
+
+
+def _length(points: Any) -> int | None:
+    return len(points) if hasattr(points, "__len__") else None
+
+
+def _batches(points: Iterable[PointLike], most: int) -> Iterable[list[Json]]:
+    some: list[Json] = []
+    size = 0
+    for point in points:
+        json = point_json(point)
+        weight = sum(v.nbytes for v in (json.get("vector"), *json.get("vectors", {}).values()) if _is_array(v))
+        if some and (len(some) == most or size + weight > _BATCH_BYTES):
+            yield some
+            some, size = [], 0
+        some.append(json)
+        size += weight
+    if some:
+        yield some
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)

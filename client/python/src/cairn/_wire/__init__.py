@@ -1,0 +1,1 @@
+"""How requests and answers travel: the table of methods, and JSON to and from messages."""

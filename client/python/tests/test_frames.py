@@ -1,0 +1,107 @@
+"""pandas, NumPy and progress bars."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import cairn
+import numpy as np
+import pandas as pd
+import pytest
+from cairn import Filter, Schema, SparseVector, VectorSpec
+
+
+@pytest.fixture
+def vectors(client: Any, name: str) -> str:
+    client.collections.create(name, Schema(vectors={"a": VectorSpec(2)}))
+    return name
+
+
+def test_a_frame_goes_in_and_comes_out(client: Any, vectors: str) -> None:
+    frame = pd.DataFrame(
+        {
+            "key": [1, 2, 3],
+            "a": [np.array([1.0, 0.0]), [0.0, 1.0], np.nan],
+            "lang": ["en", None, "de"],
+            "year": pd.array([2020, pd.NA, 2022], dtype="Int64"),
+            "share": [0.5, np.nan, 0.25],
+            "at": pd.to_datetime(["2024-01-02T03:04:05Z", None, None]),
+            "doc": ["d", "d", None],
+        }
+    )
+    assert client.points.upsert_frame(vectors, frame, id="key", vector={"a": "a"}, document="doc", batch=2).changed == 3
+    back = client.points.to_frame(vectors, with_vectors=True).set_index("id")
+    assert back.index.tolist() == ["1", "2", "3"] and back.loc["1", "vector.a"].tolist() == [1.0, 0.0]
+    assert client.points.get(vectors, ["1", "2"])[0].payload == {
+        "lang": "en", "year": 2020, "share": 0.5, "at": "2024-01-02T03:04:05+00:00",
+    }  # fmt: skip
+    assert client.points.get(vectors, ["2"])[0].payload == {}
+    assert client.points.get(vectors, ["2"])[0].document == "d"
+
+
+def test_the_index_can_be_the_id_and_columns_can_be_chosen(client: Any, vectors: str) -> None:
+    frame = pd.DataFrame({"v": [[1.0, 0.0]], "keep": [1], "drop": [2]}, index=["x"])
+    client.points.upsert_frame(vectors, frame, id=None, vector="v", payload=["keep"])
+    assert client.points.get(vectors, "x")[0].payload == {"keep": 1}
+    with pytest.raises(cairn.InvalidError, match="no column 'id'; it has v, keep, drop"):
+        client.points.upsert_frame(vectors, frame)
+
+
+def test_frames_of_documents(client: Any, name: str) -> None:
+    client.collections.create(name)
+    frame = pd.DataFrame({"id": ["a", "b"], "text": ["Alpha.", "Beta."], "name": ["A", None], "lang": ["en", None]})
+    assert len(client.documents.put_frame(name, frame, title="name").results) == 2
+    stored = list(client.documents.list(name))
+    assert [(d.title, d.metadata) for d in stored] == [("A", {"lang": "en"}), ("", {})]
+
+
+def test_hits_as_a_frame_keep_names_apart(client: Any, vectors: str) -> None:
+    client.points.upsert(vectors, {"id": "x", "vector": [1, 0], "payload": {"id": 7, "score": "s", "lang": "en"}})
+    frame = client.query(vectors, [1, 0]).to_pandas()
+    assert frame.loc[0, ["id", "payload.id", "payload.score", "lang"]].tolist() == ["x", 7, "s", "en"]
+    assert client.query(vectors, [1, 0], filter={"must": [{"has_id": ["none"]}]}).to_pandas().columns.tolist()[:2] == ["id", "score"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "arrays", "payloads"),
+    [(["a"], np.zeros((2, 2)), None), (["a"], np.zeros(2), None), (["a"], np.zeros((1, 2)), [{}, {}])],
+)
+def test_columns_of_unequal_length_are_refused(client: Any, vectors: str, ids: Any, arrays: Any, payloads: Any) -> None:
+    with pytest.raises(cairn.InvalidError, match="ids"):
+        client.points.upsert_arrays(vectors, ids, arrays, payloads=payloads)
+
+
+def test_a_matrix_needs_its_vectors(client: Any, vectors: str) -> None:
+    client.points.upsert(vectors, [{"id": "x", "vector": [1, 0]}, {"id": "y"}])
+    with pytest.raises(ValueError, match="with_vectors"):
+        client.points.get(vectors, ["x"]).matrix()
+    with pytest.raises(ValueError, match="not every point"):
+        client.points.get(vectors, ["x", "y"], with_vectors=True).matrix()
+
+
+def test_progress_is_shown_when_asked_for(client: Any, vectors: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", shown)
+    client.points.upsert_arrays(vectors, ["a", "b"], np.eye(2), progress=True)
+    assert "2/2" in shown.getvalue()
+    shown.truncate(0)
+    client.points.upsert_arrays(vectors, ["a", "b"], np.eye(2))
+    assert shown.getvalue().strip("\0") == ""
+
+
+def test_sparse_vectors_are_told_in_three_ways() -> None:
+    from cairn.requests import sparse
+
+    for given in (SparseVector([3, 7], [0.5, 1]), {7: 1, 3: 0.5, 9: 0}, {"indices": [3, 7], "values": [0.5, 1]}):
+        json = sparse(given)
+        assert json["indices"].tolist() == [3, 7] and json["values"].tolist() == [0.5, 1.0]
+        assert json["indices"].dtype == np.uint32 and json["values"].dtype == np.float32
+
+
+def test_conditions_do_not_pass_as_booleans() -> None:
+    with pytest.raises(TypeError, match="&"):
+        bool(cairn.Field("a") == 1)
+    assert (Filter() | (cairn.Field("a") == 1)).to_json() == {}
+    assert ((cairn.Field("a") == 1) & Filter()).to_json() == {"must": [{"field": "a", "match": 1}]}
