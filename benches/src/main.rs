@@ -9,6 +9,7 @@ mod badinput;
 mod collections;
 mod crash;
 mod data;
+mod ingest;
 mod load;
 mod measure;
 mod place;
@@ -37,12 +38,14 @@ Examples:
   cairn-bench squad                    retrieval quality on SQuAD dev, over gRPC
   cairn-bench squad --split train --fit    the grid that chose the hybrid's constants
   cairn-bench load                     117,659 vectors: ingest, recall, latency, memory, kill -9
+  cairn-bench ingest --minilm-documents 40
   cairn-bench crash --cycles 100 --seed 7
   cairn-bench badinput
   cairn-bench collections --count 10000
   cairn-bench sparse --rows 100000     sparse vectors: bytes, time, postings read
 
-Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary).";
+Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary),
+CAIRN_MODELS (where `make models` put them).";
 
 #[derive(Subcommand)]
 enum Bench {
@@ -50,6 +53,8 @@ enum Bench {
     Squad(squad::Args),
     /// A hundred thousand real vectors: ingest, recall, latency, memory, disk, restart after kill -9.
     Load(load::Args),
+    /// Real documents with the built-in embedder and with MiniLM: rates, processor time, what a second run costs.
+    Ingest(ingest::Args),
     /// kill -9 at random moments of every kind of write, judged by an oracle outside the database.
     Crash(crash::Args),
     /// Wrong requests through REST and gRPC: status, code, message, and a server that still serves.
@@ -93,6 +98,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
     match bench {
         Bench::Squad(args) => Box::pin(squad::run(args)).await,
         Bench::Load(args) => Box::pin(load::run(args)).await,
+        Bench::Ingest(args) => Box::pin(ingest::run(args)).await,
         Bench::Crash(args) => Box::pin(crash::run(args)).await,
         Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
@@ -108,6 +114,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Badinput(badinput::Args::short()),
         Bench::Squad(squad::Args::short()),
         Bench::Load(load::Args::short()),
+        Bench::Ingest(ingest::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
         Bench::Sparse(sparse::Args::short()),

@@ -190,6 +190,19 @@ class Configuration(unittest.TestCase):
         self.assertEqual(toml["log"], given["log"])
         self.assertIsInstance(toml["limits"]["body_bytes_max"], int)
 
+    def test_models_are_tables_in_tables(self):
+        given = {
+            "default_embedder": "e5.small",
+            "embedders": {
+                "e5.small": {"type": "bert", "dir": "/models/e5", "query_prefix": "query: "},
+                "far": {"type": "tei", "url": "http://tei", "timeout_ms": 5000, "media": ["image"]},
+            },
+            "rerankers": {"late": {"type": "late", "embedder": "e5.small"}},
+        }
+        toml = self.toml({"config": given})
+        for key, value in given.items():
+            self.assertEqual(toml[key], value)
+
     def test_addresses_match_the_ports_and_the_volume(self):
         toml = self.toml()
         container = pod()["containers"][0]

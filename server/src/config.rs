@@ -23,7 +23,7 @@ use crate::rag::models::BUILTIN_EMBEDDER;
 
 /// Environment variables with our prefix that are not configuration of the server: those that the
 /// command line and the build read themselves.
-pub const NOT_CONFIG: [&str; 4] = ["config", "url", "timeout_ms", "cache"];
+pub const NOT_CONFIG: [&str; 5] = ["config", "url", "timeout_ms", "cache", "models"];
 
 /// Keys that hold an address.
 const ADDRESSES: [&str; 2] = ["listen", "metrics_listen"];
@@ -44,6 +44,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// Embedder of collections made without a schema (the documents preset): the built-in one, or a dense one of `embedders`.
     pub default_embedder: String,
+    /// Bytes of vectors that are remembered so as not to be computed again; 0 remembers none.
+    pub embedding_cache_bytes: usize,
     /// Bounds.
     pub limits: Limits,
     /// The engine.
@@ -141,6 +143,7 @@ impl Default for Config {
             insecure_no_auth: false,
             drain_ms: 10_000,
             default_embedder: BUILTIN_EMBEDDER.to_owned(),
+            embedding_cache_bytes: 64 << 20,
             limits: Limits::default(),
             engine: EngineConfig::default(),
             log: LogConfig::default(),
@@ -251,6 +254,7 @@ impl Config {
             ("limits.timeout_ms_max", l.timeout_ms_max, 1, 86_400_000),
             ("limits.header_timeout_ms", l.header_timeout_ms, 10, 600_000),
             ("drain_ms", self.drain_ms, 0, 3_600_000),
+            ("embedding_cache_bytes", self.embedding_cache_bytes as u64, 0, 1 << 40),
             ("engine.seal_rows", self.engine.seal_rows as u64, 1, 100_000_000),
             ("engine.seal_bytes", self.engine.seal_bytes as u64, 1 << 10, 1 << 40),
             (

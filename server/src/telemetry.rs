@@ -18,6 +18,8 @@ const REQUEST_SECONDS: &str = "cairn_request_duration_seconds";
 const SEARCH_SECONDS: &str = "cairn_search_duration_seconds";
 const IN_FLIGHT: &str = "cairn_requests_in_flight";
 const REJECTED: &str = "cairn_rejected_total";
+const CACHE_HITS: &str = "cairn_embedding_cache_hits_total";
+const CACHE_MISSES: &str = "cairn_embedding_cache_misses_total";
 const MODEL_CALLS: &str = "cairn_model_calls_total";
 const MODEL_RETRIES: &str = "cairn_model_retries_total";
 const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
@@ -81,6 +83,8 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_histogram!(SEARCH_SECONDS, "Time of retrieval itself, without queueing, by method");
     describe_gauge!(IN_FLIGHT, "Requests being answered or waiting for their turn");
     describe_counter!(REJECTED, "Requests refused before any work was done, by reason");
+    describe_counter!(CACHE_HITS, "Texts whose vector was in the embedding cache");
+    describe_counter!(CACHE_MISSES, "Texts that had to be embedded by a configured model");
     describe_counter!(
         MODEL_CALLS,
         "Calls to services that run models, by role, model and outcome (ok, rejected, unavailable, bad_answer, deadline)"
@@ -169,6 +173,12 @@ pub(crate) fn rejected(reason: &'static str) {
 /// Retrieval alone, without queueing and encoding.
 pub(crate) fn searched(method: &'static str, started: Instant) {
     histogram!(SEARCH_SECONDS, "method" => method).record(started.elapsed().as_secs_f64());
+}
+
+/// Texts that were, and were not, in the embedding cache.
+pub(crate) fn embeddings_looked_up(found: usize, missing: usize) {
+    counter!(CACHE_HITS).increment(found as u64);
+    counter!(CACHE_MISSES).increment(missing as u64);
 }
 
 /// What a model is for. Its name is the configuration's, so that the labels are a closed set.

@@ -270,6 +270,27 @@ fn schemas() -> Vec<Case> {
             "8",
         ),
         both(
+            "an embedder that is not here, of unknown length",
+            vector(json!({"embedder": {"name": "some-other-model"}})),
+            Invalid,
+            "unknown_embedder",
+            "static-minilm-256",
+        ),
+        both(
+            "an embedder of another revision",
+            vector(json!({"embedder": {"name": "static-minilm-256", "revision": "0"}})),
+            Invalid,
+            "unknown_embedder",
+            "revision: \"1\", not \"0\"",
+        ),
+        both(
+            "an embedder with a prefix it does not have",
+            vector(json!({"dim": 256, "embedder": {"name": "static-minilm-256", "query_prefix": "query: "}})),
+            Invalid,
+            "unknown_embedder",
+            "query_prefix",
+        ),
+        both(
             "no shards",
             create(json!({"vectors": {"v": {"dim": 4}}, "shards": 0})),
             Invalid,
@@ -365,6 +386,10 @@ fn points() -> Vec<Case> {
     use Kind::Invalid;
     let upsert = |points: Value| Request::new(Method::Upsert, POINTS, json!({ "points": points }));
     let point = |point: Value| upsert(json!([{"id": "ok", "vector": [1, 0, 0, 0]}, point]));
+    let embedded = |point: Value| {
+        let points = json!({"points": [{"id": "ok", "embed": {"dense": {"text": "a cat"}}}, point]});
+        Request::new(Method::Upsert, DOCUMENTS, points)
+    };
     let delete = |body: Value| Request::new(Method::DeletePoints, POINTS, body);
     let mut deep = json!(1);
     for _ in 0..40 {
@@ -388,6 +413,63 @@ fn points() -> Vec<Case> {
             "v",
         )
         .at("/points/1/vectors/w"),
+        both(
+            "something to embed for a vector without an embedder",
+            point(json!({"id": "p", "embed": {"v": {"text": "cat"}}})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/points/1/embed/v"),
+        both(
+            "something to embed for a vector with a name nobody gave",
+            point(json!({"id": "p", "embed": {"w": {"text": "cat"}}})),
+            Invalid,
+            "vector_not_found",
+            "v",
+        )
+        .at("/points/1/embed/w"),
+        both(
+            "nothing to embed",
+            point(json!({"id": "p", "embed": {"v": {}}})),
+            Invalid,
+            "bad_input",
+            "exactly one",
+        )
+        .at("/points/1/embed/v"),
+        both(
+            "two things to embed",
+            point(json!({"id": "p", "embed": {"v": {"text": "cat", "image": "https://example.org/cat.png"}}})),
+            Invalid,
+            "bad_input",
+            "exactly one",
+        )
+        .only(Send::Json)
+        .at("/points/1/embed/v"),
+        both(
+            "an image for an embedder of text",
+            embedded(json!({"id": "p", "embed": {"dense": {"image": "https://example.org/cat.png"}}})),
+            Invalid,
+            "medium_not_supported",
+            "an image",
+        )
+        .at("/points/1/embed/dense"),
+        both(
+            "a text to embed that holds nothing",
+            embedded(json!({"id": "p", "embed": {"dense": {"text": " "}}})),
+            Invalid,
+            "empty_text",
+            "",
+        )
+        .at("/points/1/embed/dense"),
+        both(
+            "a vector and what it is embedded from",
+            embedded(json!({"id": "p", "vectors": {"dense": vec![0.5; 256]}, "embed": {"dense": {"text": "cat"}}})),
+            Invalid,
+            "bad_point",
+            "not both",
+        )
+        .at("/points/1/embed/dense"),
         both(
             "NaN in a vector",
             point(json!({"id": "p", "vector": [1, "NaN", 3, 4]})),

@@ -410,11 +410,22 @@ fn point(p: &Value) -> pb::PointInput {
         id: text(p, "id"),
         vector: some(p, "vector", vector),
         vectors: map(p.get("vectors"), vector),
+        embed: map(p.get("embed"), embed_input),
         payload: some(p, "payload", object),
         document: text(p, "document"),
         expires_at_ms: p["expires_at_ms"].as_u64(),
         sparse: map(p.get("sparse"), sparse_vector),
         ..Default::default()
+    }
+}
+
+fn embed_input(e: &Value) -> pb::EmbedInput {
+    use pb::embed_input::Input;
+    let said = |key: &str| e[key].as_str().map(str::to_owned);
+    let input = said("text").map(Input::Text);
+    let input = input.or_else(|| said("image").map(Input::Image));
+    pb::EmbedInput {
+        input: input.or_else(|| said("audio").map(Input::Audio)),
     }
 }
 

@@ -47,6 +47,12 @@ impl TestServer {
         }
     }
 
+    /// The same directory, served with other settings.
+    pub async fn restart_with(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self.restart().await
+    }
+
     /// Stops, and says how that went.
     pub async fn stop(self) -> Result<(), cairn_server::serve::ServeError> {
         self.running.shutdown().await

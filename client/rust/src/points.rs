@@ -44,6 +44,8 @@ pub struct Point {
     pub vector: Option<Vec<f32>>,
     /// Vectors by name.
     pub vectors: Vectors,
+    /// What the server embeds, by the name of a vector that has an embedder and is not given above.
+    pub embed: BTreeMap<String, EmbedInput>,
     /// Sparse vectors by name.
     pub sparse: SparseVectors,
     /// JSON payload.
@@ -52,6 +54,18 @@ pub struct Point {
     pub document: Option<String>,
     /// Milliseconds since the Unix epoch after which the point is invisible.
     pub expires_at_ms: Option<u64>,
+}
+
+/// What an embedder makes a vector of. References are http(s) URLs or `data:` URIs; only models that say so take them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EmbedInput {
+    /// A text.
+    Text(String),
+    /// A reference to an image.
+    Image(String),
+    /// A reference to a sound.
+    Audio(String),
 }
 
 impl Point {
@@ -70,6 +84,15 @@ impl Point {
     /// One of several named vectors.
     pub fn named_vector(mut self, name: impl Into<String>, vector: impl Into<Vec<f32>>) -> Self {
         self.vectors.insert(name.into(), vector.into());
+        self
+    }
+    /// Lets the server embed a text for one of its named vectors.
+    pub fn embed_text(self, vector: impl Into<String>, text: impl Into<String>) -> Self {
+        self.embed(vector, EmbedInput::Text(text.into()))
+    }
+    /// Lets the server make one of its named vectors.
+    pub fn embed(mut self, vector: impl Into<String>, input: EmbedInput) -> Self {
+        self.embed.insert(vector.into(), input);
         self
     }
     /// One of the sparse vectors.
@@ -101,7 +124,16 @@ impl Point {
             .iter()
             .map(|(k, v)| k.len() + value_bytes(v))
             .sum::<usize>();
-        self.id.len() + vectors + sparse + payload + 64
+        let embed = self.embed.iter().map(|(name, input)| name.len() + input.bytes());
+        self.id.len() + vectors + sparse + embed.sum::<usize>() + payload + 64
+    }
+}
+
+impl EmbedInput {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Image(text) | Self::Audio(text) => text.len(),
+        }
     }
 }
 

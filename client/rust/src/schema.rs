@@ -71,7 +71,7 @@ impl Schema {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[must_use]
 pub struct VectorSpec {
-    /// How many numbers.
+    /// How many numbers; 0 for as many as the embedder makes.
     pub dim: u32,
     /// How nearness is measured.
     pub metric: Metric,
@@ -90,6 +90,15 @@ impl VectorSpec {
             index: None,
             embedder: None,
         }
+    }
+    /// Vectors that the server makes with its embedder of this name, and as long as that one's.
+    pub fn embedded_by(name: impl Into<String>) -> Self {
+        let mut spec = Self::new(0);
+        spec.embedder = Some(Embedder {
+            name: name.into(),
+            ..Embedder::default()
+        });
+        spec
     }
     /// Another metric.
     pub fn metric(mut self, metric: Metric) -> Self {

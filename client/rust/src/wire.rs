@@ -12,7 +12,7 @@ use crate::documents::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
-use crate::points::{Payload, Point, SparseVector, StoredPoint, Written};
+use crate::points::{EmbedInput, Payload, Point, SparseVector, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
@@ -335,6 +335,18 @@ fn read_field(field: v1::FieldSpec) -> Result<Field> {
 
 // --- points ------------------------------------------------------------------------------------------------------
 
+impl From<EmbedInput> for v1::EmbedInput {
+    fn from(input: EmbedInput) -> Self {
+        use v1::embed_input::Input;
+        let input = match input {
+            EmbedInput::Text(text) => Input::Text(text),
+            EmbedInput::Image(reference) => Input::Image(reference),
+            EmbedInput::Audio(reference) => Input::Audio(reference),
+        };
+        Self { input: Some(input) }
+    }
+}
+
 impl From<Point> for v1::PointInput {
     fn from(point: Point) -> Self {
         Self {
@@ -349,6 +361,11 @@ impl From<Point> for v1::PointInput {
             payload: (!point.payload.is_empty()).then(|| object(point.payload)),
             document: point.document.unwrap_or_default(),
             expires_at_ms: point.expires_at_ms,
+            embed: point
+                .embed
+                .into_iter()
+                .map(|(name, input)| (name, input.into()))
+                .collect(),
             ..Self::default()
         }
     }

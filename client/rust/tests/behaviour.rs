@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cairn_client::{Client, Collection, ErrorKind, Filter, Point, Retry, Selection};
+use cairn_client::{Client, Collection, EmbedInput, ErrorKind, Filter, Point, Retry, Selection};
 use cairn_proto::v1;
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use tokio_stream::StreamExt;
@@ -303,6 +303,19 @@ async fn a_stream_is_cut_into_bounded_batches() {
         ids.iter().enumerate().all(|(i, id)| *id == i.to_string()),
         "in order, each once"
     );
+}
+
+#[tokio::test]
+async fn what_the_server_should_embed_is_sent_by_the_vectors_name() {
+    use v1::embed_input::Input;
+    let (collection, server) = serve([]).await;
+    let image = EmbedInput::Image("https://example.org/cat.png".into());
+    let point = Point::new("a").embed_text("words", "a cat").embed("looks", image);
+    collection.upsert([point]).await.unwrap();
+    let sent = server.0.lock().unwrap().upserts[0].points[0].embed.clone();
+    let input = |name: &str| sent[name].input.clone().unwrap();
+    assert_eq!(input("words"), Input::Text("a cat".into()));
+    assert_eq!(input("looks"), Input::Image("https://example.org/cat.png".into()));
 }
 
 #[tokio::test]

@@ -78,14 +78,16 @@ A dict of scalars, and of one level of tables, as TOML. Not `toToml`: values com
 
 [{{ $table }}]
 {{- range $key, $value := $entries }}
-{{ $key }} = {{ include "cairn.scalar" $value }}
+{{ $key | quote }} = {{ include "cairn.scalar" $value }}
 {{- end }}
 {{- end }}
 {{- end }}
 {{- end -}}
 
 {{- define "cairn.scalar" -}}
-{{- if kindIs "float64" . -}}
+{{- if kindIs "map" . -}}
+{ {{- range $i, $key := keys . | sortAlpha }}{{ if $i }},{{ end }} {{ $key }} = {{ include "cairn.scalar" (get $ $key) }}{{ end }} }
+{{- else if kindIs "float64" . -}}
 {{- int64 . -}}
 {{- else -}}
 {{- toJson . -}}

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::embed::http::{Dialect, HttpEmbedder};
-use super::embed::{Embedder, Fingerprint, SparseEmbedder, StaticMiniLm};
+use super::embed::{
+    Bert, Cached, CachedSparse, Embedder, EmbeddingCache, Fingerprint, SparseEmbedder, Splade, StaticMiniLm, Workers,
+};
 use super::language::Languages;
-use super::rerank::Reranker;
 use super::rerank::http::{Dialect as RerankDialect, HttpReranker};
+use super::rerank::{Late, Reranker};
 use super::retrieval;
 use crate::config::{Config, EmbedderConfig, RerankerConfig};
 
@@ -24,6 +26,12 @@ pub struct Models {
     sparse: BTreeMap<String, Arc<dyn SparseEmbedder>>,
     rerankers: BTreeMap<String, Arc<dyn Reranker>>,
     default_embedder: Arc<dyn Embedder>,
+    /// Local models whose token vectors rerankers may use.
+    local: BTreeMap<String, Arc<Bert>>,
+    /// What configured embedders look into first.
+    cache: Option<Arc<EmbeddingCache>>,
+    /// What local models compute on; none until the first one is made.
+    workers: Option<Arc<Workers>>,
     /// What the configuration says of dense embedders, by name.
     roles: BTreeMap<String, Role>,
 }
@@ -82,6 +90,9 @@ impl Models {
             sparse: BTreeMap::new(),
             rerankers: BTreeMap::new(),
             default_embedder: builtin,
+            local: BTreeMap::new(),
+            cache: None,
+            workers: None,
             roles: BTreeMap::from([(BUILTIN_EMBEDDER.to_owned(), Role::BUILTIN)]),
         }
     }
@@ -90,6 +101,10 @@ impl Models {
     /// it may take seconds.
     pub fn open(config: &Config) -> Result<Self, ModelError> {
         let mut models = Self::builtin();
+        if config.embedding_cache_bytes > 0 {
+            let cache = EmbeddingCache::new(config.embedding_cache_bytes, rand::random());
+            models.cache = Some(Arc::new(cache));
+        }
         for (name, embedder) in &config.embedders {
             let made = models.add_embedder_of(name, embedder);
             made.map_err(|why| ModelError::new(format!("embedders.{name}"), why))?;
@@ -113,21 +128,60 @@ impl Models {
 
     fn add_embedder_of(&mut self, name: &str, config: &EmbedderConfig) -> Result<(), String> {
         match config {
-            EmbedderConfig::Bert(_) | EmbedderConfig::Splade(_) => {
-                return Err(format!("embedder {name:?} is of a type that is not built yet"));
+            EmbedderConfig::Bert(local) => {
+                let workers = self.workers()?;
+                let bert = Bert::open(name, &local.dir, &local.query_prefix, &local.passage_prefix, workers)?;
+                let bert = Arc::new(bert);
+                self.local.insert(name.to_owned(), Arc::clone(&bert));
+                self.add_embedder(self.cached(bert));
+            }
+            EmbedderConfig::Splade(local) => {
+                let workers = self.workers()?;
+                let splade = Splade::open(name, &local.dir, &local.query_prefix, &local.passage_prefix, workers)?;
+                let splade: Arc<dyn SparseEmbedder> = Arc::new(splade);
+                self.add_sparse_embedder(match &self.cache {
+                    Some(cache) => Arc::new(CachedSparse::new(splade, Arc::clone(cache))),
+                    None => splade,
+                });
             }
             EmbedderConfig::Openai(http) => {
-                self.add_embedder(Arc::new(HttpEmbedder::open(name, Dialect::Openai, http)?))
+                let remote = HttpEmbedder::open(name, Dialect::Openai, http)?;
+                self.add_embedder(self.cached(Arc::new(remote)));
             }
-            EmbedderConfig::Tei(http) => self.add_embedder(Arc::new(HttpEmbedder::open(name, Dialect::Tei, http)?)),
+            EmbedderConfig::Tei(http) => {
+                let remote = HttpEmbedder::open(name, Dialect::Tei, http)?;
+                self.add_embedder(self.cached(Arc::new(remote)));
+            }
         }
         Ok(())
     }
 
+    /// The same embedder behind the cache, if there is one.
+    fn cached(&self, embedder: Arc<dyn Embedder>) -> Arc<dyn Embedder> {
+        match &self.cache {
+            Some(cache) => Arc::new(Cached::new(embedder, Arc::clone(cache))),
+            None => embedder,
+        }
+    }
+
+    fn workers(&mut self) -> Result<Arc<Workers>, String> {
+        if let Some(workers) = &self.workers {
+            return Ok(Arc::clone(workers));
+        }
+        let workers = Arc::new(Workers::new()?);
+        self.workers = Some(Arc::clone(&workers));
+        Ok(workers)
+    }
+
     fn add_reranker_of(&mut self, name: &str, config: &RerankerConfig) -> Result<(), String> {
         match config {
-            RerankerConfig::Late(_) => {
-                return Err(format!("reranker {name:?} is of a type that is not built yet"));
+            RerankerConfig::Late(late) => {
+                let model = self.local.get(&late.embedder).cloned().ok_or_else(|| {
+                    let names: Vec<&str> = self.local.keys().map(String::as_str).collect();
+                    let (wanted, names) = (&late.embedder, names.join(", "));
+                    format!("embedder must name one of type bert, there are: {names}; got {wanted:?}")
+                })?;
+                self.add_reranker(Arc::new(Late::new(name, model)));
             }
             RerankerConfig::Tei(http) => {
                 self.add_reranker(Arc::new(HttpReranker::open(name, RerankDialect::Tei, http)?))

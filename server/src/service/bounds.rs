@@ -29,6 +29,8 @@ pub const CANDIDATES_MAX: usize = 1_000;
 /// Texts given to an embedder at once: enough that it can sort them by length into batches of its own, few enough that
 /// their vectors take megabytes.
 pub(super) const EMBED_BATCH: usize = 256;
+/// Bytes of a reference to an image or a sound: a `data:` URI of a large photograph.
+pub(super) const REFERENCE_BYTES_MAX: usize = 8 << 20;
 /// Hits that a ranking takes from the search at first; twice what is wanted if that is more.
 pub const POOL_MIN: usize = 100;
 /// Hits that a ranking takes at most: as many as a query may ask for.

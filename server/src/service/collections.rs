@@ -62,6 +62,7 @@ impl Core {
         if schema.vectors.is_empty() && schema.sparse.is_empty() && schema.fields.is_empty() {
             (schema.vectors, schema.fields) = self.documents_preset();
         }
+        self.complete(&mut schema).map_err(|e| e.at("/schema"))?;
         schema.check().map_err(|e| e.at("/schema"))?;
         self.engine.create_collection(&create.name, schema)
     }

@@ -14,7 +14,7 @@ use super::Core;
 use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
 use super::query::NO_EMBEDDING;
-use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, SparseEmbedder, TextKind};
+use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, Medium, SparseEmbedder, TextKind};
 use crate::rag::retrieval::DenseLeg;
 
 /// A vector that text can be compared with.
@@ -72,6 +72,37 @@ impl Core {
         let found = self.models.sparse_embedder(&of.name);
         let same = found.filter(|e| fingerprint(e.fingerprint()) == *of);
         same.ok_or_else(|| unknown_embedder(of, self.models.sparse_fingerprints()))
+    }
+
+    /// Fills in what a new collection's schema leaves to the embedders of this server.
+    pub(super) fn complete(&self, schema: &mut Schema) -> Result<()> {
+        for (name, spec) in &mut schema.vectors {
+            let Some(given) = &mut spec.embedder else { continue };
+            let ours = self.models.embedder(&given.name).map(|e| fingerprint(e.fingerprint()));
+            let at = || format!("/vectors/{name}/embedder");
+            *given = recorded(given, ours).map_err(|e| e.at(at()))?;
+            // Of a model that only the caller has, one of the two lengths is enough.
+            if spec.dim == 0 {
+                spec.dim = given.dim;
+            } else if given.dim == 0 {
+                given.dim = spec.dim;
+            }
+            if spec.dim == 0 {
+                let have = self.models.embedder_names().join(", ");
+                let message = format!(
+                    "this server has no dense embedder {:?} to take the vector's dim from: give a dim, or name one of: {have}",
+                    given.name
+                );
+                return Err(Error::invalid("unknown_embedder", message).at(at()));
+            }
+        }
+        for (name, spec) in &mut schema.sparse {
+            let Some(given) = &mut spec.embedder else { continue };
+            let ours = self.models.sparse_embedder(&given.name);
+            let ours = ours.map(|e| fingerprint(e.fingerprint()));
+            *given = recorded(given, ours).map_err(|e| e.at(format!("/sparse/{name}/embedder")))?;
+        }
+        Ok(())
     }
 
     /// The sparse vector that text is embedded for: the named one, or the only one; it must record an embedder, and one that
@@ -257,10 +288,7 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     let message = error.to_string();
     match error {
         EmbedError::EmptyText { .. } => Error::invalid("empty_text", "the text holds nothing that the embedder knows"),
-        EmbedError::Unsupported { medium, .. } => Error::invalid(
-            "medium_not_supported",
-            format!("the vector's embedder does not take {medium}, only text"),
-        ),
+        EmbedError::Unsupported { medium, .. } => not_supported(medium),
         EmbedError::Rejected { .. } => Error::invalid("embedder_rejected", message),
         EmbedError::Unavailable { retry_after, .. } => {
             Error::new(ErrorKind::Unavailable, "embedder_unavailable", message).retry_after(retry_after)
@@ -268,6 +296,13 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
         EmbedError::BadAnswer { .. } => Error::new(ErrorKind::Upstream, "embedder_bad_answer", message),
         EmbedError::Deadline => budget.check().err().unwrap_or_else(deadline_exceeded),
     }
+}
+
+pub(super) fn not_supported(medium: Medium) -> Error {
+    Error::invalid(
+        "medium_not_supported",
+        format!("the vector's embedder does not take {medium}"),
+    )
 }
 
 /// A model's identity as the engine records it.
@@ -283,22 +318,169 @@ pub(super) fn fingerprint(of: &Fingerprint) -> EmbedderFingerprint {
 }
 
 fn unknown_embedder<'a>(of: &EmbedderFingerprint, have: impl Iterator<Item = &'a Fingerprint>) -> Error {
-    let have: Vec<String> = have.map(Fingerprint::describe).collect();
+    let have: Vec<EmbedderFingerprint> = have.map(fingerprint).collect();
+    let instead = match have.iter().find(|e| e.name == of.name) {
+        Some(other) => format!("this server's {} differs in {}", of.name, differences(of, other)),
+        None if have.is_empty() => "this server has none of that kind".to_owned(),
+        None => {
+            let have: Vec<String> = have.iter().map(describe).collect();
+            format!("this server has {}", have.join(", "))
+        }
+    };
     Error::invalid(
         "unknown_embedder",
         format!(
-            "the collection's vectors are made by {}, which this server does not have; available: {}. Start the server with \
-             that model, or make a new collection with one of these and put the documents again",
-            describe(of),
-            if have.is_empty() {
-                "none".to_owned()
-            } else {
-                have.join(", ")
-            }
+            "the collection's vectors are made by {}; {instead}. Start the server with the model that made them, or make a \
+             new collection with one that it has and put everything again",
+            describe(of)
         ),
     )
 }
 
 fn describe(of: &EmbedderFingerprint) -> String {
     format!("{} (revision {:?}, dim {})", of.name, of.revision, of.dim)
+}
+
+/// The fields in which two identities of one name differ, with what the second has.
+fn differences(recorded: &EmbedderFingerprint, ours: &EmbedderFingerprint) -> String {
+    let mut fields = Vec::new();
+    let mut compare = |field: &str, recorded: String, ours: String| {
+        if recorded != ours {
+            fields.push(format!("{field}: {ours}, not {recorded}"));
+        }
+    };
+    let quoted = |text: &str| format!("{text:?}");
+    compare("revision", quoted(&recorded.revision), quoted(&ours.revision));
+    compare("dim", recorded.dim.to_string(), ours.dim.to_string());
+    compare(
+        "normalized",
+        recorded.normalized.to_string(),
+        ours.normalized.to_string(),
+    );
+    compare(
+        "query_prefix",
+        quoted(&recorded.query_prefix),
+        quoted(&ours.query_prefix),
+    );
+    compare(
+        "passage_prefix",
+        quoted(&recorded.passage_prefix),
+        quoted(&ours.passage_prefix),
+    );
+    fields.join("; ")
+}
+
+/// What is recorded of an embedder that a new collection names. Of one that this server has, what was left out is filled
+/// in, and what was given must be equal to it; another is taken as it is said, for vectors that callers make themselves.
+fn recorded(given: &EmbedderFingerprint, ours: Option<EmbedderFingerprint>) -> Result<EmbedderFingerprint> {
+    let Some(ours) = ours else { return Ok(given.clone()) };
+    let or = |given: &str, ours: &str| {
+        if given.is_empty() {
+            ours.to_owned()
+        } else {
+            given.to_owned()
+        }
+    };
+    let said = EmbedderFingerprint {
+        name: given.name.clone(),
+        revision: or(&given.revision, &ours.revision),
+        dim: if given.dim == 0 { ours.dim } else { given.dim },
+        normalized: given.normalized || ours.normalized,
+        query_prefix: or(&given.query_prefix, &ours.query_prefix),
+        passage_prefix: or(&given.passage_prefix, &ours.passage_prefix),
+    };
+    if said == ours {
+        return Ok(ours);
+    }
+    Err(Error::invalid(
+        "unknown_embedder",
+        format!(
+            "this server's {} differs from the schema's in {}. Leave these out to record the server's, or start it with the \
+             model that the schema names",
+            given.name,
+            differences(&said, &ours)
+        ),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ours() -> EmbedderFingerprint {
+        EmbedderFingerprint {
+            name: "e5".into(),
+            revision: "1".into(),
+            dim: 384,
+            normalized: true,
+            query_prefix: "query: ".into(),
+            passage_prefix: "passage: ".into(),
+        }
+    }
+
+    fn named(name: &str) -> EmbedderFingerprint {
+        EmbedderFingerprint {
+            name: name.into(),
+            revision: String::new(),
+            dim: 0,
+            normalized: false,
+            query_prefix: String::new(),
+            passage_prefix: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_name_is_enough_for_an_embedder_that_the_server_has() {
+        assert_eq!(recorded(&named("e5"), Some(ours())), Ok(ours()));
+        assert_eq!(recorded(&ours(), Some(ours())), Ok(ours()));
+        let own = EmbedderFingerprint {
+            dim: 3,
+            ..named("mine")
+        };
+        assert_eq!(
+            recorded(&own, None),
+            Ok(own.clone()),
+            "vectors of callers' own models are theirs to name"
+        );
+    }
+
+    #[test]
+    fn what_differs_is_refused_with_both_values_and_the_ways_out() {
+        type Change = fn(&mut EmbedderFingerprint);
+        let changes: [(Change, &str); 4] = [
+            (|e| e.revision = "2".into(), "revision: \"1\", not \"2\""),
+            (|e| e.dim = 8, "dim: 384, not 8"),
+            (|e| e.query_prefix = "q".into(), "query_prefix: \"query: \", not \"q\""),
+            (
+                |e| e.passage_prefix = "p".into(),
+                "passage_prefix: \"passage: \", not \"p\"",
+            ),
+        ];
+        for (change, said) in changes {
+            let mut given = ours();
+            change(&mut given);
+            let error = recorded(&given, Some(ours())).unwrap_err();
+            assert_eq!(error.code, "unknown_embedder");
+            assert!(error.message.contains(said), "{}", error.message);
+            assert!(error.message.contains("Leave these out"), "{}", error.message);
+
+            let server = Fingerprint {
+                name: "e5".into(),
+                revision: "1".into(),
+                dim: 384,
+                normalized: true,
+                query_prefix: "query: ".into(),
+                passage_prefix: "passage: ".into(),
+            };
+            let error = unknown_embedder(&given, [&server].into_iter());
+            assert!(error.message.contains(said), "{}", error.message);
+            assert!(
+                error.message.contains("Start the server with the model"),
+                "{}",
+                error.message
+            );
+        }
+        let error = unknown_embedder(&ours(), std::iter::empty());
+        assert!(error.message.contains("none of that kind"), "{}", error.message);
+    }
 }

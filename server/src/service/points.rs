@@ -1,5 +1,7 @@
 //! Points: write, read, delete, page, count, change payloads.
 
+use std::collections::BTreeMap;
+
 use cairn_engine::engine::{Page, PayloadChange, Scroll, Selector, WriteOptions};
 use cairn_engine::filter::Filter;
 use cairn_engine::op::Applied;
@@ -10,6 +12,7 @@ use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
+use super::inputs::{EmbedInput, Wanted};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit, check_request_id};
 
@@ -20,6 +23,8 @@ pub struct NewPoint {
     pub id: PointId,
     /// Its vectors.
     pub vectors: GivenVectors,
+    /// What the server embeds, by vector name.
+    pub embed: BTreeMap<String, EmbedInput>,
     /// Its sparse vectors by name.
     pub sparse: SparseVectors,
     /// JSON payload.
@@ -69,7 +74,10 @@ impl Service {
             let options = write_options(budget, request_id)?;
             let name =
                 |(i, point): (usize, NewPoint)| point.named(&schema).map_err(|e| e.at(format!("/points/{i}/vector")));
-            let points = points.into_iter().enumerate().map(name).collect::<Result<Vec<_>>>()?;
+            let mut points = points;
+            let wanted = wanted(&mut points);
+            let mut points = points.into_iter().enumerate().map(name).collect::<Result<Vec<_>>>()?;
+            core.embed_points(&schema, wanted, &mut points, budget)?;
             core.engine.upsert(&collection, points, &options).and_then(applied)
         })
         .await
@@ -207,6 +215,15 @@ impl NewPoint {
             expires_at_ms: self.expires_at_ms,
         })
     }
+}
+
+/// Takes out of points what they want embedded.
+fn wanted(points: &mut [NewPoint]) -> Vec<Wanted> {
+    let of = |(point, new): (usize, &mut NewPoint)| {
+        let wanted = move |(name, input)| Wanted { point, name, input };
+        std::mem::take(&mut new.embed).into_iter().map(wanted)
+    };
+    points.iter_mut().enumerate().flat_map(of).collect()
 }
 
 /// What the engine is told about a write.

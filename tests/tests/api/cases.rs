@@ -171,11 +171,46 @@ fn collections() -> Vec<Step> {
             Expect::Holds(json!({"schema": {"chunking": {"max_tokens": 16}, "vectors": {"dense": {"dim": 256}}}})),
         ),
         step(
+            "the name of an embedder is enough",
+            Method::CreateCollection,
+            "named",
+            json!({"vectors": {"words": {"embedder": {"name": "static-minilm-256"}}, "own": {"dim": 3, "embedder": {"name": "mine"}}}}),
+            Expect::Holds(json!({"schema": {"vectors": {
+                "words": {"dim": 256, "embedder": {"name": "static-minilm-256", "revision": "1", "dim": 256, "normalized": true}},
+                "own": {"dim": 3, "embedder": {"name": "mine", "dim": 3}}}}})),
+        ),
+        step(
+            "what the server embeds is a vector like any other",
+            Method::Upsert,
+            "named",
+            json!({"points": [
+                {"id": "cat", "embed": {"words": {"text": "a cat sleeps on the windowsill"}}, "vectors": {"own": [1, 0, 0]}},
+                {"id": "etcd", "embed": {"words": {"text": "leader election in etcd"}}},
+                {"id": "bare", "vectors": {"own": [0, 1, 0]}}]}),
+            Expect::Holds(json!({"changed": 3})),
+        ),
+        step(
+            "text finds what was embedded",
+            Method::Query,
+            "named",
+            json!({"nearest": {"text": "how is a leader elected?", "using": "words"}, "limit": 3, "with": {"payload": false}}),
+            Expect::Is(|a| {
+                a["hits"].as_array().is_some_and(|hits| hits.len() == 2) && a["hits"][0]["point"]["id"] == "etcd"
+            }),
+        ),
+        step(
+            "text cannot be compared with vectors of a model that the server lacks",
+            Method::Query,
+            "named",
+            json!({"nearest": {"text": "cat", "using": "own"}}),
+            Expect::Refused(Kind::Invalid, "unknown_embedder"),
+        ),
+        step(
             "all are listed in order",
             Method::ListCollections,
             "",
             Value::Null,
-            Expect::Holds(json!({"collections": ["docs", "small", "things"]})),
+            Expect::Holds(json!({"collections": ["docs", "named", "small", "things"]})),
         ),
     ]
 }

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
 mod cases;
+mod models;
 mod refusals;
 mod surroundings;

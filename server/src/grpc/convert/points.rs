@@ -1,5 +1,7 @@
 //! Points in messages: written, read, scrolled, deleted.
 
+use std::collections::BTreeMap;
+
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
@@ -9,7 +11,7 @@ use cairn_proto::v1 as pb;
 
 use super::filter::filter_in;
 use super::{id_in, ids_in, object_out, payload_in, size_in, text_in, token_in};
-use crate::service::{GivenVectors, NewPoint, ScrollRequest};
+use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 
 pub(in crate::grpc) fn with_in(with: Option<pb::With>) -> With {
     let with = with.unwrap_or_default();
@@ -31,11 +33,29 @@ fn point_in(point: pb::PointInput) -> Result<NewPoint> {
     Ok(NewPoint {
         id: id_in(point.id, "/id")?,
         vectors,
+        embed: embed_in(point.embed)?,
         sparse: point.sparse.into_iter().map(|(name, v)| (name, sparse_in(v))).collect(),
         payload: payload_in(point.payload).map_err(|e| e.at("/payload"))?,
         document: text_in(point.document).map(|d| id_in(d, "/document")).transpose()?,
         expires_at_ms: point.expires_at_ms,
     })
+}
+
+fn embed_in(embed: BTreeMap<String, pb::EmbedInput>) -> Result<BTreeMap<String, EmbedInput>> {
+    use pb::embed_input::Input;
+    let one = |(name, body): (String, pb::EmbedInput)| {
+        let input = match body.input {
+            Some(Input::Text(text)) => EmbedInput::Text(text),
+            Some(Input::Image(image)) => EmbedInput::Image(image),
+            Some(Input::Audio(audio)) => EmbedInput::Audio(audio),
+            None => {
+                let error = Error::invalid("bad_input", "give exactly one of text, image and audio");
+                return Err(error.at(format!("/embed/{name}")));
+            }
+        };
+        Ok((name, input))
+    };
+    embed.into_iter().map(one).collect()
 }
 
 pub(super) fn sparse_in(vector: pb::SparseVector) -> SparseVector {

@@ -7,6 +7,12 @@ pub mod http;
 mod static_minilm;
 mod wordpiece;
 
+mod local;
+
+pub mod bert;
+pub mod cache;
+pub mod splade;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -15,6 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use super::patience::{OutOfPatience, Patience};
 
+pub use bert::Bert;
+pub use cache::{Cached, CachedSparse, EmbeddingCache};
+pub use local::Workers;
+pub use splade::Splade;
 pub use static_minilm::StaticMiniLm;
 pub use wordpiece::WordPiece;
 
@@ -159,7 +169,37 @@ impl From<OutOfPatience> for EmbedError {
     }
 }
 
+impl EmbedError {
+    /// Which input failed, where one did.
+    pub fn index(&self) -> Option<usize> {
+        match self {
+            Self::EmptyText { index } | Self::Unsupported { index, .. } => Some(*index),
+            Self::Rejected { index, .. } => *index,
+            Self::Unavailable { .. } | Self::Deadline | Self::BadAnswer { .. } => None,
+        }
+    }
+
+    /// The same error of a larger batch, of which the one that failed were the members at `places`.
+    #[must_use]
+    pub fn among(mut self, places: &[usize]) -> Self {
+        let place = |index: usize| places.get(index).copied().unwrap_or(index);
+        match &mut self {
+            Self::EmptyText { index } | Self::Unsupported { index, .. } => *index = place(*index),
+            Self::Rejected { index, .. } => *index = index.map(place),
+            Self::Unavailable { .. } | Self::Deadline | Self::BadAnswer { .. } => {}
+        }
+        self
+    }
+}
+
 impl<'a> Input<'a> {
+    /// The text or the reference.
+    pub fn text(&self) -> &'a str {
+        match self {
+            Self::Text(text) | Self::Image(text) | Self::Audio(text) => text,
+        }
+    }
+
     /// What kind of thing it is.
     pub fn medium(&self) -> Medium {
         match self {

@@ -5,10 +5,12 @@
 
 mod cohere;
 pub mod http;
+mod late;
 mod tei;
 
 use std::time::Duration;
 
+pub use self::late::Late;
 use super::patience::{OutOfPatience, Patience};
 
 /// A question and texts in, one score each out.

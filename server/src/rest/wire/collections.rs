@@ -38,7 +38,8 @@ pub(in crate::rest) struct SchemaBody {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct VectorBody {
-    /// 1 to 65,535.
+    /// 1 to 65,535. May be left out if `embedder` names one of the server's: it is then the embedder's.
+    #[serde(default)]
     dim: u32,
     /// Default: cosine.
     #[serde(default)]
@@ -91,13 +92,15 @@ pub(in crate::rest) enum IndexKind {
     Hnsw,
 }
 
-/// Identity of the model that made a vector. The built-in one is `static-minilm-256`.
+/// Identity of the model that made a vector. The name of one of the server's embedders is enough: what is left out is
+/// taken from it and recorded; what is given must be equal to it. The built-in one is `static-minilm-256`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct EmbedderBody {
     name: String,
     #[serde(default)]
     revision: String,
+    #[serde(default)]
     dim: u32,
     #[serde(default)]
     normalized: bool,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::filter::{FilterBody, filter_in};
 use super::{Id, after_in, ids_in, sizes};
-use crate::service::{GivenVectors, NewPoint, ScrollRequest};
+use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 
 /// Points to insert or replace, all or none.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -35,6 +35,8 @@ pub(in crate::rest) struct PointBody {
     vector: Option<Vec<f32>>,
     /// Vectors by name. A point may lack some of the collection's.
     vectors: Option<BTreeMap<String, Vec<f32>>>,
+    /// What the server embeds, by the name of a vector that has an embedder and is not given above.
+    embed: Option<BTreeMap<String, EmbedInputBody>>,
     /// Sparse vectors by name. A point may lack some of the collection's.
     sparse: Option<BTreeMap<String, SparseVectorBody>>,
     /// At most 1 MiB and 32 levels deep.
@@ -45,6 +47,35 @@ pub(in crate::rest) struct PointBody {
     document: Option<Id>,
     /// Milliseconds since the Unix epoch after which the point is invisible.
     expires_at_ms: Option<u64>,
+}
+
+/// What an embedder makes a vector of: exactly one of these. References are passed to the embedding service as they are;
+/// the server does not fetch them. Only models that say so take images or audio.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct EmbedInputBody {
+    /// At most 1 MiB.
+    text: Option<String>,
+    /// An http(s) URL or a data: URI, at most 8 MiB.
+    image: Option<String>,
+    /// An http(s) URL or a data: URI, at most 8 MiB.
+    audio: Option<String>,
+}
+
+fn embed_in(embed: Option<BTreeMap<String, EmbedInputBody>>) -> Result<BTreeMap<String, EmbedInput>> {
+    let one = |(name, body): (String, EmbedInputBody)| {
+        let input = match (body.text, body.image, body.audio) {
+            (Some(text), None, None) => EmbedInput::Text(text),
+            (None, Some(image), None) => EmbedInput::Image(image),
+            (None, None, Some(audio)) => EmbedInput::Audio(audio),
+            _ => {
+                let error = Error::invalid("bad_input", "give exactly one of text, image and audio");
+                return Err(error.at(format!("/embed/{name}")));
+            }
+        };
+        Ok((name, input))
+    };
+    embed.unwrap_or_default().into_iter().map(one).collect()
 }
 
 impl UpsertBody {
@@ -67,6 +98,7 @@ impl PointBody {
         Ok(NewPoint {
             id: self.id.check("/id")?,
             vectors,
+            embed: embed_in(self.embed)?,
             sparse: sparse.into_iter().map(|(name, v)| (name, v.into())).collect(),
             payload: self.payload.unwrap_or_default(),
             document: self.document.map(|d| d.check("/document")).transpose()?,
