@@ -5,11 +5,13 @@
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
 
+mod ann;
 mod badinput;
 mod collections;
 mod crash;
 mod data;
 mod ingest;
+mod kernels;
 mod load;
 mod measure;
 mod place;
@@ -61,6 +63,10 @@ enum Bench {
     Badinput(badinput::Args),
     /// Thousands of empty collections: creation, memory, reopening.
     Collections(collections::Args),
+    /// The index core beside other libraries: recall against speed, build time, memory.
+    Ann(ann::Args),
+    /// The inner loops: nanoseconds a distance.
+    Kernels(kernels::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
     /// The short ones of all of these.
@@ -102,6 +108,8 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Crash(args) => Box::pin(crash::run(args)).await,
         Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
+        Bench::Ann(args) => Box::pin(ann::run(args)).await,
+        Bench::Kernels(args) => kernels::run(args),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
         Bench::All => all().await,
     }
@@ -117,6 +125,8 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Ingest(ingest::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
+        Bench::Kernels(kernels::Args::short()),
+        Bench::Ann(ann::Args::short()),
         Bench::Sparse(sparse::Args::short()),
     ];
     for bench in short {

@@ -80,13 +80,25 @@ impl Report {
 
     /// Appends one number.
     pub(crate) fn record(&mut self, case: &str, metric: &str, value: f64, unit: &str) -> anyhow::Result<()> {
+        self.record_peer(case, metric, value, unit, None)
+    }
+
+    /// Appends one number of somebody else, if there is a peer.
+    pub(crate) fn record_peer(
+        &mut self,
+        case: &str,
+        metric: &str,
+        value: f64,
+        unit: &str,
+        peer: Option<&str>,
+    ) -> anyhow::Result<()> {
         let record = Record {
             bench: self.bench,
             case,
             metric,
             value,
             unit,
-            peer: None,
+            peer,
             commit: place::commit(),
             machine: place::machine(),
         };

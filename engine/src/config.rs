@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 /// Numbers, checked once at open. Defaults suit a laptop and a small server alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -47,9 +49,41 @@ pub trait Clock: Send + Sync {
     fn now_ms(&self) -> u64;
 }
 
+/// Threads that may help with heavy background work. What is computed never depends on how many there are.
+#[derive(Clone)]
+pub struct Workers {
+    run: Arc<Run>,
+}
+
+/// Calls the work once with each of `0..shares`, on any threads in any order, and returns when all calls have returned.
+type Run = dyn Fn(usize, &(dyn Fn(usize) + Sync)) + Send + Sync;
+
+impl Workers {
+    /// Nobody helps: whoever shares work does all of it.
+    pub fn alone() -> Self {
+        Self::new(|shares, work| (0..shares).for_each(work))
+    }
+
+    /// Helpers that somebody else keeps. `run` must call the work once with each of `0..shares` and return after the last
+    /// call has: a share that is left out is a panic of the caller.
+    pub fn new(run: impl Fn(usize, &(dyn Fn(usize) + Sync)) + Send + Sync + 'static) -> Self {
+        Self { run: Arc::new(run) }
+    }
+
+    /// The results of all shares, in order.
+    pub fn map<T: Send>(&self, shares: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let results: Vec<Mutex<Option<T>>> = (0..shares).map(|_| Mutex::new(None)).collect();
+        (self.run)(shares, &|share| *results[share].lock() = Some(work(share)));
+        let result = |slot: Mutex<Option<T>>| slot.into_inner().expect("`run` calls the work with every share");
+        results.into_iter().map(result).collect()
+    }
+}
+
 /// Things that do work. The engine reads no clock and spawns no thread by itself.
 #[derive(Clone)]
 pub struct Components {
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who helps to build graphs.
+    pub workers: Workers,
 }

@@ -46,6 +46,9 @@ pub struct VectorSpec {
     /// Index of sealed segments.
     #[serde(default)]
     pub index: IndexSpec,
+    /// Codes of sealed segments, which graphs are walked on.
+    #[serde(default)]
+    pub quantization: Quantization,
     /// The embedder whose vectors live here; others are refused.
     #[serde(default)]
     pub embedder: Option<EmbedderFingerprint>,
@@ -99,6 +102,20 @@ impl Default for IndexSpec {
             ef_construction: default_ef_construction(),
         }
     }
+}
+
+/// What a graph walk ranks candidates by. The best of them are measured again on the vectors as they were given, so that
+/// answers are in the same order, with the same scores, whatever stands here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantization {
+    /// The vectors themselves.
+    None,
+    /// A byte per dimension.
+    #[default]
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// Identity of the model that made a vector.
@@ -176,6 +193,21 @@ pub struct Chunking {
     pub max_tokens: u32,
     /// Tokens that a chunk repeats of the one before it.
     pub overlap_tokens: u32,
+    /// What a cut looks for.
+    pub strategy: ChunkStrategy,
+}
+
+/// What a cut looks for. The engine keeps it; whoever cuts gives it its meaning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkStrategy {
+    /// Headings and blocks first, then sentences, then words.
+    #[default]
+    Structure,
+    /// Sentences, whatever blocks they are of.
+    Sentence,
+    /// Words, whatever the structure.
+    Fixed,
 }
 
 impl Default for Chunking {
@@ -183,6 +215,7 @@ impl Default for Chunking {
         Self {
             max_tokens: 256,
             overlap_tokens: 32,
+            strategy: ChunkStrategy::default(),
         }
     }
 }

@@ -106,6 +106,8 @@ pub struct EngineConfig {
     pub dead_percent_max: u32,
     /// Bytes of log kept for rows that are not sealed yet.
     pub log_bytes_max: u64,
+    /// Threads that build graphs, of all builds together; 0 = half of the processors.
+    pub build_threads: usize,
 }
 
 /// Logs, written to standard error.
@@ -183,6 +185,7 @@ impl Default for EngineConfig {
             segment_rows_max: s.segment_rows_max,
             dead_percent_max: s.dead_percent_max,
             log_bytes_max: s.log_bytes_max,
+            build_threads: 0,
         }
     }
 }
@@ -277,6 +280,7 @@ impl Config {
                 100_000_000,
             ),
             ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 16, 1 << 44),
+            ("engine.build_threads", self.engine.build_threads as u64, 0, 1_024),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
@@ -297,6 +301,16 @@ impl Config {
             reranker.check(name)?;
         }
         Ok(())
+    }
+
+    /// Who helps the engine to build graphs.
+    pub fn workers(&self) -> cairn_engine::config::Workers {
+        let threads = match self.engine.build_threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2),
+            threads => threads,
+        };
+        // A build's own thread is one of them.
+        crate::workers::helpers(threads - 1)
     }
 
     /// The engine's settings.
@@ -434,6 +448,7 @@ mod tests {
             ("engine.graph_rows_min", "0"),
             ("engine.segment_rows_max", "999"),
             ("engine.log_bytes_max", "1"),
+            ("engine.build_threads", "1025"),
         ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");

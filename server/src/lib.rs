@@ -18,3 +18,4 @@ pub mod telemetry;
 mod grpc;
 mod rest;
 pub mod serve;
+mod workers;

@@ -279,13 +279,14 @@ async fn models(config: &Config) -> Result<Models, ServeError> {
 }
 
 async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
-    let (dir, settings) = (config.data_dir.clone(), config.settings());
+    let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
     let opened = tokio::task::spawn_blocking(move || {
         Engine::open(
             &dir,
             settings,
             Components {
                 clock: Arc::new(SystemClock),
+                workers,
             },
         )
     });

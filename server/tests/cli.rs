@@ -228,6 +228,245 @@ fn documents_go_in_and_come_out_cited() {
     assert_eq!(found["hits"][0]["document"], "tea.txt");
 }
 
+/// Runs until it is ended; killed when dropped.
+struct Running(Child);
+
+impl Running {
+    /// SIGINT, as Ctrl-C sends it: how it ended, and what it printed.
+    fn interrupt(mut self) -> (Option<i32>, String) {
+        let sent = Command::new("kill")
+            .args(["-INT", &self.0.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let mut printed = String::new();
+        std::io::Read::read_to_string(&mut self.0.stdout.take().unwrap(), &mut printed).unwrap();
+        (self.0.wait().unwrap().code(), printed)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command that needs no server.
+fn alone(args: &[&str]) -> Output {
+    cairn().args(args).output().unwrap()
+}
+
+#[test]
+fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = dir.path().join("docs");
+    std::fs::create_dir(&docs).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(docs.join(name), bytes).unwrap();
+    write("page.html", include_bytes!("../src/rag/extract/sample.html"));
+    write("notes.pdf", include_bytes!("../src/rag/extract/sample.pdf"));
+    write("broken.pdf", b"%PDF-1.7 and nothing more");
+    write(
+        "rows.csv",
+        b"sku,name,about,kind\n1,Flat stone,\"Broad, flat\nand grey\",stone\n2,Peg\n3,Rope,Thirty metres of hemp,rope\n",
+    );
+    write("copy.txt", b"Broad, flat\nand grey");
+    let server = Server::start(&dir.path().join("data"));
+    let docs = docs.to_str().unwrap();
+    let ingest = || {
+        let records = [
+            "--id-field",
+            "sku",
+            "--text-field",
+            "name,about",
+            "--metadata-field",
+            "kind",
+        ];
+        let labels = ["--trust", "trusted", "--origin", "shelf"];
+        let all = [
+            &["ingest", docs, "-c", "files", "--create", "--json"][..],
+            &records,
+            &labels,
+        ]
+        .concat();
+        let output = server.run(&all);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (code(&output), report)
+    };
+    let (ended, report) = ingest();
+    assert_eq!(ended, 4, "{report}");
+    assert_eq!(
+        (&report["documents"], &report["failed"], &report["interrupted"]),
+        (&7.into(), &2.into(), &false.into()),
+        "{report}"
+    );
+    let why = |what: &str| {
+        let failures = report["failures"].as_array().unwrap();
+        let failure = failures.iter().find(|f| f["what"].as_str().unwrap().ends_with(what));
+        failure.expect("it failed")["why"].as_str().unwrap().to_owned()
+    };
+    assert!(why("broken.pdf").contains("no PDF"), "{}", why("broken.pdf"));
+    assert!(why("rows.csv:4").contains("2 values"), "{}", why("rows.csv:4"));
+
+    // Again: nothing is embedded, and what failed fails again.
+    let (_, report) = ingest();
+    assert_eq!(
+        (&report["unchanged"], &report["embedded"], &report["failed"]),
+        (&5.into(), &0.into(), &2.into()),
+        "{report}"
+    );
+
+    // A citation points at bytes of the text that is printed.
+    let found = json(&server.run(&["search", "never build on moss", "-c", "files", "--limit", "1", "--json"]));
+    let payload = &found["hits"][0]["payload"];
+    assert_eq!(
+        (&payload["document"], &payload["trust"]),
+        (&"notes.pdf".into(), &"trusted".into()),
+        "{found}"
+    );
+    assert_eq!(payload["provenance"], serde_json::json!({"origin": "shelf"}));
+    let pdf = format!("{docs}/notes.pdf");
+    let span = format!("{},{}", payload["span"][0], payload["span"][1]);
+    assert_eq!(
+        Value::from(stdout(&alone(&["extract", &pdf, "--span", &span]))),
+        payload["text"]
+    );
+    assert_eq!(code(&alone(&["extract", &pdf, "--span", "0,100000"])), 1);
+    let title = alone(&["extract", &format!("{docs}/page.html"), "--title"]);
+    assert_eq!(stdout(&title), "Leader election – Handbook\n");
+
+    // Almost the same under another id is named, and left out if that is wanted.
+    let copies = dir.path().join("copies");
+    std::fs::create_dir(&copies).unwrap();
+    std::fs::copy(format!("{docs}/page.html"), copies.join("mirror.html")).unwrap();
+    let copies = copies.to_str().unwrap();
+    let skipped = json(&server.run(&["ingest", copies, "-c", "files", "--json", "--on-near-duplicate", "skip"]));
+    assert_eq!(skipped["skipped"], 1, "{skipped}");
+    let near = serde_json::json!([{"id": "mirror.html", "of": "page.html", "skipped": true}]);
+    assert_eq!(skipped["near"], near);
+}
+
+#[test]
+fn a_watched_folder_is_followed_until_ctrl_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = dir.path().join("docs");
+    std::fs::create_dir_all(docs.join("old")).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(docs.join(name), text).unwrap();
+    write("first.md", "# First\n\nThere from the beginning.");
+    write("old/away.txt", "Soon moved out of sight.");
+    let server = Server::start(&dir.path().join("data"));
+    let watching = cairn()
+        .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"])
+        .args(["--watch", "--delete-missing", "--url", &server.url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    // However long it takes; the bound is only for a watch that sees nothing.
+    let until = |what: &str, there: &[&str]| {
+        let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            let all = server.run(&["search", "first soon written", "-c", "docs", "--limit", "100", "--json"]);
+            let found: Value = serde_json::from_slice(&all.stdout).unwrap_or_default();
+            let text = |hit: &Value| hit["payload"]["text"].as_str().unwrap_or_default().to_owned();
+            let mut texts: Vec<String> = found["hits"].as_array().into_iter().flatten().map(text).collect();
+            texts.sort();
+            if texts == there {
+                return;
+            }
+            assert!(std::time::Instant::now() < ends, "{what}: {texts:?} is not {there:?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    until(
+        "at first",
+        &["# First\n\nThere from the beginning.", "Soon moved out of sight."],
+    );
+    write("second.txt", "Written while somebody watches.");
+    write("first.md", "# First\n\nChanged since.");
+    until(
+        "after changes",
+        &[
+            "# First\n\nChanged since.",
+            "Soon moved out of sight.",
+            "Written while somebody watches.",
+        ],
+    );
+    std::fs::remove_file(docs.join("second.txt")).unwrap();
+    std::fs::rename(docs.join("old"), dir.path().join("elsewhere")).unwrap();
+    until("after removals", &["# First\n\nChanged since."]);
+    let (code, printed) = watching.interrupt();
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(
+        (code, &report["deleted"], &report["failed"]),
+        (Some(0), &2.into(), &0.into()),
+        "{report}"
+    );
+    assert!(report["documents"].as_u64().unwrap() >= 4, "{report}");
+}
+
+#[test]
+fn a_stopped_run_finishes_what_is_on_its_way_and_the_next_one_goes_on() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let (pipe, file) = (dir.path().join("pipe.jsonl"), dir.path().join("all.jsonl"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let line = |n: usize| format!("{{\"id\": {n}, \"text\": \"Stone number {n} of the path.\"}}\n");
+    let server = Server::start(&dir.path().join("data"));
+    let mut running = cairn()
+        .args([
+            "ingest",
+            pipe.to_str().unwrap(),
+            "-c",
+            "docs",
+            "--create",
+            "--json",
+            "--url",
+            &server.url,
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    // Two requests of 32 and the beginning of a third; then it waits for the pipe.
+    let mut lines = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    lines
+        .write_all((0..70).map(line).collect::<String>().as_bytes())
+        .unwrap();
+    let sent = Command::new("kill")
+        .args(["-INT", &running.0.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    let mut said = BufReader::new(running.0.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("stopping")), "it heard");
+    lines
+        .write_all((70..100).map(line).collect::<String>().as_bytes())
+        .unwrap();
+    drop(lines);
+    let mut printed = String::new();
+    std::io::Read::read_to_string(&mut running.0.stdout.take().unwrap(), &mut printed).unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(130));
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    let first = report["documents"].as_u64().unwrap();
+    assert_eq!(report["interrupted"], true, "{report}");
+    assert!(first <= 64, "the third request was not sent: {report}");
+
+    std::fs::write(&file, (0..100).map(line).collect::<String>()).unwrap();
+    let rest = json(&server.run(&["ingest", file.to_str().unwrap(), "-c", "docs", "--json"]));
+    assert_eq!(
+        (&rest["documents"], &rest["unchanged"]),
+        (&100.into(), &first.into()),
+        "{rest}"
+    );
+    assert_eq!(
+        (&rest["embedded"], &rest["interrupted"]),
+        (&(100 - first).into(), &false.into()),
+        "{rest}"
+    );
+}
+
 #[test]
 fn collections_are_made_shown_and_removed() {
     let dir = tempfile::tempdir().unwrap();

@@ -312,6 +312,24 @@ fn schemas() -> Vec<Case> {
             "half",
         ),
         both(
+            "a way to cut that nobody knows",
+            create(json!({"chunking": {"strategy": "page"}})),
+            Invalid,
+            "bad_request",
+            "sentence",
+        )
+        .only(Send::Json)
+        .at("/chunking/strategy"),
+        both(
+            "a way to cut that has no number",
+            create(json!({"chunking": {"strategy": "page"}})),
+            Invalid,
+            "bad_request",
+            "ChunkStrategy",
+        )
+        .only(Send::Message)
+        .at("/schema/chunking/strategy"),
+        both(
             "a vector's name that climbs",
             create(json!({"vectors": {"../v": {"dim": 4}}})),
             Invalid,
@@ -349,6 +367,15 @@ fn schemas() -> Vec<Case> {
         )
         .only(Send::Json)
         .at("/vectors/v/metric"),
+        both(
+            "unknown codes",
+            vector(json!({"dim": 4, "quantization": "int2"})),
+            Invalid,
+            "bad_request",
+            "int4",
+        )
+        .only(Send::Json)
+        .at("/vectors/v/quantization"),
         both(
             "one name for a dense and a sparse vector",
             create(json!({"vectors": {"v": {"dim": 2}}, "sparse": {"v": {}}})),
@@ -1424,6 +1451,91 @@ fn documents() -> Vec<Case> {
         )
         .only(Send::Json)
         .at("/documents/1/format"),
+        both(
+            "a text and a file at once",
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "t", "data": "dA==", "format": "html"}),
+            ),
+            Invalid,
+            "bad_document",
+            "not both",
+        )
+        .at("/documents/1/data"),
+        both(
+            "a PDF as text",
+            put(DOCUMENTS, json!({"id": "d", "text": "%PDF-1.7", "format": "pdf"})),
+            Invalid,
+            "bad_document",
+            "data",
+        )
+        .at("/documents/1/data"),
+        both(
+            "a file that is no PDF",
+            put(DOCUMENTS, json!({"id": "d", "data": "aGVsbG8=", "format": "pdf"})),
+            Invalid,
+            "unreadable_document",
+            "no PDF",
+        )
+        .at("/documents/1/data"),
+        both(
+            "a page that shows nothing",
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "<script>1</script>", "format": "html"}),
+            ),
+            Invalid,
+            "empty_document",
+            "no text",
+        )
+        .at("/documents/1/text"),
+        both(
+            "a file that is not base64",
+            put(DOCUMENTS, json!({"id": "d", "data": "%%%", "format": "pdf"})),
+            Invalid,
+            "bad_request",
+            "base64",
+        )
+        .only(Send::Json)
+        .at("/documents/1/data"),
+        both(
+            "a label that nobody knows",
+            put(DOCUMENTS, json!({"id": "d", "text": "t", "trust": "blindly"})),
+            Invalid,
+            "bad_request",
+            "trust",
+        ),
+        both(
+            "a provenance with an unknown part",
+            put(DOCUMENTS, json!({"id": "d", "text": "t", "provenance": {"orign": "x"}})),
+            Invalid,
+            "bad_request",
+            "orign",
+        )
+        .only(Send::Json),
+        both(
+            "metadata that hides a label",
+            put(
+                DOCUMENTS,
+                json!({"id": "d", "text": "t", "metadata": {"trust": "trusted"}}),
+            ),
+            Invalid,
+            "reserved_key",
+            "trust",
+        )
+        .at("/documents/1/metadata/trust"),
+        both(
+            "an unknown word for near duplicates",
+            Request::new(
+                Method::PutDocuments,
+                DOCUMENTS,
+                json!({"documents": [{"id": "d", "text": "t"}], "on_near_duplicate": "merge"}),
+            ),
+            Invalid,
+            "bad_request",
+            "",
+        )
+        .at("/on_near_duplicate"),
     ]
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
 use bytes::{Buf, BufMut, Bytes};
 use cairn_proto::v1 as pb;
 use http::Uri;
@@ -232,7 +233,12 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 documents: list(b, "documents", document),
                 request_id: text(b, "request_id"),
-                ..Default::default()
+                on_near_duplicate: match b["on_near_duplicate"].as_str() {
+                    None => 0,
+                    Some("store") => pb::OnNearDuplicate::Store.into(),
+                    Some("skip") => pb::OnNearDuplicate::Skip.into(),
+                    Some(_) => UNKNOWN_ENUM,
+                },
             };
             ("/cairn.v1.Documents/Put", message.encode_to_vec())
         }
@@ -637,18 +643,40 @@ fn leg(l: &Value) -> pb::Leg {
     }
 }
 
+/// What a word that REST refuses becomes: a number that no enum has.
+const UNKNOWN_ENUM: i32 = 99;
+
 fn document(d: &Value) -> pb::DocumentInput {
     pb::DocumentInput {
         id: text(d, "id"),
         text: text(d, "text"),
         format: match d["format"].as_str() {
+            None => 0,
+            Some("plain") => pb::DocumentFormat::Plain.into(),
             Some("markdown") => pb::DocumentFormat::Markdown.into(),
-            _ => 0,
+            Some("html") => pb::DocumentFormat::Html.into(),
+            Some("pdf") => pb::DocumentFormat::Pdf.into(),
+            Some(_) => UNKNOWN_ENUM,
         },
         title: text(d, "title"),
         source: text(d, "source"),
         metadata: some(d, "metadata", object),
-        ..Default::default()
+        trust: match d["trust"].as_str() {
+            None => 0,
+            Some("unverified") => pb::Trust::Unverified.into(),
+            Some("trusted") => pb::Trust::Trusted.into(),
+            Some("quarantined") => pb::Trust::Quarantined.into(),
+            Some(_) => UNKNOWN_ENUM,
+        },
+        provenance: some(d, "provenance", |p| pb::Provenance {
+            origin: text(p, "origin"),
+            author: text(p, "author"),
+            fetched_at_ms: p["fetched_at_ms"].as_u64(),
+            licence: text(p, "licence"),
+        }),
+        data: base64::engine::general_purpose::STANDARD
+            .decode(text(d, "data"))
+            .expect("a test's data is base64"),
     }
 }
 
@@ -671,6 +699,12 @@ fn schema(s: &Value) -> pb::Schema {
                 Some("dot") => pb::Metric::Dot.into(),
                 Some("euclid") => pb::Metric::Euclid.into(),
                 Some("manhattan") => pb::Metric::Manhattan.into(),
+                _ => 0,
+            },
+            quantization: match v["quantization"].as_str() {
+                Some("none") => pb::Quantization::None.into(),
+                Some("int8") => pb::Quantization::Int8.into(),
+                Some("int4") => pb::Quantization::Int4.into(),
                 _ => 0,
             },
             index: v.get("index").map(|index| match index["type"].as_str() {
@@ -710,7 +744,13 @@ fn schema(s: &Value) -> pb::Schema {
         chunking: some(s, "chunking", |c| pb::Chunking {
             max_tokens: number(c, "max_tokens"),
             overlap_tokens: number(c, "overlap_tokens"),
-            ..Default::default()
+            strategy: match c["strategy"].as_str() {
+                None => 0,
+                Some("structure") => pb::ChunkStrategy::Structure.into(),
+                Some("sentence") => pb::ChunkStrategy::Sentence.into(),
+                Some("fixed") => pb::ChunkStrategy::Fixed.into(),
+                Some(_) => UNKNOWN_ENUM,
+            },
         }),
     }
 }
@@ -754,7 +794,12 @@ fn decode(method: Method, bytes: Bytes) -> Value {
         }
         Method::PutDocuments => {
             let m: pb::PutDocumentsResponse = read(bytes);
-            let one = |r: pb::PutDocumentResult| json!({"id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded});
+            let one = |r: pb::PutDocumentResult| {
+                without_nulls(json!({
+                    "id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded,
+                    "near_duplicate_of": r.near_duplicate_of, "skipped": r.skipped,
+                }))
+            };
             let token = (!m.token.is_empty()).then_some(m.token);
             without_nulls(json!({"results": m.results.into_iter().map(one).collect::<Vec<_>>(), "token": token}))
         }
@@ -877,10 +922,19 @@ fn stages_json(stages: Vec<pb::Stage>) -> Value {
 }
 
 fn document_json(d: pb::Document) -> Value {
-    json!({
+    let trust = d.trust().as_str_name().trim_start_matches("TRUST_").to_lowercase();
+    without_nulls(json!({
         "id": d.id, "title": d.title, "source": d.source, "metadata": object_json(d.metadata.unwrap_or_default()),
+        "trust": trust, "provenance": d.provenance.map(provenance_json),
         "chunks": d.chunks, "text_bytes": d.text_bytes, "checksum": d.checksum, "version": d.version,
-    })
+    }))
+}
+
+fn provenance_json(p: pb::Provenance) -> Value {
+    let said = |text: String| (!text.is_empty()).then_some(text);
+    without_nulls(json!({
+        "origin": said(p.origin), "author": said(p.author), "fetched_at_ms": p.fetched_at_ms, "licence": said(p.licence),
+    }))
 }
 
 fn collection_json(c: pb::Collection) -> Value {
@@ -896,6 +950,11 @@ fn schema_json(s: pb::Schema) -> Value {
     use pb::vector_spec::Index;
     let vector = |(name, v): (String, pb::VectorSpec)| {
         let metric = v.metric().as_str_name().trim_start_matches("METRIC_").to_lowercase();
+        let quantization = v
+            .quantization()
+            .as_str_name()
+            .trim_start_matches("QUANTIZATION_")
+            .to_lowercase();
         let index = v.index.map(|index| match index {
             Index::Flat(_) => json!({"type": "flat"}),
             Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
@@ -903,7 +962,9 @@ fn schema_json(s: pb::Schema) -> Value {
         let embedder = v.embedder.map(embedder_json);
         (
             name,
-            without_nulls(json!({"dim": v.dim, "metric": metric, "index": index, "embedder": embedder})),
+            without_nulls(
+                json!({"dim": v.dim, "metric": metric, "quantization": quantization, "index": index, "embedder": embedder}),
+            ),
         )
     };
     let sparse =
@@ -928,7 +989,11 @@ fn schema_json(s: pb::Schema) -> Value {
         "sparse": s.sparse.into_iter().map(sparse).collect::<Map<_, _>>(),
         "fields": s.fields.into_iter().map(field).collect::<Map<_, _>>(),
         "dynamic": s.dynamic, "shards": s.shards,
-        "chunking": {"max_tokens": chunking.max_tokens, "overlap_tokens": chunking.overlap_tokens},
+        "chunking": {
+            "max_tokens": chunking.max_tokens,
+            "overlap_tokens": chunking.overlap_tokens,
+            "strategy": chunking.strategy().as_str_name().trim_start_matches("CHUNK_STRATEGY_").to_lowercase(),
+        },
     })
 }
 

@@ -6,11 +6,13 @@
 
 pub mod bad_requests;
 mod grpc;
+mod model_server;
 mod request;
 mod rest;
 mod server;
 
 pub use grpc::Grpc;
+pub use model_server::{DIM, Fault, ModelServer, Script, Seen, score_of, vector_of};
 pub use request::{Failure, Kind, Method, Outcome, Request};
 pub use rest::{Rest, http_client};
 pub use server::TestServer;

@@ -109,6 +109,8 @@ pub enum Kind {
     Deadline,
     /// The node cannot answer this now.
     Unavailable,
+    /// A service that the node needs answers wrongly.
+    Upstream,
     /// The body is too large.
     TooLarge,
     /// REST only: the body is not what is read here.
@@ -131,6 +133,7 @@ impl Kind {
             Self::Exhausted => (429, Code::ResourceExhausted),
             Self::Deadline => (504, Code::DeadlineExceeded),
             Self::Unavailable => (503, Code::Unavailable),
+            Self::Upstream => (502, Code::Internal),
             Self::TooLarge => (413, Code::OutOfRange),
             Self::Forbidden => (403, Code::PermissionDenied),
             Self::UnsupportedMedia => (415, Code::Unimplemented),

@@ -7,7 +7,9 @@ use cairn_proto::v1;
 use futures::{Stream, StreamExt, stream};
 
 use crate::client::{Client, request_id};
-use crate::documents::{Document, DocumentPage, Enrich, Enriched, PutResult, PutSummary, StoredDocument};
+use crate::documents::{
+    Document, DocumentPage, Enrich, Enriched, OnNearDuplicate, PutResult, PutSummary, StoredDocument,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
 use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
@@ -315,6 +317,15 @@ impl Collection {
     /// Any number of documents, in as few requests as the server's bounds allow. Each document is atomic; after an
     /// error, those of earlier requests are stored.
     pub async fn put_documents(&self, documents: impl IntoIterator<Item = Document>) -> Result<PutSummary> {
+        self.put_documents_unless(documents, OnNearDuplicate::Store).await
+    }
+
+    /// The same, and says what becomes of documents that say almost the same as stored ones.
+    pub async fn put_documents_unless(
+        &self,
+        documents: impl IntoIterator<Item = Document>,
+        on_near_duplicate: OnNearDuplicate,
+    ) -> Result<PutSummary> {
         let mut summary = PutSummary::default();
         let mut documents = documents.into_iter().peekable();
         while documents.peek().is_some() {
@@ -332,7 +343,11 @@ impl Collection {
                 collection: self.name.clone(),
                 documents: batch,
                 request_id: request_id(),
-                ..Default::default()
+                on_near_duplicate: match on_near_duplicate {
+                    OnNearDuplicate::Store => v1::OnNearDuplicate::Store,
+                    OnNearDuplicate::Skip => v1::OnNearDuplicate::Skip,
+                }
+                .into(),
             };
             let answer = self
                 .client

@@ -14,9 +14,11 @@ use crate::points::{Payload, StoredPoint};
 pub struct Document {
     /// Chosen by the caller: 1 to 480 bytes of UTF-8.
     pub id: String,
-    /// The text.
+    /// The text; empty if the document is a file.
     pub text: String,
-    /// How the text is written.
+    /// The file itself, for PDF, and for HTML whose character set is still to be found.
+    pub data: Vec<u8>,
+    /// How the text or file is written.
     pub format: Format,
     /// Shown with citations. Default: the first Markdown heading, else empty.
     pub title: String,
@@ -24,9 +26,53 @@ pub struct Document {
     pub source: String,
     /// Kept with the document and in every chunk's payload, where it can be filtered.
     pub metadata: Payload,
+    /// How far it is trusted; in every chunk's payload.
+    pub trust: Trust,
+    /// Where its content is from; in every chunk's payload.
+    pub provenance: Provenance,
 }
 
-/// How a text is written.
+/// How far a document's content is trusted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// Nobody has looked at it.
+    #[default]
+    Unverified,
+    /// Somebody vouches for it.
+    Trusted,
+    /// Kept, searchable by query, but not put into prompts unless a request names this label.
+    Quarantined,
+}
+
+/// Where a document's content is from. All parts are optional and come back with citations.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Provenance {
+    /// Who or what brought it in, e.g. `crawler`, `upload`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub origin: String,
+    /// Who wrote it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub author: String,
+    /// When it was fetched, in milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetched_at_ms: Option<u64>,
+    /// What may be done with it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub licence: String,
+}
+
+/// What to do with a document that says almost the same as another one of the collection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnNearDuplicate {
+    /// Store it and say so in the result.
+    #[default]
+    Store,
+    /// Do not store it, unless its id is stored already; the result says of which document it is a near duplicate.
+    Skip,
+}
+
+/// How a text or file is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Format {
     /// Plain text.
@@ -34,6 +80,10 @@ pub enum Format {
     Plain,
     /// Cut along headings; chunks know their heading path.
     Markdown,
+    /// Visible text with its headings.
+    Html,
+    /// The text layer of a PDF.
+    Pdf,
 }
 
 impl Document {
@@ -51,6 +101,38 @@ impl Document {
             format: Format::Markdown,
             ..Self::plain(id, text)
         }
+    }
+    /// A page whose characters are known.
+    pub fn html(id: impl Into<String>, page: impl Into<String>) -> Self {
+        Self {
+            format: Format::Html,
+            ..Self::plain(id, page)
+        }
+    }
+    /// A page as it is in a file: the server finds its character set.
+    pub fn html_file(id: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            format: Format::Html,
+            data: bytes.into(),
+            ..Self::plain(id, "")
+        }
+    }
+    /// A PDF.
+    pub fn pdf(id: impl Into<String>, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            format: Format::Pdf,
+            ..Self::html_file(id, bytes)
+        }
+    }
+    /// How far it is trusted.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+    /// Where its content is from.
+    pub fn provenance(mut self, provenance: Provenance) -> Self {
+        self.provenance = provenance;
+        self
     }
     /// Shown with citations.
     pub fn title(mut self, title: impl Into<String>) -> Self {
@@ -74,7 +156,16 @@ impl Document {
             .iter()
             .map(|(k, v)| k.len() + v.to_string().len() + 16)
             .sum::<usize>();
-        self.id.len() + self.text.len() + self.title.len() + self.source.len() + metadata + 64
+        let provenance = &self.provenance;
+        let labels = provenance.origin.len() + provenance.author.len() + provenance.licence.len();
+        self.id.len()
+            + self.text.len()
+            + self.data.len()
+            + self.title.len()
+            + self.source.len()
+            + metadata
+            + labels
+            + 64
     }
 }
 
@@ -90,6 +181,11 @@ pub struct PutResult {
     pub chunks: u32,
     /// Chunks that had to be embedded.
     pub embedded: u32,
+    /// The stored document that this one says almost the same as, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near_duplicate_of: Option<String>,
+    /// Not stored, because it is a near duplicate and the request said so.
+    pub skipped: bool,
 }
 
 /// What became of several documents.
@@ -114,6 +210,11 @@ pub struct StoredDocument {
     pub source: String,
     /// Metadata as it was written.
     pub metadata: Payload,
+    /// How far it is trusted.
+    pub trust: Trust,
+    /// Where its content is from, if that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
     /// Number of chunks.
     pub chunk_count: u64,
     /// Bytes of the text.

@@ -24,8 +24,8 @@ mod wire;
 pub use client::{Builder, Client};
 pub use collection::{Collection, StreamSummary};
 pub use documents::{
-    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, PutResult, PutSummary,
-    StoredDocument, TokenUse,
+    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, OnNearDuplicate,
+    Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
@@ -37,4 +37,7 @@ pub use points::{
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
-pub use schema::{Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
+pub use schema::{
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
+};

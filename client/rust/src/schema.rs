@@ -28,6 +28,15 @@ impl Schema {
     pub fn documents() -> Self {
         Self::default()
     }
+    /// The same preset with another of the server's embedders.
+    pub fn documents_by(embedder: impl Into<String>) -> Self {
+        Self::default()
+            .vector("dense", VectorSpec::embedded_by(embedder))
+            .field("text", Field::text())
+            .field("title", Field::text())
+            .field("document", Field::Keyword)
+            .field("source", Field::Keyword)
+    }
     /// One cosine vector named `dense` of `dim` numbers, which the caller makes.
     pub fn dense(dim: u32) -> Self {
         Self::default().vector("dense", VectorSpec::new(dim))
@@ -62,7 +71,13 @@ impl Schema {
         self.chunking = Some(Chunking {
             max_tokens: Some(max_tokens),
             overlap_tokens: Some(overlap_tokens),
+            ..self.chunking.unwrap_or_default()
         });
+        self
+    }
+    /// Where documents are cut.
+    pub fn chunk_strategy(mut self, strategy: ChunkStrategy) -> Self {
+        self.chunking.get_or_insert_default().strategy = Some(strategy);
         self
     }
 }
@@ -77,6 +92,8 @@ pub struct VectorSpec {
     pub metric: Metric,
     /// How sealed segments are searched; the server chooses if nothing is said.
     pub index: Option<Index>,
+    /// What a walk of a graph ranks candidates by; the server chooses if nothing is said.
+    pub quantization: Option<Quantization>,
     /// The model whose vectors live here, if the server embeds.
     pub embedder: Option<Embedder>,
 }
@@ -88,6 +105,7 @@ impl VectorSpec {
             dim,
             metric: Metric::Cosine,
             index: None,
+            quantization: None,
             embedder: None,
         }
     }
@@ -103,6 +121,11 @@ impl VectorSpec {
     /// Another metric.
     pub fn metric(mut self, metric: Metric) -> Self {
         self.metric = metric;
+        self
+    }
+    /// Other codes, or none.
+    pub fn quantization(mut self, quantization: Quantization) -> Self {
+        self.quantization = Some(quantization);
         self
     }
     /// Another index.
@@ -140,6 +163,18 @@ pub enum Metric {
     Euclid,
     /// Manhattan distance.
     Manhattan,
+}
+
+/// Codes beside the vectors, which a walk of a graph ranks candidates by. The best are measured again on the vectors as given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantization {
+    /// The vectors themselves.
+    None,
+    /// A byte per dimension.
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// How sealed segments are searched.
@@ -222,6 +257,20 @@ pub struct Chunking {
     pub max_tokens: Option<u32>,
     /// Word pieces that a chunk repeats of the one before it. Default: 32.
     pub overlap_tokens: Option<u32>,
+    /// Where they are cut. Default: structure.
+    pub strategy: Option<ChunkStrategy>,
+}
+
+/// Where documents are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChunkStrategy {
+    /// At headings and blocks first, then sentences, then words; as much as fits.
+    Structure,
+    /// Between sentences, as many as fit, whatever blocks they are of; headings still end a chunk.
+    Sentence,
+    /// Every `max_tokens`, between words, whatever the structure.
+    Fixed,
 }
 
 /// A collection's definition and state.

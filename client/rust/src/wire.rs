@@ -7,7 +7,8 @@ use cairn_proto::v1;
 use serde_json::{Map, Number, Value};
 
 use crate::documents::{
-    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, PutResult, StoredDocument, TokenUse,
+    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, Provenance, PutResult, StoredDocument,
+    TokenUse, Trust,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
@@ -16,7 +17,8 @@ use crate::points::{EmbedInput, Payload, Point, SparseVector, StoredPoint, Writt
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
-    Analyzer, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Schema, SparseSpec, VectorSpec,
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 
 // --- JSON --------------------------------------------------------------------------------------------------------
@@ -172,7 +174,13 @@ impl From<Schema> for v1::Schema {
             chunking: schema.chunking.map(|c| v1::Chunking {
                 max_tokens: c.max_tokens,
                 overlap_tokens: c.overlap_tokens,
-                ..Default::default()
+                strategy: match c.strategy {
+                    None => v1::ChunkStrategy::Unspecified,
+                    Some(ChunkStrategy::Structure) => v1::ChunkStrategy::Structure,
+                    Some(ChunkStrategy::Sentence) => v1::ChunkStrategy::Sentence,
+                    Some(ChunkStrategy::Fixed) => v1::ChunkStrategy::Fixed,
+                }
+                .into(),
             }),
             ..Self::default()
         }
@@ -190,6 +198,13 @@ impl From<VectorSpec> for v1::VectorSpec {
         Self {
             dim: spec.dim,
             metric: metric.into(),
+            quantization: match spec.quantization {
+                None => v1::Quantization::Unspecified,
+                Some(Quantization::None) => v1::Quantization::None,
+                Some(Quantization::Int8) => v1::Quantization::Int8,
+                Some(Quantization::Int4) => v1::Quantization::Int4,
+            }
+            .into(),
             index: spec.index.map(|index| match index {
                 Index::Flat => v1::vector_spec::Index::Flat(v1::FlatIndex {}),
                 Index::Hnsw { m, ef_construction } => {
@@ -270,10 +285,27 @@ fn read_schema(schema: v1::Schema) -> Result<Schema> {
             .collect::<Result<_>>()?,
         dynamic: schema.dynamic,
         shards: schema.shards,
-        chunking: schema.chunking.map(|c| Chunking {
-            max_tokens: c.max_tokens,
-            overlap_tokens: c.overlap_tokens,
-        }),
+        chunking: schema.chunking.map(read_chunking).transpose()?,
+    })
+}
+
+fn read_chunking(chunking: v1::Chunking) -> Result<Chunking> {
+    let strategy = match v1::ChunkStrategy::try_from(chunking.strategy) {
+        Ok(v1::ChunkStrategy::Unspecified) => None,
+        Ok(v1::ChunkStrategy::Structure) => Some(ChunkStrategy::Structure),
+        Ok(v1::ChunkStrategy::Sentence) => Some(ChunkStrategy::Sentence),
+        Ok(v1::ChunkStrategy::Fixed) => Some(ChunkStrategy::Fixed),
+        Err(_) => {
+            return Err(Error::bad_answer(format!(
+                "a chunk strategy that this client does not know: {}",
+                chunking.strategy
+            )));
+        }
+    };
+    Ok(Chunking {
+        max_tokens: chunking.max_tokens,
+        overlap_tokens: chunking.overlap_tokens,
+        strategy,
     })
 }
 
@@ -290,9 +322,22 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
             )));
         }
     };
+    let quantization = match v1::Quantization::try_from(spec.quantization) {
+        Ok(v1::Quantization::Unspecified) => None,
+        Ok(v1::Quantization::None) => Some(Quantization::None),
+        Ok(v1::Quantization::Int8) => Some(Quantization::Int8),
+        Ok(v1::Quantization::Int4) => Some(Quantization::Int4),
+        Err(_) => {
+            return Err(Error::bad_answer(format!(
+                "codes that this client does not know: {}",
+                spec.quantization
+            )));
+        }
+    };
     Ok(VectorSpec {
         dim: spec.dim,
         metric,
+        quantization,
         index: spec.index.map(|index| match index {
             v1::vector_spec::Index::Flat(_) => Index::Flat,
             v1::vector_spec::Index::Hnsw(h) => Index::Hnsw {
@@ -615,16 +660,50 @@ impl From<Document> for v1::DocumentInput {
         let format = match document.format {
             Format::Plain => v1::DocumentFormat::Plain,
             Format::Markdown => v1::DocumentFormat::Markdown,
+            Format::Html => v1::DocumentFormat::Html,
+            Format::Pdf => v1::DocumentFormat::Pdf,
         };
         Self {
             id: document.id,
             text: document.text,
+            data: document.data,
             format: format.into(),
             title: document.title,
             source: document.source,
             metadata: (!document.metadata.is_empty()).then(|| object(document.metadata)),
-            ..Self::default()
+            trust: match document.trust {
+                Trust::Unverified => v1::Trust::Unverified,
+                Trust::Trusted => v1::Trust::Trusted,
+                Trust::Quarantined => v1::Trust::Quarantined,
+            }
+            .into(),
+            provenance: (document.provenance != Provenance::default()).then(|| v1::Provenance {
+                origin: document.provenance.origin,
+                author: document.provenance.author,
+                fetched_at_ms: document.provenance.fetched_at_ms,
+                licence: document.provenance.licence,
+            }),
         }
+    }
+}
+
+pub(crate) fn trust(trust: i32) -> Result<Trust> {
+    match v1::Trust::try_from(trust) {
+        Ok(v1::Trust::Unspecified | v1::Trust::Unverified) => Ok(Trust::Unverified),
+        Ok(v1::Trust::Trusted) => Ok(Trust::Trusted),
+        Ok(v1::Trust::Quarantined) => Ok(Trust::Quarantined),
+        Err(_) => Err(Error::bad_answer(format!(
+            "a trust that this client does not know: {trust}"
+        ))),
+    }
+}
+
+pub(crate) fn provenance(provenance: v1::Provenance) -> Provenance {
+    Provenance {
+        origin: provenance.origin,
+        author: provenance.author,
+        fetched_at_ms: provenance.fetched_at_ms,
+        licence: provenance.licence,
     }
 }
 
@@ -635,6 +714,8 @@ impl From<v1::PutDocumentResult> for PutResult {
             unchanged: r.unchanged,
             chunks: r.chunks,
             embedded: r.embedded,
+            near_duplicate_of: r.near_duplicate_of,
+            skipped: r.skipped,
         }
     }
 }
@@ -646,6 +727,8 @@ pub(crate) fn document(d: v1::Document) -> Result<StoredDocument> {
         source: d.source,
         metadata: d.metadata.map(json_object).transpose()?.unwrap_or_else(Map::new),
         chunk_count: d.chunks,
+        trust: trust(d.trust)?,
+        provenance: d.provenance.map(provenance),
         text_bytes: d.text_bytes,
         checksum: d.checksum,
         version: d.version,
@@ -756,10 +839,13 @@ mod tests {
         let given = Schema::dense(3)
             .vector(
                 "image",
-                VectorSpec::new(9).metric(Metric::Manhattan).index(Index::Hnsw {
-                    m: Some(8),
-                    ef_construction: None,
-                }),
+                VectorSpec::new(9)
+                    .metric(Metric::Manhattan)
+                    .quantization(Quantization::Int4)
+                    .index(Index::Hnsw {
+                        m: Some(8),
+                        ef_construction: None,
+                    }),
             )
             .field("lang", Field::Keyword)
             .field("body", Field::text())

@@ -17,7 +17,7 @@ use parking_lot::MutexGuard;
 
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{Kept, Segment, SegmentView, seal};
+use crate::segment::{Graphs, Kept, Segment, SegmentView, seal};
 use crate::shard::{Shard, policy};
 use crate::storage::{DEATHS, Effects, META, ROWS, files, key};
 use crate::types::{CollectionNo, Row, Seq, ShardNo};
@@ -373,8 +373,11 @@ impl Shared {
             &kept,
             &path,
             build.no,
-            self.settings.graph_rows_min,
-            &stop,
+            &Graphs {
+                rows_min: self.settings.graph_rows_min,
+                workers: &self.components.workers,
+                stop: &stop,
+            },
         )?)))
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
-use crate::config::Clock;
+use crate::config::{Clock, Workers};
 use crate::filter::{Condition, Range, Scalar};
 use crate::query::{Fuse, Input, Params, Source};
 use crate::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, SparseSpec, VectorSpec};
@@ -27,6 +27,7 @@ impl Clock for Frozen {
 fn components() -> Components {
     Components {
         clock: Arc::new(Frozen),
+        workers: Workers::alone(),
     }
 }
 
@@ -53,6 +54,7 @@ fn schema(shards: u32) -> Schema {
                     m: 8,
                     ef_construction: 32,
                 },
+                quantization: Default::default(),
                 embedder: None,
             },
         )]),

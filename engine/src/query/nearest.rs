@@ -13,6 +13,9 @@ use crate::vector::{Allow, BitSet, Scored, VectorIndex, flat};
 /// `ef` when the caller gives none.
 pub(super) const EF_DEFAULT: usize = 128;
 
+/// Hits beyond the k-th that are asked of a walk over codes.
+const EDGE: usize = 4;
+
 /// Which vector a name means, and its place in the schema.
 pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
     let names = || schema.vectors.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -83,6 +86,7 @@ pub(super) fn search(
         let graph = segment.graph(index);
         let known = Known {
             graph: graph.is_some(),
+            codes: vectors.codes.is_some(),
             exact: params.exact,
             matches: candidates,
             rows: u64::from(segment.rows()),
@@ -126,6 +130,7 @@ pub(super) fn search(
         };
         let (strategy, hits) = match (plan::choose(known), graph) {
             (Strategy::Nothing, _) => continue,
+            (Strategy::Codes, _) => ("codes", flat::scan_codes(&vectors, query, each(), k + EDGE, &stop)?),
             (Strategy::Graph, Some(graph)) => {
                 let holder;
                 let allow = match &*matches {
@@ -136,8 +141,14 @@ pub(super) fn search(
                         Allow::Only(&holder)
                     }
                 };
-                // All that the walk kept, not only k: they cost nothing more, and ties at the edge are among them.
-                let walked = graph.search(&vectors, query, ef, ef, &allow, &stop)?;
+                // More than k, because ties at the edge are among them: all that the walk kept where that costs nothing, a few
+                // where each is measured again.
+                let asked = if vectors.codes.is_some() {
+                    (k + EDGE).min(ef)
+                } else {
+                    ef
+                };
+                let walked = graph.search(&vectors, query, asked, ef, &allow, &stop)?;
                 if (walked.hits.len() as u64) < candidates.min(k as u64) {
                     let mut scanned = exact()?;
                     scanned.evaluated += walked.evaluated;

@@ -5,6 +5,8 @@
 pub struct Known {
     /// The segment has a graph.
     pub graph: bool,
+    /// The segment has codes of its vectors.
+    pub codes: bool,
     /// The caller wants an exact answer.
     pub exact: bool,
     /// Rows that live, have the vector and match the filter.
@@ -22,6 +24,8 @@ pub enum Strategy {
     Nothing,
     /// Score every match.
     Exact,
+    /// Score every match by its code, and the best of them again.
+    Codes,
     /// Walk the graph; non-matching rows are passed through, never answered.
     Graph,
 }
@@ -30,10 +34,16 @@ pub enum Strategy {
 /// ef 20 and 200; a filter that keeps a share s of the rows multiplies it by 1/s.
 const EVALUATIONS_PER_EF: u64 = 16;
 
+/// Fewer matches are scored as they are: the best that codes find, measured again, would be most of them.
+const CODES_MATCHES_MIN: u64 = 256;
+
 /// Chooses the cheaper way by counting distances.
 pub fn choose(known: Known) -> Strategy {
     if known.matches == 0 {
         return Strategy::Nothing;
+    }
+    if known.codes && !known.graph && !known.exact && known.matches >= CODES_MATCHES_MIN {
+        return Strategy::Codes;
     }
     let graph_cost = u128::from(EVALUATIONS_PER_EF * known.ef) * u128::from(known.rows) / u128::from(known.matches);
     if known.exact || !known.graph || u128::from(known.matches) <= graph_cost {
@@ -50,6 +60,7 @@ mod tests {
     fn plan(matches: u64, rows: u64, ef: u64) -> Strategy {
         choose(Known {
             graph: true,
+            codes: true,
             exact: false,
             matches,
             rows,
@@ -71,6 +82,7 @@ mod tests {
     fn without_a_graph_or_when_told_everything_is_exact() {
         let known = Known {
             graph: false,
+            codes: false,
             exact: false,
             matches: 1_000_000,
             rows: 1_000_000,
@@ -85,5 +97,20 @@ mod tests {
             }),
             Strategy::Exact
         );
+    }
+
+    #[test]
+    fn many_matches_without_a_graph_are_scanned_by_code_unless_told_otherwise() {
+        let known = Known {
+            graph: false,
+            codes: true,
+            exact: false,
+            matches: 4_000,
+            rows: 4_000,
+            ef: 10,
+        };
+        assert_eq!(choose(known), Strategy::Codes);
+        assert_eq!(choose(Known { matches: 20, ..known }), Strategy::Exact);
+        assert_eq!(choose(Known { exact: true, ..known }), Strategy::Exact);
     }
 }

@@ -12,16 +12,17 @@ use roaring::RoaringBitmap;
 
 use super::file::{Backing, FileSink, Writer};
 use super::{NO_DOCUMENT, Segment, hash_id, payload};
+use crate::config::Workers;
 use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::filter::index::{self as filter_index, FilterIndexBuilder};
-use crate::schema::{IndexSpec, Metric, Schema};
+use crate::schema::{IndexSpec, Metric, Schema, VectorSpec};
 use crate::sparse;
 use crate::storage::files;
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
-use crate::vector::{VectorsRef, hnsw, inv_norm};
+use crate::vector::{BitSet, CodesLayout, VectorsRef, codes, hnsw, inv_norm};
 
 /// A row that was applied and stands in no segment yet.
 #[derive(Debug, Clone)]
@@ -179,9 +180,60 @@ pub fn merge_memory(spec: &Spec<'_>, inputs: &[Kept]) -> Result<Segment> {
     memory(spec, &Rows::Kept(inputs))
 }
 
+/// A growing segment of fewer rows is scanned as it is: its vectors are read in some tens of microseconds, and it will soon be
+/// merged into a larger one.
+const GROWING_CODES_ROWS_MIN: usize = 512;
+
+/// The codes of a growing segment, which has no graph to walk on them but is scanned by them.
+fn write_growing_codes(
+    writer: &mut Writer<Vec<u8>>,
+    rows: &Rows<'_>,
+    index: usize,
+    name: &str,
+    spec: &VectorSpec,
+) -> Result<()> {
+    let (IndexSpec::Hnsw { .. }, Some(bits)) = (&spec.index, spec.quantization.bits(spec.metric)) else {
+        return Ok(());
+    };
+    let dim = spec.dim as usize;
+    let mut data = Vec::with_capacity(rows.len() * dim);
+    let (mut norms, mut absent) = (Vec::new(), BitSet::new(rows.len()));
+    let mut ordinal: Ordinal = 0;
+    rows.for_each(|row| {
+        match row.vector(index) {
+            Some(vector) => data.extend_from_slice(vector),
+            None => {
+                absent.set(ordinal);
+                data.resize(data.len() + dim, 0.0);
+            }
+        }
+        if spec.metric == Metric::Cosine {
+            norms.push(inv_norm(&data[data.len() - dim..]));
+        }
+        ordinal += 1;
+        Ok(())
+    })?;
+    let vectors = VectorsRef {
+        metric: spec.metric,
+        dim,
+        data: &data,
+        inv_norms: &norms,
+        absent: Some(&absent),
+        codes: None,
+    };
+    writer.begin(&format!("codes/{name}"))?;
+    codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
+    writer.end()
+}
+
 fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     let mut writer = Writer::new(Vec::new())?;
     write_columns(&mut writer, spec, rows)?;
+    if rows.len() >= GROWING_CODES_ROWS_MIN {
+        for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
+            write_growing_codes(&mut writer, rows, index, name, vector)?;
+        }
+    }
     let bytes = writer.finish()?;
     let len = bytes.len();
     let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
@@ -189,18 +241,21 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     Segment::read(Backing::Memory { words, len }, None, spec.schema, false)
 }
 
-/// Makes a sealed file of the kept rows, durably, and opens it. Vectors get their graph if there are at least
-/// `graph_rows_min` rows. `stop` is polled while it is built.
-pub fn seal(
-    spec: &Spec<'_>,
-    inputs: &[Kept],
-    path: &Path,
-    no: u64,
-    graph_rows_min: usize,
-    stop: &dyn Fn() -> bool,
-) -> Result<Segment> {
+/// When and how a sealed file gets graphs.
+pub struct Graphs<'a> {
+    /// Fewer rows get none.
+    pub rows_min: usize,
+    /// Who helps.
+    pub workers: &'a Workers,
+    /// Polled while a graph is built.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// Makes a sealed file of the kept rows, durably, and opens it. Vectors get their codes and their graph if there are enough
+/// rows.
+pub fn seal(spec: &Spec<'_>, inputs: &[Kept], path: &Path, no: u64, graphs: &Graphs<'_>) -> Result<Segment> {
     let (file, temporary) = files::create_temporary(path)?;
-    let written = write_sealed(spec, inputs, file, &temporary, no, graph_rows_min, stop);
+    let written = write_sealed(spec, inputs, file, &temporary, no, graphs);
     let file = match written {
         Ok(file) => file,
         Err(error) => {
@@ -219,43 +274,67 @@ fn write_sealed(
     file: File,
     temporary: &Path,
     no: u64,
-    graph_rows_min: usize,
-    stop: &dyn Fn() -> bool,
+    graphs: &Graphs<'_>,
 ) -> Result<File> {
     let rows = Rows::Kept(inputs);
     let n = u32::try_from(rows.len()).map_err(|_| Error::internal("a segment of too many rows"))?;
     let mut writer: Writer<FileSink> = Writer::new(BufWriter::with_capacity(1 << 20, file))?;
     write_columns(&mut writer, spec, &rows)?;
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
-        let IndexSpec::Hnsw { m, ef_construction } = vector.index else {
-            continue;
-        };
-        if rows.len() < graph_rows_min {
-            continue;
+        if rows.len() >= graphs.rows_min {
+            let seed = no ^ ((index as u64) << 56);
+            write_graph(&mut writer, temporary, name, vector, n, seed, graphs)?;
         }
-        // The vectors are in the file already: the graph is built over the mapped file, so a merge of any size needs no
-        // second copy of them in memory.
-        writer.sink().flush()?;
-        let map = super::file::map(temporary)?;
-        let column = |section: String| writer.range_of(&section).map_or(&map[..0], |range| &map[range]);
-        let absent = RoaringBitmap::deserialize_from(column(format!("absent/{name}"))).unwrap_or_default();
-        let absent = (!absent.is_empty()).then(|| crate::vector::BitSet::from_iter(n as usize, absent));
-        let vectors = VectorsRef {
-            metric: vector.metric,
-            dim: vector.dim as usize,
-            data: bytemuck::try_cast_slice(column(format!("vector/{name}"))).expect("sections are aligned"),
-            inv_norms: bytemuck::try_cast_slice(column(format!("norm/{name}"))).expect("sections are aligned"),
-            absent: absent.as_ref(),
-        };
-        let graph = hnsw::build(&vectors, m, ef_construction, no ^ ((index as u64) << 56), &mut |_| {
-            !stop()
-        })?;
-        writer.section(&format!("graph/{name}"), &graph)?;
     }
     writer
         .finish()?
         .into_inner()
         .map_err(|e| Error::internal(format!("i/o: {}", e.error())))
+}
+
+/// The codes and the graph of vectors that are in the file already: both are made over the mapped file, so a merge of any
+/// size needs no second copy of the vectors in memory.
+fn write_graph(
+    writer: &mut Writer<FileSink>,
+    temporary: &Path,
+    name: &str,
+    spec: &VectorSpec,
+    n: u32,
+    seed: u64,
+    graphs: &Graphs<'_>,
+) -> Result<()> {
+    let IndexSpec::Hnsw { m, ef_construction } = spec.index else {
+        return Ok(());
+    };
+    let written = |writer: &mut Writer<FileSink>| -> Result<memmap2::Mmap> {
+        writer.sink().flush()?;
+        super::file::map(temporary)
+    };
+    let map = written(writer)?;
+    let range = |writer: &Writer<FileSink>, kind: &str| writer.range_of(&format!("{kind}/{name}")).unwrap_or(0..0);
+    let absent = RoaringBitmap::deserialize_from(&map[range(writer, "absent")]).unwrap_or_default();
+    let absent = (!absent.is_empty()).then(|| BitSet::from_iter(n as usize, absent));
+    let mut vectors = VectorsRef {
+        metric: spec.metric,
+        dim: spec.dim as usize,
+        data: bytemuck::try_cast_slice(&map[range(writer, "vector")]).expect("sections are aligned"),
+        inv_norms: bytemuck::try_cast_slice(&map[range(writer, "norm")]).expect("sections are aligned"),
+        absent: absent.as_ref(),
+        codes: None,
+    };
+    let (with_codes, layout);
+    if let Some(bits) = spec.quantization.bits(spec.metric) {
+        writer.begin(&format!("codes/{name}"))?;
+        codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
+        writer.end()?;
+        with_codes = written(writer)?;
+        let bytes = &with_codes[range(writer, "codes")];
+        layout = CodesLayout::parse(bytes)?;
+        vectors.codes = Some(layout.view(bytes));
+    }
+    let mut go_on = |_| !(graphs.stop)();
+    let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
+    writer.section(&format!("graph/{name}"), &graph)
 }
 
 fn write_columns<W: Write>(writer: &mut Writer<W>, spec: &Spec<'_>, rows: &Rows<'_>) -> Result<()> {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-pub use build::{Kept, PendingRow, Spec, merge_memory, seal, write_memory};
+pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
 use file::Backing;
 
@@ -31,7 +31,7 @@ use crate::sparse::Column;
 use crate::sparse::index::IndexLayout;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
-use crate::vector::{BitSet, HnswLayout, VectorsRef};
+use crate::vector::{BitSet, CodesLayout, HnswLayout, VectorsRef};
 
 /// An immutable segment. Cheap to share.
 pub struct Segment {
@@ -73,10 +73,12 @@ struct Columns {
 struct VectorPart {
     data: Range<usize>,
     norms: Range<usize>,
+    codes_at: Range<usize>,
     graph_at: Range<usize>,
     dim: usize,
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
+    codes: Option<CodesLayout>,
     graph: Option<HnswLayout>,
 }
 
@@ -212,14 +214,26 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let codes = match slice(&format!("codes/{name}")) {
+                [] => None,
+                bytes => {
+                    let layout = CodesLayout::parse(bytes)?;
+                    if !layout.fits(spec.metric, dim, n) {
+                        return Err(Error::damaged("segment: the codes are those of other vectors"));
+                    }
+                    Some(layout)
+                }
+            };
             let range = |kind: &str| range(&format!("{kind}/{name}"));
             vectors.push(VectorPart {
                 data: range("vector"),
                 norms: range("norm"),
+                codes_at: range("codes"),
                 graph_at: range("graph"),
                 dim,
                 metric: spec.metric,
                 absent,
+                codes,
                 graph,
             });
         }
@@ -440,6 +454,10 @@ impl Segment {
             data: self.numbers(&part.data),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
+            codes: part
+                .codes
+                .as_ref()
+                .map(|layout| layout.view(self.slice(&part.codes_at))),
         }
     }
 

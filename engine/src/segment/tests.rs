@@ -6,16 +6,26 @@ use serde_json::json;
 
 use super::file::{self, Backing};
 use super::*;
+use crate::config::Workers;
 use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
 use crate::text::analyzer::Analyzer;
 use crate::types::SparseVector;
+
+fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
+    Graphs {
+        rows_min: 10,
+        workers: Box::leak(Box::new(Workers::alone())),
+        stop,
+    }
+}
 
 fn schema() -> Schema {
     let spec = |dim, metric| VectorSpec {
         dim,
         metric,
         index: Default::default(),
+        quantization: Default::default(),
         embedder: None,
     };
     Schema {
@@ -122,7 +132,7 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/7.seg");
     let merged = merge_memory(&spec, &kept).unwrap();
-    let sealed = seal(&spec, &kept, &path, 7, 10, &|| false).unwrap();
+    let sealed = seal(&spec, &kept, &path, 7, &graphs(&|| false)).unwrap();
     let live: Vec<&PendingRow> = rows
         .chunks(25)
         .flat_map(|part| part.iter().enumerate().filter(|(i, _)| i % 5 != 2).map(|(_, r)| r))
@@ -176,7 +186,9 @@ fn a_cancelled_seal_leaves_nothing() {
     let view = SegmentView::fresh(Arc::new(write_memory(&spec, &rows).unwrap()));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/1.seg");
-    let error = seal(&spec, &[Kept::live(&view)], &path, 1, 10, &|| true).err().unwrap();
+    let error = seal(&spec, &[Kept::live(&view)], &path, 1, &graphs(&|| true))
+        .err()
+        .unwrap();
     assert_eq!(error.kind, crate::ErrorKind::Cancelled);
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
 }

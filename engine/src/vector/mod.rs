@@ -9,15 +9,19 @@
 
 use std::cmp::Ordering;
 
+mod again;
 pub mod bitset;
+pub mod codes;
 pub mod flat;
 pub mod hnsw;
 pub mod kernels;
+mod near;
 pub mod space;
 #[cfg(test)]
 mod tests;
 
 pub use bitset::BitSet;
+pub use codes::{Codes, CodesLayout};
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
 pub use space::{QueryScorer, VectorsRef, inv_norm};
@@ -117,6 +121,8 @@ impl Eq for Scored {}
 struct Meter<'a> {
     stop: &'a dyn Fn() -> bool,
     evaluated: u64,
+    /// When to ask again.
+    ask_at: u64,
 }
 
 impl<'a> Meter<'a> {
@@ -124,23 +130,36 @@ impl<'a> Meter<'a> {
     const EVERY: u64 = 256;
 
     fn new(stop: &'a dyn Fn() -> bool) -> Self {
-        Self { stop, evaluated: 0 }
+        Self {
+            stop,
+            evaluated: 0,
+            ask_at: 0,
+        }
     }
 
-    /// Counts one evaluation that is about to happen. The first one asks, so that a late search does no work at all.
+    /// Counts one evaluation that is about to happen.
     #[inline]
     fn tick(&mut self) -> Result<()> {
-        if self.evaluated.is_multiple_of(Self::EVERY) && (self.stop)() {
-            return Err(Error::new(
-                ErrorKind::Deadline,
-                "deadline_exceeded",
-                format!(
-                    "the deadline passed during a vector search, after {} distances",
-                    self.evaluated
-                ),
-            ));
+        self.add(1)
+    }
+
+    /// Counts some evaluations that are about to happen. The first one asks, so that a late search does no work at all.
+    #[inline]
+    fn add(&mut self, evaluations: usize) -> Result<()> {
+        if self.evaluated >= self.ask_at {
+            if (self.stop)() {
+                return Err(Error::new(
+                    ErrorKind::Deadline,
+                    "deadline_exceeded",
+                    format!(
+                        "the deadline passed during a vector search, after {} distances",
+                        self.evaluated
+                    ),
+                ));
+            }
+            self.ask_at = self.evaluated + Self::EVERY;
         }
-        self.evaluated += 1;
+        self.evaluated += evaluations as u64;
         Ok(())
     }
 }

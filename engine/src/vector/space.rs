@@ -14,6 +14,7 @@
 use std::borrow::Cow;
 
 use super::BitSet;
+use super::codes::Codes;
 use super::kernels::{self, Kernel};
 use crate::error::{Error, Result};
 use crate::schema::Metric;
@@ -64,6 +65,8 @@ pub struct VectorsRef<'a> {
     pub inv_norms: &'a [f32],
     /// Ordinals that have no vector: never indexed, never answered.
     pub absent: Option<&'a BitSet>,
+    /// The same vectors in fewer bits, for walks.
+    pub codes: Option<Codes<'a>>,
 }
 
 impl<'a> VectorsRef<'a> {
@@ -119,6 +122,9 @@ impl<'a> VectorsRef<'a> {
                 self.dim
             )));
         }
+        if self.codes.is_some_and(|codes| codes.len() != rows) {
+            return Err(Error::damaged(format!("the codes are not those of {rows} rows")));
+        }
         if self.inv_norms.len() != norms {
             return Err(Error::damaged(format!(
                 "{rows} rows need {norms} norms, got {}",
@@ -153,7 +159,29 @@ impl QueryScorer<'_> {
     /// How far the row is from the query; smaller is closer.
     #[inline]
     pub fn distance(&self, ordinal: Ordinal) -> f32 {
-        let sum = self.kernel.of(&self.query, self.vectors.row(ordinal));
+        self.of_sum(ordinal, self.kernel.of(&self.query, self.vectors.row(ordinal)))
+    }
+
+    /// The same of four rows, to the bit.
+    #[inline]
+    pub fn four(&self, ordinals: [Ordinal; 4]) -> [f32; 4] {
+        let rows = ordinals.map(|ordinal| self.vectors.row(ordinal));
+        let sums = self.kernel.of_four(&self.query, rows);
+        let mut distances = [0.0; 4];
+        for i in 0..4 {
+            distances[i] = self.of_sum(ordinals[i], sums[i]);
+        }
+        distances
+    }
+
+    /// Asks for a row that will be read soon.
+    #[inline]
+    pub(super) fn prefetch(&self, ordinal: Ordinal) {
+        kernels::prefetch(self.vectors.row(ordinal));
+    }
+
+    #[inline]
+    fn of_sum(&self, ordinal: Ordinal, sum: f32) -> f32 {
         match self.vectors.metric {
             Metric::Cosine => 1.0 - sum * self.vectors.inv_norms[ordinal as usize],
             Metric::Dot => -sum,

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::kernels::{self, Kernels};
+use super::kernels::{self, Bits, CodeKernels, Kernels, LINE};
 use super::*;
+use crate::config::Workers;
 use crate::schema::Metric;
 
 const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
@@ -43,6 +44,7 @@ struct Rows {
     data: Vec<f32>,
     inv_norms: Vec<f32>,
     absent: Option<BitSet>,
+    codes: Option<(CodesLayout, Vec<u8>)>,
 }
 
 impl Rows {
@@ -57,6 +59,7 @@ impl Rows {
             data: rows.concat(),
             inv_norms,
             absent: None,
+            codes: None,
         }
     }
     /// Without the vectors for which `is_absent`.
@@ -80,13 +83,27 @@ impl Rows {
             data: &self.data,
             inv_norms: &self.inv_norms,
             absent: self.absent.as_ref(),
+            codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
         }
+    }
+    /// With codes, if the metric has any.
+    fn coded(mut self, bits: Bits) -> Self {
+        if self.metric != Metric::Manhattan {
+            let mut bytes = Vec::new();
+            let mut put = |some: &[u8]| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            };
+            codes::encode(&self.view(), bits, &mut put).unwrap();
+            self.codes = Some((CodesLayout::parse(&bytes).unwrap(), bytes));
+        }
+        self
     }
     fn graph(&self) -> Vec<u8> {
         self.graph_of(16, 100)
     }
     fn graph_of(&self, m: u32, ef_construction: u32) -> Vec<u8> {
-        hnsw::build(&self.view(), m, ef_construction, 4711, &mut |_| true).unwrap()
+        hnsw::build(&self.view(), m, ef_construction, 4711, &Workers::alone(), &mut |_| true).unwrap()
     }
 }
 
@@ -172,6 +189,90 @@ proptest! {
 }
 
 #[test]
+fn four_rows_at_once_give_what_they_give_one_by_one() {
+    let mut random = Random(14);
+    let rows: Vec<Vec<f32>> = (0..5).map(|_| random.vector(200)).collect();
+    for set in kernels::available() {
+        for dim in 0..=200 {
+            let row = |i: usize| &rows[i][..dim];
+            for kernel in [set.dot, set.l2_squared, set.l1] {
+                let one_by_one = [1, 2, 3, 4].map(|i| kernel.of(row(0), row(i)));
+                let at_once = kernel.of_four(row(0), [row(1), row(2), row(3), row(4)]);
+                assert_eq!(at_once, one_by_one, "{} of {dim} dimensions", set.name);
+            }
+        }
+    }
+}
+
+/// Exact: integers have no rounding.
+fn check_code_kernels(set: &CodeKernels, query: &[i8], records: &[Vec<u8>; 4]) {
+    let product = |t: i8, code: u8| i64::from(t) * i64::from(code);
+    let eight = |record: &Vec<u8>| -> i64 { query.iter().zip(record).map(|(t, code)| product(*t, *code)).sum() };
+    let four = |record: &Vec<u8>| -> i64 {
+        let at = |line: usize, i: usize| query[2 * line * LINE + i];
+        (0..query.len() / 2)
+            .map(|j| (j, at(j / LINE, j % LINE), at(j / LINE, LINE + j % LINE)))
+            .map(|(j, low, high)| product(low, record[j] & 15) + product(high, record[j] >> 4))
+            .sum()
+    };
+    let slices = [&records[0][..], &records[1][..], &records[2][..], &records[3][..]];
+    let wide = |sums: [i32; 4]| sums.map(i64::from).to_vec();
+    let what = format!("{} of {} bytes", set.name, query.len());
+    assert_eq!(
+        wide(set.eight.of_four(query, slices)),
+        records.iter().map(eight).collect::<Vec<_>>(),
+        "8 bits, {what}"
+    );
+    if query.len().is_multiple_of(2 * LINE) {
+        assert_eq!(
+            wide(set.four.of_four(query, slices)),
+            records.iter().map(four).collect::<Vec<_>>(),
+            "4 bits, {what}"
+        );
+    }
+}
+
+#[test]
+fn every_code_kernel_is_exact() {
+    let mut random = Random(15);
+    for lines in 0..20 {
+        let bytes = lines * LINE;
+        let random_query: Vec<i8> = (0..bytes).map(|_| random.next() as i8).collect();
+        // As large as sums can become, and one byte off every alignment.
+        for query in [random_query, vec![-128; bytes], vec![127; bytes]] {
+            let full = |_| vec![255u8; bytes];
+            let drawn = |_| (0..bytes + 7).map(|_| random.next() as u8).collect();
+            let records = [[0, 1, 2, 3].map(full), [0, 1, 2, 3].map(drawn)];
+            for set in kernels::available_for_codes() {
+                for records in &records {
+                    check_code_kernels(set, &query, records);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn code_kernels_do_not_overflow_in_the_most_dimensions() {
+    let bytes = crate::limits::DIM_MAX.next_multiple_of(LINE);
+    let mut query = vec![-128i8; bytes];
+    query[crate::limits::DIM_MAX..].fill(0);
+    let records = [0, 1, 2, 3].map(|_| vec![255u8; bytes]);
+    for set in kernels::available_for_codes() {
+        check_code_kernels(set, &query, &records);
+    }
+}
+
+#[test]
+#[should_panic(expected = "as long as the query")]
+fn code_kernels_refuse_short_records() {
+    let query = [0i8; LINE];
+    kernels::best_for_codes()
+        .eight
+        .of_four(&query, [&[0; LINE], &[0; LINE], &[0; LINE - 1], &[0; LINE]]);
+}
+
+#[test]
 #[should_panic(expected = "one length")]
 fn kernels_refuse_slices_of_different_lengths() {
     kernels::dot(&[1.0, 2.0], &[1.0]);
@@ -253,6 +354,132 @@ fn cosine_does_not_depend_on_lengths_however_extreme() {
     assert_eq!(inv_norm(&[0.0, 0.0]), 0.0);
 }
 
+// ---- codes
+
+#[test]
+fn distances_by_code_are_near_the_true_ones() {
+    let mut random = Random(16);
+    for dim in [1, 2, 3, 7, 50, 63, 64, 65, 127, 128, 129, 384, 785] {
+        // Far from the origin, as the vectors of many models are: it is the mean that is taken off.
+        let centre: Vec<f32> = random.vector(dim).iter().map(|x| 5.0 * x).collect();
+        let rows: Vec<Vec<f32>> = (0..50).map(|_| near(&mut random, &centre, 1.0)).collect();
+        let query = near(&mut random, &centre, 1.0);
+        for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid] {
+            for (bits, steps) in [(Bits::Eight, 255.0), (Bits::Four, 15.0)] {
+                let rows = Rows::new(metric, dim, &rows).coded(bits);
+                let view = rows.view();
+                let (exact, coded) = (view.scorer(&query), view.codes.unwrap().scorer(&query));
+                // A step is at most 8 deviations wide over the steps; its error is even and adds up like noise. The query has
+                // an error of its own, of at most 8 deviations over 254.
+                let scale = match metric {
+                    Metric::Cosine => 1.0 / (26.0 * dim as f32),
+                    Metric::Dot | Metric::Manhattan => 1.0,
+                    Metric::Euclid => 2.0,
+                };
+                let bound = scale * 6.0 * (dim as f32).sqrt() * 2.0 * (8.0 / steps + 8.0 / 254.0) * 0.3 + 1e-4;
+                for ordinal in 0..50 {
+                    let (want, got) = (exact.distance(ordinal), coded.four([ordinal; 4])[0]);
+                    assert!(
+                        (want - got).abs() <= bound * if metric == Metric::Cosine { 5.0 } else { 1.0 },
+                        "{metric:?} {bits:?} {dim} dimensions: {got}, exact {want}, bound {bound}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_rank_the_same_from_a_row_as_from_a_query_of_its_values() {
+    let mut random = Random(17);
+    for dim in [3, 64, 100] {
+        let rows: Vec<Vec<f32>> = (0..40).map(|_| random.vector(dim)).collect();
+        for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid] {
+            for bits in [Bits::Eight, Bits::Four] {
+                let rows = Rows::new(metric, dim, &rows).coded(bits);
+                let codes = rows.view().codes.unwrap();
+                let sums = codes.sums();
+                let mut aimed = codes.scorer_of_rows();
+                let slack = 0.02 * dim as f32 * if bits == Bits::Four { 10.0 } else { 1.0 };
+                for from in 0..40 {
+                    aimed.aim(from);
+                    let query = codes.scorer(rows.view().row(from));
+                    for to in (0..40).step_by(4) {
+                        let to = [to, to + 1, to + 2, to + 3];
+                        for (a, b) in aimed.four_rows(to, &sums).into_iter().zip(query.four(to)) {
+                            assert!((a - b).abs() < slack, "{metric:?} {bits:?} {dim}: {a} {b}");
+                        }
+                    }
+                    // Twice the same codes: no distance at all.
+                    let itself = aimed.four_rows([from; 4], &sums)[0];
+                    if metric == Metric::Euclid {
+                        assert!(itself.abs() < slack, "{bits:?} {dim}: {itself} to itself");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn codes_of_extreme_vectors_are_codes() {
+    let rows = [
+        vec![0.0; 3],
+        vec![f32::MAX, -f32::MAX, 1.0],
+        vec![1e-40; 3],
+        vec![7.0; 3],
+    ];
+    for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid] {
+        for bits in [Bits::Eight, Bits::Four] {
+            let rows = Rows::new(metric, 3, &rows).coded(bits);
+            rows.view()
+                .codes
+                .unwrap()
+                .scorer(&[1.0, f32::MAX, 0.0])
+                .four([0, 1, 2, 3]);
+            search(&Flat, &rows, &[1.0, 2.0, 3.0], 4, 4, &Allow::All);
+            rows.graph();
+        }
+    }
+}
+
+#[test]
+fn codes_that_do_not_fit_are_refused() {
+    let mut random = Random(18);
+    let vectors: Vec<Vec<f32>> = (0..9).map(|_| random.vector(20)).collect();
+    let rows = Rows::new(Metric::Euclid, 20, &vectors).coded(Bits::Four);
+    let (layout, bytes) = rows.codes.clone().unwrap();
+    assert!(layout.fits(Metric::Euclid, 20, 9));
+    assert!(
+        !layout.fits(Metric::Dot, 20, 9) && !layout.fits(Metric::Euclid, 21, 9) && !layout.fits(Metric::Euclid, 20, 8)
+    );
+    for length in 0..bytes.len() {
+        assert_eq!(
+            CodesLayout::parse(&bytes[..length]).unwrap_err().kind,
+            ErrorKind::Damaged
+        );
+    }
+    for at in 0..LINE {
+        for value in [0, 1, 255] {
+            let mut bytes = bytes.clone();
+            if bytes[at] != value {
+                bytes[at] = value;
+                // A metric may be another valid one; then it does not fit.
+                let fits = CodesLayout::parse(&bytes).is_ok_and(|layout| layout.fits(Metric::Euclid, 20, 9));
+                assert!(!fits, "byte {at} = {value}");
+            }
+        }
+    }
+    let mut fewer = rows.view();
+    fewer.data = &fewer.data[20..];
+    assert_eq!(
+        Flat.search(&fewer, &vectors[0], 1, 1, &Allow::All, &never)
+            .unwrap_err()
+            .kind,
+        ErrorKind::Damaged
+    );
+}
+
 // ---- exact scan
 
 /// Small integers: many equal distances and equal vectors.
@@ -294,6 +521,58 @@ proptest! {
     }
 }
 
+#[test]
+fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
+    let mut random = Random(20);
+    // Clusters narrower than a step of 4 bits are one to it.
+    let cases = [
+        (1, 3000, 1.0, &[Bits::Eight, Bits::Four][..]),
+        (40, 75, 0.1, &[Bits::Eight][..]),
+    ];
+    for (clusters, each, spread, all_bits) in cases {
+        let rows = clustered(&mut random, 48, clusters, each, spread);
+        let queries = queries_near(&mut random, &rows, spread);
+        let third = BitSet::from_iter(3000, (0..3000).filter(|o| o % 3 == 0));
+        for metric in METRICS {
+            for bits in all_bits.iter().copied() {
+                let rows = Rows::new(metric, 48, &rows).without(|o| o == 5).coded(bits);
+                let (mut right, mut all) = (0, 0);
+                for query in &queries {
+                    for allow in [Allow::All, Allow::Only(&third)] {
+                        let exact = search(&Flat, &rows, query, 10, 0, &allow);
+                        let candidates = (0..3000).filter(|o| allow.contains(*o));
+                        let found = flat::scan_codes(&rows.view(), query, candidates, 10, &never).unwrap();
+                        assert_eq!(found.hits.len(), 10);
+                        assert!(found.hits.is_sorted_by(|a, b| a < b));
+                        right += found.hits.iter().filter(|hit| exact.contains(hit)).count();
+                        all += 10;
+                    }
+                }
+                let recall = right as f64 / f64::from(all);
+                let least = if bits == Bits::Eight { 0.99 } else { 0.95 };
+                assert!(
+                    recall >= least,
+                    "{metric:?} {bits:?}, {clusters} clusters: recall@10 {recall}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_scan_of_codes_is_exact_where_it_keeps_everything((rows, query, allowed) in coarse_rows(80), k in 0usize..20) {
+        let rows = rows.coded(Bits::Eight);
+        let found = flat::scan_codes(&rows.view(), &query, allowed.iter(), k, &never).unwrap();
+        let exact = search(&Flat, &rows, &query, k, 0, &Allow::Only(&allowed));
+        prop_assert_eq!(found.hits.len(), exact.len());
+        for (a, b) in found.hits.iter().zip(&exact) {
+            prop_assert!(a.distance <= b.distance + 1e-6 + b.distance.abs() * 0.1);
+        }
+    }
+}
+
 // ---- graph: what it finds
 
 /// `clusters` centres, `each` rows around each of them, one cluster after the other.
@@ -319,20 +598,32 @@ fn queries_near(random: &mut Random, rows: &[Vec<f32>], spread: f32) -> Vec<Vec<
         .collect()
 }
 
+const ALL_CODES: [Option<Bits>; 3] = [None, Some(Bits::Eight), Some(Bits::Four)];
+
 /// Recall@10 at ef 128, of everything and of a tenth, in every metric.
-fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64) {
+fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64, codes: &[Option<Bits>]) {
+    let mut failures = Vec::new();
     for metric in METRICS {
-        let rows = Rows::new(metric, rows[0].len(), rows);
-        let bytes = rows.graph();
-        let tenth = BitSet::from_iter(
-            rows.view().len(),
-            (0..rows.view().len() as Ordinal).filter(|o| o % 10 == 3),
-        );
-        for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
-            let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
-            assert!(recall >= least, "{metric:?}, {what}: recall@10 {recall}");
+        for bits in codes.iter().copied() {
+            let rows = Rows::new(metric, rows[0].len(), rows);
+            let rows = match bits {
+                None => rows,
+                Some(bits) => rows.coded(bits),
+            };
+            let bytes = rows.graph();
+            let tenth = BitSet::from_iter(
+                rows.view().len(),
+                (0..rows.view().len() as Ordinal).filter(|o| o % 10 == 3),
+            );
+            for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
+                let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
+                if recall < least {
+                    failures.push(format!("{metric:?}, {bits:?}, {what}: recall@10 {recall}"));
+                }
+            }
         }
     }
+    assert!(failures.is_empty(), "of {} rows: {failures:#?}", rows.len());
 }
 
 #[test]
@@ -340,16 +631,25 @@ fn finds_the_nearest_among_scattered_vectors() {
     let mut random = Random(2);
     let rows: Vec<Vec<f32>> = (0..3000).map(|_| random.vector(32)).collect();
     let queries: Vec<Vec<f32>> = (0..100).map(|_| random.vector(32)).collect();
-    check_recall(&rows, &queries, 0.95);
+    check_recall(&rows, &queries, 0.95, &ALL_CODES);
 }
 
 #[test]
 fn finds_the_nearest_among_well_separated_clusters() {
     let mut random = Random(3);
-    for (clusters, each, spread) in [(300, 10, 0.1), (40, 75, 0.05), (8, 400, 0.02), (40, 75, 1e-6)] {
+    // Codes only tell apart what lies further apart than a step, here 6 deviations over 255 or 15: where a cluster with more
+    // rows than `ef` is narrower, all of it looks the same to a walk.
+    let cases = [
+        (300, 10, 0.1, &ALL_CODES[..]),
+        (40, 75, 0.05, &ALL_CODES[..2]),
+        (8, 400, 0.1, &ALL_CODES[..2]),
+        (8, 400, 0.02, &ALL_CODES[..1]),
+        (40, 75, 1e-6, &ALL_CODES[..1]),
+    ];
+    for (clusters, each, spread, codes) in cases {
         let rows = clustered(&mut random, 48, clusters, each, spread);
         let queries = queries_near(&mut random, &rows, spread);
-        check_recall(&rows, &queries, 0.95);
+        check_recall(&rows, &queries, 0.95, codes);
     }
 }
 
@@ -363,7 +663,7 @@ fn finds_the_nearest_among_vectors_with_many_duplicates() {
     rows.extend((0..1000).map(|i| originals[i % 10].clone()));
     rows.extend((0..500).map(|_| originals[random.below(1000)].clone()));
     let queries = queries_near(&mut random, &originals, 0.3);
-    check_recall(&rows, &queries, 0.95);
+    check_recall(&rows, &queries, 0.95, &ALL_CODES);
 }
 
 #[test]
@@ -403,6 +703,14 @@ proptest! {
         for allow in [Allow::All, Allow::Only(&allowed)] {
             let exact = search(&Flat, &rows, &query, k, 0, &allow);
             prop_assert_eq!(search(&layout.view(&bytes), &rows, &query, k, 120, &allow), exact);
+        }
+        // With codes all that are asked for are measured again.
+        let rows = rows.coded(Bits::Four);
+        let bytes = rows.graph_of(2, 4);
+        let layout = HnswLayout::parse(&bytes).unwrap();
+        for allow in [Allow::All, Allow::Only(&allowed)] {
+            let exact = search(&Flat, &rows, &query, 120, 0, &allow);
+            prop_assert_eq!(search(&layout.view(&bytes), &rows, &query, 120, 120, &allow), exact);
         }
     }
 }
@@ -477,8 +785,43 @@ fn the_same_vectors_give_the_same_bytes() {
     let mut random = Random(9);
     let rows = Rows::new(Metric::Cosine, 24, &clustered(&mut random, 24, 10, 50, 0.1));
     assert_eq!(rows.graph(), rows.graph());
-    let other_seed = hnsw::build(&rows.view(), 16, 100, 4712, &mut |_| true).unwrap();
+    let other_seed = hnsw::build(&rows.view(), 16, 100, 4712, &Workers::alone(), &mut |_| true).unwrap();
     assert_ne!(rows.graph(), other_seed);
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_who_helps() {
+    /// All shares on threads of their own, the last first.
+    fn backwards(threads: usize) -> Workers {
+        Workers::new(move |shares, work| {
+            std::thread::scope(|scope| {
+                for thread in (0..threads).rev() {
+                    scope.spawn(move || {
+                        (0..shares)
+                            .rev()
+                            .filter(|share| share % threads == thread)
+                            .for_each(work)
+                    });
+                }
+            });
+        })
+    }
+    let mut random = Random(19);
+    let vectors = clustered(&mut random, 24, 30, 100, 0.1);
+    for metric in METRICS {
+        for bits in [None, Some(Bits::Eight)] {
+            let rows = Rows::new(metric, 24, &vectors);
+            let rows = match bits {
+                None => rows,
+                Some(bits) => rows.coded(bits),
+            };
+            let alone = rows.graph_of(8, 40);
+            for threads in [2, 3] {
+                let helped = hnsw::build(&rows.view(), 8, 40, 4711, &backwards(threads), &mut |_| true).unwrap();
+                assert!(helped == alone, "{metric:?} {bits:?}, {threads} threads");
+            }
+        }
+    }
 }
 
 #[test]
@@ -516,7 +859,7 @@ fn a_build_reports_its_progress_and_can_be_cancelled() {
     let mut random = Random(11);
     let rows = Rows::new(Metric::Dot, 8, &clustered(&mut random, 8, 1, 500, 1.0));
     let mut reports = Vec::new();
-    hnsw::build(&rows.view(), 8, 32, 1, &mut |done| {
+    hnsw::build(&rows.view(), 8, 32, 1, &Workers::alone(), &mut |done| {
         reports.push(done);
         true
     })
@@ -525,7 +868,7 @@ fn a_build_reports_its_progress_and_can_be_cancelled() {
         reports.is_sorted() && reports.len() > 5 && reports.last() == Some(&500),
         "{reports:?}"
     );
-    let error = hnsw::build(&rows.view(), 8, 32, 1, &mut |done| done < 300).unwrap_err();
+    let error = hnsw::build(&rows.view(), 8, 32, 1, &Workers::alone(), &mut |done| done < 300).unwrap_err();
     assert_eq!((error.kind, error.code), (ErrorKind::Cancelled, "cancelled"));
 }
 
@@ -575,7 +918,7 @@ fn parts_that_do_not_fit_are_errors() {
     assert_eq!(kind(&graph, fewer, &[1.0; 4]), Err(ErrorKind::Damaged));
     assert!(flat::scan(&rows.view(), &[1.0; 4], [20].into_iter(), 1, &never).is_err());
     for m in [0, 1, 257] {
-        let error = hnsw::build(&rows.view(), m, 32, 1, &mut |_| true).unwrap_err();
+        let error = hnsw::build(&rows.view(), m, 32, 1, &Workers::alone(), &mut |_| true).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Invalid);
     }
 }

@@ -1,6 +1,6 @@
 //! `cairn collections`: list, create, get, optimize, delete.
 
-use cairn_client::{Client, CollectionInfo, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
+use cairn_client::{ChunkStrategy, Client, CollectionInfo, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Connection, Failure, operations, output};
@@ -9,10 +9,12 @@ const EXAMPLES: &str = "\
 Examples:
   cairn collections                                             names of all collections
   cairn collections create docs                                 for documents: built-in embedder, full text
+  cairn collections create docs2 --embedder minilm              for documents: a model of the server's configuration
   cairn collections create images --dim 512 --metric dot        for vectors of your own
   cairn collections create web --sparse splade --field text=text for sparse vectors of your own, beside BM25
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
   cairn collections get docs --json
+  cairn collections create faq --strategy sentence --max-tokens 128
   cairn collections optimize docs                               one segment a shard: fastest to search
   cairn collections delete docs --yes";
 
@@ -69,6 +71,9 @@ struct Create {
     /// Numbers in a vector, named `dense`.
     #[arg(long)]
     dim: Option<u32>,
+    /// Embedder of a collection for documents, one of the server's [default: its default_embedder].
+    #[arg(long, value_name = "NAME", conflicts_with = "dim")]
+    embedder: Option<String>,
     /// How nearness is measured.
     #[arg(long, value_enum, default_value_t = MetricArg::Cosine, requires = "dim")]
     metric: MetricArg,
@@ -90,6 +95,16 @@ struct Create {
     /// Word pieces that a chunk repeats of the one before it.
     #[arg(long)]
     overlap_tokens: Option<u32>,
+    /// Where documents are cut: at headings and blocks first; between sentences; or every max-tokens.
+    #[arg(long, value_enum)]
+    strategy: Option<StrategyArg>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StrategyArg {
+    Structure,
+    Sentence,
+    Fixed,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -166,17 +181,25 @@ impl Create {
                 };
                 Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))
             }
-            None => Schema::documents(),
+            None => match &self.embedder {
+                Some(embedder) => Schema::documents_by(embedder),
+                None => Schema::documents(),
+            },
         };
         for name in &self.sparse {
             schema = schema.sparse(name, SparseSpec::new());
         }
         schema.fields.extend(self.fields.iter().cloned());
         schema.shards = self.shards;
-        if self.max_tokens.is_some() || self.overlap_tokens.is_some() {
+        if self.max_tokens.is_some() || self.overlap_tokens.is_some() || self.strategy.is_some() {
             let chunking = schema.chunking.get_or_insert_default();
             chunking.max_tokens = self.max_tokens;
             chunking.overlap_tokens = self.overlap_tokens;
+            chunking.strategy = self.strategy.map(|strategy| match strategy {
+                StrategyArg::Structure => ChunkStrategy::Structure,
+                StrategyArg::Sentence => ChunkStrategy::Sentence,
+                StrategyArg::Fixed => ChunkStrategy::Fixed,
+            });
         }
         schema
     }

@@ -44,11 +44,13 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
-        let sources = ingest::find(std::slice::from_ref(&self.docs), "").map_err(|e| {
-            Failure::usage(format!(
-                "{e}: run it from the source tree, or name documents of your own with --docs DIR"
-            ))
-        })?;
+        let sources = ingest::find(std::slice::from_ref(&self.docs), "")
+            .and_then(ingest::some)
+            .map_err(|e| {
+                Failure::usage(format!(
+                    "{e}: run it from the source tree, or name documents of your own with --docs DIR"
+                ))
+            })?;
         let temporary = tempfile::tempdir().map_err(|e| Failure::new(format!("no temporary directory: {e}")))?;
         let data_dir = self.keep.clone().unwrap_or_else(|| temporary.path().join("data"));
 
@@ -112,8 +114,14 @@ impl Demo {
         let client = Client::connect(url).await?;
         client.create_collection(COLLECTION, Schema::documents()).await?;
         let collection = client.collection(COLLECTION);
-        let (summary, ingest_time) = timed(ingest::ingest(&collection, sources, 4, &ingest::Progress::new(true))).await;
-        let summary = summary?;
+        let (plan, progress, mut summary) = (
+            ingest::Plan::default(),
+            ingest::Progress::new(true),
+            ingest::Summary::default(),
+        );
+        let work = ingest::ingest(&collection, sources, &plan, &progress, &mut summary);
+        let (done, ingest_time) = timed(work).await;
+        done?;
         output::out(summary.to_string());
         summary.show_failures();
         if summary.failed > 0 {

@@ -8,6 +8,7 @@ mod ask;
 mod collections;
 mod demo;
 mod eval;
+mod extract;
 mod ingest;
 mod operations;
 mod output;
@@ -27,12 +28,13 @@ Exit codes:
   1  failed
   2  wrong usage
   3  server unreachable
-  4  ingest: some documents failed, the others are stored";
+  4  ingest: some documents failed, the others are stored
+  130  ingest: stopped before the end";
 
 const EXAMPLES: &str = "\
 Examples:
   cairn serve                                        start a server on 127.0.0.1:7700
-  cairn ingest ./docs --collection docs --create     put Markdown, text and JSONL files in
+  cairn ingest ./docs --collection docs --create     put files in: Markdown, HTML, PDF, JSONL, ...
   cairn search \"leader election\" -c docs             find chunks
   cairn enrich \"How is a leader elected?\" -c docs    get a prompt with cited context
   cairn eval -c docs --queries questions.jsonl       how good is it? recall, nDCG, MRR, latency
@@ -49,8 +51,10 @@ struct Cli {
 enum Command {
     /// Run the server: REST and gRPC on one port, metrics and health on another.
     Serve(serve::Serve),
-    /// Put documents into a collection: Markdown, text and JSONL files, or directories of them.
+    /// Put documents into a collection: Markdown, text, HTML, PDF, JSONL and CSV files, or directories.
     Ingest(ingest::Ingest),
+    /// Print the text that is read out of a file, which the spans of citations point into.
+    Extract(extract::Extract),
     /// Find the chunks of a collection that match a text.
     Search(ask::Search),
     /// Turn a question into a prompt with cited context, ready for a language model.
@@ -98,6 +102,8 @@ impl Failure {
     const USAGE: u8 = 2;
     const UNREACHABLE: u8 = 3;
     const PARTLY: u8 = 4;
+    /// What shells say of a command that Ctrl-C ended.
+    const STOPPED: u8 = 130;
 
     fn new(message: impl Into<String>) -> Self {
         Self {
@@ -170,6 +176,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(command) => Box::pin(command.run()).await,
         Command::Ingest(command) => Box::pin(command.run()).await,
+        Command::Extract(command) => command.run(),
         Command::Search(command) => Box::pin(command.run()).await,
         Command::Enrich(command) => Box::pin(command.run()).await,
         Command::Eval(command) => Box::pin(command.run()).await,

@@ -19,6 +19,17 @@ pub(super) fn out(text: impl AsRef<str>) {
     }
 }
 
+/// A text as it is, to standard output: nothing is added, so that its bytes can be counted.
+pub(super) fn raw(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match written {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        // There is nowhere left to say it.
+        Ok(()) | Err(_) => {}
+    }
+}
+
 /// A result as JSON, to standard output.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(format!("the result is no JSON: {e}")))?;

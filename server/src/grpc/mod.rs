@@ -470,9 +470,10 @@ impl Documents for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let documents = convert::documents_in(m.documents)?;
+            let on_near_duplicate = convert::on_near_duplicate_in(m.on_near_duplicate)?;
             let id = convert::text_in(m.request_id);
             self.service
-                .put_documents(call, m.collection, documents, id)
+                .put_documents(call, m.collection, documents, on_near_duplicate, id)
                 .await
                 .map(convert::put_all_out)
         })
@@ -493,7 +494,7 @@ impl Documents for Grpc {
                 collection = m.collection;
             }
             let call = service.call(Api::Grpc, asked);
-            let response = put_one(&service, call, collection.clone(), m.document).await;
+            let response = put_one(&service, call, collection.clone(), m.document, m.on_near_duplicate).await;
             Ok(Some((response, (service, messages, collection))))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -565,6 +566,7 @@ async fn put_one(
     call: Call,
     collection: String,
     document: Option<pb::DocumentInput>,
+    on_near_duplicate: i32,
 ) -> pb::PutStreamResponse {
     use pb::put_stream_response::Outcome;
     let id = document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
@@ -572,7 +574,10 @@ async fn put_one(
         let document = document.ok_or_else(|| Error::invalid("bad_request", "a message holds a document"))?;
         call.held.take(document.encoded_len())?;
         let document = convert::document_in(document).map_err(|e| e.at("/document"))?;
-        service.put_document(call, collection, document).await
+        let on_near_duplicate = convert::on_near_duplicate_in(on_near_duplicate)?;
+        service
+            .put_document(call, collection, document, on_near_duplicate)
+            .await
     };
     match put.await {
         Ok(one) => pb::PutStreamResponse {

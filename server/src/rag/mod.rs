@@ -11,6 +11,7 @@ pub mod tokens;
 
 pub mod chunk;
 pub mod embed;
+pub mod extract;
 pub mod language;
 pub mod models;
 pub mod near;
@@ -19,5 +20,6 @@ pub mod rank;
 pub mod render;
 pub mod rerank;
 pub mod retrieval;
+pub mod trust;
 
 pub use patience::{OutOfPatience, Patience};

@@ -14,7 +14,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// From which similarity on two texts count as almost the same, if nobody says otherwise: about one word in forty
-/// changed, or one sentence in six exchanged.
+/// changed, or one sentence in twelve exchanged.
 pub const NEAR_JACCARD: f32 = 0.85;
 
 /// Words of a shingle.

@@ -376,9 +376,10 @@ async fn put_documents(
     Body(mut body): Body<PutDocumentsBody>,
 ) -> Reply<PutDocumentsOut> {
     let request_id = body.request_id.take();
+    let on_near_duplicate = body.on_near_duplicate.into();
     Ok(Json(
         service
-            .put_documents(call, name, body.documents(), request_id)
+            .put_documents(call, name, body.documents(), on_near_duplicate, request_id)
             .await?
             .into(),
     ))

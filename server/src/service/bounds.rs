@@ -15,6 +15,14 @@ const _: () = assert!(
 pub const DEFAULT_PAGE: usize = 100;
 /// Documents in one request: each is a record of its own, so this only bounds the answer and the time.
 pub const BATCH_DOCUMENTS_MAX: usize = 1_000;
+/// Bytes of text that the files of one request may hold together: a few kilobytes of PDF can hold megabytes, and all
+/// documents are read before the first is written.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 128 << 20;
+/// Stored documents that share a band of a signature and are looked at. Pages of one template are many; the best of the
+/// first so many is taken.
+pub(super) const NEAR_CANDIDATES_MAX: usize = 256;
+/// Of them, those whose text is fetched and compared.
+pub(super) const NEAR_CHECKS_MAX: usize = 8;
 /// Bytes of a document's id: its chunks' ids append `#` and a number, and must stay ids.
 pub const DOCUMENT_ID_BYTES_MAX: usize = 480;
 const _: () = assert!(DOCUMENT_ID_BYTES_MAX + 1 + 20 <= limits::ID_BYTES_MAX);

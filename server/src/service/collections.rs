@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::op::Applied;
-use cairn_engine::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, Schema, VectorSpec};
+use cairn_engine::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, Quantization, Schema, VectorSpec};
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::embed::fingerprint;
@@ -74,6 +74,7 @@ impl Core {
             dim: embedder.dim,
             metric: Metric::Cosine,
             index: IndexSpec::default(),
+            quantization: Quantization::default(),
             embedder: Some(embedder),
         };
         let text = || FieldSpec::Text {

@@ -8,43 +8,40 @@ use std::collections::HashMap;
 use cairn_engine::engine::{ChunkInput, ChunkVectors, DocumentInfo, DocumentInput};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
-use cairn_engine::schema::Schema;
+use cairn_engine::schema::{ChunkStrategy, Schema};
 use cairn_engine::types::{Payload, Point, PointId, PointInput, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, DOCUMENT_ID_BYTES_MAX};
+use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, REQUEST_TEXT_BYTES_MAX};
 use super::collections::applied;
 use super::embed::{By, Embedding, embed_passages, embed_sparse_passages};
+use super::intake::{self, DocumentText, NEAR_KEY, OnNearDuplicate, Signature};
 use super::points::write_options;
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
-use crate::rag::chunk::{self, Chunk, ChunkSettings, TextFormat};
+use crate::rag::chunk::{self, Chunk, ChunkSettings, Cut};
+use crate::rag::extract::Extracted;
 use crate::rag::tokens;
+use crate::rag::trust::{self, PROVENANCE_KEY, TRUST_KEY};
 
 /// Keys of a chunk's payload that are ours; metadata may not use them.
-pub const RESERVED_KEYS: [&str; 7] = ["text", "title", "heading", "source", "document", "chunk", "span"];
+pub const RESERVED_KEYS: [&str; 10] = [
+    "text",
+    "title",
+    "heading",
+    "source",
+    "document",
+    "chunk",
+    "span",
+    TRUST_KEY,
+    PROVENANCE_KEY,
+    NEAR_KEY,
+];
 
 /// Part of every document's checksum: raise it when the same input would give other chunks or payloads.
-const CHUNKS_VERSION: u32 = 1;
-
-/// A document as a caller gives it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DocumentText {
-    /// Its id.
-    pub id: String,
-    /// Its text.
-    pub text: String,
-    /// How to read the text.
-    pub format: TextFormat,
-    /// Shown with citations; if not given, what the text calls itself.
-    pub title: Option<String>,
-    /// Where it came from.
-    pub source: String,
-    /// Kept with the document and every chunk.
-    pub metadata: Payload,
-}
+const CHUNKS_VERSION: u32 = 2;
 
 /// What putting one document did.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +54,10 @@ pub struct PutOne {
     pub chunks: usize,
     /// Chunks that had to be embedded.
     pub embedded: usize,
+    /// The stored document that this one says almost the same as. Not looked for if nothing changed.
+    pub near_duplicate_of: Option<PointId>,
+    /// Not stored, because it is a near duplicate and the request said so.
+    pub skipped: bool,
     /// The write; none if nothing was written.
     pub token: Option<Token>,
 }
@@ -95,15 +96,20 @@ impl Service {
         call: Call,
         collection: String,
         documents: Vec<DocumentText>,
+        on_near_duplicate: OnNearDuplicate,
         request_id: Option<String>,
     ) -> Result<PutAll> {
         self.write(call, "Documents.Put", move |core, budget| {
             let schema = core.schema(&collection)?;
             check_count("documents", documents.len(), BATCH_DOCUMENTS_MAX, "/documents")?;
-            let target = core.target(&collection, &schema)?;
+            let target = core.target(&collection, &schema, on_near_duplicate)?;
             let mut prepared = Vec::with_capacity(documents.len());
+            let mut text_bytes = 0;
             for (i, document) in documents.into_iter().enumerate() {
-                let one = core.prepare(&target, document, budget);
+                let one = core.prepare(&target, document, budget).and_then(|one| {
+                    text_bytes += one.text.text.len();
+                    check_text_bytes(text_bytes).map(|()| one)
+                });
                 prepared.push(one.map_err(|e| e.at(format!("/documents/{i}")))?);
             }
             let mut all = PutAll::default();
@@ -125,11 +131,17 @@ impl Service {
     }
 
     /// Puts one document of a stream.
-    pub async fn put_document(&self, call: Call, collection: String, document: DocumentText) -> Result<PutOne> {
+    pub async fn put_document(
+        &self,
+        call: Call,
+        collection: String,
+        document: DocumentText,
+        on_near_duplicate: OnNearDuplicate,
+    ) -> Result<PutOne> {
         self.write(call, "Documents.PutStream", move |core, budget| {
             let schema = core.schema(&collection)?;
+            let target = core.target(&collection, &schema, on_near_duplicate)?;
             let put = || {
-                let target = core.target(&collection, &schema)?;
                 let document = core.prepare(&target, document, budget)?;
                 core.put(&target, document, budget, None)
             };
@@ -213,12 +225,15 @@ struct Target<'a> {
     schema: &'a Schema,
     /// What chunks are embedded for, and by whom.
     embeddings: Vec<Embedding>,
+    on_near_duplicate: OnNearDuplicate,
 }
 
 /// A document with everything that could be wrong with it checked, but for what the engine says of its metadata.
 struct Prepared {
     id: PointId,
+    /// Without its content.
     document: DocumentText,
+    text: Extracted,
     title: String,
     checksum: [u8; 16],
     /// None if the stored document was the same when this was prepared.
@@ -226,37 +241,40 @@ struct Prepared {
 }
 
 impl Core {
-    fn target<'a>(&self, collection: &'a str, schema: &'a Schema) -> Result<Target<'a>> {
+    fn target<'a>(
+        &self,
+        collection: &'a str,
+        schema: &'a Schema,
+        on_near_duplicate: OnNearDuplicate,
+    ) -> Result<Target<'a>> {
+        intake::check_can_skip(schema, on_near_duplicate)?;
         Ok(Target {
             collection,
             schema,
             embeddings: self.embeddings(schema)?,
+            on_near_duplicate,
         })
     }
 
-    fn prepare(&self, target: &Target<'_>, document: DocumentText, budget: &Budget) -> Result<Prepared> {
+    fn prepare(&self, target: &Target<'_>, mut document: DocumentText, budget: &Budget) -> Result<Prepared> {
         budget.check()?;
-        let id = check(&document)?;
-        let title = match &document.title {
-            Some(title) if !title.is_empty() => title.clone(),
-            _ => chunk::title_of(&document.text, document.format).unwrap_or_default(),
-        };
-        let checksum = document_checksum(
-            target,
-            &document.text,
-            document.format,
-            &title,
-            &document.source,
-            &document.metadata,
-        );
+        let id = intake::check(&document)?;
+        let mut text = intake::read(&mut document, budget)?;
+        let given = document.title.take().filter(|title| !title.is_empty());
+        let title = given
+            .or_else(|| text.title.take())
+            .or_else(|| chunk::title_of(&text.text, text.format))
+            .unwrap_or_default();
+        let checksum = document_checksum(target, &document, &text, &title);
         let stored = self.engine.document(target.collection, &id)?;
         let chunks = match stored.is_some_and(|stored| stored.checksum == checksum) {
             true => None,
-            false => Some(cut(target.schema, &document.text, document.format)?),
+            false => Some(cut(target.schema, &text)?),
         };
         Ok(Prepared {
             id,
             document,
+            text,
             title,
             checksum,
             chunks,
@@ -276,33 +294,49 @@ impl Core {
             collection,
             schema,
             embeddings,
+            on_near_duplicate,
         } = target;
         let Prepared {
             id,
             document,
+            text,
             title,
             checksum,
             chunks,
         } = prepared;
+        let mut result = PutOne {
+            id: id.clone(),
+            unchanged: false,
+            chunks: 0,
+            embedded: 0,
+            near_duplicate_of: None,
+            skipped: false,
+            token: None,
+        };
         // Asked again: the same id may stand in the request twice.
-        if let Some(stored) = self.engine.document(collection, &id)?
+        let stored = self.engine.document(collection, &id)?;
+        if let Some(stored) = &stored
             && stored.checksum == checksum
             && stored.whole
         {
-            let chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
-            return Ok(PutOne {
-                id,
-                unchanged: true,
-                chunks,
-                embedded: 0,
-                token: None,
-            });
+            result.unchanged = true;
+            result.chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
+            return Ok(result);
         }
 
         let chunks = match chunks {
             Some(chunks) => chunks,
-            None => cut(schema, &document.text, document.format)?,
+            None => cut(schema, &text)?,
         };
+        let signature = Signature::of(schema, &chunks);
+        if let Some(signature) = &signature {
+            result.near_duplicate_of = self.near_duplicate(collection, &id, signature, budget)?;
+        }
+        // A stored document is replaced, whatever the new version is like: else the old one would stay.
+        if *on_near_duplicate == OnNearDuplicate::Skip && result.near_duplicate_of.is_some() && stored.is_none() {
+            result.skipped = true;
+            return Ok(result);
+        }
         let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| chunk_checksum(embeddings, &c.text)).collect();
         let (mut by_checksum, embedded) = if embeddings.is_empty() {
             (HashMap::new(), 0)
@@ -310,14 +344,20 @@ impl Core {
             let stored = self.engine.chunk_vectors(collection, &id)?;
             embed_missing(&chunks, &checksums, embeddings, stored, budget)?
         };
+        result.chunks = chunks.len();
+        result.embedded = embedded;
 
-        let count = chunks.len();
-        let text_bytes = document.text.len() as u64;
-        let mut inputs = Vec::with_capacity(count);
+        // The labels go where the metadata goes: into every chunk, and beside the document.
+        let mut metadata = document.metadata;
+        trust::label(&mut metadata, document.trust, &document.provenance);
+        let mut inputs = Vec::with_capacity(chunks.len());
         for (n, (chunk, checksum)) in chunks.into_iter().zip(checksums).enumerate() {
             // Equal chunks of one document share a vector: it is cloned, not moved.
             let vectors = by_checksum.get(&checksum).cloned().unwrap_or_default();
-            let payload = payload(&document.metadata, &title, &document.source, &id, n, chunk);
+            let mut payload = payload(&metadata, &title, &document.source, &id, n, chunk);
+            if let (0, Some(signature)) = (n, &signature) {
+                payload.insert(NEAR_KEY.into(), signature.bands.as_slice().into());
+            }
             let point = PointInput {
                 id: PointId::new(format!("{id}#{n}"))?,
                 vectors: vectors.dense,
@@ -330,12 +370,12 @@ impl Core {
         }
         by_checksum.clear();
         let input = DocumentInput {
-            id: id.clone(),
+            id,
             title,
             source: document.source,
-            metadata: document.metadata,
+            metadata,
             checksum,
-            text_bytes,
+            text_bytes: text.text.len() as u64,
             chunks: inputs,
         };
         let done = self
@@ -343,13 +383,9 @@ impl Core {
             .put_document(collection, input, &options)
             .and_then(applied)
             .map_err(in_metadata)?;
-        Ok(PutOne {
-            id,
-            unchanged: done.changed == 0,
-            chunks: count,
-            embedded,
-            token: (done.changed > 0).then_some(done.token),
-        })
+        result.unchanged = done.changed == 0;
+        result.token = (done.changed > 0).then_some(done.token);
+        Ok(result)
     }
 }
 
@@ -413,21 +449,16 @@ fn embed_missing(
 }
 
 /// Everything that decides a document's chunks and their payloads.
-fn document_checksum(
-    target: &Target<'_>,
-    text: &str,
-    format: TextFormat,
-    title: &str,
-    source: &str,
-    metadata: &Payload,
-) -> [u8; 16] {
+fn document_checksum(target: &Target<'_>, document: &DocumentText, text: &Extracted, title: &str) -> [u8; 16] {
     let embedded = |e: &Embedding| json!([e.names, e.fingerprint()]);
     let about = json!([
         CHUNKS_VERSION,
-        format,
+        text.format,
         title,
-        source,
-        metadata,
+        document.source,
+        document.metadata,
+        document.trust,
+        document.provenance,
         target.schema.chunking,
         target.embeddings.iter().map(embedded).collect::<Vec<_>>(),
         tokens::BERT_UNCASED,
@@ -435,7 +466,7 @@ fn document_checksum(
     let mut hash = Xxh3::new();
     hash.update(about.to_string().as_bytes());
     hash.update(&[0]);
-    hash.update(text.as_bytes());
+    hash.update(text.text.as_bytes());
     hash.digest128().to_le_bytes()
 }
 
@@ -453,30 +484,15 @@ fn chunk_checksum(embeddings: &[Embedding], text: &str) -> [u8; 16] {
     hash.digest128().to_le_bytes()
 }
 
-/// Everything about a document that can be refused without cutting it.
-fn check(document: &DocumentText) -> Result<PointId> {
-    let bytes = document.id.len();
-    if bytes == 0 || bytes > DOCUMENT_ID_BYTES_MAX {
-        return Err(Error::invalid(
-            "bad_id",
-            format!("a document id is 1 to {DOCUMENT_ID_BYTES_MAX} bytes of UTF-8, got {bytes} bytes"),
-        )
-        .at("/id"));
+/// Bounds the text that was read out of files.
+fn check_text_bytes(bytes: usize) -> Result<()> {
+    if bytes <= REQUEST_TEXT_BYTES_MAX {
+        return Ok(());
     }
-    if document.text.trim().is_empty() {
-        return Err(Error::invalid("empty_document", "a document's text must hold more than white space").at("/text"));
-    }
-    if let Some(key) = RESERVED_KEYS.iter().find(|key| document.metadata.contains_key(**key)) {
-        return Err(Error::invalid(
-            "reserved_key",
-            format!(
-                "metadata must not use the keys of chunks ({}), got {key:?}",
-                RESERVED_KEYS.join(", ")
-            ),
-        )
-        .at(format!("/metadata/{key}")));
-    }
-    PointId::new(document.id.as_str())
+    Err(Error::invalid(
+        "request_too_large",
+        format!("the documents of a request may hold {REQUEST_TEXT_BYTES_MAX} bytes of text: send fewer"),
+    ))
 }
 
 /// The engine points into chunks that the caller never saw. What it can refuse of a chunk came from the metadata.
@@ -489,13 +505,18 @@ fn in_metadata(mut error: Error) -> Error {
     error
 }
 
-fn cut(schema: &Schema, text: &str, format: TextFormat) -> Result<Vec<Chunk>> {
+fn cut(schema: &Schema, text: &Extracted) -> Result<Vec<Chunk>> {
     let settings = ChunkSettings {
         max_tokens: schema.chunking.max_tokens as usize,
         overlap_tokens: schema.chunking.overlap_tokens as usize,
+        strategy: match schema.chunking.strategy {
+            ChunkStrategy::Structure => Cut::Structure,
+            ChunkStrategy::Sentence => Cut::Sentence,
+            ChunkStrategy::Fixed => Cut::Fixed,
+        },
     };
     let counter = tokens::counter(tokens::BERT_UNCASED).map_err(|e| Error::internal(e.to_string()))?;
-    let chunks = chunk::chunk(text, format, &settings, &|text| counter.count(text));
+    let chunks = chunk::chunk(&text.text, text.format, &settings, &|text| counter.count(text));
     if chunks.is_empty() {
         return Err(Error::invalid(
             "empty_document",
@@ -517,7 +538,7 @@ fn cut(schema: &Schema, text: &str, format: TextFormat) -> Result<Vec<Chunk>> {
     Ok(chunks)
 }
 
-/// A chunk's payload: the document's metadata, and the seven keys that citations need.
+/// A chunk's payload: the document's metadata with its labels, and the seven keys that citations need.
 fn payload(metadata: &Payload, title: &str, source: &str, id: &PointId, n: usize, chunk: Chunk) -> Payload {
     let mut payload = metadata.clone();
     let ours: [(&str, Value); 7] = [
@@ -530,7 +551,7 @@ fn payload(metadata: &Payload, title: &str, source: &str, id: &PointId, n: usize
         ("span", json!([chunk.span.0, chunk.span.1])),
     ];
     debug_assert!(
-        ours.iter().map(|(key, _)| *key).eq(RESERVED_KEYS),
+        ours.iter().all(|(key, _)| RESERVED_KEYS.contains(key)),
         "the reserved keys are those we write"
     );
     payload.extend(ours.map(|(key, value)| (key.to_owned(), value)));
@@ -540,35 +561,6 @@ fn payload(metadata: &Payload, title: &str, source: &str, id: &PointId, n: usize
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn document(id: &str, text: &str) -> DocumentText {
-        DocumentText {
-            id: id.into(),
-            text: text.into(),
-            format: TextFormat::Plain,
-            title: None,
-            source: String::new(),
-            metadata: Payload::new(),
-        }
-    }
-
-    #[test]
-    fn a_document_is_refused_with_the_place_and_what_is_allowed() {
-        let long = "x".repeat(DOCUMENT_ID_BYTES_MAX + 1);
-        let mut reserved = document("a", "text");
-        reserved.metadata.insert("span".into(), json!(1));
-        let cases = [
-            (document("", "text"), "bad_id", "/id"),
-            (document(&long, "text"), "bad_id", "/id"),
-            (document("a", " \n"), "empty_document", "/text"),
-            (reserved, "reserved_key", "/metadata/span"),
-        ];
-        for (document, code, pointer) in cases {
-            let error = check(&document).unwrap_err();
-            assert_eq!((error.code, error.pointer.as_deref()), (code, Some(pointer)));
-        }
-        assert!(check(&document(&long[1..], "text")).is_ok());
-    }
 
     #[test]
     fn a_chunk_carries_its_citation_and_the_metadata() {

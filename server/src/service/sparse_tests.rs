@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cairn_engine::config::{Clock, Components, Settings};
 use cairn_engine::query::With;
 use cairn_engine::schema::{EmbedderFingerprint, FieldSpec, SparseSpec};
-use cairn_engine::types::{Payload, PointId, SparseVector};
+use cairn_engine::types::{PointId, SparseVector};
 use cairn_engine::{Engine, Error};
 
 use super::embed::fingerprint;
 use super::*;
-use crate::rag::chunk::TextFormat;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
 use crate::rag::models::Models;
 use crate::rag::patience::Patience;
@@ -68,7 +67,10 @@ struct Fixture {
 
 fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
-    let components = Components { clock: Arc::new(Noon) };
+    let components = Components {
+        clock: Arc::new(Noon),
+        workers: cairn_engine::config::Workers::alone(),
+    };
     let engine = Arc::new(Engine::open(dir.path(), Settings::default(), components).unwrap());
     let words = Arc::new(Words {
         fingerprint: Fingerprint {
@@ -109,16 +111,13 @@ impl Fixture {
 
     async fn put(&self, collection: &str, texts: &[(&str, &str)]) -> Result<PutAll, Error> {
         let documents = texts.iter().map(|(id, text)| DocumentText {
-            id: (*id).into(),
-            text: (*text).into(),
-            format: TextFormat::Plain,
-            title: None,
-            source: String::new(),
-            metadata: Payload::new(),
+            id: (*id).to_string(),
+            text: (*text).to_string(),
+            ..DocumentText::default()
         });
         let documents = documents.collect();
         self.service
-            .put_documents(self.call(), collection.into(), documents, None)
+            .put_documents(self.call(), collection.into(), documents, OnNearDuplicate::Store, None)
             .await
     }
 

@@ -1,6 +1,7 @@
 //! What works: a story of requests, told to two servers, one over REST and one over gRPC. Each step's answer must hold what
 //! the step expects, and both servers must answer alike.
 
+use base64::Engine as _;
 use cairn_tests::{Kind, Method, Outcome, Request, TestServer};
 use serde_json::{Value, json};
 
@@ -27,6 +28,13 @@ fn step(name: &'static str, method: Method, collection: &str, body: Value, expec
     }
 }
 
+/// A PDF of two pages.
+const PDF: &[u8] = include_bytes!("../../../server/src/rag/extract/sample.pdf");
+
+fn base64(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_protocols_tell_the_same_story() {
     let (one, two) = (TestServer::start().await, TestServer::start().await);
@@ -38,6 +46,7 @@ async fn both_protocols_tell_the_same_story() {
         .chain(queries())
         .chain(sparse())
         .chain(documents())
+        .chain(files())
         .chain(prompts())
         .chain(operations())
         .chain(goodbye())
@@ -136,7 +145,16 @@ fn collections() -> Vec<Step> {
             "things",
             schema.clone(),
             Expect::Holds(
-                json!({"name": "things", "points": 0, "schema": {"shards": 2, "vectors": {"v": {"dim": 3, "metric": "cosine"}}}}),
+                json!({"name": "things", "points": 0, "schema": {"shards": 2, "vectors": {"v": {"dim": 3, "metric": "cosine", "quantization": "int8"}}}}),
+            ),
+        ),
+        step(
+            "codes are chosen, or none",
+            Method::CreateCollection,
+            "codes",
+            json!({"vectors": {"a": {"dim": 3, "quantization": "int4"}, "b": {"dim": 3, "quantization": "none"}}}),
+            Expect::Holds(
+                json!({"schema": {"vectors": {"a": {"quantization": "int4"}, "b": {"quantization": "none"}}}}),
             ),
         ),
         step(
@@ -168,7 +186,30 @@ fn collections() -> Vec<Step> {
             Method::CreateCollection,
             "small",
             json!({"chunking": {"max_tokens": 16, "overlap_tokens": 0}}),
-            Expect::Holds(json!({"schema": {"chunking": {"max_tokens": 16}, "vectors": {"dense": {"dim": 256}}}})),
+            Expect::Holds(
+                json!({"schema": {"chunking": {"max_tokens": 16, "strategy": "structure"}, "vectors": {"dense": {"dim": 256}}}}),
+            ),
+        ),
+        step(
+            "and the way to cut",
+            Method::CreateCollection,
+            "fixed",
+            json!({"chunking": {"max_tokens": 16, "overlap_tokens": 0, "strategy": "fixed"}}),
+            Expect::Holds(json!({"schema": {"chunking": {"max_tokens": 16, "strategy": "fixed"}}})),
+        ),
+        step(
+            "where every chunk is full, whatever the blocks",
+            Method::PutDocuments,
+            "fixed",
+            json!({"documents": [{"id": "d", "text": "one two three\n\n".repeat(8)}]}),
+            Expect::Holds(json!({"results": [{"chunks": 2}]})),
+        ),
+        step(
+            "it is not needed any more",
+            Method::DeleteCollection,
+            "fixed",
+            Value::Null,
+            Expect::Holds(json!({})),
         ),
         step(
             "the name of an embedder is enough",
@@ -210,7 +251,7 @@ fn collections() -> Vec<Step> {
             Method::ListCollections,
             "",
             Value::Null,
-            Expect::Holds(json!({"collections": ["docs", "named", "small", "things"]})),
+            Expect::Holds(json!({"collections": ["codes", "docs", "named", "small", "things"]})),
         ),
     ]
 }
@@ -738,6 +779,163 @@ fn documents() -> Vec<Step> {
             "docs",
             json!({"nearest": {"text": "baking a dessert"}, "limit": 1}),
             Expect::Holds(json!({"hits": [{"document": "cake"}]})),
+        ),
+    ]
+}
+
+/// Formats, labels and near duplicates, in a collection of their own.
+fn files() -> Vec<Step> {
+    let on = |name, method, body, expect| step(name, method, "files", body, expect);
+    let fable = "A fox saw grapes on a high branch. It jumped for them again and again, and each time fell short. At last it \
+                 turned away with its nose in the air and said that they were surely sour, as those do who belittle what they \
+                 cannot have, then trotted back into the wood to look for supper elsewhere before the light was gone.";
+    let put = |id: &str, text: &str, more: Value| {
+        let mut body = json!({"documents": [{"id": id, "text": text}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let retold = fable.replace("sour", "bitter");
+    let page =
+        "<title>Cairns</title><nav>Home</nav><h1>Cairns</h1><p>Stones.<h2 hidden>No</h2><h2>How</h2><p># Flat ones.";
+    vec![
+        on(
+            "a collection for files",
+            Method::CreateCollection,
+            json!({}),
+            Expect::Holds(json!({"name": "files"})),
+        ),
+        on(
+            "a page and a PDF go in",
+            Method::PutDocuments,
+            json!({"documents": [
+                {"id": "page", "text": page, "format": "html", "trust": "trusted", "metadata": {"lang": "en"},
+                 "provenance": {"origin": "crawler", "author": "Ada", "fetched_at_ms": 1_700_000_000_000u64, "licence": "CC0"}},
+                {"id": "latin", "data": base64(b"<meta charset=latin1><p>Gr\xf6\xdfe"), "format": "html", "trust": "quarantined"},
+                {"id": "notes.pdf", "data": base64(PDF), "format": "pdf", "source": "notes.pdf"},
+            ]}),
+            Expect::Is(|a| {
+                a["results"][0]["chunks"] == 2 && a["results"][1]["chunks"] == 1 && a["results"][2]["chunks"] == 1
+            }),
+        ),
+        on(
+            "the page has its title, its headings and its labels",
+            Method::GetDocument,
+            json!({"id": "page", "with_chunks": true}),
+            Expect::Is(|a| {
+                let from = json!({"origin": "crawler", "author": "Ada", "fetched_at_ms": 1_700_000_000_000u64, "licence": "CC0"});
+                let payload = &a["chunks"][1]["payload"];
+                a["document"]["title"] == "Cairns"
+                    && a["document"]["trust"] == "trusted"
+                    && a["document"]["provenance"] == from
+                    && a["document"]["metadata"] == json!({"lang": "en"})
+                    && payload["heading"] == json!(["Cairns", "How"])
+                    && payload["text"] == "## How\n\n\\# Flat ones."
+                    && payload["trust"] == "trusted"
+                    && payload["provenance"] == from
+                    && payload.get("minhash").is_none()
+                    && a["chunks"][0]["payload"]["minhash"].as_array().unwrap().len() == 12
+            }),
+        ),
+        on(
+            "its characters are those it declares",
+            Method::GetDocument,
+            json!({"id": "latin", "with_chunks": true}),
+            Expect::Holds(json!({"document": {"trust": "quarantined", "metadata": {}},
+                                 "chunks": [{"payload": {"text": "Größe", "trust": "quarantined"}}]})),
+        ),
+        on(
+            "the PDF is its text, and unverified",
+            Method::GetDocument,
+            json!({"id": "notes.pdf", "with_chunks": true}),
+            Expect::Is(|a| {
+                let text = a["chunks"][0]["payload"]["text"].as_str().unwrap();
+                a["document"]["title"] == "Field notes"
+                    && a["document"]["trust"] == "unverified"
+                    && a["document"].get("provenance").is_none()
+                    && a["document"]["text_bytes"] == text.len()
+                    && text.ends_with("so that the next one finds the way.\n\nBuild on rock, never on moss.")
+            }),
+        ),
+        on(
+            "labels can be filtered",
+            Method::Count,
+            json!({"filter": {"must": [{"field": "trust", "match": "quarantined"}]}}),
+            Expect::Holds(json!({"count": 1})),
+        ),
+        on(
+            "the same file again changes nothing",
+            Method::PutDocuments,
+            json!({"documents": [{"id": "notes.pdf", "data": base64(PDF), "format": "pdf", "source": "notes.pdf"}]}),
+            Expect::Holds(json!({"results": [{"unchanged": true, "embedded": 0}]})),
+        ),
+        on(
+            "another label is a change, and embeds nothing",
+            Method::PutDocuments,
+            json!({"documents": [{"id": "notes.pdf", "data": base64(PDF), "format": "pdf", "source": "notes.pdf", "trust": "trusted"}]}),
+            Expect::Holds(json!({"results": [{"unchanged": false, "embedded": 0}]})),
+        ),
+        on(
+            "a fable is like nothing else",
+            Method::PutDocuments,
+            put("fable", fable, json!({})),
+            Expect::Is(|a| a["results"][0].get("near_duplicate_of").is_none() && a["results"][0]["skipped"] == false),
+        ),
+        on(
+            "told almost the same, it is stored, and the result says so",
+            Method::PutDocuments,
+            put("retold", &retold, json!({})),
+            Expect::Holds(json!({"results": [{"near_duplicate_of": "fable", "skipped": false, "chunks": 1}]})),
+        ),
+        on(
+            "or it is skipped, if the request says so",
+            Method::PutDocuments,
+            put("again", fable, json!({"on_near_duplicate": "skip"})),
+            Expect::Holds(
+                json!({"results": [{"near_duplicate_of": "fable", "skipped": true, "chunks": 0, "embedded": 0}]}),
+            ),
+        ),
+        on(
+            "and is not there",
+            Method::GetDocument,
+            json!({"id": "again"}),
+            Expect::Refused(Kind::NotFound, "document_not_found"),
+        ),
+        on(
+            "within one request, the first of two is stored",
+            Method::PutDocuments,
+            json!({"on_near_duplicate": "skip", "documents": [
+                {"id": "one", "text": "There is a pass between the two peaks that carriers use in summer when the river is low."},
+                {"id": "two", "text": "There is a PASS between the two peaks -- that carriers use in summer, when the river is low!"},
+            ]}),
+            Expect::Holds(json!({"results": [{"skipped": false}, {"skipped": true, "near_duplicate_of": "one"}]})),
+        ),
+        on(
+            "what is stored is replaced whatever it is like, and is not its own duplicate",
+            Method::PutDocuments,
+            put(
+                "retold",
+                &(retold + " So they say."),
+                json!({"on_near_duplicate": "skip"}),
+            ),
+            Expect::Holds(json!({"results": [{"near_duplicate_of": "fable", "skipped": false, "unchanged": false}]})),
+        ),
+        on(
+            "a text without words is like none",
+            Method::PutDocuments,
+            json!({"documents": [{"id": "dots", "text": "..."}, {"id": "more", "text": "..."}]}),
+            Expect::Is(|a| {
+                a["results"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .all(|r| r.get("near_duplicate_of").is_none())
+            }),
+        ),
+        on(
+            "the files are not needed any more",
+            Method::DeleteCollection,
+            Value::Null,
+            Expect::Holds(json!({})),
         ),
     ]
 }

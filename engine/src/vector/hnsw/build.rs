@@ -1,9 +1,15 @@
-//! Building a graph: insertion (the paper's algorithms 1, 3 and 4), then a pass that joins what insertion
-//! left apart.
+//! Building a graph: insertion (the paper's algorithms 1, 3 and 4) in batches, then a pass that joins what insertion left
+//! apart.
 //!
 //! Levels are hashes, so every block's place is known before anything is inserted: memory is allocated once, and the
 //! graph under construction is walked by the same code as the finished one. Each link keeps its distance while the
 //! graph is built, which spares half the work of choosing neighbours anew; finished, only the ordinals are written.
+//!
+//! The nodes of a batch look for their surroundings in the graph as it was before the batch, all at the same time; then
+//! links are set in the order of the batch, and nodes that got more than they have room for choose anew, again all at the
+//! same time (as ParlayANN does: Manohar et al., "ParlayANN: scalable and deterministic parallel graph-based approximate
+//! nearest neighbor search algorithms", 2024). What a share of the work yields depends on nothing but the graph before, so
+//! the bytes are the same however many threads help.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -13,17 +19,25 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::layout::{Hnsw, LEVEL_MAX, M, NONE};
 use super::search::{DESCENT_EF, Walk};
+use crate::config::Workers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Metric;
 use crate::types::Ordinal;
+use crate::vector::codes::{CodeScorer, Codes};
 use crate::vector::kernels::{self, Kernel};
+use crate::vector::near::{Near, four};
 use crate::vector::{BitSet, Meter, Scored, VectorsRef};
 
-/// Rows between two calls of `progress`: some tens of milliseconds.
-const PROGRESS_EVERY: usize = 64;
+/// A batch is at most this share of the nodes before it, since its nodes do not see each other. ParlayANN found no loss up
+/// to a fiftieth; neither did we.
+const BATCH_SHARE: usize = 32;
+/// Nodes of a batch at most: some tens of milliseconds between two calls of `progress`.
+const BATCH_MAX: usize = 1024;
+/// Nodes that one share of the work inserts, or chooses anew for: a millisecond or two, far more than handing it out costs.
+const SHARE_NODES: usize = 16;
 
 /// Builds the graph of all present vectors and gives back its bytes, ready for
-/// [`HnswLayout::parse`](super::HnswLayout::parse).
+/// [`HnswLayout::parse`](super::HnswLayout::parse). Distances are those of the codes, if the vectors come with codes.
 ///
 /// `m` links per node (twice that on the base level), `ef_construction` candidates while inserting. Calls `progress`
 /// every so often with the number of rows done; when it answers false the build ends as `Cancelled`.
@@ -34,6 +48,7 @@ pub fn build(
     m: u32,
     ef_construction: u32,
     seed: u64,
+    workers: &Workers,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<u8>> {
     vectors.check()?;
@@ -55,11 +70,11 @@ pub fn build(
         ))
     };
     let mut builder = Builder::new(vectors, m as usize, ef_construction as usize, seed)?;
-    for (done, node) in builder.insertion_order().into_iter().enumerate() {
-        if done.is_multiple_of(PROGRESS_EVERY) {
-            report(done)?;
-        }
-        builder.insert(node)?;
+    let mut done = 0;
+    for batch in builder.batches() {
+        report(done)?;
+        builder.insert(&batch, workers)?;
+        done += batch.len();
     }
     for level in (0..=builder.graph.top_level).rev() {
         report(rows)?;
@@ -76,12 +91,30 @@ struct Builder<'a> {
     outside: BitSet,
     seed: u64,
     ef: usize,
-    walk: Walk,
-    // Buffers, kept between insertions.
-    pool: Vec<Scored>,
-    chosen: Vec<Scored>,
-    chosen_back: Vec<Scored>,
-    passed_over: Vec<Scored>,
+}
+
+/// What one thread needs to insert nodes: kept between insertions.
+struct Tools<'s> {
+    walk: Box<Walk>,
+    aim: Aim<'s>,
+    choice: Choice,
+}
+
+impl<'s> Tools<'s> {
+    fn new(space: &'s Space<'_>) -> Self {
+        Self {
+            walk: Walk::of_this_thread(),
+            aim: space.aim(),
+            choice: Choice::default(),
+        }
+    }
+}
+
+/// A link that some node should get.
+struct Offer {
+    level: usize,
+    to: Ordinal,
+    link: Scored,
 }
 
 impl<'a> Builder<'a> {
@@ -113,117 +146,139 @@ impl<'a> Builder<'a> {
             seed,
             // Fewer candidates than links to choose would leave the choice to chance.
             ef: ef_construction.max(m),
-            walk: Walk::default(),
-            pool: Vec::new(),
-            chosen: Vec::new(),
-            chosen_back: Vec::new(),
-            passed_over: Vec::new(),
         })
     }
 
     /// The nodes in the order of their insertion: in rounds, each about as large as all before it together, each a
-    /// sample of everything, each in ordinal order.
+    /// sample of everything; a round in batches.
     ///
     /// Plain ordinal order would insert one document after the other, and a cluster that comes late finds only links
     /// that were chosen without it: with 40 clusters of 100 in a row, recall@10 was 0.97 and did not rise with `ef`;
-    /// in rounds it is 1.00. A full shuffle does the same, but rounds keep neighbouring ordinals together, whose
-    /// vectors are often near each other and then still in the cache (117,659 WordNet glosses: 54 s in ordinal order,
-    /// 62 s in rounds, 72 s shuffled). Nodes of upper levels are in the first rounds, since one number decides both.
-    fn insertion_order(&self) -> Vec<Ordinal> {
+    /// in rounds it is 1.00. Nodes of upper levels are in the first rounds, since one number decides both.
+    ///
+    /// A batch takes every so-manieth node of its round: neighbouring ordinals are often chunks of one document and near
+    /// each other, and nodes of one batch do not see each other.
+    fn batches(&self) -> Vec<Vec<Ordinal>> {
         let mut order: Vec<Ordinal> = (0..self.graph.twins.len() as Ordinal)
             .filter(|ordinal| !self.outside.contains(*ordinal))
             .collect();
-        order.sort_by_key(|ordinal| Reverse(chance(*ordinal, self.seed).leading_zeros()));
-        order
+        let round = |ordinal: &Ordinal| chance(*ordinal, self.seed).leading_zeros();
+        order.sort_by_key(|ordinal| Reverse(round(ordinal)));
+        let mut batches = Vec::new();
+        let mut done = 0;
+        for nodes in order.chunk_by(|a, b| round(a) == round(b)) {
+            let batch = (done / BATCH_SHARE).clamp(1, BATCH_MAX);
+            let count = nodes.len().div_ceil(batch);
+            batches.extend((0..count).map(|i| nodes.iter().skip(i).step_by(count).copied().collect()));
+            done += nodes.len();
+        }
+        batches
     }
 
-    /// Algorithm 1: finds the node's surroundings from the top down, and links it to a choice of them on each of its
-    /// levels.
-    fn insert(&mut self, node: Ordinal) -> Result<()> {
-        let level = self.graph.view().level(node);
-        let top = self.graph.top_level;
-        if self.graph.entry != NONE {
-            self.approach(node, level + 1)?;
-            for level in (0..=level.min(top)).rev() {
-                self.explore(node, level, self.ef)?;
-                let mut chosen = std::mem::take(&mut self.chosen);
-                choose(
-                    &self.space,
-                    &self.walk.nearby,
-                    self.graph.m,
-                    &mut chosen,
-                    &mut self.passed_over,
-                );
-                self.graph.set_links(level, node, &chosen);
-                for neighbour in &chosen {
-                    self.link_back(
-                        level,
-                        neighbour.ordinal,
-                        Scored {
-                            distance: neighbour.distance,
-                            ordinal: node,
-                        },
-                    );
-                }
-                self.chosen = chosen;
+    /// Algorithm 1 for some nodes at once: finds the surroundings of each from the top down, and links it to a choice of
+    /// them on each of its levels.
+    fn insert(&mut self, batch: &[Ordinal], workers: &Workers) -> Result<()> {
+        let shares: Vec<&[Ordinal]> = batch.chunks(SHARE_NODES).collect();
+        let plan_share = |share: usize| -> Result<Vec<Vec<Vec<Scored>>>> {
+            let mut tools = Tools::new(&self.space);
+            let planned = shares[share].iter().map(|node| self.plan(*node, &mut tools)).collect();
+            tools.walk.keep_for_this_thread();
+            planned
+        };
+        let planned: Vec<_> = workers
+            .map(shares.len(), plan_share)
+            .into_iter()
+            .collect::<Result<_>>()?;
+        let mut offers = Vec::new();
+        for (node, levels) in batch.iter().zip(planned.iter().flatten()) {
+            for (level, links) in levels.iter().enumerate() {
+                self.graph.set_links(level, *node, links);
+                offers.extend(links.iter().map(|link| Offer {
+                    level,
+                    to: link.ordinal,
+                    link: Scored {
+                        distance: link.distance,
+                        ordinal: *node,
+                    },
+                }));
+            }
+            let level = self.graph.view().level(*node);
+            if self.graph.entry == NONE || level > self.graph.top_level {
+                self.graph.entry = *node;
+                self.graph.top_level = level;
             }
         }
-        if self.graph.entry == NONE || level > top {
-            self.graph.entry = node;
-            self.graph.top_level = level;
-        }
+        self.take(offers, workers);
         Ok(())
     }
 
-    /// Adds a link; a node that has no room for it chooses anew among its old ones and this.
-    fn link_back(&mut self, level: usize, from: Ordinal, to: Scored) {
-        if self.graph.add_link(level, from, to) {
-            return;
+    /// The links a node should get, on each level from the base up.
+    fn plan(&self, node: Ordinal, tools: &mut Tools<'_>) -> Result<Vec<Vec<Scored>>> {
+        if self.graph.entry == NONE {
+            return Ok(Vec::new());
         }
-        self.pool.clear();
-        self.pool.push(to);
-        self.pool.extend(self.graph.links(level, from));
-        self.pool.sort_unstable();
-        // A choice rarely fills the room it may use: what it leaves takes the next links for free. Were it filled up
-        // with what was passed over, nearly every insertion would have to choose anew for each of its neighbours.
-        let room = self.pool.len() - 1;
-        choose(
-            &self.space,
-            &self.pool,
-            room,
-            &mut self.chosen_back,
-            &mut self.passed_over,
-        );
-        self.graph.set_links(level, from, &self.chosen_back);
+        let level = self.graph.view().level(node);
+        self.approach(node, level + 1, tools)?;
+        let mut levels = Vec::with_capacity(level + 1);
+        for level in (0..=level.min(self.graph.top_level)).rev() {
+            self.explore(level, self.ef, tools)?;
+            let Tools { walk, aim, choice } = tools;
+            levels.push(choice.of(&self.space, aim, &walk.nearby, self.graph.m).to_vec());
+            // The choice aimed elsewhere.
+            aim.at(node);
+        }
+        levels.reverse();
+        Ok(levels)
     }
 
-    /// Leaves in `walk.nearby` the way into the level below `bottom`, as near to the node as the levels above can tell.
-    fn approach(&mut self, node: Ordinal, bottom: usize) -> Result<()> {
-        self.begin(node)?;
+    /// Adds the links; nodes that have no room for theirs choose anew among their old ones and these.
+    ///
+    /// A choice rarely fills the room it may use: what it leaves takes the next links for free. Were it filled up with what
+    /// was passed over, nearly every insertion would have to choose anew for each of its neighbours.
+    fn take(&mut self, mut offers: Vec<Offer>, workers: &Workers) {
+        offers.sort_by_key(|offer| (offer.level, offer.to));
+        let graph = &mut self.graph;
+        let is_one = |a: &Offer, b: &Offer| (a.level, a.to) == (b.level, b.to);
+        let crowded: Vec<&[Offer]> = offers
+            .chunk_by(is_one)
+            .filter(|offers| !graph.add_links(offers[0].level, offers[0].to, offers))
+            .collect();
+        let (space, graph) = (&self.space, &self.graph);
+        let shares: Vec<&[&[Offer]]> = crowded.chunks(SHARE_NODES).collect();
+        let choose_share = |share: usize| -> Vec<Vec<Scored>> {
+            let (mut aim, mut choice, mut pool) = (space.aim(), Choice::default(), Vec::new());
+            let chosen = shares[share].iter().map(|offers| {
+                let (level, node) = (offers[0].level, offers[0].to);
+                pool.clear();
+                pool.extend(graph.links(level, node));
+                pool.extend(offers.iter().map(|offer| offer.link));
+                pool.sort_unstable();
+                choice.of(space, &mut aim, &pool, graph.width(level)).to_vec()
+            });
+            chosen.collect()
+        };
+        let chosen = workers.map(shares.len(), choose_share);
+        for (offers, links) in crowded.iter().zip(chosen.iter().flatten()) {
+            self.graph.set_links(offers[0].level, offers[0].to, links);
+        }
+    }
+
+    /// Aims at the node, and leaves in `walk.nearby` the way into the level below `bottom`, as near to the node as the
+    /// levels above can tell.
+    fn approach(&self, node: Ordinal, bottom: usize, tools: &mut Tools<'_>) -> Result<()> {
+        let Tools { walk, aim, .. } = tools;
+        aim.at(node);
+        walk.begin(self.graph.entry, aim, &mut Meter::new(&never))?;
         for level in (bottom..=self.graph.top_level).rev() {
-            self.explore(node, level, DESCENT_EF)?;
+            self.explore(level, DESCENT_EF, tools)?;
         }
         Ok(())
     }
 
-    fn begin(&mut self, node: Ordinal) -> Result<()> {
-        let Self { space, graph, walk, .. } = self;
-        walk.begin(graph.entry, |other| space.between(node, other), &mut Meter::new(&never))
-    }
-
-    /// Replaces `walk.nearby` by the `ef` nodes of a level that are nearest to the node, as far as links lead there.
-    fn explore(&mut self, node: Ordinal, level: usize, ef: usize) -> Result<()> {
-        let Self { space, graph, walk, .. } = self;
-        let distance = |other| space.between(node, other);
-        walk.layer(
-            &graph.view(),
-            level,
-            &space.vectors,
-            distance,
-            ef,
-            |_| true,
-            &mut Meter::new(&never),
-        )
+    /// Replaces `walk.nearby` by the `ef` nodes of a level that are nearest to what is aimed at, as far as links lead there.
+    fn explore(&self, level: usize, ef: usize, tools: &mut Tools<'_>) -> Result<()> {
+        let Tools { walk, aim, .. } = tools;
+        walk.layer(&self.graph.view(), level, aim, ef, &mut Meter::new(&never))
     }
 
     /// Gives every node of the level that cannot be reached from the entry a link from the nearest one that can, as the
@@ -241,44 +296,47 @@ impl<'a> Builder<'a> {
                 !self.outside.contains(node) && self.graph.view().level(node) >= level && !reached.contains(node);
             if is_apart {
                 // Sets out where searches come from, but only from what is reached: so all it finds is.
-                self.approach(node, level + 1)?;
-                self.walk.nearby.retain(|start| reached.contains(start.ordinal));
-                let Self { space, graph, walk, .. } = self;
-                walk.also_from(graph.entry, |other| space.between(node, other), &mut Meter::new(&never))?;
-                self.explore(node, level, self.ef)?;
-                self.bridge(level, node);
+                let mut tools = Tools::new(&self.space);
+                self.approach(node, level + 1, &mut tools)?;
+                tools.walk.nearby.retain(|start| reached.contains(start.ordinal));
+                tools
+                    .walk
+                    .also_from(self.graph.entry, &tools.aim, &mut Meter::new(&never))?;
+                self.explore(level, self.ef, &mut tools)?;
+                let Tools { walk, aim, .. } = tools;
+                bridge(&mut self.graph, level, node, &walk.nearby, &aim);
+                walk.keep_for_this_thread();
                 self.graph.flood(level, node, &mut reached);
             }
         }
         Ok(())
     }
+}
 
-    /// Links the nearest of `walk.nearby` that has room to the node, and back if there is room. Where none has room,
-    /// the farthest link of the nearest is led through the node, so that nothing that was reached is lost.
-    fn bridge(&mut self, level: usize, node: Ordinal) {
-        let Self { space, graph, walk, .. } = self;
-        for from in &walk.nearby {
-            if graph.add_link(level, from.ordinal, Scored { ordinal: node, ..*from }) {
-                if !graph.has_link(level, node, from.ordinal) {
-                    graph.add_link(level, node, *from);
-                }
-                return;
+/// Links the nearest of `nearby` that has room to the node, and back if there is room. Where none has room, the farthest
+/// link of the nearest is led through the node, so that nothing that was reached is lost.
+fn bridge(graph: &mut Graph, level: usize, node: Ordinal, nearby: &[Scored], aim: &Aim<'_>) {
+    for from in nearby {
+        if graph.add_link(level, from.ordinal, Scored { ordinal: node, ..*from }) {
+            if !graph.has_link(level, node, from.ordinal) {
+                graph.add_link(level, node, *from);
             }
-        }
-        let Some(from) = walk.nearby.first() else { return };
-        let Some(onward) = graph.swap_farthest(level, from.ordinal, Scored { ordinal: node, ..*from }) else {
             return;
+        }
+    }
+    let Some(from) = nearby.first() else { return };
+    let Some(onward) = graph.swap_farthest(level, from.ordinal, Scored { ordinal: node, ..*from }) else {
+        return;
+    };
+    if !graph.has_link(level, node, onward.ordinal) {
+        let onward = Scored {
+            distance: aim.one(onward.ordinal),
+            ordinal: onward.ordinal,
         };
-        if !graph.has_link(level, node, onward.ordinal) {
-            let onward = Scored {
-                distance: space.between(node, onward.ordinal),
-                ordinal: onward.ordinal,
-            };
-            if !graph.add_link(level, node, onward) {
-                // What the node gives up for it was reached before, or comes later in the order of ordinals: nodes
-                // before this one were all reached without it.
-                graph.swap_farthest(level, node, onward);
-            }
+        if !graph.add_link(level, node, onward) {
+            // What the node gives up for it was reached before, or comes later in the order of ordinals: nodes
+            // before this one were all reached without it.
+            graph.swap_farthest(level, node, onward);
         }
     }
 }
@@ -287,24 +345,58 @@ fn never() -> bool {
     false
 }
 
-/// Algorithm 4: of the pool, nearest first, those that are nearer to the centre than to any chosen before them. Keeps
-/// one link per direction instead of many into the same crowd. `passed_over` is a buffer.
-fn choose(space: &Space<'_>, pool: &[Scored], limit: usize, chosen: &mut Vec<Scored>, passed_over: &mut Vec<Scored>) {
-    chosen.clear();
-    passed_over.clear();
-    for candidate in pool {
-        if chosen.len() == limit {
-            return;
+/// A choice of neighbours, with its buffers.
+#[derive(Debug, Default)]
+struct Choice {
+    chosen: Vec<Scored>,
+    open: Vec<Scored>,
+    passed_over: Vec<Scored>,
+}
+
+impl Choice {
+    /// Algorithm 4: of the pool, nearest first, those that are nearer to the centre than to any chosen before them. Keeps
+    /// one link per direction instead of many into the same crowd.
+    ///
+    /// Whoever is chosen strikes out at once all that are nearer to it: so four are measured at a time.
+    fn of(&mut self, space: &Space<'_>, aim: &mut Aim<'_>, pool: &[Scored], limit: usize) -> &[Scored] {
+        let Self {
+            chosen,
+            open,
+            passed_over,
+        } = self;
+        chosen.clear();
+        passed_over.clear();
+        open.clear();
+        // Nearest last, to be taken off the end.
+        open.extend(pool.iter().rev());
+        while let Some(next) = open.pop() {
+            chosen.push(next);
+            if chosen.len() == limit {
+                break;
+            }
+            aim.at(next.ordinal);
+            let mut kept = 0;
+            for start in (0..open.len()).step_by(4) {
+                let end = open.len().min(start + 4);
+                let distances = aim.four(four(&open[start..end], |other| other.ordinal));
+                for (i, distance) in (start..end).zip(distances) {
+                    let other = open[i];
+                    if distance >= other.distance {
+                        open[kept] = other;
+                        kept += 1;
+                    } else {
+                        passed_over.push(other);
+                    }
+                }
+            }
+            open.truncate(kept);
         }
-        let is_apart = |other: &Scored| space.between(candidate.ordinal, other.ordinal) >= candidate.distance;
-        if chosen.iter().all(is_apart) {
-            chosen.push(*candidate);
-        } else {
-            passed_over.push(*candidate);
+        if space.fills_up {
+            passed_over.extend(open.drain(..));
+            passed_over.sort_unstable();
+            chosen.extend(passed_over.iter().take(limit - chosen.len()));
         }
-    }
-    if space.fills_up {
-        chosen.extend(passed_over.iter().take(limit - chosen.len()));
+        chosen
     }
 }
 
@@ -355,8 +447,7 @@ fn find_twins(vectors: &VectorsRef<'_>) -> (Vec<u32>, BitSet) {
 
 /// Distances among the vectors themselves.
 struct Space<'a> {
-    vectors: VectorsRef<'a>,
-    kernel: Kernel,
+    measure: Measure<'a>,
     /// Whether a choice of neighbours takes the nearest of those passed over into the room that is left (the paper's
     /// `keepPrunedConnections`): for inner product of vectors of different lengths. It is no metric, and the long
     /// vectors stand before everything else: a choice by direction alone leaves a link or two per node.
@@ -368,23 +459,94 @@ struct Space<'a> {
     fills_up: bool,
 }
 
+enum Measure<'a> {
+    Floats { vectors: VectorsRef<'a>, kernel: Kernel },
+    Codes { codes: Codes<'a>, sums: Vec<f32> },
+}
+
 impl<'a> Space<'a> {
     fn new(vectors: &VectorsRef<'a>) -> Self {
-        let kernel = vectors.metric.kernel();
+        let measure = match vectors.codes {
+            Some(codes) => Measure::Codes {
+                codes,
+                sums: codes.sums(),
+            },
+            None => Measure::Floats {
+                vectors: *vectors,
+                kernel: vectors.metric.kernel(),
+            },
+        };
         Self {
-            vectors: *vectors,
-            kernel,
+            measure,
             fills_up: vectors.metric == Metric::Dot && !are_equally_long(vectors),
         }
     }
 
+    fn aim(&self) -> Aim<'_> {
+        match &self.measure {
+            Measure::Floats { vectors, kernel } => Aim::Floats {
+                vectors: *vectors,
+                kernel: *kernel,
+                node: 0,
+            },
+            Measure::Codes { codes, sums } => Aim::Codes {
+                scorer: codes.scorer_of_rows(),
+                sums,
+            },
+        }
+    }
+}
+
+/// Measures from one node to others.
+enum Aim<'s> {
+    Floats {
+        vectors: VectorsRef<'s>,
+        kernel: Kernel,
+        node: Ordinal,
+    },
+    Codes {
+        scorer: CodeScorer<'s>,
+        sums: &'s [f32],
+    },
+}
+
+impl Aim<'_> {
+    fn at(&mut self, to: Ordinal) {
+        match self {
+            Self::Floats { node, .. } => *node = to,
+            Self::Codes { scorer, .. } => scorer.aim(to),
+        }
+    }
+}
+
+impl Near for Aim<'_> {
     #[inline]
-    fn between(&self, a: Ordinal, b: Ordinal) -> f32 {
-        let sum = self.kernel.of(self.vectors.row(a), self.vectors.row(b));
-        match self.vectors.metric {
-            Metric::Cosine => 1.0 - sum * self.vectors.inv_norms[a as usize] * self.vectors.inv_norms[b as usize],
-            Metric::Dot => -sum,
-            Metric::Euclid | Metric::Manhattan => sum,
+    fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4] {
+        match self {
+            Self::Floats { vectors, kernel, node } => {
+                let sums = kernel.of_four(vectors.row(*node), nodes.map(|other| vectors.row(other)));
+                let mut distances = [0.0; 4];
+                for i in 0..4 {
+                    distances[i] = match vectors.metric {
+                        Metric::Cosine => {
+                            let inv_norm = |node: Ordinal| vectors.inv_norms[node as usize];
+                            1.0 - sums[i] * inv_norm(*node) * inv_norm(nodes[i])
+                        }
+                        Metric::Dot => -sums[i],
+                        Metric::Euclid | Metric::Manhattan => sums[i],
+                    };
+                }
+                distances
+            }
+            Self::Codes { scorer, sums } => scorer.four_rows(nodes, sums),
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, node: Ordinal) {
+        match self {
+            Self::Floats { vectors, .. } => kernels::prefetch(vectors.row(node)),
+            Self::Codes { scorer, .. } => scorer.prefetch(node),
         }
     }
 }
@@ -488,6 +650,18 @@ impl Graph {
         blocks.distances[block * blocks.width + degree] = to.distance;
         blocks.degrees[block] += 1;
         true
+    }
+
+    /// Adds all of the links, or none and false when the node's block has not room for them.
+    fn add_links(&mut self, level: usize, from: Ordinal, offers: &[Offer]) -> bool {
+        let (blocks, block) = self.block(level, from);
+        blocks.degrees[block] as usize + offers.len() <= blocks.width
+            && offers.iter().all(|offer| self.add_link(level, from, offer.link))
+    }
+
+    /// Links a node has room for.
+    fn width(&self, level: usize) -> usize {
+        if level == 0 { self.base.width } else { self.towers.width }
     }
 
     fn has_link(&self, level: usize, from: Ordinal, to: Ordinal) -> bool {

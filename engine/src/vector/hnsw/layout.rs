@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
-use crate::vector::BitSet;
+use crate::vector::{BitSet, kernels};
 
 // The bytes are cast, not decoded; on a big-endian machine every number would be wrong.
 const _: () = assert!(
@@ -182,6 +182,12 @@ impl<'a> Hnsw<'a> {
             .iter()
             .copied()
             .take_while(|neighbour| *neighbour != NONE)
+    }
+
+    /// Asks memory for a block that will be read soon.
+    #[inline]
+    pub(super) fn prefetch(&self, level: usize, node: Ordinal) {
+        kernels::prefetch(self.block(level, node));
     }
 
     /// The highest level of a node.

@@ -4,9 +4,12 @@
 //! [`build`] makes the bytes, [`HnswLayout::parse`] checks them once, [`HnswLayout::view`] searches them. What the
 //! paper leaves open is decided like this:
 //!
-//! - *Deterministic.* A hash of seed and ordinal decides a node's level and its turn; one thread; ties are broken by
-//!   ordinal: the same vectors give the same bytes (on the same instruction set, see [`kernels`](super::kernels)).
+//! - *Deterministic.* A hash of seed and ordinal decides a node's level and its turn; ties are broken by ordinal; nodes are
+//!   inserted in batches that do not see each other. So the same vectors give the same bytes, however many threads help. Over
+//!   codes that holds on every machine; over floats on the same instruction set (see [`kernels`](super::kernels)).
 //! - *Insertion in rounds*, each a sample of everything, not document after document (`build.rs` says why).
+//! - *Codes.* Where the vectors come with [`codes`](super::codes), a build and a walk measure those, and a search measures
+//!   the best it found again on the vectors themselves: what it answers is exact in score and order, whatever was found.
 //! - *Twins.* Bit-identical vectors are one node. The smallest ordinal stands in the graph and the others hang on it
 //!   in a chain: as nodes they would link to each other at distance 0 until no link led out (boilerplate chunks do
 //!   that).
@@ -17,7 +20,7 @@
 //! - *Descent* keeps a few candidates instead of the paper's single one: between well separated clusters a
 //!   greedy walk ends in the wrong one.
 //!
-//! Not here: quantized vectors, deletion, extending a graph, more than one thread.
+//! Not here: deletion, extending a graph, threads (a build is given [`Workers`](crate::config::Workers)).
 //!
 //! # Bytes
 //!

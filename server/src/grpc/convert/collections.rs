@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::bad_enum;
 use crate::service::empty_schema;
 
 pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
@@ -46,8 +48,26 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
         chunking: Chunking {
             max_tokens: chunking.max_tokens.unwrap_or(defaults.max_tokens),
             overlap_tokens: chunking.overlap_tokens.unwrap_or(defaults.overlap_tokens),
+            strategy: strategy_in(chunking.strategy).map_err(|e| e.at("/schema/chunking"))?,
         },
     })
+}
+
+fn strategy_in(strategy: i32) -> Result<ChunkStrategy> {
+    match pb::ChunkStrategy::try_from(strategy) {
+        Ok(pb::ChunkStrategy::Unspecified | pb::ChunkStrategy::Structure) => Ok(ChunkStrategy::Structure),
+        Ok(pb::ChunkStrategy::Sentence) => Ok(ChunkStrategy::Sentence),
+        Ok(pb::ChunkStrategy::Fixed) => Ok(ChunkStrategy::Fixed),
+        Err(_) => Err(bad_enum("strategy", "ChunkStrategy", strategy)),
+    }
+}
+
+fn strategy_out(strategy: ChunkStrategy) -> pb::ChunkStrategy {
+    match strategy {
+        ChunkStrategy::Structure => pb::ChunkStrategy::Structure,
+        ChunkStrategy::Sentence => pb::ChunkStrategy::Sentence,
+        ChunkStrategy::Fixed => pb::ChunkStrategy::Fixed,
+    }
 }
 
 fn sparse_spec_in(spec: pb::SparseSpec) -> SparseSpec {
@@ -93,6 +113,19 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
             .at("/metric"));
         }
     };
+    let quantization = match pb::Quantization::try_from(spec.quantization) {
+        Ok(pb::Quantization::Unspecified) => Quantization::default(),
+        Ok(pb::Quantization::None) => Quantization::None,
+        Ok(pb::Quantization::Int8) => Quantization::Int8,
+        Ok(pb::Quantization::Int4) => Quantization::Int4,
+        Err(_) => {
+            return Err(Error::invalid(
+                "bad_quantization",
+                format!("quantization must be one of Quantization, got {}", spec.quantization),
+            )
+            .at("/quantization"));
+        }
+    };
     let index = match (spec.index, IndexSpec::default()) {
         (None, default) => default,
         (Some(Index::Flat(_)), _) => IndexSpec::Flat {},
@@ -107,6 +140,7 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         dim: spec.dim,
         metric,
         index,
+        quantization,
         embedder,
     })
 }
@@ -146,6 +180,11 @@ fn schema_out(schema: Schema) -> pb::Schema {
             Metric::Euclid => pb::Metric::Euclid,
             Metric::Manhattan => pb::Metric::Manhattan,
         };
+        let quantization = match v.quantization {
+            Quantization::None => pb::Quantization::None,
+            Quantization::Int8 => pb::Quantization::Int8,
+            Quantization::Int4 => pb::Quantization::Int4,
+        };
         let index = match v.index {
             IndexSpec::Flat {} => Index::Flat(pb::FlatIndex {}),
             IndexSpec::Hnsw { m, ef_construction } => Index::Hnsw(pb::HnswIndex {
@@ -160,6 +199,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 dim: v.dim,
                 metric: metric.into(),
                 index: Some(index),
+                quantization: quantization.into(),
                 embedder,
             },
         )
@@ -186,6 +226,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
         chunking: Some(pb::Chunking {
             max_tokens: Some(schema.chunking.max_tokens),
             overlap_tokens: Some(schema.chunking.overlap_tokens),
+            strategy: strategy_out(schema.chunking.strategy).into(),
             ..Default::default()
         }),
         sparse: schema
@@ -225,6 +266,8 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {
                 "a": {"dim": 3, "metric": "dot", "index": {"type": "flat"}},
+                "c": {"dim": 4, "quantization": "int4"},
+                "d": {"dim": 4, "quantization": "none"},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },
@@ -232,7 +275,7 @@ mod tests {
                 "k": {"type": "keyword"}, "i": {"type": "integer"}, "f": {"type": "float"}, "b": {"type": "bool"},
                 "s": {"type": "stored"}, "t": {"type": "text", "analyzer": {"language": "german", "version": 1}}
             },
-            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9}
+            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9, "strategy": "sentence"}
         }))
         .unwrap();
         assert_eq!(schema_in(Some(schema_out(schema.clone()))).unwrap(), schema);

@@ -21,7 +21,7 @@ use serde_json::{Number, Value};
 
 pub(super) use self::collections::{collection_out, schema_in};
 pub(super) use self::documents::{
-    after_id_in, document_in, document_out, documents_in, page_limit_in, put_all_out, put_one_out,
+    after_id_in, document_in, document_out, documents_in, on_near_duplicate_in, page_limit_in, put_all_out, put_one_out,
 };
 pub(super) use self::enrich::{enrich_in, enriched_out};
 pub(super) use self::filter::filter_in;

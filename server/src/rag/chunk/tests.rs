@@ -4,6 +4,9 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
+use super::fill::{GAP_BYTES_MAX, TOKEN_BYTES_MAX, longest};
+use super::outline::{HEADING_CHARS_MAX, body_start};
+use super::starts::sentence_starts;
 use super::*;
 use crate::rag::tokens;
 
@@ -16,6 +19,16 @@ fn settings(max_tokens: usize, overlap_tokens: usize) -> ChunkSettings {
     ChunkSettings {
         max_tokens,
         overlap_tokens,
+        strategy: Cut::Structure,
+    }
+}
+
+const STRATEGIES: [Cut; 3] = [Cut::Structure, Cut::Sentence, Cut::Fixed];
+
+fn by(strategy: Cut, max_tokens: usize, overlap_tokens: usize) -> ChunkSettings {
+    ChunkSettings {
+        strategy,
+        ..settings(max_tokens, overlap_tokens)
     }
 }
 
@@ -200,6 +213,68 @@ fn overlap_repeats_whole_sentences_of_the_same_section() {
 }
 
 #[test]
+fn each_strategy_cuts_where_it_says() {
+    let text = "# A\n\nOne two three. Four five.\n\nSix seven eight. Nine.\n\n# B\n\nTen eleven.\n";
+    let cut = |strategy, overlap| -> Vec<(String, String)> {
+        chunk(text, TextFormat::Markdown, &by(strategy, 7, overlap), &words)
+            .into_iter()
+            .map(|chunk| (chunk.text, chunk.heading.join(" > ")))
+            .collect()
+    };
+    let expected = |chunks: &[(&str, &str)]| -> Vec<(String, String)> {
+        let own = |(text, heading): &(&str, &str)| ((*text).to_owned(), (*heading).to_owned());
+        chunks.iter().map(own).collect()
+    };
+    // Blocks stay whole while they fit, so the first chunk has room left.
+    assert_eq!(
+        cut(Cut::Structure, 0),
+        expected(&[
+            ("# A\n\nOne two three. Four five.\n\n", "A"),
+            ("Six seven eight. Nine.\n\n", "A"),
+            ("# B\n\nTen eleven.", "B"),
+        ])
+    );
+    assert_eq!(
+        cut(Cut::Sentence, 0),
+        expected(&[
+            ("# A\n\nOne two three. Four five.\n\n", "A"),
+            ("Six seven eight. Nine.\n\n", "A"),
+            ("# B\n\nTen eleven.", "B"),
+        ])
+    );
+    assert_eq!(
+        cut(Cut::Fixed, 0),
+        expected(&[
+            ("# A\n\nOne two three. Four five.\n\n", "A"),
+            ("Six seven eight. Nine.\n\n# B\n\nTen ", "A"),
+            ("eleven.", "B"),
+        ])
+    );
+    assert_eq!(
+        cut(Cut::Fixed, 2),
+        expected(&[
+            ("# A\n\nOne two three. Four five.", "A"),
+            ("Four five.\n\nSix seven eight. Nine.\n\n#", "A"),
+            ("Nine.\n\n# B\n\nTen eleven.", "A"),
+        ])
+    );
+    // A sentence goes where there is room, whatever block it is of.
+    let text = "One two.\n\nThree four five. Six seven. Eight.\n";
+    let cut = |strategy| -> Vec<String> {
+        let chunks = chunk(text, TextFormat::Markdown, &by(strategy, 6, 0), &words);
+        chunks.into_iter().map(|chunk| chunk.text).collect()
+    };
+    assert_eq!(
+        cut(Cut::Structure),
+        ["One two.\n\n", "Three four five. Six seven. Eight."]
+    );
+    assert_eq!(
+        cut(Cut::Sentence),
+        ["One two.\n\nThree four five. ", "Six seven. Eight."]
+    );
+}
+
+#[test]
 fn sentences_end_where_a_reader_would_end_them() {
     for (text, sentences) in [
         ("One. Two! Three? Four… Five", 5),
@@ -305,11 +380,7 @@ fn keeps_its_promises(
     count: &dyn Fn(&str) -> usize,
 ) -> Result<Vec<Chunk>, TestCaseError> {
     let chunks = chunk(text, format, settings, count);
-    let start = match format {
-        TextFormat::Markdown => front_matter(text).map_or(bom_len(text), |matter| matter.end),
-        TextFormat::Plain => bom_len(text),
-    };
-    let mut covered = start;
+    let mut covered = body_start(text, format);
     let mut last = (None, 0);
     for chunk in &chunks {
         let (from, to) = chunk.span;
@@ -370,7 +441,9 @@ proptest! {
             _ => &contrary,
         };
         for format in [TextFormat::Markdown, TextFormat::Plain] {
-            keeps_its_promises(&text, format, &settings(max, overlap), count)?;
+            for strategy in STRATEGIES {
+                keeps_its_promises(&text, format, &by(strategy, max, overlap), count)?;
+            }
         }
     }
 }
@@ -382,16 +455,47 @@ proptest! {
     fn real_tokenizers_are_kept_within_bounds(text in markdownish(), max in 1usize..40, overlap in 0usize..20) {
         for name in [tokens::BERT_UNCASED, tokens::O200K_BASE] {
             let counter = tokens::counter(name).unwrap();
-            keeps_its_promises(&text, TextFormat::Markdown, &settings(max, overlap), &|text| counter.count(text))?;
+            for strategy in STRATEGIES {
+                keeps_its_promises(&text, TextFormat::Markdown, &by(strategy, max, overlap), &|text| counter.count(text))?;
+            }
         }
     }
 
     #[test]
     fn chunks_without_overlap_touch_where_little_white_space_is_between(text in markdownish(), max in 2usize..12) {
-        let chunks = keeps_its_promises(&text, TextFormat::Markdown, &settings(max, 0), &words)?;
-        for pair in chunks.windows(2) {
-            let gap = pair[1].span.0 - pair[0].span.1;
-            prop_assert!(gap == 0 || gap > GAP_BYTES_MAX);
+        for strategy in STRATEGIES {
+            let chunks = keeps_its_promises(&text, TextFormat::Markdown, &by(strategy, max, 0), &words)?;
+            for pair in chunks.windows(2) {
+                let gap = pair[1].span.0 - pair[0].span.1;
+                prop_assert!(gap == 0 || gap > GAP_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn fixed_chunks_are_as_full_as_whole_words_make_them(text in markdownish(), max in 1usize..12) {
+        let chunks = chunk(&text, TextFormat::Markdown, &by(Cut::Fixed, max, 0), &words);
+        for full in chunks.iter().take(chunks.len().saturating_sub(1)) {
+            prop_assert_eq!(full.tokens, max, "{:?}", full.text);
+        }
+    }
+
+    #[test]
+    fn a_sentence_that_fits_is_in_one_chunk(
+        lengths in prop::collection::vec((1usize..9, prop::sample::select(&[" ", "\n", "\n\n", "\n\n# Head\n\n"][..])), 1..30),
+        max in 8usize..20,
+        overlap in 0usize..10,
+    ) {
+        let sentence = |n: usize, length: usize| format!("S{n}{}.", " word".repeat(length - 1));
+        let mut text = String::new();
+        for (n, (length, gap)) in lengths.iter().enumerate() {
+            text.push_str(&sentence(n, *length));
+            text.push_str(gap);
+        }
+        let chunks = chunk(&text, TextFormat::Markdown, &by(Cut::Sentence, max, overlap), &words);
+        for (n, (length, _)) in lengths.iter().enumerate() {
+            let sentence = sentence(n, *length);
+            prop_assert!(chunks.iter().any(|chunk| chunk.text.contains(&sentence)), "{sentence:?} of {text:?}");
         }
     }
 }

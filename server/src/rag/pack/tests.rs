@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rag::chunk::{ChunkSettings, TextFormat, chunk};
+use crate::rag::chunk::{ChunkSettings, Cut, TextFormat, chunk};
 use crate::rag::tokens::{self, TokenCounter};
 
 fn bert() -> Arc<dyn TokenCounter> {
@@ -405,6 +405,7 @@ fn any_found() -> impl Strategy<Value = Found> {
             let settings = ChunkSettings {
                 max_tokens,
                 overlap_tokens,
+                strategy: Cut::Structure,
             };
             let words = |text: &str| text.split_whitespace().count();
             let name = format!("d{number}");
@@ -568,6 +569,7 @@ fn a_hundred_candidates_cost_about_as_much_as_the_budget() {
     let settings = ChunkSettings {
         max_tokens: 256,
         overlap_tokens: 0,
+        strategy: Cut::Structure,
     };
     let chunks = chunk(&source, TextFormat::Plain, &settings, &|text| bert().count(text));
     assert!(chunks.len() >= 100);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
-    AnalyzerSpec, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Schema, SparseSpec, VectorSpec,
+    AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
+    SparseSpec, VectorSpec,
 };
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -47,6 +48,10 @@ pub(in crate::rest) struct VectorBody {
     /// Index of sealed segments. Default: hnsw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
+    /// What a walk of an hnsw index ranks candidates by. The best are measured again on the vectors as given, so scores and
+    /// their order do not change. Default: int8.
+    #[serde(default)]
+    quantization: QuantizationBody,
     /// The model whose vectors live here. Needed for text in `nearest` and for documents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     embedder: Option<EmbedderBody>,
@@ -70,6 +75,19 @@ pub(in crate::rest) enum MetricBody {
     Dot,
     Euclid,
     Manhattan,
+}
+
+/// Codes that stand beside the vectors of an hnsw index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum QuantizationBody {
+    /// None: the vectors themselves.
+    None,
+    /// A byte per dimension.
+    #[default]
+    Int8,
+    /// Half a byte per dimension.
+    Int4,
 }
 
 /// Index of a sealed segment.
@@ -149,6 +167,21 @@ pub(in crate::rest) struct ChunkingBody {
     max_tokens: Option<u32>,
     /// Word pieces that a chunk repeats of the one before it, at most half of max_tokens. Default: 32.
     overlap_tokens: Option<u32>,
+    /// Where they are cut. Default: structure.
+    strategy: Option<StrategyBody>,
+}
+
+/// Where documents are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum StrategyBody {
+    /// At headings and blocks first, then sentences, then words; as much as fits.
+    Structure,
+    /// Between sentences (lines of code and tables), never inside one that fits, as many as fit, whatever blocks they are
+    /// of; headings still end a chunk.
+    Sentence,
+    /// Every max_tokens, between words, whatever the structure. A chunk's heading path is that of its beginning.
+    Fixed,
 }
 
 impl EmbedderBody {
@@ -193,6 +226,11 @@ impl SchemaBody {
             Some(c) => Chunking {
                 max_tokens: c.max_tokens.unwrap_or(empty.chunking.max_tokens),
                 overlap_tokens: c.overlap_tokens.unwrap_or(empty.chunking.overlap_tokens),
+                strategy: match c.strategy {
+                    None | Some(StrategyBody::Structure) => ChunkStrategy::Structure,
+                    Some(StrategyBody::Sentence) => ChunkStrategy::Sentence,
+                    Some(StrategyBody::Fixed) => ChunkStrategy::Fixed,
+                },
             },
         };
         let sparse = |(name, body): (String, SparseSpecBody)| {
@@ -253,6 +291,11 @@ impl VectorBody {
             dim: self.dim,
             metric,
             index,
+            quantization: match self.quantization {
+                QuantizationBody::None => Quantization::None,
+                QuantizationBody::Int8 => Quantization::Int8,
+                QuantizationBody::Int4 => Quantization::Int4,
+            },
             embedder,
         })
     }
@@ -348,6 +391,11 @@ impl From<Schema> for SchemaBody {
                     dim: v.dim,
                     metric,
                     index: Some(index),
+                    quantization: match v.quantization {
+                        Quantization::None => QuantizationBody::None,
+                        Quantization::Int8 => QuantizationBody::Int8,
+                        Quantization::Int4 => QuantizationBody::Int4,
+                    },
                     embedder,
                 },
             )
@@ -386,6 +434,11 @@ impl From<Schema> for SchemaBody {
             chunking: Some(ChunkingBody {
                 max_tokens: Some(schema.chunking.max_tokens),
                 overlap_tokens: Some(schema.chunking.overlap_tokens),
+                strategy: Some(match schema.chunking.strategy {
+                    ChunkStrategy::Structure => StrategyBody::Structure,
+                    ChunkStrategy::Sentence => StrategyBody::Sentence,
+                    ChunkStrategy::Fixed => StrategyBody::Fixed,
+                }),
             }),
         }
     }
@@ -408,10 +461,10 @@ mod tests {
         let schema: Schema = serde_json::from_value(json!({
             "vectors": {"a": {"dim": 3, "metric": "euclid", "index": {"type": "flat"},
                               "embedder": {"name": "x", "dim": 3, "query_prefix": "q: "}},
-                        "b": {"dim": 4}},
+                        "b": {"dim": 4}, "c": {"dim": 4, "quantization": "int4"}, "d": {"dim": 4, "quantization": "none"}},
             "sparse": {"s": {}, "u": {"embedder": {"name": "y", "dim": 30_522}}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
-            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0}
+            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0, "strategy": "fixed"}
         }))
         .unwrap();
         let json = serde_json::to_value(SchemaBody::from(schema.clone())).unwrap();

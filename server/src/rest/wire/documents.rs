@@ -1,5 +1,6 @@
 //! Documents in JSON: put, and shown.
 
+use base64::Engine as _;
 use cairn_engine::engine::DocumentInfo;
 use cairn_engine::types::Payload;
 use serde::{Deserialize, Serialize};
@@ -7,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::Id;
 use super::points::PointOut;
-use crate::rag::chunk::TextFormat;
-use crate::service::{DocumentText, PutAll};
+use crate::rag::trust::{self, Provenance, Trust};
+use crate::service::{DocumentFormat, DocumentText, OnNearDuplicate, PutAll};
 
 /// Documents to put. All are checked before the first is written; each is then an atomic write of its own.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -16,6 +17,9 @@ use crate::service::{DocumentText, PutAll};
 pub(in crate::rest) struct PutDocumentsBody {
     /// 1 to 1,000.
     documents: Vec<DocumentBody>,
+    /// What to do with a document that says almost the same as another one of the collection. Default: store.
+    #[serde(default)]
+    pub(in crate::rest) on_near_duplicate: OnNearDuplicateBody,
     /// Chosen by the client, at most 64 bytes; kept in the log.
     pub(in crate::rest) request_id: Option<String>,
 }
@@ -27,7 +31,13 @@ pub(in crate::rest) struct DocumentBody {
     /// Any UTF-8 string of 1 to 480 bytes. Its chunks are the points `<id>#0`, `<id>#1`, ...
     #[schema(value_type = String)]
     id: Id,
+    /// The text, unless the document is a file, in `data`.
+    #[serde(default)]
     text: String,
+    /// The file itself, in base64, for `pdf` and `html`; `text` is then left out.
+    #[serde(default, deserialize_with = "base64")]
+    #[schema(value_type = String)]
+    data: Vec<u8>,
     /// Default: plain.
     #[serde(default)]
     format: FormatBody,
@@ -37,19 +47,132 @@ pub(in crate::rest) struct DocumentBody {
     #[serde(default)]
     source: String,
     /// Kept with the document and at the top level of every chunk's payload. The keys `text`, `title`, `heading`, `source`,
-    /// `document`, `chunk` and `span` are reserved.
+    /// `document`, `chunk`, `span`, `trust`, `provenance` and `minhash` are reserved.
     #[serde(default)]
     #[schema(value_type = Object)]
     metadata: Payload,
+    /// In every chunk's payload as `trust`. Default: unverified.
+    #[serde(default)]
+    trust: TrustBody,
+    /// In every chunk's payload as `provenance`.
+    #[serde(default)]
+    provenance: ProvenanceBody,
 }
 
-/// How to read a text.
+/// How far a document's content is trusted.
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum TrustBody {
+    /// Nobody has looked at it.
+    #[default]
+    Unverified,
+    /// Somebody vouches for it.
+    Trusted,
+    /// Kept, searchable by query, but not put into prompts unless a request names this label.
+    Quarantined,
+}
+
+impl From<TrustBody> for Trust {
+    fn from(trust: TrustBody) -> Self {
+        match trust {
+            TrustBody::Unverified => Self::Unverified,
+            TrustBody::Trusted => Self::Trusted,
+            TrustBody::Quarantined => Self::Quarantined,
+        }
+    }
+}
+
+impl From<Trust> for TrustBody {
+    fn from(trust: Trust) -> Self {
+        match trust {
+            Trust::Unverified => Self::Unverified,
+            Trust::Trusted => Self::Trusted,
+            Trust::Quarantined => Self::Quarantined,
+        }
+    }
+}
+
+/// Where a document's content is from. All parts are optional and come back with citations.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::rest) struct ProvenanceBody {
+    /// Who or what brought it in, e.g. `crawler`, `upload`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    origin: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    author: String,
+    /// Milliseconds since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched_at_ms: Option<u64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    licence: String,
+}
+
+impl From<ProvenanceBody> for Provenance {
+    fn from(body: ProvenanceBody) -> Self {
+        Self {
+            origin: body.origin,
+            author: body.author,
+            fetched_at_ms: body.fetched_at_ms,
+            licence: body.licence,
+        }
+    }
+}
+
+impl From<Provenance> for ProvenanceBody {
+    fn from(provenance: Provenance) -> Self {
+        Self {
+            origin: provenance.origin,
+            author: provenance.author,
+            fetched_at_ms: provenance.fetched_at_ms,
+            licence: provenance.licence,
+        }
+    }
+}
+
+/// What to do with a document that says almost the same as another one of the collection.
+#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum OnNearDuplicateBody {
+    /// Store it and say so in the result.
+    #[default]
+    Store,
+    /// Do not store it; the result says of which document it is a near duplicate. A document whose id is stored already is
+    /// replaced all the same.
+    Skip,
+}
+
+impl From<OnNearDuplicateBody> for OnNearDuplicate {
+    fn from(body: OnNearDuplicateBody) -> Self {
+        match body {
+            OnNearDuplicateBody::Store => Self::Store,
+            OnNearDuplicateBody::Skip => Self::Skip,
+        }
+    }
+}
+
+/// Standard base64 with padding.
+fn base64<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
+    let wrong = |e| serde::de::Error::custom(format!("data is not base64: {e}"));
+    base64::engine::general_purpose::STANDARD
+        .decode(text.as_bytes())
+        .map_err(wrong)
+}
+
+/// How to read a text or file.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::rest) enum FormatBody {
+    /// Plain text.
     #[default]
     Plain,
+    /// Cut along headings; chunks know their heading path.
     Markdown,
+    /// Visible text with its headings; scripts, styles and navigation are left out.
+    Html,
+    /// The text layer of a PDF, in `data`.
+    Pdf,
 }
 
 impl PutDocumentsBody {
@@ -57,13 +180,18 @@ impl PutDocumentsBody {
         let one = |d: DocumentBody| DocumentText {
             id: d.id.0,
             text: d.text,
+            data: d.data,
             format: match d.format {
-                FormatBody::Plain => TextFormat::Plain,
-                FormatBody::Markdown => TextFormat::Markdown,
+                FormatBody::Plain => DocumentFormat::Plain,
+                FormatBody::Markdown => DocumentFormat::Markdown,
+                FormatBody::Html => DocumentFormat::Html,
+                FormatBody::Pdf => DocumentFormat::Pdf,
             },
             title: d.title,
             source: d.source,
             metadata: d.metadata,
+            trust: d.trust.into(),
+            provenance: d.provenance.into(),
         };
         self.documents.into_iter().map(one).collect()
     }
@@ -88,6 +216,11 @@ pub(in crate::rest) struct PutDocumentOut {
     chunks: usize,
     /// Chunks that had to be embedded.
     embedded: usize,
+    /// The stored document that this one says almost the same as, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    near_duplicate_of: Option<String>,
+    /// Not stored, because it is a near duplicate and the request said so.
+    skipped: bool,
 }
 
 impl From<PutAll> for PutDocumentsOut {
@@ -97,6 +230,8 @@ impl From<PutAll> for PutDocumentsOut {
             unchanged: one.unchanged,
             chunks: one.chunks,
             embedded: one.embedded,
+            near_duplicate_of: one.near_duplicate_of.map(|id| id.as_str().to_owned()),
+            skipped: one.skipped,
         };
         Self {
             results: all.results.into_iter().map(one).collect(),
@@ -113,6 +248,9 @@ pub(in crate::rest) struct DocumentOut {
     source: String,
     #[schema(value_type = Object)]
     metadata: Payload,
+    trust: TrustBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<ProvenanceBody>,
     /// Number of chunks.
     chunks: u64,
     /// Bytes of the text.
@@ -124,12 +262,15 @@ pub(in crate::rest) struct DocumentOut {
 }
 
 impl From<DocumentInfo> for DocumentOut {
-    fn from(info: DocumentInfo) -> Self {
+    fn from(mut info: DocumentInfo) -> Self {
+        let (trust, provenance) = trust::unlabel(&mut info.metadata);
         Self {
             id: info.id.as_str().to_owned(),
             title: info.title,
             source: info.source,
             metadata: info.metadata,
+            trust: trust.into(),
+            provenance: provenance.map(Into::into),
             chunks: info.chunks,
             text_bytes: info.text_bytes,
             checksum: info.checksum.iter().map(|b| format!("{b:02x}")).collect(),

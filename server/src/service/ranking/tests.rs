@@ -43,6 +43,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let components = Components {
             clock: Arc::new(Frozen),
+            workers: cairn_engine::config::Workers::alone(),
         };
         let engine = Engine::open(dir.path(), Settings::default(), components).unwrap();
         let vector = VectorSpec {
@@ -50,6 +51,7 @@ impl Bench {
             metric: Metric::Cosine,
             index: IndexSpec::default(),
             embedder: None,
+            quantization: Default::default(),
         };
         let text = FieldSpec::Text {
             analyzer: AnalyzerSpec::default(),

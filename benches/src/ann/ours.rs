@@ -1,0 +1,139 @@
+//! Our graph in this process: over the vectors themselves, and over codes of each kind.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::Context;
+use cairn_engine::config::Workers;
+use cairn_engine::schema::{IndexSpec, Quantization};
+use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, VectorIndex, VectorsRef, codes, hnsw};
+
+use super::{Built, Case, Contestant, K};
+
+pub(crate) struct Ours<'a> {
+    name: String,
+    case: &'a Case,
+    quantization: Quantization,
+    codes: Option<(CodesLayout, Vec<u8>)>,
+    graph: Option<(HnswLayout, Vec<u8>)>,
+}
+
+impl<'a> Ours<'a> {
+    pub(crate) fn all(case: &'a Case) -> Vec<Self> {
+        let kinds = [
+            ("cairn-int4", Quantization::Int4),
+            ("cairn-int8", Quantization::Int8),
+            ("cairn-f32", Quantization::None),
+        ];
+        let one = |(name, quantization): (&str, Quantization)| Self {
+            name: name.to_owned(),
+            case,
+            quantization,
+            codes: None,
+            graph: None,
+        };
+        kinds.map(one).into_iter().collect()
+    }
+
+    fn vectors(&self) -> VectorsRef<'_> {
+        VectorsRef {
+            codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
+            ..self.case.vectors()
+        }
+    }
+}
+
+/// Helpers for a build, as a server gives them.
+pub(crate) fn helpers(threads: usize) -> Workers {
+    Workers::new(move |shares, work| {
+        let next = AtomicUsize::new(0);
+        let help = || {
+            loop {
+                let share = next.fetch_add(1, Ordering::Relaxed);
+                if share >= shares {
+                    break;
+                }
+                work(share);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..threads.min(shares) {
+                scope.spawn(help);
+            }
+            help();
+        });
+    })
+}
+
+impl Contestant for Ours<'_> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> &[usize] {
+        &[1, 2]
+    }
+
+    fn values(&self) -> &[usize] {
+        &[10, 12, 14, 17, 20, 24, 28, 40, 56, 80, 120, 180]
+    }
+
+    fn build(&mut self, threads: usize) -> anyhow::Result<Built> {
+        let started = Instant::now();
+        if let Some(bits) = self.quantization.bits(self.case.metric) {
+            let mut bytes = Vec::new();
+            codes::encode(&self.case.vectors(), bits, &mut |some| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            })?;
+            self.codes = Some((CodesLayout::parse(&bytes)?, bytes));
+        }
+        let IndexSpec::Hnsw { m, ef_construction } = IndexSpec::default() else {
+            anyhow::bail!("the default index is no graph");
+        };
+        let graph = hnsw::build(&self.vectors(), m, ef_construction, 1, &helpers(threads), &mut |_| true)?;
+        let seconds = started.elapsed().as_secs_f64();
+        // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
+        let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let bytes = size_of_val(self.case.vectors().data) + codes + graph.len();
+        self.graph = Some((HnswLayout::parse(&graph)?, graph));
+        let mib = bytes as f64 / f64::from(1 << 20);
+        Ok(Built {
+            seconds,
+            memory_mib: mib,
+            disk_mib: mib,
+        })
+    }
+
+    fn search(&mut self, ef: usize, threads: usize) -> anyhow::Result<(f64, Vec<i32>)> {
+        let (layout, bytes) = self.graph.as_ref().context("not built")?;
+        let (graph, vectors, case) = (layout.view(bytes), self.vectors(), self.case);
+        let mut ids = vec![-1; case.query_count() * K];
+        let share = case.query_count().div_ceil(threads);
+        let started = Instant::now();
+        let outcome: anyhow::Result<()> = std::thread::scope(|scope| {
+            let workers: Vec<_> = ids
+                .chunks_mut(share * K)
+                .enumerate()
+                .map(|(part, ids)| {
+                    scope.spawn(move || -> anyhow::Result<()> {
+                        for (i, ids) in ids.chunks_exact_mut(K).enumerate() {
+                            let query = case.query(part * share + i);
+                            let found = graph.search(&vectors, query, K, ef, &Allow::All, &|| false)?;
+                            for (id, hit) in ids.iter_mut().zip(found.hits) {
+                                *id = i32::try_from(hit.ordinal)?;
+                            }
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .try_for_each(|w| w.join().expect("a search does not panic"))
+        });
+        let seconds = started.elapsed().as_secs_f64();
+        outcome?;
+        Ok((seconds, ids))
+    }
+}

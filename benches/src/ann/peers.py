@@ -1,0 +1,285 @@
+"""One other library, measured for `cairn-bench ann`: builds an index over the same vectors and answers the same queries.
+
+    python3 peers.py PEER DIRECTORY METRIC
+
+DIRECTORY holds base.f32 and queries.f32 (rows of little-endian floats) and shape.json. Commands come on standard input, one a
+line, and each is answered by one line of JSON on standard output:
+
+    build THREADS           {"build_s": .., "rss_mb": .., "disk_mb": ..}
+    search VALUE THREADS    {"seconds": ..}; the ids stand in DIRECTORY/PEER.ids, 10 int32 a query
+
+The first line says {"values": [..]}, the settings to sweep, or {"skip": why}. All queries are one call where the library
+takes them so.
+"""
+
+import gc
+import json
+import os
+import sys
+import tempfile
+import time
+
+PEER, DIRECTORY, METRIC = sys.argv[1:4]
+K = 10
+EFS = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260]
+# What a library prints must not be taken for an answer.
+ANSWERS = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+
+def say(answer):
+    print(json.dumps(answer), file=ANSWERS, flush=True)
+
+
+def resident_mb():
+    with open("/proc/self/statm") as f:
+        return int(f.read().split()[1]) * os.sysconf("SC_PAGESIZE") / 2**20
+
+
+def bytes_of(path):
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(path) for f in files)
+
+
+class Hnswlib:
+    values = EFS
+
+    def build(self, base, threads):
+        import hnswlib
+
+        self.index = hnswlib.Index(space="l2" if METRIC == "euclid" else "ip", dim=base.shape[1])
+        self.index.init_index(max_elements=len(base), ef_construction=200, M=16)
+        self.index.add_items(base, num_threads=threads)
+
+    def save(self, path):
+        self.index.save_index(path)
+
+    def search(self, queries, value, threads):
+        self.index.set_ef(value)
+        return self.index.knn_query(queries, k=K, num_threads=threads)[0]
+
+
+class Faiss:
+    def metric(self):
+        import faiss
+
+        return faiss.METRIC_L2 if METRIC == "euclid" else faiss.METRIC_INNER_PRODUCT
+
+    def save(self, path):
+        import faiss
+
+        faiss.write_index(self.index, path)
+
+
+class FaissHnsw(Faiss):
+    values = EFS
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index = faiss.IndexHNSWFlat(base.shape[1], 16, self.metric())
+        self.index.hnsw.efConstruction = 200
+        self.index.add(base)
+
+    def search(self, queries, value, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index.hnsw.efSearch = value
+        return self.index.search(queries, K)[1]
+
+
+class FaissIvfpq(Faiss):
+    values = [2, 4, 8, 16, 32, 64, 128]
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        pieces = next(p for p in (4, 2, 1) if base.shape[1] % p == 0)
+        self.index = faiss.index_factory(
+            base.shape[1], f"IVF512,PQ{base.shape[1] // pieces}x4fs,RFlat", self.metric()
+        )
+        self.index.train(base)
+        self.index.add(base)
+        self.index.k_factor = 8
+
+    def search(self, queries, value, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        faiss.extract_index_ivf(self.index).nprobe = value
+        return self.index.search(queries, K)[1]
+
+
+class Usearch:
+    values = EFS
+
+    def build(self, base, threads):
+        import numpy
+        from usearch.index import Index
+
+        self.index = Index(
+            ndim=base.shape[1],
+            metric="l2sq" if METRIC == "euclid" else "cos",
+            dtype="f32" if METRIC == "euclid" else "i8",
+            connectivity=16,
+            expansion_add=200,
+        )
+        self.index.add(numpy.arange(len(base)), base, threads=threads)
+
+    def save(self, path):
+        self.index.save(path)
+
+    def search(self, queries, value, threads):
+        self.index.expansion_search = value
+        return self.index.search(queries, K, threads=threads).keys
+
+
+class Svs:
+    values = EFS
+
+    def build(self, base, threads):
+        import svs
+
+        distance = svs.DistanceType.L2 if METRIC == "euclid" else svs.DistanceType.MIP
+        alpha = 1.2 if METRIC == "euclid" else 0.95
+        parameters = svs.VamanaBuildParameters(alpha=alpha, graph_max_degree=32, window_size=200)
+        with tempfile.TemporaryDirectory(dir=DIRECTORY) as d:
+            path = os.path.join(d, "base.fvecs")
+            svs.write_vecs(base, path)
+            loader = svs.LVQLoader(svs.VectorDataLoader(path, svs.DataType.float32, dims=base.shape[1]), primary=8)
+            self.index = svs.Vamana.build(parameters, loader, distance, num_threads=threads)
+
+    def save(self, path):
+        os.mkdir(path)
+        self.index.save(*(os.path.join(path, part) for part in ("config", "graph", "data")))
+
+    def search(self, queries, value, threads):
+        self.index.num_threads = threads
+        self.index.search_window_size = value
+        return self.index.search(queries, K)[0]
+
+
+class Symphonyqg:
+    values = EFS
+
+    def build(self, base, threads):
+        from rabitqlib import SymqgIndex
+
+        self.index = SymqgIndex(base.shape[1], 32, "l2" if METRIC == "euclid" else "ip")
+        self.index.build(base, 200, threads)
+
+    def save(self, path):
+        self.index.save(path)
+
+    def search(self, queries, value, threads):
+        return self.index.search(queries, K, value, threads)[0]
+
+
+class QdrantEdge:
+    """Requests are made before the clock starts; its search pool runs a request on one thread."""
+
+    values = [10, 16, 32, 64, 128, 256]
+    threads = [1]
+
+    def build(self, base, threads):
+        import qdrant_edge as q
+
+        self.place = tempfile.TemporaryDirectory(dir=DIRECTORY)
+        distance = q.Distance.Euclid if METRIC == "euclid" else q.Distance.Cosine
+        config = q.EdgeConfig(
+            vectors=q.EdgeVectorParams(size=base.shape[1], distance=distance),
+            hnsw_config=q.HnswIndexConfig(16, 200, 1, max_indexing_threads=threads),
+            quantization_config=q.ScalarQuantizationConfig(q.ScalarType.Int8, always_ram=True),
+            optimizers=q.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
+            max_search_threads=1,
+        )
+        self.shard = q.EdgeShard.create(self.place.name, config)
+        for start in range(0, len(base), 5000):
+            rows = base[start : start + 5000]
+            points = [q.Point(start + i, row.tolist(), None) for i, row in enumerate(rows)]
+            self.shard.update(q.UpdateOperation.upsert_points(points))
+        while self.shard.optimize():
+            pass
+
+    def save(self, path):
+        self.shard.flush()
+        os.symlink(self.place.name, path)
+
+    def search(self, queries, value, threads):
+        import numpy
+        import qdrant_edge as q
+
+        params = q.SearchParams(hnsw_ef=value, quantization=q.QuantizationSearchParams(rescore=True, oversampling=1.5))
+        requests = [q.SearchRequest(q.Query.Nearest(row.tolist()), K, params=params) for row in queries]
+        self.began = time.perf_counter()
+        found = [self.shard.search(request) for request in requests]
+        ids = numpy.full((len(queries), K), -1)
+        for i, hits in enumerate(found):
+            ids[i, : len(hits)] = [hit.id for hit in hits]
+        return ids
+
+
+PEERS = {
+    "hnswlib": Hnswlib,
+    "faiss-hnsw": FaissHnsw,
+    "faiss-ivfpq": FaissIvfpq,
+    "usearch": Usearch,
+    "svs": Svs,
+    "symphonyqg": Symphonyqg,
+    "qdrant-edge": QdrantEdge,
+}
+MODULES = {
+    "hnswlib": "hnswlib",
+    "faiss-hnsw": "faiss",
+    "faiss-ivfpq": "faiss",
+    "usearch": "usearch",
+    "svs": "svs",
+    "symphonyqg": "rabitqlib",
+    "qdrant-edge": "qdrant_edge",
+}
+
+
+def main():
+    try:
+        import numpy
+
+        __import__(MODULES[PEER])
+    except ImportError as error:
+        return say({"skip": str(error)})
+    with open(os.path.join(DIRECTORY, "shape.json")) as f:
+        shape = json.load(f)
+
+    def rows(name, count):
+        return numpy.fromfile(os.path.join(DIRECTORY, name), dtype="<f4").reshape(count, shape["dim"])
+
+    base, queries = rows("base.f32", shape["rows"]), rows("queries.f32", shape["queries"])
+    peer = PEERS[PEER]()
+    say({"values": peer.values, "threads": getattr(peer, "threads", [1, 2])})
+    for line in sys.stdin:
+        command = line.split()
+        if command[0] == "build":
+            gc.collect()
+            before, began = resident_mb(), time.perf_counter()
+            peer.build(base, int(command[1]))
+            took = time.perf_counter() - began
+            gc.collect()
+            resident = resident_mb() - before
+            # What the library keeps is its own: ours goes.
+            with tempfile.TemporaryDirectory(dir=DIRECTORY) as d:
+                path = os.path.join(d, "index")
+                peer.save(path)
+                disk = bytes_of(os.path.realpath(path)) / 2**20
+            say({"build_s": took, "rss_mb": resident, "disk_mb": disk})
+        elif command[0] == "search":
+            peer.began = time.perf_counter()
+            ids = peer.search(queries, int(command[1]), int(command[2]))
+            seconds = time.perf_counter() - peer.began
+            numpy.asarray(ids).astype("<i4").tofile(os.path.join(DIRECTORY, f"{PEER}.ids"))
+            say({"seconds": seconds})
+
+
+main()

@@ -1,0 +1,174 @@
+//! Eight lanes, four sums in flight: an FMA takes four cycles and two start in each, so fewer sums would wait.
+
+use std::arch::x86_64::*;
+
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE};
+
+pub(super) static SET: Kernels = Kernels {
+    name: "avx2",
+    dot: Kernel {
+        one: dot,
+        four: four::dot,
+    },
+    l2_squared: Kernel {
+        one: l2_squared,
+        four: four::l2_squared,
+    },
+    l1: Kernel {
+        one: l1,
+        four: four::l1,
+    },
+};
+
+pub(super) static CODES: CodeKernels = CodeKernels {
+    name: "avx2",
+    eight: CodeKernel {
+        bits: Bits::Eight,
+        four: eight_bits,
+    },
+    four: CodeKernel {
+        bits: Bits::Four,
+        four: four_bits,
+    },
+};
+
+const LANES: usize = 8;
+const SUMS: usize = 4;
+
+/// One loop from its two forms of a step: for registers (`acc, x, y -> acc`) and for the tail's scalars (`x, y ->
+/// term`).
+macro_rules! kernel {
+    ($name:ident, $step:expr, $term:expr) => {
+        #[target_feature(enable = "avx2,fma")]
+        #[expect(unsafe_code, reason = "register loads from slices")]
+        fn $name(a: &[f32], b: &[f32]) -> f32 {
+            let (blocks_a, rest_a) = a.as_chunks::<{ LANES * SUMS }>();
+            let (blocks_b, rest_b) = b.as_chunks::<{ LANES * SUMS }>();
+            let mut sums = [_mm256_setzero_ps(); SUMS];
+            for (x, y) in blocks_a.iter().zip(blocks_b) {
+                for i in 0..SUMS {
+                    // SAFETY: both blocks hold LANES * SUMS floats and i < SUMS; the load asks no alignment.
+                    let (x, y) = unsafe {
+                        (
+                            _mm256_loadu_ps(x.as_ptr().add(i * LANES)),
+                            _mm256_loadu_ps(y.as_ptr().add(i * LANES)),
+                        )
+                    };
+                    sums[i] = $step(sums[i], x, y);
+                }
+            }
+            let (chunks_a, tail_a) = rest_a.as_chunks::<LANES>();
+            let (chunks_b, tail_b) = rest_b.as_chunks::<LANES>();
+            for (x, y) in chunks_a.iter().zip(chunks_b) {
+                // SAFETY: both chunks hold LANES floats; the load asks no alignment.
+                let (x, y) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(y.as_ptr())) };
+                sums[0] = $step(sums[0], x, y);
+            }
+            let all = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
+            let half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
+            let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            let one = _mm_add_ss(quarter, _mm_movehdup_ps(quarter));
+            let tail: f32 = tail_a.iter().zip(tail_b).map(|(x, y)| $term(*x, *y)).sum();
+            _mm_cvtss_f32(one) + tail
+        }
+    };
+}
+
+kernel!(dot, |acc, x, y| _mm256_fmadd_ps(x, y, acc), |x: f32, y: f32| x * y);
+kernel!(
+    l2_squared,
+    |acc, x, y| {
+        let d = _mm256_sub_ps(x, y);
+        _mm256_fmadd_ps(d, d, acc)
+    },
+    |x: f32, y: f32| (x - y) * (x - y)
+);
+kernel!(
+    l1,
+    |acc, x, y| _mm256_add_ps(acc, _mm256_andnot_ps(_mm256_set1_ps(-0.0), _mm256_sub_ps(x, y))),
+    |x: f32, y: f32| (x - y).abs()
+);
+
+/// Four rows one after the other: four sums for each of four rows are more registers than there are.
+mod four {
+    macro_rules! kernel {
+        ($name:ident) => {
+            #[target_feature(enable = "avx2,fma")]
+            pub(super) fn $name(a: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
+                let [first, second, third, fourth] = rows;
+                [
+                    super::$name(a, first),
+                    super::$name(a, second),
+                    super::$name(a, third),
+                    super::$name(a, fourth),
+                ]
+            }
+        };
+    }
+    kernel!(dot);
+    kernel!(l2_squared);
+    kernel!(l1);
+}
+
+/// Bytes of a register.
+const BYTES: usize = 32;
+
+/// Bytes are widened to sixteen bits first: `maddubs` adds two products of a byte in sixteen bits, and `2 · 255 · 127` is
+/// more than they hold.
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn eight_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
+    const HALF: usize = BYTES / 2;
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for at in (0..query.len()).step_by(HALF) {
+        // SAFETY: the query is whole lines and each record is at least as long (`CodeKernel::of_four`), and a line is
+        // whole steps: sixteen bytes from `at` on are inside all five slices. The loads ask no alignment.
+        let (q, codes) = unsafe {
+            (
+                _mm_loadu_si128(query.as_ptr().add(at).cast()),
+                records.map(|record| _mm_loadu_si128(record.as_ptr().add(at).cast())),
+            )
+        };
+        let q = _mm256_cvtepi8_epi16(q);
+        for i in 0..4 {
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(q, _mm256_cvtepu8_epi16(codes[i])));
+        }
+    }
+    [total(sums[0]), total(sums[1]), total(sums[2]), total(sums[3])]
+}
+
+/// `2 · 15 · 128` twice is far inside sixteen bits, so `maddubs` is exact here.
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn four_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
+    let (mask, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi16(1));
+    let mut sums = [_mm256_setzero_si256(); 4];
+    for at in (0..query.len() / 2).step_by(BYTES) {
+        // Low halves of a line of codes go with an even line of the query, high halves with the odd one after it.
+        let low_at = at / LINE * 2 * LINE + at % LINE;
+        // SAFETY: `at` steps through query.len() / 2 bytes, which are whole lines that every record has
+        // (`CodeKernel::of_four`); `low_at + LINE` is inside the same pair of lines of the query. The loads ask no alignment.
+        let (low, high, codes) = unsafe {
+            (
+                _mm256_loadu_si256(query.as_ptr().add(low_at).cast()),
+                _mm256_loadu_si256(query.as_ptr().add(low_at + LINE).cast()),
+                records.map(|record| _mm256_loadu_si256(record.as_ptr().add(at).cast())),
+            )
+        };
+        for i in 0..4 {
+            let lows = _mm256_and_si256(codes[i], mask);
+            let highs = _mm256_and_si256(_mm256_srli_epi16::<4>(codes[i]), mask);
+            let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(lows, low), _mm256_maddubs_epi16(highs, high));
+            sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(pairs, ones));
+        }
+    }
+    [total(sums[0]), total(sums[1]), total(sums[2]), total(sums[3])]
+}
+
+#[target_feature(enable = "avx2")]
+fn total(sums: __m256i) -> i32 {
+    let half = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
+    let one = _mm_add_epi32(quarter, _mm_shuffle_epi32::<0b00_00_00_01>(quarter));
+    _mm_cvtsi128_si32(one)
+}

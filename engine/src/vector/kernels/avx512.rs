@@ -1,0 +1,157 @@
+//! Sixteen lanes, four sums in flight; the tail is one masked load instead of a scalar loop. Codes by VNNI, which
+//! multiplies 64 pairs of bytes and adds the products up by four in one instruction.
+
+use std::arch::x86_64::*;
+
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE};
+
+pub(super) static SET: Kernels = Kernels {
+    name: "avx512",
+    dot: Kernel {
+        one: dot,
+        four: dot_rows::<4>,
+    },
+    l2_squared: Kernel {
+        one: l2_squared,
+        four: l2_squared_rows::<4>,
+    },
+    l1: Kernel {
+        one: l1,
+        four: l1_rows::<4>,
+    },
+};
+
+pub(super) static CODES: CodeKernels = CodeKernels {
+    name: "avx512vnni",
+    eight: CodeKernel {
+        bits: Bits::Eight,
+        four: eight_bits,
+    },
+    four: CodeKernel {
+        bits: Bits::Four,
+        four: four_bits,
+    },
+};
+
+const LANES: usize = 16;
+const SUMS: usize = 4;
+
+/// One loop from its step (`acc, x, y -> acc`), for any number of rows. Masked-off lanes load as zero in both operands,
+/// and every step leaves `acc` unchanged for two zeros.
+macro_rules! kernel {
+    ($one:ident, $rows:ident, $step:expr) => {
+        #[target_feature(enable = "avx512f")]
+        fn $one(a: &[f32], b: &[f32]) -> f32 {
+            let [sum] = $rows(a, [b]);
+            sum
+        }
+
+        #[target_feature(enable = "avx512f")]
+        #[expect(unsafe_code, reason = "register loads from slices")]
+        fn $rows<const N: usize>(a: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+            const BLOCK: usize = LANES * SUMS;
+            let whole = a.len() / BLOCK * BLOCK;
+            let mut sums = [[_mm512_setzero_ps(); SUMS]; N];
+            for block in (0..whole).step_by(BLOCK) {
+                for i in 0..SUMS {
+                    let at = block + i * LANES;
+                    // SAFETY: `at + LANES` is at most `whole`, which no slice is shorter than: every row is as long as `a`
+                    // (`Kernel` checked). The loads ask no alignment.
+                    let x = unsafe { _mm512_loadu_ps(a.as_ptr().add(at)) };
+                    for row in 0..N {
+                        // SAFETY: as above.
+                        let y = unsafe { _mm512_loadu_ps(rows[row].as_ptr().add(at)) };
+                        sums[row][i] = $step(sums[row][i], x, y);
+                    }
+                }
+            }
+            for at in (whole..a.len()).step_by(LANES) {
+                let mask = u16::MAX >> (LANES - (a.len() - at).min(LANES));
+                // SAFETY: the mask names lanes from `at` up to a.len(), the length of every row, at most; lanes that are
+                // masked off are not read.
+                let x = unsafe { _mm512_maskz_loadu_ps(mask, a.as_ptr().add(at)) };
+                for row in 0..N {
+                    // SAFETY: as above.
+                    let y = unsafe { _mm512_maskz_loadu_ps(mask, rows[row].as_ptr().add(at)) };
+                    sums[row][0] = $step(sums[row][0], x, y);
+                }
+            }
+            let mut totals = [0.0; N];
+            for row in 0..N {
+                let [s0, s1, s2, s3] = sums[row];
+                totals[row] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+            }
+            totals
+        }
+    };
+}
+
+kernel!(dot, dot_rows, |acc, x, y| _mm512_fmadd_ps(x, y, acc));
+kernel!(l2_squared, l2_squared_rows, |acc, x, y| {
+    let d = _mm512_sub_ps(x, y);
+    _mm512_fmadd_ps(d, d, acc)
+});
+kernel!(l1, l1_rows, |acc, x, y| _mm512_add_ps(
+    acc,
+    _mm512_abs_ps(_mm512_sub_ps(x, y))
+));
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn eight_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for at in (0..query.len()).step_by(LINE) {
+        // SAFETY: the query is whole lines and each record is at least as long (`CodeKernel::of_four`), so a line from `at`
+        // on is inside all five slices. The loads ask no alignment.
+        let (q, codes) = unsafe {
+            (
+                _mm512_loadu_si512(query.as_ptr().add(at).cast()),
+                records.map(|record| _mm512_loadu_si512(record.as_ptr().add(at).cast())),
+            )
+        };
+        for i in 0..4 {
+            sums[i] = _mm512_dpbusd_epi32(sums[i], codes[i], q);
+        }
+    }
+    totals(sums)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn four_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
+    let mask = _mm512_set1_epi8(15);
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for at in (0..query.len() / 2).step_by(LINE) {
+        // SAFETY: `at` steps through query.len() / 2 bytes, which are whole lines that every record has
+        // (`CodeKernel::of_four`), and twice as many lines of query. The loads ask no alignment.
+        let (low, high, codes) = unsafe {
+            (
+                _mm512_loadu_si512(query.as_ptr().add(2 * at).cast()),
+                _mm512_loadu_si512(query.as_ptr().add(2 * at + LINE).cast()),
+                records.map(|record| _mm512_loadu_si512(record.as_ptr().add(at).cast())),
+            )
+        };
+        for i in 0..4 {
+            let lows = _mm512_and_si512(codes[i], mask);
+            let highs = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[i]), mask);
+            sums[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums[i], lows, low), highs, high);
+        }
+    }
+    totals(sums)
+}
+
+/// Adds up each register; the four trees of additions run side by side.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn totals(sums: [__m512i; 4]) -> [i32; 4] {
+    let [a, b, c, d] = sums.map(|sum| {
+        let half = _mm256_add_epi32(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
+        _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half))
+    });
+    let all = _mm_hadd_epi32(_mm_hadd_epi32(a, b), _mm_hadd_epi32(c, d));
+    [
+        _mm_cvtsi128_si32(all),
+        _mm_extract_epi32::<1>(all),
+        _mm_extract_epi32::<2>(all),
+        _mm_extract_epi32::<3>(all),
+    ]
+}

@@ -1,0 +1,236 @@
+//! The inner loops of vector search, one against one and one against four.
+//!
+//! Over `f32`: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
+//! product of a query of `i8` with codes of 8 or of 4 bits.
+//!
+//! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
+//! AVX2 with FMA, and AVX-512. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
+//! the order of their additions, so results agree to rounding, not to the bit: whatever must be reproducible on another
+//! machine must not depend on the last digits. Integer loops give the same number everywhere.
+//!
+//! Four at once share the loads of the query and keep four streams of memory busy; the results are those of four calls
+//! for one, to the bit.
+//!
+//! Promises: any slices of equal length, no alignment asked; lengths that do not fit panic rather than read past an end.
+//! Not here: anything that knows what a vector means.
+//!
+//! All `unsafe` of the vector module is in this folder, for two reasons only: calling a function compiled for CPU
+//! features the build target does not promise, and loading SIMD registers from slices.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod portable;
+
+/// Bytes of a cache line: codes are read in whole ones.
+pub const LINE: usize = 64;
+
+/// `Σ a·b`.
+#[inline]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    best().dot.of(a, b)
+}
+
+/// `Σ (a-b)²`.
+#[inline]
+pub fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
+    best().l2_squared.of(a, b)
+}
+
+/// `Σ |a-b|`.
+#[inline]
+pub fn l1(a: &[f32], b: &[f32]) -> f32 {
+    best().l1.of(a, b)
+}
+
+/// One loop over floats of one set. Hold it across a search to skip the choice of the set.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// Private, so that only this folder can pair a loop with a CPU: whoever holds a `Kernel` may run it.
+    one: unsafe fn(&[f32], &[f32]) -> f32,
+    four: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
+}
+
+impl Kernel {
+    /// Runs the loop. Panics when the lengths differ.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len(), "vectors of one space have one length");
+        // SAFETY: a `Kernel` is only handed out by `available`, which includes a set only after the CPU was seen to
+        // have every feature its loops are compiled for; the lengths are equal, which is all the loops rely on.
+        unsafe { (self.one)(a, b) }
+    }
+
+    /// Runs the loop for four rows. Panics when the lengths differ.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_four(self, a: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
+        assert!(
+            rows.iter().all(|row| row.len() == a.len()),
+            "vectors of one space have one length"
+        );
+        // SAFETY: as in `of`.
+        unsafe { (self.four)(a, rows) }
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kernel")
+    }
+}
+
+/// How many bits a code has, and so how many lines of a query go with one line of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bits {
+    /// A byte per dimension: line `i` of codes goes with line `i` of the query.
+    Eight,
+    /// Two dimensions per byte: the low halves of line `i` of codes go with line `2i` of the query, the high halves with
+    /// line `2i + 1`.
+    Four,
+}
+
+/// One loop over codes of one set: `Σ code·query`, over whole lines.
+#[derive(Clone, Copy)]
+pub struct CodeKernel {
+    bits: Bits,
+    /// As in [`Kernel`].
+    four: unsafe fn(&[i8], [&[u8]; 4]) -> [i32; 4],
+}
+
+impl CodeKernel {
+    /// Runs the loop for four records. The query has whole lines; a record has at least as many lines as go with it,
+    /// and what stands after them is not looked at.
+    ///
+    /// No sum overflows: `255 · 128 · 65,535` dimensions are below `2^31`.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_four(self, query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
+        let bytes = match self.bits {
+            Bits::Eight => query.len(),
+            Bits::Four => query.len() / 2,
+        };
+        assert!(
+            bytes.is_multiple_of(LINE) && records.iter().all(|record| record.len() >= bytes),
+            "records are as long as the query"
+        );
+        // SAFETY: a `CodeKernel` is only handed out by `available_for_codes`, which includes a set only after the CPU was
+        // seen to have every feature its loops are compiled for; the query is whole lines and every record has the lines
+        // that go with it, which is all the loops rely on.
+        unsafe { (self.four)(query, records) }
+    }
+}
+
+impl fmt::Debug for CodeKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CodeKernel({:?})", self.bits)
+    }
+}
+
+/// The loops over floats of one instruction set.
+#[derive(Debug)]
+pub struct Kernels {
+    /// `avx512`, `avx2` or `portable`.
+    pub name: &'static str,
+    /// Dot product.
+    pub dot: Kernel,
+    /// Squared Euclidean distance.
+    pub l2_squared: Kernel,
+    /// Manhattan distance.
+    pub l1: Kernel,
+}
+
+/// The loops over codes of one instruction set.
+#[derive(Debug)]
+pub struct CodeKernels {
+    /// `avx512vnni`, `avx2` or `portable`.
+    pub name: &'static str,
+    /// Codes of a byte.
+    pub eight: CodeKernel,
+    /// Codes of half a byte.
+    pub four: CodeKernel,
+}
+
+impl CodeKernels {
+    /// The loop for codes of that many bits.
+    pub fn of(&self, bits: Bits) -> CodeKernel {
+        match bits {
+            Bits::Eight => self.eight,
+            Bits::Four => self.four,
+        }
+    }
+}
+
+/// The fastest set over floats that this CPU can run.
+#[inline]
+pub fn best() -> &'static Kernels {
+    static BEST: LazyLock<&'static Kernels> = LazyLock::new(|| available()[0]);
+    *BEST
+}
+
+/// The fastest set over codes that this CPU can run.
+#[inline]
+pub fn best_for_codes() -> &'static CodeKernels {
+    static BEST: LazyLock<&'static CodeKernels> = LazyLock::new(|| available_for_codes()[0]);
+    *BEST
+}
+
+/// Every set over floats that this CPU can run, fastest first. The portable one is always last.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut sets: Vec<&'static Kernels> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            sets.push(&avx512::SET);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            sets.push(&avx2::SET);
+        }
+    }
+    sets.push(&portable::SET);
+    sets
+}
+
+/// Every set over codes that this CPU can run, fastest first. The portable one is always last.
+pub fn available_for_codes() -> Vec<&'static CodeKernels> {
+    let mut sets: Vec<&'static CodeKernels> = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni")
+        {
+            sets.push(&avx512::CODES);
+        }
+        if is_x86_feature_detected!("avx2") {
+            sets.push(&avx2::CODES);
+        }
+    }
+    sets.push(&portable::CODES);
+    sets
+}
+
+/// Asks for the start of a row that will be read soon. A hint: no result, no effect but time.
+///
+/// Half a kilobyte is enough for the hardware's own stream prefetcher to follow.
+#[inline]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetch takes a raw address"))]
+pub fn prefetch<T>(row: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const AHEAD: usize = 512;
+        let start = row.as_ptr().cast::<i8>();
+        for offset in (0..size_of_val(row).min(AHEAD)).step_by(LINE) {
+            // SAFETY: the address is inside `row`; and a prefetch never faults whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = row;
+}

@@ -1,0 +1,298 @@
+//! `cairn ingest`: files to documents, a bounded number of requests at a time.
+//!
+//! Nothing is remembered here: the server says which documents are unchanged, so running the command again resumes an
+//! interrupted run, retries what failed and updates what changed. A document's id is its path below the directory that
+//! was named (a file named directly: its file name; a line or row: its own id), so that the same folder gives the same
+//! ids from everywhere. One wrong file does not stop the others.
+//!
+//! `find` says which files there are, `read` and `fields` what documents they hold, `send` sends them, `report` counts;
+//! `watch` says what changed since.
+
+mod fields;
+mod find;
+mod progress;
+mod read;
+mod report;
+mod send;
+mod stop;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_client::{Collection, ErrorKind, OnNearDuplicate, Provenance, Schema, Trust};
+use clap::{Args, ValueEnum};
+
+use super::{Connection, Failure, output};
+
+use self::fields::Fields;
+use self::find::{Now, look};
+pub(super) use self::find::{Source, find, some};
+pub(super) use self::progress::Progress;
+use self::read::Reading;
+use self::report::FAILURES_SHOWN;
+pub(super) use self::report::Summary;
+pub(super) use self::send::{Plan, ingest};
+use self::stop::Stop;
+use self::watch::{Changes, Watch};
+
+/// Documents listed, or deleted, in one request.
+const PAGE: u32 = 1_000;
+
+const EXAMPLES: &str = "\
+Examples:
+  cairn ingest ./docs --collection docs --create     a directory, with everything below it
+  cairn ingest README.md notes.txt paper.pdf -c docs single files
+  cairn ingest articles.jsonl -c docs                one document a line
+  cairn ingest rows.csv -c docs --id-field sku --text-field name,description --metadata-field all
+  cairn ingest ./docs -c docs --prefix handbook/     ids begin with handbook/
+  cairn ingest ./docs -c docs --watch --delete-missing   follow the directory until Ctrl-C
+
+Files: .md and .markdown (cut along headings), .txt, .html (visible text), .pdf
+(text layer), .jsonl and .csv or .tsv with a header (one document a line or
+row). Without the options under Records, a line of JSONL has \"id\" and \"text\",
+and if wanted \"title\", \"source\", \"format\" (plain, markdown or html) and
+\"metadata\". Other files of a directory are left out, and so is what begins with
+a dot. Running it again skips what is unchanged and goes on where it was
+stopped; Ctrl-C finishes what is on its way.
+
+A document's id is its path below the directory that you name, so that two
+folders with a file of the same path overwrite each other: give each its own
+--prefix. A file that you remove stays in the collection until its document is
+deleted, which --watch --delete-missing does.
+
+Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed,
+130 stopped before the end.";
+
+/// `cairn ingest`.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Ingest {
+    /// Files, or directories to walk.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// The collection.
+    #[arg(long, short)]
+    collection: String,
+    /// Make the collection if there is none.
+    #[arg(long)]
+    create: bool,
+    /// Put before every id.
+    #[arg(long, default_value = "")]
+    prefix: String,
+    /// How far the documents are trusted. What is quarantined is kept out of prompts.
+    #[arg(long, value_enum)]
+    trust: Option<TrustArg>,
+    /// Who or what brought them in, shown with citations.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    origin: String,
+    /// Who wrote them.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    author: String,
+    /// What may be done with them.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    licence: String,
+    /// What to do with a document that says almost the same as a stored one. Either way the report names it.
+    #[arg(long, value_enum, default_value = "store")]
+    on_near_duplicate: OnNearDuplicateArg,
+    #[command(flatten)]
+    fields: Fields,
+    /// Requests at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    parallel: u16,
+    /// Go on until Ctrl-C: put in what changes.
+    #[arg(long)]
+    watch: bool,
+    /// Delete the document of a file that is removed while watching. Lines and rows are not looked for.
+    #[arg(long, requires = "watch")]
+    delete_missing: bool,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TrustArg {
+    Unverified,
+    Trusted,
+    Quarantined,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnNearDuplicateArg {
+    Store,
+    Skip,
+}
+
+impl Ingest {
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        if self.watch {
+            // Events have absolute paths.
+            for path in &mut self.paths {
+                *path = std::path::absolute(&*path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
+            }
+        }
+        // Before the server is asked: a wrong path is wrong whether or not it runs.
+        let sources = find(&self.paths, &self.prefix)?;
+        let sources = if self.watch { sources } else { some(sources)? };
+        let collection = self.collection().await?;
+        let plan = self.plan()?;
+        // Begun before the first look is worked on, so that no change falls between the two.
+        let watch = self.watch.then(|| Watch::start(&self.paths)).transpose()?;
+        let mut summary = Summary::default();
+        ingest(&collection, sources, &plan, &Progress::new(true), &mut summary).await?;
+        if let Some(watch) = watch {
+            self.follow(watch, &collection, &plan, &mut summary).await?;
+        }
+        self.report(&summary)
+    }
+
+    async fn collection(&self) -> Result<Collection, Failure> {
+        let client = self.connection.client().await?;
+        match client.get_collection(&self.collection).await {
+            Ok(_) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound && self.create => {
+                client.create_collection(&self.collection, Schema::documents()).await?;
+                output::note(format!("made collection {}", self.collection));
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(Failure::new(format!(
+                    "there is no collection {:?}: say --create to make it",
+                    self.collection
+                )));
+            }
+            Err(e) => return Err(e.into()),
+        }
+        Ok(client.collection(&self.collection))
+    }
+
+    fn plan(&self) -> Result<Plan, Failure> {
+        Ok(Plan {
+            reading: Arc::new(Reading {
+                prefix: self.prefix.clone(),
+                fields: self.fields.clone(),
+                trust: match self.trust {
+                    None | Some(TrustArg::Unverified) => Trust::Unverified,
+                    Some(TrustArg::Trusted) => Trust::Trusted,
+                    Some(TrustArg::Quarantined) => Trust::Quarantined,
+                },
+                provenance: Provenance {
+                    origin: self.origin.clone(),
+                    author: self.author.clone(),
+                    licence: self.licence.clone(),
+                    fetched_at_ms: None,
+                },
+            }),
+            on_near_duplicate: match self.on_near_duplicate {
+                OnNearDuplicateArg::Store => OnNearDuplicate::Store,
+                OnNearDuplicateArg::Skip => OnNearDuplicate::Skip,
+            },
+            parallel: self.parallel.into(),
+            stop: Stop::on_signal()?,
+        })
+    }
+
+    /// Round after round of what changed, until somebody says stop.
+    async fn follow(
+        &self,
+        mut watch: Watch,
+        collection: &Collection,
+        plan: &Plan,
+        summary: &mut Summary,
+    ) -> Result<(), Failure> {
+        if !plan.stop.is_asked() {
+            output::note(format!("{summary}\nwatching; Ctrl-C ends it"));
+        }
+        while !plan.stop.is_asked() {
+            let changes = tokio::select! {
+                () = plan.stop.asked() => break,
+                changes = watch.changes() => changes,
+            };
+            let mut sources: Vec<Source> = Vec::new();
+            let mut gone: Vec<Now> = Vec::new();
+            match changes {
+                Changes::Anything => sources = find(&self.paths, &self.prefix)?,
+                Changes::Paths(paths) => {
+                    for path in paths {
+                        match look(&self.paths, &path, &self.prefix) {
+                            Now::There(found) => sources.extend(found),
+                            Now::Nothing => {}
+                            now => gone.push(now),
+                        }
+                    }
+                }
+            }
+            // A new directory is found by its own event and by those of its files.
+            sources.sort_by(|a, b| a.path.cmp(&b.path));
+            sources.dedup_by(|a, b| a.path == b.path);
+            if !sources.is_empty() {
+                let (written, failed) = (summary.written(), summary.failed);
+                ingest(collection, sources, plan, &Progress::new(false), summary).await?;
+                let (written, failed) = (summary.written() - written, summary.failed - failed);
+                if written + failed > 0 {
+                    output::note(format!("{written} new or changed, {failed} failed"));
+                }
+            }
+            if self.delete_missing {
+                delete(collection, gone, summary).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, summary: &Summary) -> Result<(), Failure> {
+        if self.json {
+            output::json(summary)?;
+        } else {
+            output::out(summary.to_string());
+        }
+        summary.show_failures();
+        match summary.failed {
+            0 if summary.interrupted => Err(Failure {
+                code: Failure::STOPPED,
+                message: "stopped before the end; run it again to go on".to_owned(),
+            }),
+            0 => Ok(()),
+            n if n > FAILURES_SHOWN as u64 => Err(Failure::partly(format!(
+                "{n} documents failed, the first {FAILURES_SHOWN} are above"
+            ))),
+            n => Err(Failure::partly(format!("{n} documents failed"))),
+        }
+    }
+}
+
+/// Deletes the documents of what is gone.
+async fn delete(collection: &Collection, gone: Vec<Now>, summary: &mut Summary) -> Result<(), Failure> {
+    let mut ids = Vec::new();
+    for now in gone {
+        match now {
+            Now::Gone(id) => {
+                if collection.get_document(&id).await?.is_some() {
+                    ids.push(id);
+                }
+            }
+            // A directory: everything below it.
+            Now::GoneBelow(start) => {
+                let mut after = Some(start.clone());
+                while let Some(last) = after {
+                    let page = collection.list_documents(Some(&last), Some(PAGE)).await?;
+                    let below = page.documents.into_iter().map(|d| d.id);
+                    let below: Vec<String> = below.take_while(|id| id.starts_with(&start)).collect();
+                    after = page.next.filter(|next| next.starts_with(&start));
+                    ids.extend(below);
+                }
+            }
+            Now::There(_) | Now::Nothing => {}
+        }
+    }
+    for ids in ids.chunks(PAGE as usize) {
+        collection.delete_documents(ids.iter().cloned()).await?;
+        summary.deleted += ids.len() as u64;
+    }
+    if !ids.is_empty() {
+        output::note(format!("{} deleted", ids.len()));
+    }
+    Ok(())
+}

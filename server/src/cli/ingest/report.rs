@@ -1,0 +1,144 @@
+//! What became of the documents: counted, with the first failures and near duplicates by name.
+
+use std::time::Duration;
+
+use cairn_client::PutResult;
+use serde::Serialize;
+
+use super::super::output;
+
+/// Failures, and near duplicates, that are kept by name; the others are counted.
+const NAMED_MAX: usize = 1_000;
+/// Failures that are printed.
+pub(super) const FAILURES_SHOWN: usize = 50;
+
+/// What became of the documents.
+#[derive(Debug, Default, Serialize)]
+pub(in crate::cli) struct Summary {
+    pub(in crate::cli) documents: u64,
+    pub(in crate::cli) unchanged: u64,
+    /// Nothing but white space and front matter; what was stored under the id is removed.
+    pub(super) empty: u64,
+    /// Not stored, because almost the same is stored already.
+    pub(super) skipped: u64,
+    /// Almost the same as a stored document, skipped or not.
+    pub(super) near_duplicates: u64,
+    /// Documents whose file is gone.
+    pub(super) deleted: u64,
+    pub(in crate::cli) failed: u64,
+    pub(in crate::cli) chunks: u64,
+    pub(in crate::cli) embedded: u64,
+    pub(in crate::cli) bytes: u64,
+    pub(in crate::cli) seconds: f64,
+    /// It was stopped before the end; running it again goes on.
+    pub(super) interrupted: bool,
+    failures: Vec<FailedDocument>,
+    near: Vec<Near>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedDocument {
+    what: String,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Near {
+    id: String,
+    of: String,
+    skipped: bool,
+}
+
+impl Summary {
+    pub(super) fn put(&mut self, put: PutResult) {
+        self.unchanged += u64::from(put.unchanged);
+        self.skipped += u64::from(put.skipped);
+        self.chunks += u64::from(put.chunks);
+        self.embedded += u64::from(put.embedded);
+        if let Some(of) = put.near_duplicate_of {
+            self.near_duplicates += 1;
+            if self.near.len() < NAMED_MAX {
+                self.near.push(Near {
+                    id: put.id,
+                    of,
+                    skipped: put.skipped,
+                });
+            }
+        }
+    }
+
+    pub(super) fn failed(&mut self, what: String, why: String) {
+        self.failed += 1;
+        if self.failures.len() < NAMED_MAX {
+            self.failures.push(FailedDocument { what, why });
+        }
+    }
+
+    /// Documents that were written.
+    pub(super) fn written(&self) -> u64 {
+        self.documents - self.unchanged - self.empty - self.skipped - self.failed
+    }
+
+    pub(in crate::cli) fn show_failures(&self) {
+        for failure in self.failures.iter().take(FAILURES_SHOWN) {
+            output::error(&format!("{}: {}", failure.what, failure.why));
+        }
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = Duration::from_secs_f64(self.seconds);
+        write!(
+            f,
+            "{} documents ({}) in {:.1} s: {} new or changed, {} unchanged, {} empty, {} failed",
+            output::number(self.documents),
+            output::bytes(self.bytes),
+            self.seconds,
+            output::number(self.written()),
+            output::number(self.unchanged),
+            output::number(self.empty),
+            output::number(self.failed),
+        )?;
+        for (n, what) in [
+            (self.near_duplicates, "near duplicates"),
+            (self.skipped, "skipped"),
+            (self.deleted, "deleted"),
+        ] {
+            if n > 0 {
+                write!(f, ", {} {what}", output::number(n))?;
+            }
+        }
+        write!(
+            f,
+            "; {} chunks, {} embedded; {} documents/s, {} chunks/s",
+            output::number(self.chunks),
+            output::number(self.embedded),
+            output::rate(self.documents, time),
+            output::rate(self.chunks, time),
+        )?;
+        if self.interrupted {
+            f.write_str("; stopped before the end, run it again to go on")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_by_name_is_bounded_and_what_is_counted_is_not() {
+        let mut summary = Summary::default();
+        for n in 0..2 * NAMED_MAX {
+            summary.documents += 1;
+            summary.failed(n.to_string(), "why".into());
+        }
+        assert_eq!(
+            (summary.failed, summary.failures.len(), summary.written()),
+            (2_000, NAMED_MAX, 0)
+        );
+        assert!(summary.to_string().contains("2,000 failed; 0 chunks"), "{summary}");
+    }
+}

@@ -1,0 +1,261 @@
+//! Sending documents: in batches, some at the same time, each answered for. Memory is bounded by the batches on their
+//! way.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use cairn_client::{Collection, Document, Error, ErrorKind, OnNearDuplicate, PutResult};
+use futures::StreamExt;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::super::Failure;
+use super::find::Source;
+use super::progress::Progress;
+use super::read::{Item, Reading};
+use super::report::Summary;
+use super::stop::Stop;
+
+/// Documents in one request. Small, so that requests overlap and progress moves.
+const BATCH_DOCUMENTS: usize = 32;
+/// Bytes in one request.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// How files become documents of a collection.
+#[derive(Clone)]
+pub(in crate::cli) struct Plan {
+    pub(super) reading: Arc<Reading>,
+    pub(super) on_near_duplicate: OnNearDuplicate,
+    /// Requests at the same time.
+    pub(super) parallel: usize,
+    pub(super) stop: Stop,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            reading: Arc::default(),
+            on_near_duplicate: OnNearDuplicate::Store,
+            parallel: 4,
+            stop: Stop::default(),
+        }
+    }
+}
+
+/// Reads and sends everything, and adds what became of it to `summary`. Fails only if nothing answers any more.
+pub(in crate::cli) async fn ingest(
+    collection: &Collection,
+    sources: Vec<Source>,
+    plan: &Plan,
+    progress: &Progress,
+    summary: &mut Summary,
+) -> Result<(), Failure> {
+    let began = Instant::now();
+    let before = (summary.documents, summary.chunks);
+    progress.begin(sources.iter().map(|s| s.bytes).sum());
+    // Once nobody answers, the rest is not tried: each batch would wait for its own deadline.
+    let unreachable = AtomicBool::new(false);
+    let mut seen = HashSet::new();
+    let items = sources
+        .into_iter()
+        .flat_map(|source| plan.reading.documents(source))
+        .map(move |item| once(&mut seen, item));
+    let mut cut_short = false;
+    let batches = Batches { items, waiting: None }.take_while(|_| {
+        cut_short |= plan.stop.is_asked();
+        !cut_short && !unreachable.load(Ordering::Relaxed)
+    });
+    let mut answers = futures::stream::iter(batches)
+        .map(|batch| put(collection, batch, plan.on_near_duplicate))
+        .buffer_unordered(plan.parallel);
+
+    let mut lost = None;
+    while let Some(outcomes) = answers.next().await {
+        for Outcome { what, bytes, result } in outcomes {
+            summary.documents += 1;
+            summary.bytes += bytes;
+            match result {
+                Ok(None) => summary.empty += 1,
+                Ok(Some(put)) => summary.put(put),
+                Err(why) => {
+                    if let Why::Refused(e) = &why
+                        && e.kind() == ErrorKind::Unreachable
+                    {
+                        unreachable.store(true, Ordering::Relaxed);
+                        lost.get_or_insert_with(|| e.clone());
+                    }
+                    summary.failed(what, why.to_string());
+                }
+            }
+            let (documents, chunks) = (summary.documents - before.0, summary.chunks - before.1);
+            progress.moved(bytes, documents, chunks, began.elapsed());
+        }
+    }
+    drop(answers);
+    progress.end();
+    summary.interrupted |= cut_short;
+    summary.seconds += began.elapsed().as_secs_f64();
+    match lost {
+        Some(e) => {
+            let mut failure = Failure::from(e);
+            let stored = summary.documents - summary.failed;
+            failure.message = format!(
+                "{}; {stored} documents are stored, run it again to go on",
+                failure.message
+            );
+            Err(failure)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses a second document of the same id: requests overlap, so that it would be chance which one stays. Ids are kept
+/// as hashes: a million of them are some tens of megabytes whatever their length.
+fn once(seen: &mut HashSet<u128>, mut item: Item) -> Item {
+    if let Ok(document) = &item.document
+        && !seen.insert(xxh3_128(document.id.as_bytes()))
+    {
+        item.document = Err(format!(
+            "an earlier document of this run has the same id: {:?}; ingest its folder by itself, with --prefix",
+            document.id
+        ));
+    }
+    item
+}
+
+/// What became of one document.
+struct Outcome {
+    what: String,
+    bytes: u64,
+    /// Nothing, if the document is empty.
+    result: Result<Option<PutResult>, Why>,
+}
+
+enum Why {
+    Refused(Error),
+    Said(String),
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(e) => e.fmt(f),
+            Self::Said(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Sends one batch. The server refuses a batch whole if one of its documents is wrong: then each is sent alone, to
+/// store the good ones and to know the bad one.
+async fn put(collection: &Collection, batch: Vec<Item>, on_near_duplicate: OnNearDuplicate) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    let mut good = Vec::new();
+    for Item { what, bytes, document } in batch {
+        match document {
+            Ok(document) => good.push((what, bytes, document)),
+            Err(why) => outcomes.push(Outcome {
+                what,
+                bytes,
+                result: Err(Why::Said(why)),
+            }),
+        }
+    }
+    let documents = good.iter().map(|(_, _, d)| d.clone());
+    let together = collection.put_documents_unless(documents, on_near_duplicate).await;
+    let results = match together {
+        Ok(summary) => summary.results.into_iter().map(|put| Ok(Some(put))).collect(),
+        Err(e) if e.kind() == ErrorKind::Invalid => {
+            let mut results = Vec::new();
+            for (_, _, document) in &good {
+                results.push(put_alone(collection, document.clone(), on_near_duplicate).await);
+            }
+            results
+        }
+        Err(e) => vec![Err(e); good.len()],
+    };
+    let sent = good.into_iter().zip(results);
+    outcomes.extend(sent.map(|((what, bytes, _), result)| Outcome {
+        what,
+        bytes,
+        result: result.map_err(Why::Refused),
+    }));
+    outcomes
+}
+
+/// One document. A file that holds nothing any more (a folder's index of front matter, say) has nothing to find: what
+/// was stored under its id goes, and that is no failure.
+async fn put_alone(
+    collection: &Collection,
+    document: Document,
+    on_near_duplicate: OnNearDuplicate,
+) -> Result<Option<PutResult>, Error> {
+    let id = document.id.clone();
+    match collection.put_documents_unless([document], on_near_duplicate).await {
+        Ok(summary) => Ok(summary.results.into_iter().next()),
+        Err(e) if e.code() == "empty_document" => collection.delete_documents([id]).await.map(|_| None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Groups items by number and bytes.
+struct Batches<I> {
+    items: I,
+    waiting: Option<Item>,
+}
+
+impl<I: Iterator<Item = Item>> Iterator for Batches<I> {
+    type Item = Vec<Item>;
+
+    fn next(&mut self) -> Option<Vec<Item>> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while let Some(item) = self.waiting.take().or_else(|| self.items.next()) {
+            let size = item.document.as_ref().map_or(0, |d| d.text.len() + d.data.len());
+            if !batch.is_empty() && (batch.len() >= BATCH_DOCUMENTS || bytes + size > BATCH_BYTES) {
+                self.waiting = Some(item);
+                break;
+            }
+            bytes += size;
+            batch.push(item);
+        }
+        (!batch.is_empty()).then_some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(id: &str, bytes: usize) -> Item {
+        Item {
+            what: String::new(),
+            bytes: 0,
+            document: Ok(Document::plain(id, "a".repeat(bytes))),
+        }
+    }
+
+    #[test]
+    fn the_first_document_of_an_id_wins() {
+        let mut seen = HashSet::new();
+        let items = ["a", "b", "a"].map(|id| once(&mut seen, item(id, 1)));
+        assert!(items[0].document.is_ok() && items[1].document.is_ok());
+        assert!(items[2].document.as_ref().unwrap_err().contains("same id"));
+    }
+
+    #[test]
+    fn batches_are_bounded_and_lose_nothing() {
+        let sizes = |items: Vec<Item>| -> Vec<usize> {
+            Batches {
+                items: items.into_iter(),
+                waiting: None,
+            }
+            .map(|b| b.len())
+            .collect()
+        };
+        assert_eq!(sizes((0..70).map(|_| item("x", 1)).collect()), [32, 32, 6]);
+        let large = [BATCH_BYTES * 2, 10, BATCH_BYTES - 10, 1].map(|bytes| item("x", bytes));
+        assert_eq!(sizes(large.into()), [1, 2, 1]);
+        assert!(sizes(Vec::new()).is_empty());
+    }
+}
