@@ -2,7 +2,7 @@
 # toolchain, gcc, make and Python: `setup` brings the rest. CONTRIBUTING.md says why it is built this way.
 #
 # What is expensive lives in a cache outside the checkout, so that a fresh clone does not pay for it again:
-#   CAIRN_CACHE        default ~/.cache/cairn   RocksDB's C++ (compiled once, ~12 minutes), the tests' venvs, models
+#   CAIRN_CACHE        default ~/.cache/cairn   RocksDB's C++ (compiled once, ~12 minutes), the tests' Python venvs, models
 #   CARGO_TARGET_DIR   default $CAIRN_CACHE/target
 # `eval "$(make -s env)"` gives a shell the same settings, for calling cargo by hand.
 

@@ -2,22 +2,28 @@
 //!
 //! Searched three ways in the same run: through the index with and without pruning, and by adding up every posting of the
 //! question in full precision, which is what pruning and one-byte weights have to beat. Made vectors are of SPLADE's shape:
-//! about 120 weights a row, 30 a question, terms by Zipf's law, rows and questions about topics.
+//! about 120 weights a row, 30 a question, terms by Zipf's law, rows and questions about topics. Where the model is there
+//! (`make models`), real ones are measured too: SPLADE-tiny's of the SQuAD dev paragraphs and questions.
 //!
 //! Promised: the three ways find the same rows, with scores that agree to what f32 sums may differ by.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use cairn_engine::inverted::top::Walk;
 use cairn_engine::sparse::index::{IndexLayout, build};
 use cairn_engine::sparse::{Ask, Column, Question, row};
 use cairn_engine::types::{Ordinal, SparseVector};
+use cairn_server::rag::embed::{SparseEmbedder, Splade, TextKind, Workers};
+use cairn_server::rag::patience::Patience;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use serde::Deserialize;
 
 use crate::report::{Report, Table, Verdict};
+use crate::{data, place};
 
 /// Options of `cairn-bench sparse`.
 #[derive(clap::Args)]
@@ -59,6 +65,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
         &mut table,
         &mut broken,
     )?;
+    match real(args.questions)? {
+        Ok((rows, questions)) => {
+            measure("squad/splade", &rows, &questions, &mut report, &mut table, &mut broken)?;
+        }
+        Err(why) => println!("\n******** SKIPPED: squad/splade: {why} ********\n"),
+    }
     table.print();
     Ok(Verdict::of(broken))
 }
@@ -226,6 +238,45 @@ impl Exhaustive {
         best.sort_unstable_by(order);
         best
     }
+}
+
+/// A line of the data set.
+#[derive(Deserialize)]
+struct Line {
+    text: String,
+}
+
+type Vectors = Vec<SparseVector>;
+
+/// SPLADE-tiny's vectors of the SQuAD dev paragraphs and of the first questions; `Err` is the reason to skip.
+fn real(questions: usize) -> anyhow::Result<Result<(Vectors, Vectors), String>> {
+    let dir = match place::model("splade-tiny") {
+        Ok(dir) => dir,
+        Err(why) => return Ok(Err(why)),
+    };
+    let data = match place::data("squad_retrieval") {
+        Ok(data) => data,
+        Err(why) => return Ok(Err(why)),
+    };
+    let workers = Workers::new().map_err(|why| anyhow::anyhow!(why))?;
+    let model = Splade::open("splade-tiny", &dir, "", "", Arc::new(workers));
+    let model = model.map_err(|why| anyhow::anyhow!("splade-tiny: {why}"))?;
+    let embed = |file: &str, most: usize, kind: TextKind| -> anyhow::Result<Vectors> {
+        let lines: Vec<Line> = data::json_lines(&data.join(file))?;
+        let texts: Vec<&str> = lines.iter().take(most).map(|line| line.text.as_str()).collect();
+        let started = Instant::now();
+        let mut vectors = Vectors::new();
+        for batch in texts.chunks(64) {
+            let patience = Patience::lasting(Duration::from_secs(600));
+            vectors.extend(model.embed(batch, kind, &patience)?);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{file}: {} texts embedded in {seconds:.0} s", texts.len());
+        Ok(vectors)
+    };
+    let rows = embed("dev_corpus.jsonl", usize::MAX, TextKind::Passage)?;
+    let asked = embed("dev_queries.jsonl", questions, TextKind::Query)?;
+    Ok(Ok((rows, asked)))
 }
 
 /// Terms of the made set: a word-piece vocabulary.

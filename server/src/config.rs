@@ -428,6 +428,32 @@ mod tests {
     }
 
     #[test]
+    fn the_part_of_an_embedder_in_a_hybrid_is_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let load = |kind: &str, said: &str| {
+            let file = dir.path().join("cairn.toml");
+            let text = format!("[embedders.m]\ntype = \"{kind}\"\ndir = \"/m\"\n{said}\n");
+            std::fs::write(&file, text).unwrap();
+            Config::load(Some(&file), &[]).map_err(|e| e.to_string())
+        };
+        assert!(load("bert", "languages = \"any\"\nhybrid_weight = 0.5").is_ok());
+        assert!(load("splade", "").is_ok());
+        for (kind, said, why) in [
+            (
+                "bert",
+                "hybrid_weight = 101.0",
+                "embedders.m.hybrid_weight must be 0 to 100",
+            ),
+            ("bert", "languages = \"klingon\"", "klingon"),
+            ("splade", "hybrid_weight = 0.5", "no sparse leg"),
+            ("splade", "languages = \"any\"", "no sparse leg"),
+        ] {
+            let message = load(kind, said).unwrap_err();
+            assert!(message.contains(why), "{said}: {message}");
+        }
+    }
+
+    #[test]
     fn listening_to_the_world_without_auth_must_be_said_twice() {
         let message = flag("listen", "0.0.0.0:7700").unwrap_err().to_string();
         assert!(message.contains("--insecure-no-auth"), "{message}");

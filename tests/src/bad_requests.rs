@@ -164,6 +164,7 @@ pub fn cases() -> Vec<Case> {
         rankings(),
         documents(),
         prompts(),
+        full_prompts(),
         deadlines(),
         http(),
         messages(),
@@ -1626,6 +1627,155 @@ fn prompts() -> Vec<Case> {
         )
         .only(Send::Json)
         .at("/mode"),
+    ]
+}
+
+fn full_prompts() -> Vec<Case> {
+    use Kind::{Invalid, NotFound};
+    let enrich = |body: Value| Request::new(Method::Enrich, DOCUMENTS, body);
+    let several = |body: Value| Request::new(Method::Enrich, "", body);
+    let turn = |content: &str| json!({"role": "user", "content": content});
+    vec![
+        both(
+            "no collection to enrich from",
+            several(json!({"prompt": "p", "collections": []})),
+            Invalid,
+            "bad_collections",
+            "1 to 8",
+        )
+        .only(Send::Json)
+        .at("/collections"),
+        both(
+            "too many collections",
+            several(json!({"prompt": "p", "collections": vec![DOCUMENTS; 9]})),
+            Invalid,
+            "bad_collections",
+            "1 to 8",
+        )
+        .at("/collections"),
+        both(
+            "a collection twice",
+            several(json!({"prompt": "p", "collections": [DOCUMENTS, DOCUMENTS]})),
+            Invalid,
+            "bad_collections",
+            "twice",
+        )
+        .at("/collections/1"),
+        both(
+            "an unknown collection among several",
+            several(json!({"prompt": "p", "collections": [DOCUMENTS, "nowhere"]})),
+            NotFound,
+            "collection_not_found",
+            "nowhere",
+        )
+        .at("/collections/1"),
+        both(
+            "collections beside a collection",
+            enrich(json!({"prompt": "p", "collections": [DOCUMENTS]})),
+            Invalid,
+            "bad_collections",
+            "collection",
+        )
+        .at("/collections"),
+        both(
+            "one of several collections without a model",
+            several(json!({"prompt": "p", "collections": [DOCUMENTS, POINTS]})),
+            Invalid,
+            "no_embedder",
+            "bm25",
+        )
+        .at("/collections/1"),
+        both(
+            "a conversation with a stranger",
+            enrich(json!({"prompt": "p", "conversation": [turn("a"), {"role": "oracle", "content": "b"}]})),
+            Invalid,
+            "bad_request",
+            "assistant",
+        )
+        .at("/conversation/1/role"),
+        both(
+            "a conversation without end",
+            enrich(json!({"prompt": "p", "conversation": vec![turn("a"); 101]})),
+            Invalid,
+            "bad_conversation",
+            "100 turns",
+        )
+        .at("/conversation"),
+        both(
+            "a template without the context",
+            enrich(json!({"prompt": "p", "template": "{{prompt}}"})),
+            Invalid,
+            "bad_template",
+            "{{context}} is missing",
+        )
+        .at("/template"),
+        both(
+            "a template with a placeholder that does not exist",
+            enrich(json!({"prompt": "p", "template": "{{prompt}}{{context}}{{question}}"})),
+            Invalid,
+            "bad_template",
+            "unknown placeholder {{question}}",
+        )
+        .at("/template"),
+        both(
+            "a template that is never closed",
+            enrich(json!({"prompt": "p", "template": "{{prompt}}{{context}}{{"})),
+            Invalid,
+            "bad_template",
+            "never closed",
+        )
+        .at("/template"),
+        both(
+            "a template without end",
+            enrich(
+                json!({"prompt": "p", "template": format!("{{{{prompt}}}}{{{{context}}}}{}", "x".repeat(64 << 10))}),
+            ),
+            Invalid,
+            "bad_template",
+            "65536",
+        )
+        .at("/template"),
+        both(
+            "too many neighbours",
+            enrich(json!({"prompt": "p", "neighbours": 11})),
+            Invalid,
+            "bad_limit",
+            "0 to 10",
+        )
+        .at("/neighbours"),
+        both(
+            "no chunks of a source",
+            enrich(json!({"prompt": "p", "max_per_source": 0})),
+            Invalid,
+            "bad_limit",
+            "max_per_source",
+        )
+        .at("/max_per_source"),
+        both(
+            "a wrong ranking of a prompt",
+            enrich(json!({"prompt": "p", "ranking": {"caps": [{"field": "source", "most": 0}]}})),
+            Invalid,
+            "bad_ranking",
+            "at least 1",
+        )
+        .at("/ranking/caps/0/most"),
+        both(
+            "an unknown reranker of a prompt",
+            enrich(json!({"prompt": "p", "ranking": {"rerank": {"model": "seer"}}})),
+            Invalid,
+            "unknown_reranker",
+            "seer",
+        )
+        .at("/ranking/rerank/model"),
+        both(
+            "an unknown label",
+            enrich(json!({"prompt": "p", "trust": ["blessed"]})),
+            Invalid,
+            "bad_request",
+            "quarantined",
+        )
+        .only(Send::Json)
+        .at("/trust/0"),
     ]
 }
 

@@ -274,6 +274,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 tokenizer: text(b, "tokenizer"),
                 format: match b["format"].as_str() {
                     Some("messages") => pb::EnrichFormat::Messages.into(),
+                    Some("anthropic") => pb::EnrichFormat::Anthropic.into(),
                     _ => 0,
                 },
                 filter: some(b, "filter", filter),
@@ -288,7 +289,17 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                     _ => 0,
                 },
                 after: some(b, "after", string),
-                ..Default::default()
+                collections: ids(b, "collections"),
+                conversation: list(b, "conversation", |t| pb::Turn {
+                    role: text(t, "role"),
+                    content: text(t, "content"),
+                }),
+                template: text(b, "template"),
+                max_per_source: number(b, "max_per_source"),
+                neighbours: number(b, "neighbours").unwrap_or(0),
+                ranking: some(b, "ranking", ranking),
+                explain: flag(b, "explain"),
+                trust: list(b, "trust", |t| trust(t).into()),
             };
             ("/cairn.v1.Documents/Enrich", message.encode_to_vec())
         }
@@ -525,6 +536,22 @@ fn query(q: &Value) -> pb::QueryRequest {
         score_threshold: float(q, "score_threshold"),
         after: some(q, "after", string),
         ranking: some(q, "ranking", ranking),
+    }
+}
+
+fn trust(t: &Value) -> pb::Trust {
+    match t.as_str() {
+        Some("trusted") => pb::Trust::Trusted,
+        Some("quarantined") => pb::Trust::Quarantined,
+        _ => pb::Trust::Unverified,
+    }
+}
+
+fn trust_json(trust: pb::Trust) -> &'static str {
+    match trust {
+        pb::Trust::Trusted => "trusted",
+        pb::Trust::Quarantined => "quarantined",
+        pb::Trust::Unspecified | pb::Trust::Unverified => "unverified",
     }
 }
 
@@ -1003,10 +1030,21 @@ fn embedder_json(e: pb::Embedder) -> Value {
 }
 
 fn enriched_json(m: pb::EnrichResponse) -> Value {
+    let named = |collection: String| (!collection.is_empty()).then_some(collection);
+    let provenance = |p: pb::Provenance| {
+        let said = |text: String| (!text.is_empty()).then_some(text);
+        without_nulls(
+            json!({"origin": said(p.origin), "author": said(p.author), "fetched_at_ms": p.fetched_at_ms, "licence": said(p.licence)}),
+        )
+    };
     let item = |c: pb::ContextItem| {
         let span = c.span.unwrap_or_default();
-        json!({"n": c.n, "document": c.document, "title": c.title, "heading": c.heading, "source": c.source,
-               "span": [span.start, span.end], "text": c.text, "score": c.score, "scores": c.scores, "ids": c.ids})
+        let trust = trust_json(c.trust());
+        without_nulls(
+            json!({"n": c.n, "document": c.document, "title": c.title, "heading": c.heading, "source": c.source,
+               "span": [span.start, span.end], "text": c.text, "score": c.score, "scores": c.scores, "ids": c.ids,
+               "collection": named(c.collection), "trust": trust, "provenance": c.provenance.map(provenance)}),
+        )
     };
     let messages: Vec<_> = m
         .messages
@@ -1018,12 +1056,17 @@ fn enriched_json(m: pb::EnrichResponse) -> Value {
     let dropped: Vec<_> = m
         .dropped
         .into_iter()
-        .map(|d| json!({"id": d.id, "document": d.document, "reason": d.reason}))
+        .map(|d| {
+            without_nulls(
+                json!({"id": d.id, "document": d.document, "reason": d.reason, "collection": named(d.collection)}),
+            )
+        })
         .collect();
     let notes = (!m.notes.is_empty()).then_some(m.notes);
     without_nulls(json!({
         "prompt": m.prompt, "messages": messages, "context": m.context.into_iter().map(item).collect::<Vec<_>>(),
         "tokens": {"prompt": tokens.prompt, "context": tokens.context, "budget": tokens.budget}, "dropped": dropped,
-        "retrieval_id": m.retrieval_id, "took_ms": m.took_ms, "notes": notes,
+        "retrieval_id": m.retrieval_id, "took_ms": m.took_ms, "notes": notes, "system": m.system,
+        "stages": stages_json(m.stages), "query": m.query,
     }))
 }

@@ -38,7 +38,7 @@ pub enum Method {
     DeleteDocuments,
     /// `after_id`, `limit`.
     ListDocuments,
-    /// A prompt and its settings.
+    /// A prompt and its settings. Without a collection, `collections` names them.
     Enrich,
     /// No body.
     Optimize,

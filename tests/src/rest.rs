@@ -144,6 +144,7 @@ fn route(request: &Request) -> (&'static str, String) {
             "GET",
             format!("{base}/documents/list?{}", query(&["after_id", "limit"])),
         ),
+        Method::Enrich if request.collection.is_empty() => ("POST", "/api/v1/enrich".to_owned()),
         Method::Enrich => ("POST", format!("{base}/enrich")),
         Method::Optimize => ("POST", format!("{base}/optimize")),
         Method::GetOperation => ("GET", format!("{}?{}", operation(), query(&["wait_ms"]))),

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use cairn_client::{Collection, Document, Query, Ranking, Rerank, Schema};
+use cairn_client::{Collection, Document, Embedder, Query, Ranking, Rerank, Schema, SparseSpec};
 
 use self::cases::{Cases, METRICS, Measured, NDCG_10, RECALL_10, hybrid_broken};
 use self::sets::Set;
@@ -295,8 +295,28 @@ async fn minilm(args: &Args, set: &Set, cases: &mut Cases) -> anyhow::Result<Vec
 
 /// SPLADE's sparse vectors alone.
 async fn splade(set: &Set, cases: &mut Cases) -> anyhow::Result<Vec<String>> {
-    let _ = (set, cases);
-    Ok(skipped("sparse vectors are not measured yet"))
+    let model = match place::model("splade-tiny") {
+        Ok(model) => model,
+        Err(why) => return Ok(skipped(&why)),
+    };
+    let dir = tempfile::tempdir()?;
+    let config = format!("[embedders.splade]\ntype = \"splade\"\ndir = {model:?}\n");
+    let path = dir.path().join("cairn.toml");
+    std::fs::write(&path, config)?;
+    let server = Launch::new(dir.path(), &[SEAL_ROWS]).config(&path).start()?;
+    let of_splade = Embedder {
+        name: "splade".to_owned(),
+        ..Embedder::default()
+    };
+    let sparse = SparseSpec {
+        embedder: Some(of_splade),
+    };
+    let schema = Schema::default().sparse("splade", sparse);
+    let squad = load_into(&server, "squad", schema, set, cases).await?;
+    cases
+        .measure(&squad, set, "sparse/splade", 1, |t| plain(Query::sparse_text(t)))
+        .await?;
+    Ok(Vec::new())
 }
 
 fn skipped(why: &str) -> Vec<String> {
@@ -348,10 +368,18 @@ fn language_broken(hybrid: &Measured, english: bool) -> Vec<String> {
 
 /// Puts every paragraph as a document, and waits until everything is indexed.
 async fn load(server: &Server, name: &str, set: &Set, cases: &mut Cases) -> anyhow::Result<Collection> {
+    load_into(server, name, Schema::documents(), set, cases).await
+}
+
+async fn load_into(
+    server: &Server,
+    name: &str,
+    schema: Schema,
+    set: &Set,
+    cases: &mut Cases,
+) -> anyhow::Result<Collection> {
     let client = server.client().await?;
-    client
-        .create_collection(name, Schema::documents().chunking(CHUNK_TOKENS, 0))
-        .await?;
+    client.create_collection(name, schema.chunking(CHUNK_TOKENS, 0)).await?;
     let collection = client.collection(name);
     let started = Instant::now();
     for batch in set.paragraphs.chunks(100) {

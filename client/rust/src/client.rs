@@ -11,6 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::collection::Collection;
+use crate::documents::{Enrich, Enriched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, OperationState};
 use crate::retry::{Repeat, Retry};
@@ -80,6 +81,20 @@ impl Client {
     /// The collection `name`, for reading and writing. Asks nothing of the server yet.
     pub fn collection(&self, name: impl Into<String>) -> Collection {
         Collection::new(self.clone(), name.into())
+    }
+
+    /// Finds what matters to a prompt in one or several collections, ranked together, and packs it, cited, into a token
+    /// budget.
+    pub async fn enrich<S: Into<String>>(
+        &self,
+        collections: impl IntoIterator<Item = S>,
+        enrich: Enrich,
+    ) -> Result<Enriched> {
+        let request = wire::enrich(enrich, collections.into_iter().map(Into::into).collect())?;
+        let answer = self
+            .call(request, |c, r| async move { c.documents().enrich(r).await })
+            .await?;
+        Ok(answer.into())
     }
 
     /// Makes a collection. Repeating it with the same schema answers with the existing one; with another schema it is

@@ -294,12 +294,7 @@ impl Collection {
 
     /// Finds what matters to a prompt and packs it, cited, into a token budget.
     pub async fn enrich(&self, enrich: Enrich) -> Result<Enriched> {
-        let request = wire::enrich(enrich, self.name.clone())?;
-        let answer = self
-            .client
-            .call(request, |c, r| async move { c.documents().enrich(r).await })
-            .await?;
-        Ok(answer.into())
+        self.client.enrich([self.name.clone()], enrich).await
     }
 
     // --- documents ---

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::filter::Filter;
 use crate::points::{Payload, StoredPoint};
+use crate::ranking::{Ranking, Stage};
 
 /// A document to write. Writing an id again replaces the whole document atomically.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -262,8 +263,8 @@ pub struct Enrich {
     pub token_budget: Option<u32>,
     /// Whose tokens. Default: o200k_base.
     pub tokenizer: String,
-    /// Answer with chat messages instead of one prompt text.
-    pub messages: bool,
+    /// What comes out.
+    pub format: EnrichFormat,
     /// Only chunks that match.
     pub filter: Filter,
     /// Candidates retrieved before packing. Default: 50.
@@ -278,6 +279,41 @@ pub struct Enrich {
     pub mode: Mode,
     /// Token of an earlier write that must be visible.
     pub after: Option<String>,
+    /// The turns before the prompt, oldest first.
+    pub conversation: Vec<Turn>,
+    /// Instead of the standard prompt: text with `{{prompt}}` and `{{context}}`; empty for none.
+    pub template: String,
+    /// Most chunks of one source.
+    pub max_per_source: Option<u32>,
+    /// Chunks on each side of a chunk that come with it.
+    pub neighbours: u32,
+    /// Applied to the candidates before packing.
+    pub ranking: Ranking,
+    /// Say what each stage did.
+    pub explain: bool,
+    /// Labels whose documents may be put in; empty: unverified and trusted.
+    pub trust: Vec<Trust>,
+}
+
+/// What an enriched prompt looks like.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EnrichFormat {
+    /// One prompt text.
+    #[default]
+    String,
+    /// Chat messages as OpenAI takes them.
+    Messages,
+    /// Chat messages as Anthropic takes them, with the system text beside them.
+    Anthropic,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    /// What the user said.
+    User(String),
+    /// What the assistant answered.
+    Assistant(String),
 }
 
 impl Enrich {
@@ -293,9 +329,49 @@ impl Enrich {
         self.token_budget = Some(tokens);
         self
     }
-    /// Answers with chat messages.
+    /// Answers with chat messages as OpenAI takes them.
     pub fn as_messages(mut self) -> Self {
-        self.messages = true;
+        self.format = EnrichFormat::Messages;
+        self
+    }
+    /// Answers with chat messages as Anthropic takes them.
+    pub fn as_anthropic(mut self) -> Self {
+        self.format = EnrichFormat::Anthropic;
+        self
+    }
+    /// The turns before the prompt, oldest first.
+    pub fn conversation(mut self, turns: impl IntoIterator<Item = Turn>) -> Self {
+        self.conversation = turns.into_iter().collect();
+        self
+    }
+    /// Instead of the standard prompt: text with `{{prompt}}` and `{{context}}`, each at least once.
+    pub fn template(mut self, template: impl Into<String>) -> Self {
+        self.template = template.into();
+        self
+    }
+    /// Most chunks of one source.
+    pub fn max_per_source(mut self, chunks: u32) -> Self {
+        self.max_per_source = Some(chunks);
+        self
+    }
+    /// Chunks on each side of a chunk that come with it, if the budget allows.
+    pub fn neighbours(mut self, chunks: u32) -> Self {
+        self.neighbours = chunks;
+        self
+    }
+    /// What is done with the candidates before packing.
+    pub fn ranking(mut self, ranking: Ranking) -> Self {
+        self.ranking = ranking;
+        self
+    }
+    /// Asks what each stage did.
+    pub fn explain(mut self) -> Self {
+        self.explain = true;
+        self
+    }
+    /// Labels whose documents may be put in.
+    pub fn trust(mut self, labels: impl IntoIterator<Item = Trust>) -> Self {
+        self.trust = labels.into_iter().collect();
         self
     }
     /// Only chunks that match.
@@ -330,6 +406,9 @@ pub struct Enriched {
     /// The enriched messages, if they were asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub messages: Vec<ChatMessage>,
+    /// The system text, if messages were asked for as Anthropic takes them and there is context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
     /// What was put in, in citation order.
     pub context: Vec<ContextItem>,
     /// Tokens used.
@@ -343,6 +422,12 @@ pub struct Enriched {
     /// What the caller should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What each stage did: those that skipped something, all of them if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<Stage>,
+    /// What was searched, if it is not the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
 }
 
 /// A chat message.
@@ -379,6 +464,14 @@ pub struct ContextItem {
     pub scores: BTreeMap<String, f32>,
     /// Points that make up this item.
     pub ids: Vec<String>,
+    /// The collection, if the request named several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
+    /// How far the least trusted of its chunks is trusted.
+    pub trust: Trust,
+    /// Where the content is from, if that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<Provenance>,
 }
 
 /// Tokens of an enriched prompt.
@@ -403,4 +496,7 @@ pub struct Dropped {
     pub document: String,
     /// Why.
     pub reason: String,
+    /// The collection, if the request named several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collection: Option<String>,
 }

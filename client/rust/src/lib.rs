@@ -24,8 +24,8 @@ mod wire;
 pub use client::{Builder, Client};
 pub use collection::{Collection, StreamSummary};
 pub use documents::{
-    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, Enriched, Format, Mode, OnNearDuplicate,
-    Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust,
+    ChatMessage, ContextItem, Document, DocumentPage, Dropped, Enrich, EnrichFormat, Enriched, Format, Mode,
+    OnNearDuplicate, Provenance, PutResult, PutSummary, StoredDocument, TokenUse, Trust, Turn,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};

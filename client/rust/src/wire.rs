@@ -7,8 +7,8 @@ use cairn_proto::v1;
 use serde_json::{Map, Number, Value};
 
 use crate::documents::{
-    ChatMessage, ContextItem, Document, Dropped, Enrich, Enriched, Format, Mode, Provenance, PutResult, StoredDocument,
-    TokenUse, Trust,
+    ChatMessage, ContextItem, Document, Dropped, Enrich, EnrichFormat, Enriched, Format, Mode, Provenance, PutResult,
+    StoredDocument, TokenUse, Trust, Turn,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
@@ -736,11 +736,30 @@ pub(crate) fn document(d: v1::Document) -> Result<StoredDocument> {
     })
 }
 
-pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichRequest> {
-    let format = if enrich.messages {
-        v1::EnrichFormat::Messages
-    } else {
-        v1::EnrichFormat::String
+pub(crate) fn enrich(enrich: Enrich, mut collections: Vec<String>) -> Result<v1::EnrichRequest> {
+    let format = match enrich.format {
+        EnrichFormat::String => v1::EnrichFormat::String,
+        EnrichFormat::Messages => v1::EnrichFormat::Messages,
+        EnrichFormat::Anthropic => v1::EnrichFormat::Anthropic,
+    };
+    let turn = |turn| {
+        let (role, content) = match turn {
+            Turn::User(content) => ("user", content),
+            Turn::Assistant(content) => ("assistant", content),
+        };
+        v1::Turn {
+            role: role.to_owned(),
+            content,
+        }
+    };
+    let trust = |trust| match trust {
+        Trust::Unverified => v1::Trust::Unverified.into(),
+        Trust::Trusted => v1::Trust::Trusted.into(),
+        Trust::Quarantined => v1::Trust::Quarantined.into(),
+    };
+    let collection = match collections.len() {
+        1 => collections.remove(0),
+        _ => String::new(),
     };
     let mode = match enrich.mode {
         Mode::Hybrid => v1::RetrievalMode::Hybrid,
@@ -761,7 +780,14 @@ pub(crate) fn enrich(enrich: Enrich, collection: String) -> Result<v1::EnrichReq
         score_threshold: enrich.score_threshold,
         mode: mode.into(),
         after: enrich.after,
-        ..Default::default()
+        collections,
+        conversation: enrich.conversation.into_iter().map(turn).collect(),
+        template: enrich.template,
+        max_per_source: enrich.max_per_source,
+        neighbours: enrich.neighbours,
+        ranking: ranking(enrich.ranking),
+        explain: enrich.explain,
+        trust: enrich.trust.into_iter().map(trust).collect(),
     })
 }
 
@@ -791,18 +817,31 @@ impl From<v1::EnrichResponse> for Enriched {
                     id: d.id,
                     document: d.document,
                     reason: d.reason,
+                    collection: named(d.collection),
                 })
                 .collect(),
             retrieval_id: e.retrieval_id,
             took_ms: e.took_ms,
             notes: e.notes,
+            system: e.system,
+            stages: e.stages.into_iter().map(stage).collect(),
+            query: e.query,
         }
     }
+}
+
+fn named(collection: String) -> Option<String> {
+    (!collection.is_empty()).then_some(collection)
 }
 
 impl From<v1::ContextItem> for ContextItem {
     fn from(c: v1::ContextItem) -> Self {
         let span = c.span.unwrap_or_default();
+        let trust = match c.trust() {
+            v1::Trust::Trusted => Trust::Trusted,
+            v1::Trust::Quarantined => Trust::Quarantined,
+            v1::Trust::Unspecified | v1::Trust::Unverified => Trust::Unverified,
+        };
         Self {
             n: c.n,
             document: c.document,
@@ -814,6 +853,14 @@ impl From<v1::ContextItem> for ContextItem {
             score: c.score,
             scores: c.scores.into_iter().collect(),
             ids: c.ids,
+            collection: named(c.collection),
+            trust,
+            provenance: c.provenance.map(|p| Provenance {
+                origin: p.origin,
+                author: p.author,
+                fetched_at_ms: p.fetched_at_ms,
+                licence: p.licence,
+            }),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One term's rows, as bytes that are searched in place.
 //!
 //! ```text
-//! list      = varint df | directory | postings                         df >= 1
+//! list      = varint df | directory | postings                           df >= 1
 //! directory = one entry for each window of 256 rows in which the term stands, ascending, until df rows are told:
-//!             varint (gap << 1 | single) | u8 max | [u8 count - 1]     gap: windows skipped since the one before
-//! postings  = for each entry: count x u8 low | count x u8 level        a single one is only its low: max is its level
+//!             varint (gap << 2 | kind) | u8 max | [u8 count - 1]         gap: windows skipped since the one before
+//!             kind 0: several rows; 1: one, without a count; 2: several that all have level max
+//! postings  = for each entry: count x u8 low | count x u8 level          kinds 1 and 2 have no levels
 //! ```
 //!
 //! `low` is the ordinal within its window, ascending. `max` is the largest level of the window, which bounds what the term
@@ -20,6 +21,25 @@ use crate::types::Ordinal;
 
 /// Rows of a window: as many as a byte can tell apart.
 pub const WINDOW: usize = 1 << u8::BITS;
+
+/// What is said of a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Several = 0,
+    One = 1,
+    Alike = 2,
+}
+
+/// Levels of rows that are all alike, so that no reader has to tell them from others.
+static ALIKE: [[u8; WINDOW]; WINDOW] = {
+    let mut levels = [[0; WINDOW]; WINDOW];
+    let mut level = 0;
+    while level < WINDOW {
+        levels[level] = [level as u8; WINDOW];
+        level += 1;
+    }
+    levels
+};
 
 /// A list being written, in ascending order of ordinals.
 #[derive(Default)]
@@ -56,17 +76,22 @@ impl ListBuilder {
         let Some(max) = self.levels.iter().max() else {
             return;
         };
-        let single = self.lows.len() == 1;
+        let kind = match self.levels.len() {
+            1 => Kind::One,
+            _ if self.levels.iter().all(|level| level == max) => Kind::Alike,
+            _ => Kind::Several,
+        };
         let gap = u64::from(self.window - self.after);
-        varint::put(&mut self.directory, gap << 1 | u64::from(single));
+        varint::put(&mut self.directory, gap << 2 | kind as u64);
         self.directory.push(*max);
-        self.postings.append(&mut self.lows);
-        if single {
-            self.levels.clear();
-        } else {
+        if kind != Kind::One {
             self.directory.push((self.levels.len() - 1) as u8);
+        }
+        self.postings.append(&mut self.lows);
+        if kind == Kind::Several {
             self.postings.append(&mut self.levels);
         }
+        self.levels.clear();
         self.after = self.window + 1;
     }
 
@@ -90,6 +115,7 @@ impl ListBuilder {
 pub struct Block {
     /// Which window.
     pub window: u32,
+    kind: Kind,
     /// Rows less one.
     last: u8,
     /// The largest level among them.
@@ -149,19 +175,31 @@ impl<'a> List<'a> {
             left = left
                 .checked_sub(count)
                 .ok_or_else(|| damaged("more rows than it says"))?;
-            at += if count == 1 { 1 } else { 2 * count as usize };
+            at += if block.kind == Kind::Several { 2 } else { 1 } * count as usize;
             blocks.push(block);
         }
-        let postings = rest.get(..at).ok_or_else(|| damaged("shorter than it says"))?;
-        Ok(Blocks { blocks, postings })
+        let (postings, after) = rest
+            .split_at_checked(at)
+            .ok_or_else(|| damaged("shorter than it says"))?;
+        Ok(Blocks {
+            blocks,
+            postings,
+            after,
+        })
     }
 
     fn entry(rest: &mut &[u8], next: &mut u64, at: usize) -> Option<Block> {
         let code = varint::take(rest)?;
-        let window = *next + (code >> 1);
+        let window = *next + (code >> 2);
+        let kind = match code & 3 {
+            0 => Kind::Several,
+            1 => Kind::One,
+            2 => Kind::Alike,
+            _ => return None,
+        };
         let (&max, tail) = rest.split_first()?;
         *rest = tail;
-        let last = if code & 1 == 1 {
+        let last = if kind == Kind::One {
             0
         } else {
             let (&last, tail) = rest.split_first().filter(|(last, _)| **last > 0)?;
@@ -171,6 +209,7 @@ impl<'a> List<'a> {
         *next = window + 1;
         Some(Block {
             window: u32::try_from(window).ok()?,
+            kind,
             last,
             max,
             at,
@@ -183,22 +222,30 @@ pub struct Blocks<'a> {
     /// By ascending window.
     pub blocks: Vec<Block>,
     postings: &'a [u8],
+    /// What stands behind the list.
+    pub after: &'a [u8],
 }
 
 impl<'a> Blocks<'a> {
     /// The lows of a block and their levels. `block` is one of these blocks.
     #[inline]
-    pub fn postings<'b>(&self, block: &'b Block) -> (&'a [u8], &'b [u8])
-    where
-        'a: 'b,
-    {
+    pub fn postings(&self, block: &Block) -> (&'a [u8], &'a [u8]) {
         let count = block.count();
         let bytes = &self.postings[block.at..];
-        if count == 1 {
-            (&bytes[..1], std::slice::from_ref(&block.max))
-        } else {
-            (&bytes[..count], &bytes[count..2 * count])
-        }
+        let levels = match block.kind {
+            Kind::Several => &bytes[count..2 * count],
+            Kind::One | Kind::Alike => &ALIKE[usize::from(block.max)][..count],
+        };
+        (&bytes[..count], levels)
+    }
+
+    /// A row's level; `None` if it is not in the list.
+    pub fn level_of(&self, ordinal: Ordinal) -> Option<u8> {
+        let window = ordinal / WINDOW as u32;
+        let at = self.blocks.binary_search_by_key(&window, |block| block.window).ok()?;
+        let (lows, levels) = self.postings(&self.blocks[at]);
+        let low = (ordinal % WINDOW as u32) as u8;
+        Some(levels[lows.binary_search(&low).ok()?])
     }
 
     /// Every row with its level, ascending.

@@ -24,7 +24,12 @@ fn a_list_is_its_documented_bytes() {
     // One row alone, then a window of two, then a window skipped.
     let rows = [(3, 7), (256, 9), (257, 4), (800, 1)];
     let bytes = list_of(&rows);
-    assert_eq!(bytes, [4, 1, 7, 0, 9, 1, 3, 1, 3, 0, 1, 9, 4, 32]);
+    assert_eq!(bytes, [4, 1, 7, 0, 9, 1, 5, 1, 3, 0, 1, 9, 4, 32]);
+    // Levels that are alike are said once.
+    let alike = [(0, 5), (1, 5), (300, 5)];
+    assert_eq!(list_of(&alike), [3, 2, 5, 1, 1, 5, 0, 1, 44]);
+    assert_eq!(read(&list_of(&alike), 301).unwrap(), alike);
+    assert!(read(&[1, 3, 5, 0], 301).is_err(), "a kind that is none");
     assert_eq!(read(&bytes, 801).unwrap(), rows, "and they are read back");
     assert!(List::at(&[0], 10).is_err(), "a list of nothing");
     assert!(List::at(&bytes, 3).is_err(), "more rows than the segment has");
@@ -66,10 +71,15 @@ fn best(
     ids: &[String],
     walk: Walk,
 ) -> Result<Top> {
+    let read: Vec<_> = lists
+        .iter()
+        .map(|(_, bytes)| List::at(bytes, rows)?.blocks())
+        .collect::<Result<_>>()?;
     let terms = lists
         .iter()
-        .map(|(weight, bytes)| Ok(Term::new(List::at(bytes, rows)?.blocks()?, Times(*weight))))
-        .collect::<Result<Vec<_>>>()?;
+        .zip(&read)
+        .map(|((weight, _), list)| Term::new(list, Times(*weight)))
+        .collect();
     let wanted = Wanted {
         k,
         floor,
@@ -89,7 +99,14 @@ proptest! {
     #[test]
     fn what_is_written_is_read(levels in proptest::collection::btree_map(0u32..2_000, any::<u8>(), 1..300)) {
         let rows: Vec<_> = levels.into_iter().collect();
-        prop_assert_eq!(read(&list_of(&rows), 2_000).unwrap(), rows);
+        let bytes = list_of(&rows);
+        prop_assert_eq!(read(&bytes, 2_000).unwrap(), rows.clone());
+        let list = List::at(&bytes, 2_000).unwrap().blocks().unwrap();
+        prop_assert!(list.after.is_empty());
+        let levels: std::collections::BTreeMap<_, _> = rows.into_iter().collect();
+        for ordinal in 0..2_000 {
+            prop_assert_eq!(list.level_of(ordinal), levels.get(&ordinal).copied());
+        }
     }
 
     #[test]
@@ -165,7 +182,8 @@ fn a_clear_best_leaves_most_postings_unread() {
 #[test]
 fn a_passed_deadline_is_an_error() {
     let bytes = list_of(&[(0, 1)]);
-    let terms = vec![Term::new(List::at(&bytes, 1).unwrap().blocks().unwrap(), Times(1.0))];
+    let list = List::at(&bytes, 1).unwrap().blocks().unwrap();
+    let terms = vec![Term::new(&list, Times(1.0))];
     let wanted = Wanted {
         k: 1,
         floor: f32::NEG_INFINITY,

@@ -28,7 +28,7 @@ pub trait Weigher {
 
 /// A term of the question: a list and what its rows are worth.
 pub struct Term<'a, W> {
-    list: Blocks<'a>,
+    list: &'a Blocks<'a>,
     weigher: W,
     /// The most that any row can get.
     bound: f64,
@@ -38,7 +38,7 @@ pub struct Term<'a, W> {
 
 impl<'a, W: Weigher> Term<'a, W> {
     /// A term that stands somewhere.
-    pub fn new(list: Blocks<'a>, weigher: W) -> Self {
+    pub fn new(list: &'a Blocks<'a>, weigher: W) -> Self {
         let bounds = list.blocks.iter().map(|b| weigher.bound(b.window, b.max));
         let bound = bounds.fold(0.0, f64::max);
         Self {

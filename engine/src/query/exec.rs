@@ -15,6 +15,7 @@ use crate::schema::Schema;
 use crate::segment::{Segment, SegmentView};
 use crate::text::analyzer::Analyzer;
 use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
+use crate::vector::BitSet;
 
 /// What a question is asked of.
 pub(crate) struct Context<'a> {
@@ -293,6 +294,30 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// The rows of a segment that may be answered as a set; none if that is all of them. `holder` keeps it where it must be made.
+pub(super) fn allowed<'a>(
+    matches: &Counted,
+    view: &'a SegmentView,
+    holder: &'a mut Option<BitSet>,
+) -> Option<&'a BitSet> {
+    match &**matches {
+        Matches::Live if view.dead.count() == 0 => None,
+        Matches::Live => Some(view.dead.live(view.segment.rows())),
+        Matches::Set(set) => Some(holder.insert(BitSet::from_iter(view.segment.rows() as usize, set))),
+    }
+}
+
+/// The k-th best of what other segments gave: what is lower is of no use.
+pub(super) fn floor(found: &mut [Found], k: usize) -> f32 {
+    if found.len() < k {
+        return f32::NEG_INFINITY;
+    }
+    found
+        .select_nth_unstable_by(k - 1, |a, b| b.key.total_cmp(&a.key))
+        .1
+        .key
 }
 
 /// What each leg of a fusion is called in answers: the given name, or its kind, numbered where kinds repeat.

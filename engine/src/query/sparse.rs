@@ -3,7 +3,7 @@
 //! A segment is searched through its postings, or row by row where so few rows match the filter that looking at each is
 //! cheaper ([`choose`]).
 
-use super::exec::{Context, Found, Matches, Raw};
+use super::exec::{self, Context, Found, Matches, Raw};
 use super::view::Place;
 use super::{ExplainLeg, score};
 use crate::error::{Error, Result};
@@ -12,7 +12,6 @@ use crate::inverted::top::Walk;
 use crate::schema::Schema;
 use crate::sparse::{Ask, Question};
 use crate::types::{Ordinal, SparseVector};
-use crate::vector::BitSet;
 
 /// What a leg asks.
 pub(super) struct Leg<'a> {
@@ -92,7 +91,7 @@ pub(super) fn search(
         let id_of = |ordinal: Ordinal| segment.id_of(ordinal);
         let ask = Ask {
             k,
-            floor: floor(&mut found, k),
+            floor: exec::floor(&mut found, k),
             id_of: &id_of,
             stop: &stop,
         };
@@ -105,15 +104,8 @@ pub(super) fn search(
                 ("exact", column.scan(&question, rows, &ask)?)
             }
             Strategy::Postings => {
-                let holder;
-                let allowed = match &*matches {
-                    Matches::Live if view.dead.count() == 0 => None,
-                    Matches::Live => Some(view.dead.live(segment.rows())),
-                    Matches::Set(set) => {
-                        holder = BitSet::from_iter(segment.rows() as usize, set);
-                        Some(&holder)
-                    }
-                };
+                let mut holder = None;
+                let allowed = exec::allowed(&matches, view, &mut holder);
                 let allow = |n: u32| allowed.map_or(u64::MAX, |set| set.word(n as usize));
                 ("postings", column.search(&question, Walk::Pruned, &allow, &ask)?)
             }
@@ -138,17 +130,6 @@ pub(super) fn search(
         }));
     }
     Ok(found)
-}
-
-/// The k-th best of what other segments gave: what is lower is of no use.
-fn floor(found: &mut [Found], k: usize) -> f32 {
-    if found.len() < k {
-        return f32::NEG_INFINITY;
-    }
-    found
-        .select_nth_unstable_by(k - 1, |a, b| b.key.total_cmp(&a.key))
-        .1
-        .key
 }
 
 #[cfg(test)]

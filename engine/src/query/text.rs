@@ -1,13 +1,13 @@
 //! BM25: one leg over all segments, with statistics over the live rows of the whole collection.
 
-use super::exec::{Context, Found, Matches, Raw};
+use super::exec::{self, Context, Found, Raw};
 use super::view::Place;
 use super::{ExplainLeg, TextField, score};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::inverted::top::Walk;
 use crate::limits;
 use crate::text::bm25::{self, FieldStats};
-use crate::types::Ordinal;
 
 pub(super) fn search(
     context: &Context<'_>,
@@ -62,56 +62,43 @@ pub(super) fn search(
             .collect();
         plans.push((field.path.as_str(), stats.avg_len(), terms));
     }
-    let mut found = Vec::new();
+    let stop = || context.is_late();
+    let mut found: Vec<Found> = Vec::new();
     for (place, view) in context.view.segments() {
         context.check_deadline()?;
         let segment = &view.segment;
-        let mut scores = vec![0f32; segment.rows() as usize];
-        let mut evaluated = 0;
-        for (path, avg_len, terms) in &plans {
+        let mut terms = Vec::new();
+        for (path, avg_len, weighted) in &plans {
             if let Some(text) = segment.text(path) {
-                for (term, weight) in terms {
-                    bm25::accumulate(&text, term, *weight, *avg_len, &mut scores, &mut evaluated)?;
+                for (term, weight) in weighted {
+                    terms.extend(bm25::Scored::new(text, term, *weight, *avg_len)?);
                 }
             }
         }
-        if evaluated == 0 {
+        if terms.is_empty() {
             continue;
         }
         let matches = context.matches(view, filters)?;
-        let mut best: Vec<(f32, Ordinal)> = match &*matches {
-            Matches::Live => {
-                let dead = view.dead.rows();
-                let live = |o: &Ordinal| dead.is_empty() || !dead.contains(*o);
-                (0..segment.rows())
-                    .filter(live)
-                    .map(|o| (scores[o as usize], o))
-                    .filter(|(s, _)| *s > 0.0)
-                    .collect()
-            }
-            Matches::Set(set) => set
-                .iter()
-                .map(|o| (scores[o as usize], o))
-                .filter(|(s, _)| *s > 0.0)
-                .collect(),
+        let mut holder = None;
+        let allowed = exec::allowed(&matches, view, &mut holder);
+        let ask = bm25::Ask {
+            k,
+            floor: exec::floor(&mut found, k),
+            allow: &|n| allowed.map_or(u64::MAX, |set| set.word(n as usize)),
+            // Ties by id here too, or the cut would depend on where rows happen to stand.
+            id_of: &|ordinal| segment.id_of(ordinal),
+            stop: &stop,
         };
-        // Ties by id here too, or the cut would depend on where rows happen to stand.
-        if best.len() > k {
-            best.select_nth_unstable_by(k - 1, |a, b| {
-                b.0.total_cmp(&a.0)
-                    .then_with(|| segment.id_of(a.1).cmp(segment.id_of(b.1)))
-            });
-            best.truncate(k);
-        }
+        let top = bm25::search(segment.rows(), &terms, Walk::Pruned, &ask)?;
         explain.push(ExplainLeg {
             leg: leg.to_owned(),
             shard: place.shard,
             segment: segment.no,
             strategy: "postings",
             matches: matches.count(),
-            evaluated,
+            evaluated: top.evaluated,
         });
-        found.extend(best.into_iter().map(|(raw, ordinal)| Found {
+        found.extend(top.hits.into_iter().map(|(raw, ordinal)| Found {
             place: Place { ordinal, ..place },
             key: raw,
             score: score::of_bm25(raw),

@@ -7,9 +7,11 @@ use serde_json::json;
 use super::file::{self, Backing};
 use super::*;
 use crate::config::Workers;
+use crate::inverted::top::Walk;
 use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
 use crate::text::analyzer::Analyzer;
+use crate::text::bm25;
 use crate::types::SparseVector;
 
 fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
@@ -143,7 +145,7 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
             .enumerate()
             .for_each(|(i, row)| check_row(segment, i as Ordinal, row));
         let common = segment.text("text").unwrap().postings("common").unwrap().unwrap();
-        assert_eq!(common.count(), live.len());
+        assert_eq!(common.iter().count(), live.len());
         let seven = sparse::Question::from(&SparseVector {
             indices: vec![7],
             values: vec![1.0],
@@ -263,7 +265,7 @@ fn no_bytes_panic_the_reader() {
                     id_of: &|ordinal| segment.id_of(ordinal),
                     stop: &|| false,
                 };
-                let _ = column.search(&question, crate::inverted::top::Walk::Pruned, &|_| u64::MAX, &ask);
+                let _ = column.search(&question, Walk::Pruned, &|_| u64::MAX, &ask);
                 let _ = column.scan(&question, 0..segment.rows(), &ask);
                 for i in 0..8 {
                     let _ = segment.find_id(&format!("id-{i}-é")).count();
@@ -272,8 +274,16 @@ fn no_bytes_panic_the_reader() {
                 let filter = crate::filter::Filter::must(crate::filter::Condition::IsEmpty { field: "n".into() });
                 let _ = crate::filter::eval::eval(&filter, &segment.filter(), segment.rows(), &segment);
                 if let Some(text) = segment.text("text") {
-                    let mut scores = vec![0.0; segment.rows() as usize];
-                    let _ = crate::text::bm25::accumulate(&text, "common", 1.0, 3.0, &mut scores, &mut 0);
+                    let ask = bm25::Ask {
+                        k: 5,
+                        floor: f32::NEG_INFINITY,
+                        allow: &|_| u64::MAX,
+                        id_of: &|ordinal| segment.id_of(ordinal),
+                        stop: &|| false,
+                    };
+                    if let Ok(Some(term)) = bm25::Scored::new(text, "common", 1.0, 3.0) {
+                        let _ = bm25::search(segment.rows(), &[term], Walk::Pruned, &ask);
+                    }
                 }
             }
         }

@@ -61,6 +61,7 @@ impl Scale {
 }
 
 /// A question's weight times a list's.
+#[derive(Debug, Clone, Copy)]
 pub struct Linear {
     weight: f64,
     scale: Scale,

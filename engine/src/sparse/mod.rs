@@ -105,14 +105,18 @@ impl<'a> Column<'a> {
         let Some(index) = self.index else {
             return Ok(Top::default());
         };
-        let (mut terms, mut error) = (Vec::new(), 0.0);
+        let (mut lists, mut error) = (Vec::new(), 0.0);
         for (term, weight) in &question.terms {
             if let Some((list, scale)) = index.list(*term)? {
                 let linear = Linear::new(*weight, scale);
                 error += linear.error();
-                terms.push(top::Term::new(list.blocks()?, linear));
+                lists.push((list.blocks()?, linear));
             }
         }
+        let terms = lists
+            .iter()
+            .map(|(list, linear)| top::Term::new(list, *linear))
+            .collect();
         let finish = |ordinal: Ordinal, _: f64| self.product(ordinal, question);
         let wanted = Wanted {
             k: ask.k,

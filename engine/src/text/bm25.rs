@@ -1,4 +1,4 @@
-//! How well terms match: BM25, plain and exhaustive.
+//! How well terms match: BM25, over the posting lists that sparse vectors use too.
 //!
 //! The form is that of Lucene since version 8: a term adds `idf * tf / (tf + k1 * (1 - b + b * len / avg_len))`. The
 //! classic factor `k1 + 1` is left out: it scales every score alike and orders nothing. A term that stands twice in a
@@ -6,13 +6,15 @@
 //!
 //! Document frequencies, the number of documents and their average length are those of the *live rows of the whole
 //! collection*, so that a score depends neither on how rows are spread over segments nor on when segments merge. Hence
-//! the two steps: first add up [`live_stats`] and [`live_df`] over all segments, then [`accumulate`] in each.
+//! the two steps: first add up [`live_stats`] and [`live_df`] over all segments, then [`search`] each.
 
 use std::collections::BTreeMap;
 
 use super::analyzer::Analyzer;
-use super::postings::TextIndexView;
+use super::postings::{Postings, TextIndexView};
 use crate::error::{Error, Result};
+use crate::inverted::list::WINDOW;
+use crate::inverted::top::{self, Term, Top, Walk, Wanted, Weigher};
 use crate::types::Ordinal;
 
 /// How fast repeating a term stops helping. Lucene's default.
@@ -97,47 +99,119 @@ pub fn live_df(view: &TextIndexView<'_>, term: &str, is_dead: IsDead<'_>) -> Res
         return Ok(u64::from(postings.df()));
     };
     let mut df = 0;
-    for posting in postings {
+    for posting in postings.iter() {
         let (ordinal, _) = posting?;
         df += u64::from(!is_dead(ordinal));
     }
     Ok(df)
 }
 
-/// Adds what one term is worth to each row it stands in. `scores` has one entry per row of the segment, dead rows
-/// included: dropping those is the caller's. `weight_times_idf` is [`idf`] times the term's count in the query times
-/// the field's boost; `avg_len` is [`FieldStats::avg_len`]. `evaluated` grows by the postings read.
-pub fn accumulate(
-    view: &TextIndexView<'_>,
-    term: &str,
-    weight_times_idf: f32,
-    avg_len: f32,
-    scores: &mut [f32],
-    evaluated: &mut u64,
-) -> Result<()> {
-    if scores.len() != view.rows() as usize {
-        return Err(Error::internal(format!(
-            "{} scores for a segment of {} rows",
-            scores.len(),
-            view.rows()
-        )));
+/// A term of a question in one segment: where it stands, and what its rows are worth.
+pub struct Scored<'a> {
+    view: TextIndexView<'a>,
+    postings: Postings<'a>,
+    weight: f32,
+    /// `k1 * (1 - b + b * len / avg)` is `base + slope * len`.
+    base: f32,
+    slope: f32,
+}
+
+impl<'a> Scored<'a> {
+    /// `None` if the term stands nowhere in the segment. `weight` is [`idf`] times the term's count in the query times the
+    /// field's boost; `avg_len` is [`FieldStats::avg_len`].
+    pub fn new(view: TextIndexView<'a>, term: &str, weight: f32, avg_len: f32) -> Result<Option<Self>> {
+        let postings = view.postings(term)?;
+        Ok(postings.map(|postings| Self {
+            view,
+            postings,
+            weight,
+            base: K1 * (1.0 - B),
+            slope: K1 * B / avg_len,
+        }))
     }
-    let Some(postings) = view.postings(term)? else {
-        return Ok(());
-    };
-    *evaluated += u64::from(postings.df());
-    // k1 * (1 - b + b * len / avg) as one multiplication and one addition.
-    let base = K1 * (1.0 - B);
-    let slope = K1 * B / avg_len;
-    for posting in postings {
-        let (ordinal, tf) = posting?;
-        let len = view
-            .len_of(ordinal)
+
+    #[inline]
+    fn worth(&self, tf: f32, len: u32) -> f32 {
+        self.weight * tf / (tf + self.base + self.slope * len as f32)
+    }
+
+    /// What the term is worth to a row.
+    fn of(&self, ordinal: Ordinal) -> Result<f32> {
+        let tf = self.postings.tf_of(ordinal)?;
+        if tf == 0 {
+            return Ok(0.0);
+        }
+        let len = self.view.len_of(ordinal);
+        let len = len
             .ok_or_else(|| Error::damaged(format!("text index: a posting of row {ordinal}, which lacks the field")))?;
-        let tf = tf as f32;
-        scores[ordinal as usize] += weight_times_idf * tf / (tf + base + slope * len as f32);
+        Ok(self.worth(tf as f32, len))
     }
-    Ok(())
+}
+
+impl Weigher for &Scored<'_> {
+    fn bound(&self, window: u32, max: u8) -> f64 {
+        // More repetitions than a level can say: the most that any number of them gives.
+        if max == u8::MAX {
+            return f64::from(self.weight);
+        }
+        f64::from(self.worth(f32::from(max), self.view.shortest(window)))
+    }
+
+    fn add(&self, window: u32, lows: &[u8], levels: &[u8], scores: &mut [f64; WINDOW]) {
+        let first = window * WINDOW as u32;
+        for (low, level) in lows.iter().zip(levels) {
+            let len = self.view.len_of(first + u32::from(*low)).unwrap_or(0);
+            scores[usize::from(*low)] += f64::from(self.worth(f32::from(*level), len));
+        }
+    }
+}
+
+/// What is wanted of a segment.
+pub struct Ask<'a, 'i> {
+    /// How many rows, at least 1.
+    pub k: usize,
+    /// Rows with a lower score are of no use: k better ones are known.
+    pub floor: f32,
+    /// Which of the rows `64 n..64 n + 64` may be answered, one bit each, lowest first.
+    pub allow: &'a dyn Fn(u32) -> u64,
+    /// Equal scores are ordered by this.
+    pub id_of: &'a dyn Fn(Ordinal) -> &'i str,
+    /// Polled; true gives a deadline error.
+    pub stop: &'a dyn Fn() -> bool,
+}
+
+/// The allowed rows with the best scores above 0. A score is a sum of what terms are worth, each in single precision: in
+/// double precision such a sum is exact, so that the order of terms does not matter, and then it is rounded.
+pub fn search(rows: u32, terms: &[Scored<'_>], walk: Walk, ask: &Ask<'_, '_>) -> Result<Top> {
+    // If some row repeats a term beyond what its level says, its sum lacks at most all that the term can be worth.
+    let exceeded: f64 = terms
+        .iter()
+        .filter(|term| term.postings.is_exceeded())
+        .map(|term| f64::from(term.weight))
+        .sum();
+    let rounding: f64 = terms.iter().map(|term| 1e-6 * f64::from(term.weight)).sum();
+    let finish = |ordinal: Ordinal, sum: f64| -> Result<Option<f32>> {
+        let sum = if exceeded == 0.0 {
+            sum
+        } else {
+            let worths = terms.iter().map(|term| term.of(ordinal).map(f64::from));
+            worths.sum::<Result<f64>>()?
+        };
+        let score = sum as f32;
+        Ok((score > 0.0).then_some(score))
+    };
+    let wanted = Wanted {
+        k: ask.k,
+        floor: ask.floor,
+        error: exceeded + rounding + f64::from(f32::MIN_POSITIVE),
+        walk,
+        allow: ask.allow,
+        finish: &finish,
+        id_of: ask.id_of,
+        stop: ask.stop,
+    };
+    let lists = terms.iter().map(|term| Term::new(term.postings.list(), term)).collect();
+    top::search(rows, lists, &wanted)
 }
 
 #[cfg(test)]

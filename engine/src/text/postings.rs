@@ -1,18 +1,17 @@
 //! Where terms stand: the inverted index of one text field in one segment, as bytes that are searched in place.
 //!
 //! ```text
-//! header     magic "CTI1" | u32 rows | u32 docs | u32 zero | u64 total_len | u64 dictionary_bytes | u64 postings_bytes
+//! header     magic "CTI2" | u32 rows | u32 docs | u32 zero | u64 total_len | u64 dictionary_bytes | u64 postings_bytes
 //! lengths    rows x u32: terms of each row, repetitions included; 0xFFFF_FFFF: the row lacks the field
+//! shortest   for each window of 256 rows a u32: the fewest terms of a row that has the field; 0xFFFF_FFFF: no row has it
 //! dictionary dictionary_bytes: an fst map (crate `fst`, version 3, with its checksum) of each term, as UTF-8, to the
 //!            offset of its list in `postings`
-//! postings   lists in the order of their terms, without gaps:
-//!              list    = varint df | df x posting           1 <= df <= docs
-//!              posting = varint (gap << 1 | once) [varint tf]    `once` says that tf is 1 and left out
-//!              gap     = rows skipped since the posting before (since row 0 for the first)
+//! postings   for each term, in their order, without gaps:
+//!              a posting list (inverted/list.rs): rows, each with the times the term stands there (tf), 255 at most
+//!              for each row with 255: varint tf - 255
 //! ```
 //!
-//! Fixed-size numbers are little-endian; a varint is 1 to 5 bytes, 7 bits each, lowest first, the top bit says "more".
-//! Nothing is aligned. The same rows give the same bytes, whether indexed at once or merged from parts: a test says so.
+//! Fixed-size numbers are little-endian. Nothing is aligned. The same rows give the same bytes, whether indexed at once or merged from parts: a test says so.
 //!
 //! Damage: [`TextIndexLayout::parse`] checks everything but the postings, which are checked as they are read, so that
 //! opening a segment doesn't read all of it. Any bytes give an answer or [`Error::damaged`]. Not guaranteed: that changed
@@ -24,12 +23,16 @@ use std::collections::HashMap;
 use fst::Streamer;
 
 use crate::error::{Error, Result};
+use crate::inverted::list::{Blocks, List, ListBuilder, WINDOW};
+use crate::inverted::varint;
 use crate::types::Ordinal;
 
-const MAGIC: [u8; 4] = *b"CTI1";
+const MAGIC: [u8; 4] = *b"CTI2";
 const HEADER_BYTES: usize = 40;
 /// The length of a row that lacks the field, and the new ordinal of a row that a merge drops.
 const ABSENT: u32 = u32::MAX;
+/// The level of a row in which a term stands so often or more.
+const MANY: u8 = u8::MAX;
 
 fn damaged(what: impl std::fmt::Display) -> Error {
     Error::damaged(format!("text index: {what}"))
@@ -42,35 +45,32 @@ fn damaged(what: impl std::fmt::Display) -> Error {
 pub struct TextIndexBuilder {
     numbers: HashMap<Box<str>, u32>,
     /// By the term's number.
-    lists: Vec<ListBuilder>,
+    lists: Vec<TermBuilder>,
     lengths: Vec<u32>,
     /// The term numbers of the row being added; kept to reuse its memory.
     row: Vec<u32>,
 }
 
-/// A posting list being written.
+/// A term's rows being written.
 #[derive(Default)]
-struct ListBuilder {
-    df: u32,
-    /// The first ordinal that may come next.
-    next: Ordinal,
-    bytes: Vec<u8>,
+struct TermBuilder {
+    list: ListBuilder,
+    /// What is left of frequencies that a level cannot say.
+    more: Vec<u8>,
 }
 
-impl ListBuilder {
+impl TermBuilder {
     fn push(&mut self, ordinal: Ordinal, tf: u32) {
-        debug_assert!(ordinal >= self.next && tf > 0);
-        let gap = u64::from(ordinal - self.next);
-        put_varint(&mut self.bytes, gap << 1 | u64::from(tf == 1));
-        if tf != 1 {
-            put_varint(&mut self.bytes, u64::from(tf));
+        debug_assert!(tf > 0);
+        let level = u8::try_from(tf).unwrap_or(MANY);
+        self.list.push(ordinal, level);
+        if level == MANY {
+            varint::put(&mut self.more, u64::from(tf) - u64::from(MANY));
         }
-        self.df += 1;
-        self.next = ordinal + 1;
     }
-    fn clear(&mut self) {
-        (self.df, self.next) = (0, 0);
-        self.bytes.clear();
+    fn finish(&mut self, out: &mut Vec<u8>) {
+        self.list.finish(out);
+        out.append(&mut self.more);
     }
 }
 
@@ -99,7 +99,7 @@ impl TextIndexBuilder {
                 None => {
                     let number = u32::try_from(lists.len()).expect("a segment has fewer than 2^32 terms");
                     numbers.insert(term.into(), number);
-                    lists.push(ListBuilder::default());
+                    lists.push(TermBuilder::default());
                     number
                 }
             };
@@ -131,7 +131,7 @@ impl TextIndexBuilder {
         terms.sort_unstable();
         let mut body = Body::new();
         for (term, number) in terms {
-            body.push(term.as_bytes(), &self.lists[number as usize]);
+            body.push(term.as_bytes(), &mut self.lists[number as usize]);
         }
         body.assemble(&self.lengths)
     }
@@ -150,12 +150,11 @@ impl Body {
             postings: Vec::new(),
         }
     }
-    fn push(&mut self, term: &[u8], list: &ListBuilder) {
+    fn push(&mut self, term: &[u8], list: &mut TermBuilder) {
         self.dictionary
             .insert(term, self.postings.len() as u64)
             .expect("terms are ascending and distinct, and memory doesn't fail");
-        put_varint(&mut self.postings, u64::from(list.df));
-        self.postings.extend_from_slice(&list.bytes);
+        list.finish(&mut self.postings);
     }
     fn assemble(self, lengths: &[u32]) -> Vec<u8> {
         let dictionary = self.dictionary.into_inner().expect("memory doesn't fail");
@@ -164,7 +163,12 @@ impl Body {
             docs += 1;
             total_len += u64::from(len);
         }
-        let mut out = Vec::with_capacity(HEADER_BYTES + 4 * lengths.len() + dictionary.len() + self.postings.len());
+        let shortest: Vec<u32> = lengths
+            .chunks(WINDOW)
+            .map(|window| window.iter().copied().min().unwrap_or(ABSENT))
+            .collect();
+        let numbers = lengths.len() + shortest.len();
+        let mut out = Vec::with_capacity(HEADER_BYTES + 4 * numbers + dictionary.len() + self.postings.len());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&(lengths.len() as u32).to_le_bytes());
         out.extend_from_slice(&docs.to_le_bytes());
@@ -172,7 +176,7 @@ impl Body {
         out.extend_from_slice(&total_len.to_le_bytes());
         out.extend_from_slice(&(dictionary.len() as u64).to_le_bytes());
         out.extend_from_slice(&(self.postings.len() as u64).to_le_bytes());
-        for len in lengths {
+        for len in lengths.iter().chain(&shortest) {
             out.extend_from_slice(&len.to_le_bytes());
         }
         out.extend_from_slice(&dictionary);
@@ -201,7 +205,7 @@ impl TextIndexLayout {
             .first_chunk::<HEADER_BYTES>()
             .ok_or_else(|| damaged("shorter than its header"))?;
         if header[..4] != MAGIC {
-            return Err(damaged("not one of format 1"));
+            return Err(damaged("not one of format 2"));
         }
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
@@ -209,7 +213,8 @@ impl TextIndexLayout {
         if u32_at(12) != 0 {
             return Err(damaged("reserved bytes are used"));
         }
-        let dictionary_start = HEADER_BYTES as u64 + 4 * u64::from(rows);
+        let windows = rows.div_ceil(WINDOW as u32);
+        let dictionary_start = HEADER_BYTES as u64 + 4 * (u64::from(rows) + u64::from(windows));
         let postings_start = dictionary_start.checked_add(u64_at(24));
         let end = postings_start.and_then(|start| start.checked_add(u64_at(32)));
         let (Some(postings_start), Some(end)) = (postings_start, end) else {
@@ -236,6 +241,13 @@ impl TextIndexLayout {
         if (docs_found, total_found) != (docs, total_len) {
             return Err(damaged("row lengths don't add up to the totals"));
         }
+        let shortest = |window: u32| {
+            let rows = window * WINDOW as u32..rows.min((window + 1).saturating_mul(WINDOW as u32));
+            rows.filter_map(|ordinal| view.len_of(ordinal)).min().unwrap_or(ABSENT)
+        };
+        if (0..windows).any(|window| shortest(window) != view.shortest(window)) {
+            return Err(damaged("the shortest rows are not those"));
+        }
         view.dictionary()?
             .as_fst()
             .verify()
@@ -257,7 +269,8 @@ impl TextIndexLayout {
             rows: self.rows,
             docs: self.docs,
             total_len: self.total_len,
-            lengths: &bytes[HEADER_BYTES..self.dictionary_start],
+            lengths: &bytes[HEADER_BYTES..HEADER_BYTES + 4 * self.rows as usize],
+            shortest: &bytes[HEADER_BYTES + 4 * self.rows as usize..self.dictionary_start],
             dictionary: &bytes[self.dictionary_start..self.postings_start],
             postings: &bytes[self.postings_start..],
         }
@@ -271,6 +284,7 @@ pub struct TextIndexView<'a> {
     docs: u32,
     total_len: u64,
     lengths: &'a [u8],
+    shortest: &'a [u8],
     dictionary: &'a [u8],
     postings: &'a [u8],
 }
@@ -294,6 +308,12 @@ impl<'a> TextIndexView<'a> {
         let len = u32::from_le_bytes(*self.lengths.get(at..at + 4)?.first_chunk()?);
         (len != ABSENT).then_some(len)
     }
+    /// The fewest terms of a row of a window that has the field; the largest number if none has.
+    pub fn shortest(&self, window: u32) -> u32 {
+        let at = 4 * window as usize;
+        let shortest = self.shortest.get(at..at + 4).and_then(|bytes| bytes.first_chunk());
+        shortest.map_or(ABSENT, |bytes| u32::from_le_bytes(*bytes))
+    }
     /// Where a term stands; `None` if nowhere.
     pub fn postings(&self, term: &str) -> Result<Option<Postings<'a>>> {
         self.dictionary()?.get(term).map(|offset| self.list(offset)).transpose()
@@ -314,68 +334,77 @@ impl<'a> TextIndexView<'a> {
     }
 
     fn list(&self, offset: u64) -> Result<Postings<'a>> {
-        let mut rest = usize::try_from(offset)
+        let bytes = usize::try_from(offset)
             .ok()
             .and_then(|offset| self.postings.get(offset..))
             .ok_or_else(|| damaged("a list begins beyond the postings"))?;
-        let df = take_varint(&mut rest)
-            .and_then(|df| u32::try_from(df).ok())
-            .filter(|df| (1..=self.docs).contains(df))
-            .ok_or_else(|| damaged("a list of no or too many postings"))?;
+        let list = List::at(bytes, self.rows)?;
+        if list.df() > self.docs {
+            return Err(damaged("a list of more rows than have the field"));
+        }
         Ok(Postings {
-            df,
-            left: df,
-            next: 0,
+            df: list.df(),
             rows: self.rows,
-            rest,
+            list: list.blocks()?,
         })
     }
 }
 
-/// The rows a term stands in, ascending, each with the times it stands there. Ends at the first damage.
-#[derive(Clone)]
+/// The rows a term stands in, ascending, each with the times it stands there.
 pub struct Postings<'a> {
     df: u32,
-    left: u32,
-    /// The first ordinal that may come next. In u64, as damaged gaps could overflow an ordinal.
-    next: u64,
     rows: u32,
-    rest: &'a [u8],
+    list: Blocks<'a>,
 }
 
-impl Postings<'_> {
-    /// Rows the term stands in (document frequency), dead ones included, however many were read already.
+impl<'a> Postings<'a> {
+    /// Rows the term stands in (document frequency), dead ones included.
     pub fn df(&self) -> u32 {
         self.df
     }
 
-    fn read(&mut self) -> Option<(Ordinal, u32)> {
-        let code = take_varint(&mut self.rest)?;
-        let ordinal = self.next + (code >> 1);
-        let tf = if code & 1 == 1 {
-            1
-        } else {
-            u32::try_from(take_varint(&mut self.rest)?).ok()?
-        };
-        if ordinal >= u64::from(self.rows) || tf == 0 {
-            return None;
-        }
-        self.next = ordinal + 1;
-        Some((ordinal as Ordinal, tf))
+    /// The list, with frequencies of 255 at most.
+    pub fn list(&self) -> &Blocks<'a> {
+        &self.list
     }
-}
 
-impl Iterator for Postings<'_> {
-    type Item = Result<(Ordinal, u32)>;
+    /// Whether some row has the term more often than its level can say.
+    pub fn is_exceeded(&self) -> bool {
+        self.list.blocks.iter().any(|block| block.max == MANY)
+    }
 
-    #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        let posting = self.read();
-        if posting.is_none() {
-            self.left = 0;
+    /// How often a row has the term: 0 if it is not in the list.
+    pub fn tf_of(&self, ordinal: Ordinal) -> Result<u32> {
+        match self.list.level_of(ordinal) {
+            None => Ok(0),
+            Some(MANY) => {
+                let found = self
+                    .iter()
+                    .find(|posting| posting.as_ref().map_or(true, |(o, _)| *o == ordinal));
+                found.map_or(Ok(0), |posting| posting.map(|(_, tf)| tf))
+            }
+            Some(level) => Ok(u32::from(level)),
         }
-        Some(posting.ok_or_else(|| damaged("a posting that cannot be")))
+    }
+
+    /// Each row and how often it has the term. The first thing that cannot be is an error.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(Ordinal, u32)>> + '_ {
+        let (mut more, mut next, rows) = (self.list.after, 0, self.rows);
+        let mut broken = false;
+        self.list.iter().map_while(move |(ordinal, level)| {
+            if broken {
+                return None;
+            }
+            let tf = match level {
+                MANY => varint::take(&mut more).and_then(|more| u32::try_from(more + u64::from(MANY)).ok()),
+                level => Some(u32::from(level)),
+            };
+            let in_order = ordinal >= next && ordinal < rows;
+            next = ordinal.saturating_add(1);
+            let posting = tf.filter(|tf| *tf > 0 && in_order).map(|tf| (ordinal, tf));
+            broken = posting.is_none();
+            Some(posting.ok_or_else(|| damaged("a posting that cannot be")))
+        })
     }
 }
 
@@ -417,15 +446,14 @@ pub fn merge(inputs: &[MergeInput<'_>], rows: u32) -> Result<Vec<u8>> {
         union.push(dictionary);
     }
     let mut terms = union.union();
-    let (mut body, mut list, mut places) = (Body::new(), ListBuilder::default(), Vec::new());
+    let (mut body, mut list, mut places) = (Body::new(), TermBuilder::default(), Vec::new());
     while let Some((term, found)) = terms.next() {
         // `fst` promises no order among the dictionaries that have a term; ours must be that of the inputs.
         places.clear();
         places.extend(found.iter().map(|place| (place.index, place.value)));
         places.sort_unstable();
-        list.clear();
         for &(input, offset) in &places {
-            for posting in inputs[input].0.list(offset)? {
+            for posting in inputs[input].0.list(offset)?.iter() {
                 let (old, tf) = posting?;
                 let new = new_ordinals[input][old as usize];
                 if new != ABSENT {
@@ -433,36 +461,11 @@ pub fn merge(inputs: &[MergeInput<'_>], rows: u32) -> Result<Vec<u8>> {
                 }
             }
         }
-        if list.df > 0 {
-            body.push(term, &list);
+        if list.list.df() > 0 {
+            body.push(term, &mut list);
         }
     }
     Ok(body.assemble(&lengths))
-}
-
-// ---- varints ----
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-/// Takes a varint of at most 5 bytes, that is below 2^35, off the front.
-#[inline]
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in [0, 7, 14, 21, 28] {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::analyzer::Analyzer;
 use super::bm25;
 use super::postings::{TextIndexBuilder, TextIndexLayout, TextIndexView};
+use crate::inverted::top::Walk;
 use crate::schema::{ANALYZER_VERSION, AnalyzerSpec};
 
 #[derive(Deserialize)]
@@ -35,16 +36,24 @@ fn read_lines<T: for<'de> Deserialize<'de>>(path: &Path) -> Vec<T> {
 
 fn search(view: &TextIndexView<'_>, terms: &BTreeMap<String, u32>, k: usize) -> Vec<u32> {
     let stats = bm25::live_stats(view, None);
-    let mut scores = vec![0.0; view.rows() as usize];
-    for (term, &count) in terms {
-        let df = bm25::live_df(view, term, None).unwrap();
-        let weight = bm25::idf(stats.docs, df) * count as f32;
-        bm25::accumulate(view, term, weight, stats.avg_len(), &mut scores, &mut 0).unwrap();
-    }
-    let mut best: Vec<u32> = (0..view.rows()).collect();
-    best.sort_by(|&a, &b| scores[b as usize].total_cmp(&scores[a as usize]).then(a.cmp(&b)));
-    best.truncate(k);
-    best
+    let terms: Vec<bm25::Scored<'_>> = terms
+        .iter()
+        .filter_map(|(term, &count)| {
+            let df = bm25::live_df(view, term, None).unwrap();
+            let weight = bm25::idf(stats.docs, df) * count as f32;
+            bm25::Scored::new(*view, term, weight, stats.avg_len()).unwrap()
+        })
+        .collect();
+    let ids: Vec<String> = (0..view.rows()).map(|ordinal| format!("{ordinal:010}")).collect();
+    let ask = bm25::Ask {
+        k,
+        floor: f32::NEG_INFINITY,
+        allow: &|_| u64::MAX,
+        id_of: &|ordinal| ids[ordinal as usize].as_str(),
+        stop: &|| false,
+    };
+    let top = bm25::search(view.rows(), &terms, Walk::Pruned, &ask).unwrap();
+    top.hits.into_iter().map(|(_, ordinal)| ordinal).collect()
 }
 
 /// Mean recall@10 and nDCG@10 (binary relevance) over every `step`th question.

@@ -1,6 +1,8 @@
-//! `cairn search` and `cairn enrich`: questions to one collection.
+//! `cairn search` and `cairn enrich`: questions to one collection, or for prompts to several.
 
-use cairn_client::{Answer, Enriched, Filter, Hit, Mode, Query};
+use std::path::PathBuf;
+
+use cairn_client::{Answer, Enriched, Filter, Hit, Mmr, Mode, Query, Ranking, Stage, Trust};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -11,14 +13,19 @@ Examples:
   cairn search \"leader election\" -c docs
   cairn search \"leader election\" -c docs --mode bm25 --limit 3
   cairn search \"election\" -c docs --filter '{\"must\": [{\"field\": \"lang\", \"match\": \"en\"}]}'
+  cairn search \"election\" -c docs --near-duplicates --mmr --cap document=2
+  cairn search \"election\" -c docs --rerank --explain
   cairn search \"election\" -c docs --json | jq '.hits[].id'";
 
 const ENRICH_EXAMPLES: &str = "\
 Examples:
   cairn enrich \"How does etcd elect a leader?\" -c docs
   cairn enrich \"How does etcd elect a leader?\" -c docs --budget 800 | llm
-  cairn enrich \"How does etcd elect a leader?\" -c docs --format messages --json
+  cairn enrich \"How does etcd elect a leader?\" -c docs --format anthropic --json
+  cairn enrich \"How does etcd elect a leader?\" -c docs -c wiki --neighbours 1 --mmr --rerank=tei
+  cairn enrich \"How does etcd elect a leader?\" -c docs --template prompt.txt --trust trusted --explain
 
+A template is a text file with {{prompt}} and {{context}}, each at least once.
 The prompt goes to standard output, the list of sources and the timings to standard error.";
 
 /// How candidates are retrieved.
@@ -38,16 +45,68 @@ enum ModeArg {
 enum FormatArg {
     /// One prompt text.
     String,
-    /// Chat messages.
+    /// Chat messages as OpenAI takes them.
     Messages,
+    /// Chat messages as Anthropic takes them.
+    Anthropic,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum TrustArg {
+    /// Nobody has looked at it.
+    Unverified,
+    /// Somebody vouches for it.
+    Trusted,
+    /// Kept out of prompts unless named.
+    Quarantined,
+}
+
+/// What is done with hits after they were found.
+#[derive(Args)]
+struct Rank {
+    /// Order the best anew with a reranker of the server, the only one if none is named.
+    #[arg(long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    rerank: Option<String>,
+    /// Prefer hits that differ from those before them: 1 is relevance alone, 0 diversity alone. Without a number: 0.7.
+    #[arg(long, value_name = "LAMBDA", num_args = 0..=1, require_equals = true, default_missing_value = "0.7")]
+    mmr: Option<f32>,
+    /// Leave out what says almost the same as a better hit.
+    #[arg(long)]
+    near_duplicates: bool,
+    /// At most so many hits per value of a field; may be given several times.
+    #[arg(long, value_name = "FIELD=N", value_parser = cap)]
+    cap: Vec<(String, u32)>,
+}
+
+impl Rank {
+    fn ranking(self) -> Ranking {
+        let mut ranking = Ranking::new();
+        if let Some(name) = self.rerank {
+            ranking = ranking.rerank(name);
+        }
+        if self.near_duplicates {
+            ranking = ranking.near_duplicates();
+        }
+        ranking.caps = self.cap;
+        ranking.mmr = self.mmr.map(|lambda| Mmr {
+            lambda: Some(lambda),
+            ..Mmr::default()
+        });
+        ranking
+    }
+}
+
+fn cap(text: &str) -> Result<(String, u32), String> {
+    let (field, most) = text.split_once('=').ok_or("write it like document=2")?;
+    let most = most
+        .parse()
+        .map_err(|_| format!("{most:?} is no number; write it like document=2"))?;
+    Ok((field.to_owned(), most))
 }
 
 /// What both questions have in common.
 #[derive(Args)]
 struct Where {
-    /// The collection.
-    #[arg(long, short)]
-    collection: String,
     /// How candidates are retrieved.
     #[arg(long, value_enum, default_value_t = ModeArg::Hybrid)]
     mode: ModeArg,
@@ -67,12 +126,17 @@ struct Where {
 pub(super) struct Search {
     /// What to look for.
     text: String,
+    /// The collection.
+    #[arg(long, short)]
+    collection: String,
     /// Hits wanted.
     #[arg(long, short = 'n', default_value_t = 10)]
     limit: u32,
     /// Show how the query was answered.
     #[arg(long)]
     explain: bool,
+    #[command(flatten)]
+    rank: Rank,
     #[command(flatten)]
     at: Where,
 }
@@ -83,12 +147,32 @@ pub(super) struct Search {
 pub(super) struct Enrich {
     /// The question.
     question: String,
+    /// The collection; several are searched alike and ranked together.
+    #[arg(long, short, required = true)]
+    collection: Vec<String>,
     /// Most tokens of the context.
     #[arg(long, default_value_t = 2_000)]
     budget: u32,
     /// One prompt text, or chat messages.
     #[arg(long, value_enum, default_value_t = FormatArg::String)]
     format: FormatArg,
+    /// A text file with {{prompt}} and {{context}}, instead of the standard prompt.
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// Chunks on each side of a chunk that come with it, if the budget allows.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    neighbours: u32,
+    /// Most chunks of one source.
+    #[arg(long, value_name = "N")]
+    max_per_source: Option<u32>,
+    /// Only documents with this label; may be given several times. Default: unverified and trusted.
+    #[arg(long, value_enum)]
+    trust: Vec<TrustArg>,
+    /// Show what each stage did.
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    rank: Rank,
     #[command(flatten)]
     at: Where,
 }
@@ -102,14 +186,15 @@ fn filter(text: &str) -> Result<Filter, String> {
 
 impl Search {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let collection = self.at.connection.client().await?.collection(&self.at.collection);
+        let collection = self.at.connection.client().await?.collection(&self.collection);
         let mut query = match self.at.mode {
             ModeArg::Hybrid => Query::hybrid(&self.text),
             ModeArg::Dense => Query::nearest_text(&self.text),
             ModeArg::Bm25 => Query::text(&self.text),
             ModeArg::Sparse => Query::sparse_text(&self.text),
         }
-        .limit(self.limit);
+        .limit(self.limit)
+        .ranking(self.rank.ranking());
         if let Some(filter) = self.at.filter {
             query = query.filter(filter);
         }
@@ -147,7 +232,25 @@ fn show_hits(answer: &Answer) {
             leg.leg, leg.shard, leg.strategy, leg.matches, leg.evaluated
         ));
     }
+    show_stages(&answer.stages);
+    for note in &answer.notes {
+        output::note(format!("note: {note}"));
+    }
     output::note(format!("{} hits in {:.1} ms", answer.hits.len(), answer.took_ms));
+}
+
+/// What each stage did, to standard error.
+fn show_stages(stages: &[Stage]) {
+    for stage in stages {
+        let skipped = stage
+            .skipped
+            .as_ref()
+            .map_or_else(String::new, |skipped| format!("; {skipped}"));
+        output::note(format!(
+            "stage: {} {} -> {} in {:.1} ms{skipped}",
+            stage.name, stage.r#in, stage.out, stage.took_ms
+        ));
+    }
 }
 
 fn text_of<'a>(hit: &'a Hit, key: &str) -> Option<&'a str> {
@@ -181,7 +284,7 @@ fn legs(hit: &Hit) -> String {
 
 impl Enrich {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let collection = self.at.connection.client().await?.collection(&self.at.collection);
+        let client = self.at.connection.client().await?;
         let mut request = cairn_client::Enrich::new(&self.question)
             .token_budget(self.budget)
             .mode(match self.at.mode {
@@ -190,13 +293,24 @@ impl Enrich {
                 ModeArg::Bm25 => Mode::Bm25,
                 ModeArg::Sparse => Mode::Sparse,
             });
-        if self.format == FormatArg::Messages {
-            request = request.as_messages();
+        request = match self.format {
+            FormatArg::String => request,
+            FormatArg::Messages => request.as_messages(),
+            FormatArg::Anthropic => request.as_anthropic(),
+        };
+        if let Some(file) = &self.template {
+            let template = std::fs::read_to_string(file);
+            request = request.template(template.map_err(|e| Failure::usage(format!("{}: {e}", file.display())))?);
         }
         if let Some(filter) = self.at.filter {
             request = request.filter(filter);
         }
-        let enriched = collection.enrich(request).await?;
+        request.neighbours = self.neighbours;
+        request.max_per_source = self.max_per_source;
+        request.explain = self.explain;
+        request.ranking = self.rank.ranking();
+        request.trust = self.trust.into_iter().map(Into::into).collect();
+        let enriched = client.enrich(self.collection, request).await?;
         if self.at.json {
             return output::json(&enriched);
         }
@@ -206,10 +320,24 @@ impl Enrich {
     }
 }
 
+impl From<TrustArg> for Trust {
+    fn from(label: TrustArg) -> Self {
+        match label {
+            TrustArg::Unverified => Self::Unverified,
+            TrustArg::Trusted => Self::Trusted,
+            TrustArg::Quarantined => Self::Quarantined,
+        }
+    }
+}
+
 /// The prompt, or the messages with their roles, to standard output.
 pub(super) fn show_prompt(enriched: &Enriched) {
     if let Some(prompt) = &enriched.prompt {
         output::out(prompt);
+    }
+    if let Some(system) = &enriched.system {
+        output::out(output::bold("[system]"));
+        output::out(system);
     }
     for message in &enriched.messages {
         output::out(output::bold(&format!("[{}]", message.role)));
@@ -227,8 +355,12 @@ pub(super) fn show_sources(enriched: &Enriched) {
         } else {
             item.heading.join(" › ")
         };
+        let collection = item
+            .collection
+            .as_ref()
+            .map_or_else(String::new, |name| format!("{name}/"));
         output::note(format!(
-            "[{}] {}  {}  bytes {}..{}  score {:.3} ({})",
+            "[{}] {collection}{}  {}  bytes {}..{}  score {:.3} ({})",
             item.n,
             item.document,
             place,
@@ -238,6 +370,10 @@ pub(super) fn show_sources(enriched: &Enriched) {
             raw.join(", ")
         ));
     }
+    if let Some(query) = &enriched.query {
+        output::note(format!("searched: {query}"));
+    }
+    show_stages(&enriched.stages);
     for note in &enriched.notes {
         output::note(format!("note: {note}"));
     }
@@ -254,6 +390,14 @@ pub(super) fn show_sources(enriched: &Enriched) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cap_is_a_field_and_a_number() {
+        assert_eq!(cap("document=2"), Ok(("document".to_owned(), 2)));
+        for wrong in ["document", "document=", "document=x", "document=-1"] {
+            assert!(cap(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_filter_is_checked_before_anybody_is_asked() {

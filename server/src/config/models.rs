@@ -221,7 +221,13 @@ impl EmbedderConfig {
         }
         check_model_name(&table, name)?;
         match self {
-            Self::Bert(local) | Self::Splade(local) => check_weight(&table, local.hybrid_weight),
+            Self::Bert(local) => check_weight(&table, local.hybrid_weight),
+            Self::Splade(local) if local.hybrid_weight.is_some() || local.languages != Languages::default() => {
+                Err(ConfigError(format!(
+                    "{table}: hybrid_weight and languages are of dense embedders; the default hybrid has no sparse leg"
+                )))
+            }
+            Self::Splade(_) => Ok(()),
             Self::Openai(http) | Self::Tei(http) => {
                 check_weight(&table, http.hybrid_weight)?;
                 check_url(&table, &http.url)?;

@@ -4,6 +4,7 @@
 //! any converter reads the SVG.
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::Interval;
 
@@ -63,11 +64,14 @@ fn recall(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Err
         l.recall.iter().copied().chain(ends)
     });
     let (low, high) = room(all);
+    // Intervals of one cut stand beside each other, not on top.
+    let apart = cuts as f64 / 60.0;
+    let shift = |i: usize| (i as f64 - (lines.len() as f64 - 1.0) / 2.0) * apart * 2.0 / lines.len() as f64;
     let mut chart = ChartBuilder::on(area)
         .margin(12)
         .x_label_area_size(38)
         .y_label_area_size(52)
-        .build_cartesian_2d(1f64..cuts as f64, low..high)?;
+        .build_cartesian_2d(1.0 - 2.0 * apart..cuts as f64 + 2.0 * apart, low..high)?;
     chart
         .configure_mesh()
         .x_desc("hits")
@@ -85,7 +89,7 @@ fn recall(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Err
             .label(line.name.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
         let bars = line.intervals.iter().map(|(k, interval)| {
-            let x = *k as f64;
+            let x = *k as f64 + shift(i);
             PathElement::new([(x, interval.low), (x, interval.high)], colour.stroke_width(1))
         });
         chart.draw_series(bars)?;
@@ -128,7 +132,8 @@ fn ndcg(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Error
         let (x, y) = chart.backend_coord(&(low, y));
         let (left, top) = area.get_base_pixel();
         let style = ("sans-serif", 14).into_text_style(area).color(&BLACK);
-        let at = (x - left - i32::try_from(NAMES_WIDTH)? + 4, y - top - 7);
+        let style = style.pos(Pos::new(HPos::Right, VPos::Center));
+        let at = (x - left - 8, y - top);
         area.draw_text(&line.name, &style, at)?;
     }
     Ok(())

@@ -10,6 +10,7 @@ pub mod remote;
 pub mod tokens;
 
 pub mod chunk;
+pub mod condense;
 pub mod embed;
 pub mod extract;
 pub mod language;
@@ -20,6 +21,7 @@ pub mod rank;
 pub mod render;
 pub mod rerank;
 pub mod retrieval;
+pub mod template;
 pub mod trust;
 
 pub use patience::{OutOfPatience, Patience};

@@ -1,34 +1,43 @@
 //! The heart of `enrich`: from what retrieval found to a context that fits, with citations, and an account of the rest.
 //!
 //! In this order:
-//! 1. **Rank** by score, ties by document, ordinal and id, so that equal inputs give equal contexts.
+//! 1. **Rank** by the place that a ranking gave, then by score, ties by collection, document, ordinal and id, so that
+//!    equal inputs give equal contexts.
 //! 2. **Threshold**: what scores below is dropped.
 //! 3. **Exact duplicates** of a text that is packed already are dropped. A text that was dropped may be packed as
 //!    another chunk's, which a cap or the budget allows.
-//! 4. **Pack greedily**: each candidate whole or not at all, if the cap per document, the number of chunks and the token
-//!    budget allow. One that does not fit is dropped and the next is tried: a shorter one may fit (see [`MISFITS_MAX`]).
-//! 5. **Stitch**: a chunk that touches or overlaps a block of the same document becomes part of it, so that the model
+//! 4. **Pack greedily**: each candidate whole or not at all, if the caps per document and source, the number of chunks and
+//!    the token budget allow. One that does not fit is dropped and the next is tried: a shorter one may fit (see
+//!    [`MISFITS_MAX`]).
+//! 5. **Neighbours**: the chunks beside a packed candidate come with it, nearest first, as long as they join its passage
+//!    and the same caps and budget allow. They are no candidates: one that does not fit is counted, not dropped. A
+//!    candidate that was packed as a neighbour is packed.
+//! 6. **Stitch**: a chunk that touches or overlaps a block of the same document becomes part of it, so that the model
 //!    reads one passage in the document's order, and repeated text is paid for once.
-//! 6. **Verify**: the context is rendered and counted as a whole. Token counts do not add up exactly; while the whole
-//!    is over budget, the last candidate packed is dropped.
+//! 7. **Verify**: the context is rendered and counted as a whole. Token counts do not add up exactly; while the whole
+//!    is over budget, the last chunk packed is dropped.
 //!
 //! Promises, each held by a property test: the rendered context never has more than `token_budget` tokens; every
 //! block's text is the exact slice of its document; every candidate is in exactly one block or dropped exactly once.
-//! Near duplicates and diversity are not this module's business yet.
+//! Near duplicates and diversity are the business of `rank`, before this.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use super::render::{self, Fence};
 use super::tokens::TokenCounter;
+use super::trust::{Provenance, Trust};
 
 /// A chunk that retrieval found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Candidate {
     /// The chunk's point id.
     pub id: String,
+    /// The collection it was found in, by its place in the request.
+    pub collection: usize,
     /// The document it belongs to.
     pub document: String,
     /// The document's title.
@@ -47,7 +56,17 @@ pub struct Candidate {
     pub legs: Vec<(String, f32)>,
     /// The chunk's number within its document.
     pub ordinal: u32,
+    /// Where a ranking put it; equal for all if none did, and then the score decides.
+    pub place: usize,
+    /// How far its document is trusted.
+    pub trust: Trust,
+    /// Where its document's content is from.
+    pub provenance: Option<Provenance>,
 }
+
+/// The chunks before and after a candidate in its document, in no order. Whoever is asked fetches them; equal questions must
+/// get equal answers.
+pub type Neighbours<'a> = &'a mut dyn FnMut(&Candidate) -> Vec<Candidate>;
 
 /// What may be packed. Any values are legal.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,6 +77,10 @@ pub struct PackRequest {
     pub max_chunks: Option<usize>,
     /// The most chunks of one document.
     pub max_per_document: Option<usize>,
+    /// The most chunks of one source; chunks without a source are not counted.
+    pub max_per_source: Option<usize>,
+    /// How many chunks on each side of a candidate may come with it.
+    pub neighbours: u32,
     /// The least score.
     pub score_threshold: Option<f32>,
     /// Randomness for the fence: fresh for each request, from a real source.
@@ -75,6 +98,10 @@ pub struct Packed {
     pub text: String,
     /// The tokens of `text`.
     pub tokens_context: usize,
+    /// Chunks that came in as neighbours and were no candidates.
+    pub neighbours: usize,
+    /// Neighbours that were there and did not come in: over a cap or the budget, or not joining.
+    pub neighbours_left: usize,
 }
 
 /// A passage of one document that can be cited.
@@ -82,6 +109,8 @@ pub struct Packed {
 pub struct ContextBlock {
     /// It is cited as `[n]`.
     pub n: usize,
+    /// The collection it was found in, by its place in the request.
+    pub collection: usize,
     /// The document.
     pub document: String,
     /// The document's title.
@@ -100,6 +129,10 @@ pub struct ContextBlock {
     pub legs: Vec<(String, f32)>,
     /// Its chunks, in the document's order.
     pub chunk_ids: Vec<String>,
+    /// How far the document is trusted.
+    pub trust: Trust,
+    /// Where the document's content is from.
+    pub provenance: Option<Provenance>,
 }
 
 /// A candidate that is not in the context.
@@ -107,6 +140,8 @@ pub struct ContextBlock {
 pub struct Dropped {
     /// The chunk's point id.
     pub id: String,
+    /// The collection it was found in, by its place in the request.
+    pub collection: usize,
     /// Its document.
     pub document: String,
     /// Why; serialised as the sentence.
@@ -127,8 +162,26 @@ pub enum DropReason {
         /// The block the other is in, unless the verification dropped it again.
         n: Option<usize>,
     },
+    /// It says almost the same as a better candidate (`rank::near_duplicates`).
+    NearDuplicate {
+        /// The other's point id.
+        id: String,
+        /// The other's document.
+        document: String,
+        /// The block the other is in, if it was packed.
+        n: Option<usize>,
+    },
+    /// There were enough with its value under a field (`rank::caps`).
+    FieldCap {
+        /// The field.
+        field: String,
+        /// The most.
+        most: usize,
+    },
     /// `max_per_document` chunks of its document are packed.
     DocumentCap,
+    /// `max_per_source` chunks of its source are packed.
+    SourceCap,
     /// `max_chunks` chunks are packed.
     ChunkCap,
     /// The context with it would have more than `token_budget` tokens.
@@ -145,7 +198,16 @@ impl fmt::Display for DropReason {
             Self::Duplicate { id, document, n: None } => {
                 write!(f, "duplicate of chunk {id} of document {document}, which was dropped")
             }
+            Self::NearDuplicate { n: Some(n), .. } => write!(f, "near duplicate of [{n}]"),
+            Self::NearDuplicate { id, document, n: None } => {
+                write!(
+                    f,
+                    "near duplicate of chunk {id} of document {document}, which was dropped"
+                )
+            }
+            Self::FieldCap { field, most } => write!(f, "over the cap of {most} per {field}"),
             Self::DocumentCap => f.write_str("over the limit of chunks per document"),
+            Self::SourceCap => f.write_str("over the limit of chunks per source"),
             Self::ChunkCap => f.write_str("over the limit of chunks"),
             Self::OverBudget => f.write_str("over token budget"),
             Self::NotTried => write!(
@@ -167,23 +229,33 @@ impl Serialize for DropReason {
 /// size the next will not fit either. How many are tried in vain is bounded by how many candidates there are.
 const MISFITS_MAX: usize = 10;
 
-/// Packs what fits. Pure: the same candidates, in any order, with the same request give the same result.
-pub fn pack(candidates: &[Candidate], request: &PackRequest, counter: &dyn TokenCounter) -> Packed {
+/// Packs what fits. Pure: the same candidates, in any order, with the same request and neighbours give the same result.
+pub fn pack(
+    candidates: &[Candidate],
+    request: &PackRequest,
+    counter: &dyn TokenCounter,
+    neighbours: Neighbours<'_>,
+) -> Packed {
     let ranked = rank(candidates);
-    let packer = Packer {
+    let mut packer = Packer {
         request,
         counter,
         fence: fence(&ranked, request.seed),
-        ranked: &ranked,
+        candidates: ranked.len(),
+        places: places(&ranked),
+        chunks: ranked.into_iter().map(Cow::Borrowed).collect(),
     };
-    let (mut fates, accepted) = packer.accept();
-    let (context, text, tokens_context) = packer.verify(accepted, &mut fates);
-    let dropped = packer.account(&fates, &context);
+    let mut tray = packer.accept(neighbours);
+    let (context, text, tokens_context) = packer.verify(&mut tray);
+    let dropped = packer.account(&tray.fates, &context);
+    let came = tray.accepted.iter().filter(|at| **at >= packer.candidates).count();
     Packed {
         context,
         dropped,
         text,
         tokens_context,
+        neighbours: came,
+        neighbours_left: tray.beside.len() - came,
     }
 }
 
@@ -198,23 +270,36 @@ fn rank(candidates: &[Candidate]) -> Vec<&Candidate> {
     };
     let mut ranked: Vec<&Candidate> = candidates.iter().collect();
     ranked.sort_by(|a, b| {
-        let ties = || (&a.document, a.ordinal, &a.id, a.span).cmp(&(&b.document, b.ordinal, &b.id, b.span));
-        score(b).total_cmp(&score(a)).then_with(ties)
+        let by_score = a.place.cmp(&b.place).then_with(|| score(b).total_cmp(&score(a)));
+        by_score.then_with(|| ties(a).cmp(&ties(b)))
     });
     ranked
 }
 
+/// What orders candidates that are equally good.
+fn ties(of: &Candidate) -> (usize, &str, u32, &str, (usize, usize)) {
+    (of.collection, &of.document, of.ordinal, &of.id, of.span)
+}
+
+/// Which chunk stands where.
+fn places(ranked: &[&Candidate]) -> HashMap<(usize, String), usize> {
+    let key = |(at, chunk): (usize, &&Candidate)| ((chunk.collection, chunk.id.clone()), at);
+    ranked.iter().enumerate().map(key).collect()
+}
+
 /// A fence that is in no text or label of any candidate, packed or not.
 fn fence(ranked: &[&Candidate], seed: u128) -> Fence {
-    let texts = ranked.iter().flat_map(|candidate| {
-        let labels = candidate
-            .title
-            .iter()
-            .chain(&candidate.source)
-            .chain(&candidate.heading);
-        labels.chain([&candidate.text]).map(String::as_str)
-    });
-    Fence::draw(seed, texts)
+    Fence::draw(seed, ranked.iter().flat_map(|candidate| shown(candidate)))
+}
+
+/// Everything of a chunk that a model may come to see.
+fn shown(candidate: &Candidate) -> impl Iterator<Item = &str> + Clone {
+    let labels = candidate
+        .title
+        .iter()
+        .chain(&candidate.source)
+        .chain(&candidate.heading);
+    labels.chain([&candidate.text]).map(String::as_str)
 }
 
 /// What becomes of a candidate.
@@ -226,65 +311,165 @@ enum Fate {
     Dropped(DropReason),
 }
 
-/// One request at work. Candidates go by their rank, their place in `ranked`.
+/// One request at work. Chunks go by their place in `chunks`: candidates first, by rank, then neighbours as they came.
 struct Packer<'a> {
     request: &'a PackRequest,
     counter: &'a dyn TokenCounter,
     fence: Fence,
-    ranked: &'a [&'a Candidate],
+    candidates: usize,
+    places: HashMap<(usize, String), usize>,
+    chunks: Vec<Cow<'a, Candidate>>,
+}
+
+/// What is packed so far.
+struct Tray {
+    passages: Vec<Passage>,
+    /// Its tokens with the instruction line, by adding up.
+    used: usize,
+    /// In the order in which they were taken.
+    accepted: Vec<usize>,
+    /// Of the candidates, by rank; none while undecided.
+    fates: Vec<Option<Fate>>,
+    of_document: HashMap<(usize, String), usize>,
+    of_source: HashMap<String, usize>,
+    packed_as: HashMap<String, usize>,
+    /// Neighbours that were there and are no candidates.
+    beside: HashSet<(usize, String)>,
 }
 
 impl Packer<'_> {
-    /// Steps 2 to 5: what becomes of each, and the ranks that were taken.
-    fn accept(&self) -> (Vec<Fate>, Vec<usize>) {
+    /// Steps 2 to 6: what becomes of each, and what was taken.
+    fn accept(&mut self, neighbours: Neighbours<'_>) -> Tray {
         let mut tray = Tray {
             passages: Vec::new(),
             used: self.counter.count(&render::instruction(&self.fence)),
+            accepted: Vec::new(),
+            fates: vec![None; self.candidates],
+            of_document: HashMap::new(),
+            of_source: HashMap::new(),
+            packed_as: HashMap::new(),
+            beside: HashSet::new(),
         };
-        let mut packed_of: HashMap<&str, usize> = HashMap::new();
-        let mut packed_as: HashMap<&str, usize> = HashMap::new();
-        let mut accepted = Vec::new();
         let mut misfits = 0;
-        let over = |cap: Option<usize>, packed| cap.is_some_and(|most| packed >= most);
-        let mut decide = |rank: usize| {
-            let candidate = self.ranked[rank];
-            // Said so that a NaN is not enough.
-            let enough = |threshold| candidate.score >= threshold;
-            if self.request.score_threshold.is_some_and(|threshold| !enough(threshold)) {
-                return Fate::Dropped(DropReason::BelowThreshold);
+        for rank in 0..self.candidates {
+            // Unless it was packed as a neighbour.
+            if tray.fates[rank].is_none() {
+                tray.fates[rank] = Some(self.decide(&mut tray, rank, &mut misfits));
             }
-            // How much white space follows a chunk depends on what comes after it, not on the chunk.
-            let text = candidate.text.trim_end();
-            if let Some(first) = packed_as.get(text) {
-                return Fate::DuplicateOf(*first);
+            if self.request.neighbours > 0 && matches!(tray.fates[rank], Some(Fate::Packed)) {
+                self.accept_beside(&mut tray, rank, &mut *neighbours);
             }
-            let of_document = packed_of.entry(&candidate.document).or_default();
-            if over(self.request.max_per_document, *of_document) {
-                return Fate::Dropped(DropReason::DocumentCap);
-            }
-            if over(self.request.max_chunks, accepted.len()) {
-                return Fate::Dropped(DropReason::ChunkCap);
-            }
-            if misfits >= MISFITS_MAX && !accepted.is_empty() {
-                return Fate::Dropped(DropReason::NotTried);
-            }
-            if !self.admit(&mut tray, rank) {
-                misfits += 1;
-                return Fate::Dropped(DropReason::OverBudget);
-            }
-            *of_document += 1;
-            packed_as.insert(text, rank);
-            accepted.push(rank);
-            Fate::Packed
-        };
-        let fates = (0..self.ranked.len()).map(&mut decide).collect();
-        (fates, accepted)
+        }
+        tray
     }
 
-    /// Adds the candidate if there is budget for it, together with what it touches. Blocks are counted one by one and
+    fn decide(&self, tray: &mut Tray, rank: usize, misfits: &mut usize) -> Fate {
+        let candidate = &self.chunks[rank];
+        // Said so that a NaN is not enough.
+        let enough = |threshold| candidate.score >= threshold;
+        if self.request.score_threshold.is_some_and(|threshold| !enough(threshold)) {
+            return Fate::Dropped(DropReason::BelowThreshold);
+        }
+        // How much white space follows a chunk depends on what comes after it, not on the chunk.
+        if let Some(first) = tray.packed_as.get(candidate.text.trim_end()) {
+            return Fate::DuplicateOf(*first);
+        }
+        if let Some(cap) = self.capped(tray, candidate) {
+            return Fate::Dropped(cap);
+        }
+        if *misfits >= MISFITS_MAX && !tray.accepted.is_empty() {
+            return Fate::Dropped(DropReason::NotTried);
+        }
+        if !self.admit(tray, rank) {
+            *misfits += 1;
+            return Fate::Dropped(DropReason::OverBudget);
+        }
+        Fate::Packed
+    }
+
+    /// The cap that one more chunk like this would break.
+    fn capped(&self, tray: &Tray, candidate: &Candidate) -> Option<DropReason> {
+        let over = |cap: Option<usize>, packed: usize| cap.is_some_and(|most| packed >= most);
+        let document = (candidate.collection, candidate.document.clone());
+        let of_document = tray.of_document.get(&document).copied().unwrap_or(0);
+        let of_source = candidate
+            .source
+            .as_ref()
+            .and_then(|source| tray.of_source.get(source))
+            .copied();
+        if over(self.request.max_per_document, of_document) {
+            return Some(DropReason::DocumentCap);
+        }
+        if candidate.source.is_some() && over(self.request.max_per_source, of_source.unwrap_or(0)) {
+            return Some(DropReason::SourceCap);
+        }
+        over(self.request.max_chunks, tray.accepted.len()).then_some(DropReason::ChunkCap)
+    }
+
+    /// Step 5: what stands beside a packed candidate, outwards on each side until one does not come in.
+    fn accept_beside(&mut self, tray: &mut Tray, rank: usize, neighbours: Neighbours<'_>) {
+        let origin = self.chunks[rank].clone();
+        let mut beside: BTreeMap<u32, Candidate> = BTreeMap::new();
+        for chunk in neighbours(&origin) {
+            let near = chunk.ordinal.abs_diff(origin.ordinal) <= self.request.neighbours;
+            let same = chunk.collection == origin.collection && chunk.document == origin.document;
+            if near && same && chunk.ordinal != origin.ordinal {
+                let key = (chunk.collection, chunk.id.clone());
+                if self.places.get(&key).is_none_or(|at| *at >= self.candidates) {
+                    tray.beside.insert(key);
+                }
+                beside.entry(chunk.ordinal).or_insert(chunk);
+            }
+        }
+        for side in [-1_i64, 1] {
+            for distance in 1..=i64::from(self.request.neighbours) {
+                let ordinal = u32::try_from(i64::from(origin.ordinal) + side * distance);
+                let Some(chunk) = ordinal.ok().and_then(|ordinal| beside.remove(&ordinal)) else {
+                    break;
+                };
+                if !self.accept_neighbour(tray, rank, chunk) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether the chunk is in afterwards, or was before.
+    fn accept_neighbour(&mut self, tray: &mut Tray, rank: usize, chunk: Candidate) -> bool {
+        let key = (chunk.collection, chunk.id.clone());
+        let at = match self.places.get(&key) {
+            Some(at) if tray.accepted.contains(at) => return true,
+            // A candidate that was dropped already stays dropped: it is accounted for.
+            Some(at) if *at < self.candidates && tray.fates[*at].is_some() => return false,
+            Some(at) => *at,
+            None => {
+                // It was not there when the fence was drawn.
+                if shown(&chunk).any(|text| text.contains(self.fence.as_str())) {
+                    return false;
+                }
+                self.places.insert(key, self.chunks.len());
+                self.chunks.push(Cow::Owned(chunk));
+                self.chunks.len() - 1
+            }
+        };
+        let joins = self
+            .join(&tray.passages, at)
+            .joined
+            .iter()
+            .any(|&p| tray.passages[p].ranks.contains(&rank));
+        if !joins || self.capped(tray, &self.chunks[at]).is_some() || !self.admit(tray, at) {
+            return false;
+        }
+        if at < self.candidates {
+            tray.fates[at] = Some(Fate::Packed);
+        }
+        true
+    }
+
+    /// Adds the chunk if there is budget for it, together with what it touches. Blocks are counted one by one and
     /// added up: counting the whole context for every candidate would be quadratic.
-    fn admit(&self, tray: &mut Tray, rank: usize) -> bool {
-        let Join { joined, mut passage } = self.join(&tray.passages, rank);
+    fn admit(&self, tray: &mut Tray, at: usize) -> bool {
+        let Join { joined, mut passage } = self.join(&tray.passages, at);
         // The number is not known yet. Three digits are seldom fewer tokens than what it will be.
         passage.tokens = self
             .counter
@@ -296,56 +481,69 @@ impl Packer<'_> {
         }
         tray.used = used;
         replace(&mut tray.passages, &joined, passage);
+        let chunk = &self.chunks[at];
+        *tray
+            .of_document
+            .entry((chunk.collection, chunk.document.clone()))
+            .or_default() += 1;
+        if let Some(source) = &chunk.source {
+            *tray.of_source.entry(source.clone()).or_default() += 1;
+        }
+        if at < self.candidates {
+            tray.packed_as.entry(chunk.text.trim_end().to_owned()).or_insert(at);
+        }
+        tray.accepted.push(at);
         true
     }
 
-    /// Step 6. Returns the blocks, their rendering and its tokens.
-    fn verify(&self, mut accepted: Vec<usize>, fates: &mut [Fate]) -> (Vec<ContextBlock>, String, usize) {
+    /// Step 7. Returns the blocks, their rendering and its tokens.
+    fn verify(&self, tray: &mut Tray) -> (Vec<ContextBlock>, String, usize) {
         loop {
-            let context = self.blocks(&accepted);
+            let context = self.blocks(&tray.accepted);
             let text = render::context(&self.fence, &context);
             let tokens = if text.is_empty() { 0 } else { self.counter.count(&text) };
             if tokens <= self.request.token_budget {
                 return (context, text, tokens);
             }
             // There is one: without any the text is empty and has 0 tokens, which every budget allows.
-            if let Some(last) = accepted.pop() {
-                fates[last] = Fate::Dropped(DropReason::OverBudget);
+            if let Some(last) = tray.accepted.pop()
+                && last < self.candidates
+            {
+                tray.fates[last] = Some(Fate::Dropped(DropReason::OverBudget));
             }
         }
     }
 
     /// Everybody who is not packed, and why.
-    fn account(&self, fates: &[Fate], context: &[ContextBlock]) -> Vec<Dropped> {
-        let citation = |rank: usize| {
-            let Candidate { id, document, .. } = self.ranked[rank];
-            context
-                .iter()
-                .find(|block| &block.document == document && block.chunk_ids.contains(id))
-                .map(|block| block.n)
-        };
-        let dropped = |(candidate, fate): (&&Candidate, &Fate)| {
-            let reason = match fate {
+    fn account(&self, fates: &[Option<Fate>], context: &[ContextBlock]) -> Vec<Dropped> {
+        let dropped = |(candidate, fate): (&Cow<'_, Candidate>, &Option<Fate>)| {
+            let reason = match fate.as_ref()? {
                 Fate::Packed => return None,
                 Fate::Dropped(reason) => reason.clone(),
-                Fate::DuplicateOf(rank) => DropReason::Duplicate {
-                    id: self.ranked[*rank].id.clone(),
-                    document: self.ranked[*rank].document.clone(),
-                    n: if matches!(fates[*rank], Fate::Packed) {
-                        citation(*rank)
-                    } else {
-                        None
-                    },
-                },
+                Fate::DuplicateOf(rank) => {
+                    let other = &self.chunks[*rank];
+                    DropReason::Duplicate {
+                        id: other.id.clone(),
+                        document: other.document.clone(),
+                        n: cited_as(context, other.collection, &other.id),
+                    }
+                }
             };
             Some(Dropped {
                 id: candidate.id.clone(),
+                collection: candidate.collection,
                 document: candidate.document.clone(),
                 reason,
             })
         };
-        self.ranked.iter().zip(fates).filter_map(dropped).collect()
+        self.chunks.iter().zip(fates).filter_map(dropped).collect()
     }
+}
+
+/// The number of the block that holds a chunk.
+pub fn cited_as(context: &[ContextBlock], collection: usize, id: &str) -> Option<usize> {
+    let holds = |block: &&ContextBlock| block.collection == collection && block.chunk_ids.iter().any(|one| one == id);
+    context.iter().find(holds).map(|block| block.n)
 }
 
 // ---- stitching ----
@@ -359,12 +557,6 @@ struct Passage {
     text: String,
     /// Of its rendered block; 0 before it is counted.
     tokens: usize,
-}
-
-/// What is packed so far, and its tokens with the instruction line, by adding up.
-struct Tray {
-    passages: Vec<Passage>,
-    used: usize,
 }
 
 /// A candidate together with the passages it touches.
@@ -406,7 +598,7 @@ fn stitch(earlier: &Passage, later: &Passage) -> Option<((usize, usize), String)
 
 impl Packer<'_> {
     fn join(&self, passages: &[Passage], rank: usize) -> Join {
-        let candidate = self.ranked[rank];
+        let candidate = &self.chunks[rank];
         let mut passage = Passage {
             ranks: vec![rank],
             span: candidate.span,
@@ -414,8 +606,10 @@ impl Packer<'_> {
             tokens: 0,
         };
         let mut joined = Vec::new();
-        let neighbours =
-            |passage: &Passage| self.ranked[passage.ranks[0]].document == candidate.document && is_exact(passage);
+        let neighbours = |passage: &Passage| {
+            let other = &self.chunks[passage.ranks[0]];
+            other.collection == candidate.collection && other.document == candidate.document && is_exact(passage)
+        };
         if is_exact(&passage) {
             // One pass is enough: passages do not touch each other, only what is between them touches both.
             for (at, other) in passages.iter().enumerate().filter(|(_, other)| neighbours(other)) {
@@ -423,7 +617,7 @@ impl Packer<'_> {
                 let (earlier, later) = if in_order { (other, &passage) } else { (&passage, other) };
                 if let Some((span, text)) = stitch(earlier, later) {
                     let mut ranks = [other.ranks.as_slice(), &passage.ranks].concat();
-                    ranks.sort_by_key(|&rank| (self.ranked[rank].span, rank));
+                    ranks.sort_by_key(|&rank| (self.chunks[rank].span, rank));
                     passage = Passage {
                         ranks,
                         span,
@@ -452,12 +646,13 @@ impl Packer<'_> {
     }
 
     fn block(&self, passage: &Passage, n: usize) -> ContextBlock {
-        let members = || passage.ranks.iter().map(|&rank| self.ranked[rank]);
-        let best = self.ranked[passage.ranks.iter().copied().min().expect("a passage has a chunk")];
+        let members = || passage.ranks.iter().map(|&rank| &*self.chunks[rank]);
+        let best = &self.chunks[passage.ranks.iter().copied().min().expect("a passage has a chunk")];
         let text = passage.text.trim_end();
         let (start, end) = passage.span;
         ContextBlock {
             n,
+            collection: best.collection,
             document: best.document.clone(),
             title: best
                 .title
@@ -486,7 +681,25 @@ impl Packer<'_> {
             score: best.score,
             legs: best.legs.clone(),
             chunk_ids: members().map(|member| member.id.clone()).collect(),
+            // The worst of its chunks: a passage is no better than what is in it.
+            trust: members()
+                .map(|member| member.trust)
+                .max_by_key(|trust| doubt(*trust))
+                .unwrap_or_default(),
+            provenance: best
+                .provenance
+                .clone()
+                .or_else(|| members().find_map(|member| member.provenance.clone())),
         }
+    }
+}
+
+/// Orders labels from the best to the worst.
+fn doubt(trust: Trust) -> u8 {
+    match trust {
+        Trust::Trusted => 0,
+        Trust::Unverified => 1,
+        Trust::Quarantined => 2,
     }
 }
 

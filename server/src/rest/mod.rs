@@ -126,6 +126,7 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(put_documents, get_document, delete_documents))
         .routes(routes!(list_documents))
         .routes(routes!(enrich))
+        .routes(routes!(enrich_from_several))
 }
 
 // ---- collections ----
@@ -457,7 +458,23 @@ async fn enrich(
     Name(name): Name,
     Body(body): Body<EnrichBody>,
 ) -> Reply<EnrichOut> {
-    Ok(Json(service.enrich(call, name, body.enrich()?).await?.into()))
+    if !body.collections.is_empty() {
+        let detail = "the path names the collection; several are named in the body of /api/v1/enrich";
+        return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_collections", detail).at("/collections"));
+    }
+    Ok(Json(service.enrich(call, vec![name], body.enrich()?).await?.into()))
+}
+
+/// The same from several collections, which `collections` names: they are searched alike and ranked together.
+#[utoipa::path(post, path = "/api/v1/enrich", tag = "documents", request_body = EnrichBody,
+    responses((status = 200, body = EnrichOut), (status = "default", body = Problem)))]
+async fn enrich_from_several(
+    State(service): App,
+    Plain(call): Plain,
+    Body(mut body): Body<EnrichBody>,
+) -> Reply<EnrichOut> {
+    let collections = std::mem::take(&mut body.collections);
+    Ok(Json(service.enrich(call, collections, body.enrich()?).await?.into()))
 }
 
 fn document_id(id: String) -> Result<cairn_engine::types::PointId, Problem> {

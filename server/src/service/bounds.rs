@@ -61,3 +61,11 @@ pub const MMR_MAX: usize = 1_000;
 pub const DEFAULT_MMR_CANDIDATES: usize = 100;
 /// Hits that are compared as near duplicates at most: each with all that are kept before it.
 pub const NEAR_DUPLICATES_MAX: usize = 1_000;
+/// Collections that one prompt is enriched from: each is searched, leg by leg.
+pub const ENRICH_COLLECTIONS_MAX: usize = 8;
+/// Turns of a conversation. The rule looks at the last few; a caller need not count.
+pub const CONVERSATION_TURNS_MAX: usize = 100;
+/// Bytes of all turns together: as many as a prompt may have.
+pub const CONVERSATION_BYTES_MAX: usize = limits::QUERY_TEXT_BYTES_MAX;
+/// Chunks on each side of a chunk that may come with it: ten of 256 tokens fill any ordinary budget.
+pub const NEIGHBOURS_MAX: u32 = 10;

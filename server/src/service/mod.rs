@@ -20,6 +20,7 @@ mod points;
 pub(crate) mod pools;
 mod query;
 mod ranking;
+mod retrieve;
 #[cfg(test)]
 mod sparse_tests;
 

@@ -175,24 +175,23 @@ async fn documents_and_questions_are_embedded_into_sparse_vectors() {
 #[tokio::test]
 async fn a_prompt_is_enriched_from_sparse_vectors() {
     let f = fixture();
-    f.create("c", Some(fingerprint(&f.words.fingerprint))).await;
+    // Its name is enough: the rest is recorded from the server's.
+    let named = EmbedderFingerprint {
+        name: "words".into(),
+        revision: String::new(),
+        dim: 0,
+        ..fingerprint(&f.words.fingerprint)
+    };
+    f.create("c", Some(named)).await;
     f.put("c", &TEXTS).await.unwrap();
     let enrich = |prompt: &str| Enrich {
         prompt: prompt.into(),
         mode: Mode::Sparse,
-        format: PromptFormat::String,
-        token_budget: None,
-        tokenizer: None,
-        filter: Default::default(),
-        limit: None,
-        max_chunks: None,
-        max_per_document: None,
-        score_threshold: None,
-        after: None,
+        ..Enrich::default()
     };
     let found = f
         .service
-        .enrich(f.call(), "c".into(), enrich("which stones?"))
+        .enrich(f.call(), vec!["c".into()], enrich("which stones?"))
         .await
         .unwrap();
     let context = &found.packed.context;
@@ -204,7 +203,7 @@ async fn a_prompt_is_enriched_from_sparse_vectors() {
 async fn vectors_of_another_model_are_refused_with_what_to_do() {
     let f = fixture();
     let other = EmbedderFingerprint {
-        revision: "2".into(),
+        name: "letters".into(),
         ..fingerprint(&f.words.fingerprint)
     };
     f.create("other", Some(other)).await;

@@ -51,19 +51,30 @@ fn scores(segments: &[Vec<Row>], query: &[(&str, u32)]) -> Vec<Option<f32>> {
     let mut all = Vec::new();
     for (at, view) in views.iter().enumerate() {
         let mut scores = vec![0.0; view.rows() as usize];
-        let (mut evaluated, mut expected) = (0, 0);
+        let (mut terms, mut expected) = (Vec::new(), 0);
         for &(term, count) in query {
             let df = (0..views.len())
                 .map(|at| live_df(&views[at], term, is_dead(at)).unwrap())
                 .sum();
             let weight = idf(stats.docs, df) * count as f32;
-            accumulate(view, term, weight, stats.avg_len(), &mut scores, &mut evaluated).unwrap();
+            terms.extend(Scored::new(*view, term, weight, stats.avg_len()).unwrap());
             expected += segments[at]
                 .iter()
                 .filter(|(words, _)| words.iter().flatten().any(|word| *word == term))
                 .count();
         }
-        assert_eq!(evaluated as usize, expected);
+        let ask = Ask {
+            k: scores.len().max(1),
+            floor: 0.0,
+            allow: &|_| u64::MAX,
+            id_of: &|_| "",
+            stop: &|| false,
+        };
+        let top = search(view.rows(), &terms, Walk::All, &ask).unwrap();
+        assert_eq!(top.evaluated as usize, expected);
+        top.hits
+            .iter()
+            .for_each(|(score, ordinal)| scores[*ordinal as usize] = *score);
         all.extend(
             scores
                 .iter()
@@ -143,11 +154,51 @@ fn repeated_query_terms_are_counted() {
     );
 }
 
+/// The best k of all, found with pruning, are the first k of everything scored.
 #[test]
-fn scores_of_another_segment_are_refused() {
-    let bytes = build(&[(Some(vec!["raft"]), false)]);
+fn pruning_loses_nothing() {
+    let mut seed = 5u32;
+    let mut random = |n: u32| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 16) % n
+    };
+    let rows: Vec<Row> = (0..5_000)
+        .map(|i| {
+            let words = (0..1 + random(30)).map(|_| WORDS[random(6).min(random(6)) as usize]);
+            let mut words: Vec<&'static str> = words.collect();
+            // Some rows repeat a word beyond what a level can say.
+            if i % 997 == 5 {
+                words.extend(std::iter::repeat_n("vote", 200 + random(400) as usize));
+            }
+            (Some(words), false)
+        })
+        .collect();
+    let bytes = build(&rows);
     let view = TextIndexLayout::parse(&bytes).unwrap().view(&bytes);
-    assert!(accumulate(&view, "raft", 1.0, 1.0, &mut [], &mut 0).is_err());
+    let ids: Vec<String> = (0..5_000u32).map(|i| i.reverse_bits().to_string()).collect();
+    for query in [&WORDS[..1], &WORDS[3..5], &WORDS[..], &["vote", "raft"]] {
+        let terms: Vec<Scored<'_>> = query
+            .iter()
+            .filter_map(|term| {
+                let df = live_df(&view, term, None).unwrap();
+                Scored::new(view, term, idf(5_000, df), 15.0).unwrap()
+            })
+            .collect();
+        let find = |k, walk| {
+            let ask = Ask {
+                k,
+                floor: f32::NEG_INFINITY,
+                allow: &|_| 0xffff_0fff_ffff_ffff,
+                id_of: &|o| ids[o as usize].as_str(),
+                stop: &|| false,
+            };
+            search(view.rows(), &terms, walk, &ask).unwrap().hits
+        };
+        let all = find(5_000, Walk::All);
+        for k in [1, 10, 100] {
+            assert_eq!(find(k, Walk::Pruned), all[..k.min(all.len())], "{query:?} k={k}");
+        }
+    }
 }
 
 fn any_row() -> impl Strategy<Value = Row> {

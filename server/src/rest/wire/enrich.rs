@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::filter::{FilterBody, filter_in};
+use super::labels::{ProvenanceBody, TrustBody};
+use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
+use crate::rag::condense::{Speaker, Turn};
 use crate::rag::render::{self, PromptFormat};
 use crate::service::{Enrich, Enriched, Mode};
 
@@ -36,16 +39,58 @@ pub(in crate::rest) struct EnrichBody {
     /// How candidates are found. Default: hybrid.
     #[serde(default)]
     mode: ModeBody,
-    /// Token of an earlier write that must be visible.
+    /// Token of an earlier write that must be visible. Only with one collection.
     after: Option<String>,
+    /// 1 to 8 collections, searched alike and ranked together. Only in `/api/v1/enrich`, whose path names none.
+    #[serde(default)]
+    pub(in crate::rest) collections: Vec<String>,
+    /// The turns before the prompt, oldest first, at most 100 and 1 MiB. What is searched is then made of the prompt and of
+    /// the last turns, by a rule without a model (docs/rag.md says which), and comes back as `query`.
+    #[serde(default)]
+    conversation: Vec<TurnBody>,
+    /// Instead of the standard prompt: text with `{{prompt}}` and `{{context}}`, each at least once. At most 64 KiB.
+    template: Option<String>,
+    /// Most chunks of one source. Default: as many as fit.
+    max_per_source: Option<u32>,
+    /// Chunks before and after each chunk of its document that are put in with it if the budget allows, 0 to 10.
+    /// Default: 0.
+    #[serde(default)]
+    neighbours: u32,
+    /// Applied to the candidates before packing.
+    ranking: Option<RankingBody>,
+    /// Say what each stage did. Default: false.
+    #[serde(default)]
+    explain: bool,
+    /// Trust labels whose documents may be put in. Empty: unverified and trusted.
+    #[serde(default)]
+    trust: Vec<TrustBody>,
+}
+
+/// One turn of a conversation.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct TurnBody {
+    role: RoleBody,
+    content: String,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::rest) enum RoleBody {
+    User,
+    Assistant,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::rest) enum EnrichFormatBody {
+    /// One prompt text.
     #[default]
     String,
+    /// Chat messages as OpenAI takes them: `system` and `user` are roles.
     Messages,
+    /// Chat messages as Anthropic takes them: the system text stands beside them, in `system`.
+    Anthropic,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
@@ -68,6 +113,7 @@ impl EnrichBody {
             format: match self.format {
                 EnrichFormatBody::String => PromptFormat::String,
                 EnrichFormatBody::Messages => PromptFormat::Messages,
+                EnrichFormatBody::Anthropic => PromptFormat::Anthropic,
             },
             filter: filter_in(self.filter)?,
             limit: sizes(self.limit),
@@ -81,7 +127,26 @@ impl EnrichBody {
                 ModeBody::Sparse => Mode::Sparse,
             },
             after: after_in(self.after)?,
+            conversation: self.conversation.into_iter().map(TurnBody::turn).collect(),
+            template: self.template,
+            max_per_source: sizes(self.max_per_source),
+            neighbours: self.neighbours,
+            ranking: self.ranking.map(RankingBody::ranking).unwrap_or_default(),
+            explain: self.explain,
+            trust: self.trust.into_iter().map(Into::into).collect(),
         })
+    }
+}
+
+impl TurnBody {
+    fn turn(self) -> Turn {
+        Turn {
+            by: match self.role {
+                RoleBody::User => Speaker::User,
+                RoleBody::Assistant => Speaker::Assistant,
+            },
+            content: self.content,
+        }
     }
 }
 
@@ -92,6 +157,9 @@ pub(in crate::rest) struct EnrichOut {
     prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     messages: Option<Vec<MessageOut>>,
+    /// If format is anthropic: the system text; absent without context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
     /// What was put in, in citation order.
     context: Vec<ContextOut>,
     tokens: TokensOut,
@@ -104,6 +172,12 @@ pub(in crate::rest) struct EnrichOut {
     /// What the caller should know.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// What each stage did: always those that skipped something, all of them if `explain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    stages: Vec<StageOut>,
+    /// What was searched, if it is not the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    query: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -133,6 +207,13 @@ pub(in crate::rest) struct ContextOut {
     scores: BTreeMap<String, f32>,
     /// Points that make up this passage: neighbouring chunks are merged.
     ids: Vec<String>,
+    /// The collection, if the request named several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collection: Option<String>,
+    /// Of the least trusted of its chunks.
+    trust: TrustBody,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provenance: Option<ProvenanceBody>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -150,23 +231,28 @@ pub(in crate::rest) struct DroppedOut {
     id: String,
     document: String,
     reason: String,
+    /// The collection, if the request named several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    collection: Option<String>,
 }
 
 impl From<Enriched> for EnrichOut {
     fn from(enriched: Enriched) -> Self {
-        let (prompt, messages) = match enriched.prompt {
-            render::Enriched::Prompt(prompt) => (Some(prompt), None),
-            render::Enriched::Messages(messages) => {
-                let message = |m: render::Message| MessageOut {
-                    role: match m.role {
-                        render::Role::System => "system",
-                        render::Role::User => "user",
-                    },
-                    content: m.content,
-                };
-                (None, Some(messages.into_iter().map(message).collect()))
-            }
+        let message = |m: render::Message| MessageOut {
+            role: match m.role {
+                render::Role::System => "system",
+                render::Role::User => "user",
+            },
+            content: m.content,
         };
+        let all = |messages: Vec<render::Message>| Some(messages.into_iter().map(message).collect());
+        let (prompt, system, messages) = match enriched.prompt {
+            render::Enriched::Prompt(prompt) => (Some(prompt), None, None),
+            render::Enriched::Messages(messages) => (None, None, all(messages)),
+            render::Enriched::Anthropic { system, messages } => (None, system, all(messages)),
+        };
+        let collections = enriched.collections;
+        let collection = |at: usize| collections.as_ref().map(|names| names[at].clone());
         let context = |b: crate::rag::pack::ContextBlock| ContextOut {
             n: b.n,
             document: b.document,
@@ -178,15 +264,20 @@ impl From<Enriched> for EnrichOut {
             score: b.score,
             scores: b.legs.into_iter().collect(),
             ids: b.chunk_ids,
+            collection: collection(b.collection),
+            trust: b.trust.into(),
+            provenance: b.provenance.map(Into::into),
         };
         let dropped = |d: crate::rag::pack::Dropped| DroppedOut {
             id: d.id,
             document: d.document,
             reason: d.reason.to_string(),
+            collection: collection(d.collection),
         };
         Self {
             prompt,
             messages,
+            system,
             tokens: TokensOut {
                 prompt: enriched.tokens_prompt,
                 context: enriched.packed.tokens_context,
@@ -197,6 +288,8 @@ impl From<Enriched> for EnrichOut {
             retrieval_id: enriched.retrieval_id,
             took_ms: enriched.took_ms,
             notes: enriched.notes,
+            stages: enriched.stages.into_iter().map(Into::into).collect(),
+            query: enriched.query,
         }
     }
 }

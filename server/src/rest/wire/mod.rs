@@ -9,6 +9,7 @@ mod collections;
 mod documents;
 mod enrich;
 mod filter;
+mod labels;
 mod operations;
 mod points;
 mod query;

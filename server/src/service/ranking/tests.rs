@@ -297,6 +297,85 @@ fn mmr_takes_its_vectors_by_name_and_says_what_it_left() {
     );
 }
 
+#[test]
+fn every_hit_is_kept_or_left_out_once_whatever_the_steps() {
+    let payloads: Vec<Value> = (0..60)
+        .map(|i| json!({"text": if i % 4 == 0 { "the same old words again and again".to_owned() } else { distinct(i) }, "kind": i % 5, "at": NOW - DAY * (i as u64 % 9)}))
+        .collect();
+    let scripted = Scripted::new(|texts, _| {
+        Ok(texts
+            .iter()
+            .enumerate()
+            .map(|(i, _)| (i % 3 > 0).then_some(0.5))
+            .collect())
+    });
+    let bench = Bench::new(&payloads, vec![scripted]);
+    let moment = bench.core.engine.moment("c", None, None).unwrap();
+    let all = moment
+        .query(&Query {
+            with: With::default(),
+            ..Bench::query(60, 0)
+        })
+        .unwrap()
+        .hits;
+    let given: std::collections::BTreeSet<String> = all.iter().map(|hit| hit.point.id.as_str().to_owned()).collect();
+    for steps in 0..64_usize {
+        let asked = |bit: usize| steps >> bit & 1 == 1;
+        let ranking = Ranking {
+            decay: asked(0).then(|| Decay {
+                field: "at".into(),
+                half_life_ms: DAY,
+                weight: None,
+                origin_ms: None,
+            }),
+            rerank: asked(1).then(|| Rerank {
+                top: Some(20),
+                ..Rerank::default()
+            }),
+            near_duplicates: asked(2).then(NearDuplicates::default),
+            caps: if asked(3) {
+                vec![Cap {
+                    field: "kind".into(),
+                    most: 4,
+                }]
+            } else {
+                vec![]
+            },
+            mmr: asked(4).then(|| Mmr {
+                candidates: Some(10),
+                ..Mmr::default()
+            }),
+        };
+        let plan = bench.plan(&ranking).unwrap();
+        let found = all
+            .iter()
+            .map(|hit| Found {
+                collection: 0,
+                hit: hit.clone(),
+            })
+            .collect();
+        let mut fetcher = Fetcher::new(std::slice::from_ref(&moment));
+        let threshold = asked(5).then_some(0.45);
+        let ranked = plan
+            .run(found, 5, threshold, &mut fetcher, &mut Reranked::default(), &patient())
+            .unwrap();
+        let ids: Vec<String> = ranked
+            .hits
+            .iter()
+            .chain(ranked.dropped.iter().map(|(found, _)| found))
+            .map(|found| found.hit.point.id.as_str().to_owned())
+            .collect();
+        assert_eq!(ids.len(), 60, "steps {steps:b}");
+        assert_eq!(
+            ids.into_iter().collect::<std::collections::BTreeSet<_>>(),
+            given,
+            "steps {steps:b}"
+        );
+        assert_eq!(ranked.stages.len(), (0..5).filter(|bit| asked(*bit)).count());
+        assert!(threshold.is_none_or(|t| ranked.hits.iter().all(|found| found.hit.score >= t)));
+    }
+}
+
 // ---- rerankers ----
 
 /// Answers as its script says.

@@ -382,11 +382,13 @@ class TokenUse(_message.Message):
     def __init__(self, prompt: _Optional[int] = ..., context: _Optional[int] = ..., budget: _Optional[int] = ...) -> None: ...
 
 class Dropped(_message.Message):
-    __slots__ = ("id", "document", "reason")
+    __slots__ = ("id", "document", "reason", "collection")
     ID_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
     id: str
     document: str
     reason: str
-    def __init__(self, id: _Optional[str] = ..., document: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    collection: str
+    def __init__(self, id: _Optional[str] = ..., document: _Optional[str] = ..., reason: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
