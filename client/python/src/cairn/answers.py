@@ -339,6 +339,8 @@ class StoredDocument:
     text_bytes: int = 0
     checksum: str = ""
     version: str = ""
+    trust: str | None = None
+    provenance: Origin | None = None
 
 
 @dataclass(slots=True)
@@ -429,6 +431,8 @@ class Dropped:
     id: str
     document: str = ""
     reason: str = ""
+    #: The collection, if the request named several.
+    collection: str = ""
 
 
 @dataclass(slots=True)

@@ -74,6 +74,8 @@ class VectorSpec:
     index: Hnsw | Flat | None = None
     #: The model whose vectors live here: needed for text in `Nearest` and for documents.
     embedder: Embedder | str | None = None
+    #: What a walk of an hnsw index ranks candidates by; scores are those of the vectors as given. Default: int8.
+    quantization: Literal["none", "int8", "int4"] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return _with_embedder(self)

@@ -9,6 +9,13 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Quantization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUANTIZATION_UNSPECIFIED: _ClassVar[Quantization]
+    QUANTIZATION_NONE: _ClassVar[Quantization]
+    QUANTIZATION_INT8: _ClassVar[Quantization]
+    QUANTIZATION_INT4: _ClassVar[Quantization]
+
 class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     METRIC_UNSPECIFIED: _ClassVar[Metric]
@@ -23,6 +30,10 @@ class ChunkStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CHUNK_STRATEGY_STRUCTURE: _ClassVar[ChunkStrategy]
     CHUNK_STRATEGY_SENTENCE: _ClassVar[ChunkStrategy]
     CHUNK_STRATEGY_FIXED: _ClassVar[ChunkStrategy]
+QUANTIZATION_UNSPECIFIED: Quantization
+QUANTIZATION_NONE: Quantization
+QUANTIZATION_INT8: Quantization
+QUANTIZATION_INT4: Quantization
 METRIC_UNSPECIFIED: Metric
 METRIC_COSINE: Metric
 METRIC_DOT: Metric
@@ -107,18 +118,20 @@ class Schema(_message.Message):
     def __init__(self, vectors: _Optional[_Mapping[str, VectorSpec]] = ..., fields: _Optional[_Mapping[str, FieldSpec]] = ..., dynamic: bool = ..., shards: _Optional[int] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., sparse: _Optional[_Mapping[str, SparseSpec]] = ...) -> None: ...
 
 class VectorSpec(_message.Message):
-    __slots__ = ("dim", "metric", "flat", "hnsw", "embedder")
+    __slots__ = ("dim", "metric", "flat", "hnsw", "embedder", "quantization")
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     FLAT_FIELD_NUMBER: _ClassVar[int]
     HNSW_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     dim: int
     metric: Metric
     flat: FlatIndex
     hnsw: HnswIndex
     embedder: Embedder
-    def __init__(self, dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ...) -> None: ...
+    quantization: Quantization
+    def __init__(self, dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., quantization: _Optional[_Union[Quantization, str]] = ...) -> None: ...
 
 class SparseSpec(_message.Message):
     __slots__ = ("embedder",)

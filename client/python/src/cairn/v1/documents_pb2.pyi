@@ -171,7 +171,7 @@ class StreamError(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., pointer: _Optional[str] = ..., retryable: bool = ...) -> None: ...
 
 class Document(_message.Message):
-    __slots__ = ("id", "title", "source", "metadata", "chunks", "text_bytes", "checksum", "version")
+    __slots__ = ("id", "title", "source", "metadata", "chunks", "text_bytes", "checksum", "version", "trust", "provenance")
     ID_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,8 @@ class Document(_message.Message):
     TEXT_BYTES_FIELD_NUMBER: _ClassVar[int]
     CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    TRUST_FIELD_NUMBER: _ClassVar[int]
+    PROVENANCE_FIELD_NUMBER: _ClassVar[int]
     id: str
     title: str
     source: str
@@ -188,7 +190,9 @@ class Document(_message.Message):
     text_bytes: int
     checksum: str
     version: str
-    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_common_pb2.Struct, _Mapping]] = ..., chunks: _Optional[int] = ..., text_bytes: _Optional[int] = ..., checksum: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    trust: Trust
+    provenance: Provenance
+    def __init__(self, id: _Optional[str] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_common_pb2.Struct, _Mapping]] = ..., chunks: _Optional[int] = ..., text_bytes: _Optional[int] = ..., checksum: _Optional[str] = ..., version: _Optional[str] = ..., trust: _Optional[_Union[Trust, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ...) -> None: ...
 
 class GetDocumentRequest(_message.Message):
     __slots__ = ("collection", "id", "with_chunks")
@@ -378,11 +382,13 @@ class TokenUse(_message.Message):
     def __init__(self, prompt: _Optional[int] = ..., context: _Optional[int] = ..., budget: _Optional[int] = ...) -> None: ...
 
 class Dropped(_message.Message):
-    __slots__ = ("id", "document", "reason")
+    __slots__ = ("id", "document", "reason", "collection")
     ID_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
     id: str
     document: str
     reason: str
-    def __init__(self, id: _Optional[str] = ..., document: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    collection: str
+    def __init__(self, id: _Optional[str] = ..., document: _Optional[str] = ..., reason: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
