@@ -120,7 +120,8 @@ impl Models {
                 "must name a dense embedder, one of {names}; got {:?}",
                 config.default_embedder
             );
-            ModelError::new("default_embedder".to_owned(), why)
+            let key = "default_embedder".to_owned();
+            ModelError::new(key, why)
         })?;
         models.default_embedder = default;
         Ok(models)
