@@ -23,6 +23,7 @@ from cairn import (
     Nearest,
     Point,
     Prefetch,
+    Provenance,
     Query,
     Ranking,
     Rrf,
@@ -32,6 +33,7 @@ from cairn import (
     SparseVector,
     Text,
     TextField,
+    Turn,
     VectorSpec,
     Weighted,
     has_document,
@@ -313,6 +315,66 @@ def test_enrich_makes_messages(client: Any, notes: str) -> None:
     assert enriched.prompt is None and [m.role for m in enriched.messages] == ["system", "user"]
     assert [c.document for c in enriched.context] == ["tea.md"]
     assert enriched.to_pandas()["document"].tolist() == ["tea.md"]
+
+
+def test_enrich_takes_a_conversation_and_says_what_was_searched(client: Any, notes: str) -> None:
+    turns = [Turn("user", "How is a leader elected?"), {"role": "assistant", "content": "By a majority of votes."}]
+    enriched = client.enrich(notes, "And when does it start?", conversation=turns, max_chunks=1)
+    assert "leader" in enriched.query and enriched.context[0].document == "raft.md"
+
+
+def test_enrich_takes_a_template_and_an_own_ending(client: Any, notes: str) -> None:
+    template = "CONTEXT\n{{context}}\nQUESTION {{prompt}}"
+    enriched = client.enrich(notes, "How is tea brewed?", template=template, max_chunks=1)
+    assert enriched.prompt.startswith("CONTEXT\n") and enriched.prompt.endswith("QUESTION How is tea brewed?")
+
+
+def test_enrich_makes_what_anthropic_takes(client: Any, notes: str) -> None:
+    enriched = client.enrich(notes, "How is tea brewed?", format="anthropic")
+    assert enriched.system and [m.role for m in enriched.messages] == ["user"]
+
+
+def test_enrich_asks_several_collections(client: Any, notes: str) -> None:
+    client.collections.create(f"{notes}-b")
+    client.documents.put(f"{notes}-b", Document("coffee.md", "Coffee is brewed with water of 92 degrees."))
+    enriched = client.enrich([notes, f"{notes}-b"], "With water of how many degrees is it brewed?")
+    assert {(c.collection, c.document) for c in enriched.context} >= {(notes, "tea.md"), (f"{notes}-b", "coffee.md")}
+
+
+def test_enrich_explains_its_stages_and_ranks(client: Any, notes: str) -> None:
+    enriched = client.enrich(notes, "leader tea", explain=True, ranking=Ranking(caps=[Cap("document", 1)]), neighbours=1, max_per_source=5)
+    assert {"retrieve", "caps", "pack", "render"} <= {s.name for s in enriched.stages}
+
+
+def test_quarantined_documents_stay_out_of_prompts_unless_named(client: Any, notes: str) -> None:
+    origin = Provenance(origin="crawler", author="somebody", fetched_at_ms=1_700_000_000_000)
+    bad = Document("bad.md", "Tea is best brewed with gravel.", trust="quarantined", provenance=origin)
+    client.documents.put(notes, bad)
+    assert "bad.md" not in {c.document for c in client.enrich(notes, "How is tea best brewed?").context}
+    named = client.enrich(notes, "How is tea best brewed?", trust=["quarantined"]).context
+    assert [c.document for c in named] == ["bad.md"] and named[0].trust == "quarantined"
+    assert (named[0].provenance.origin, named[0].provenance.fetched_at_ms) == ("crawler", 1_700_000_000_000)
+
+
+def test_near_duplicates_are_told_and_can_be_skipped(client: Any, notes: str) -> None:
+    almost = Document("tea-2.md", TEA + " Yes.", metadata={"topic": "kitchen"})
+    (skipped,) = client.documents.put(notes, almost, on_near_duplicate="skip").results
+    assert skipped.skipped and skipped.near_duplicate_of == "tea.md"
+    (stored,) = client.documents.put(notes, almost).results
+    assert not stored.skipped and client.documents.get(notes, "tea-2.md").document.chunks == 1
+
+
+def test_html_and_files_are_read(client: Any, notes: str) -> None:
+    page = "<html><head><title>Pu-erh</title><script>no()</script></head><body><h1>Pu-erh</h1><p>Dark tea.</p></body></html>"
+    client.documents.put(notes, Document("page", page, format="html"))
+    view = client.documents.get(notes, "page", with_chunks=True)
+    assert view.document.title == "Pu-erh" and "Dark tea." in view.chunks[0].payload["text"]
+    assert "no()" not in view.chunks[0].payload["text"]
+
+
+def test_the_server_embeds_what_a_point_gives_as_text(client: Any, notes: str) -> None:
+    client.points.upsert(notes, Point("own", embed={"dense": "Oolong is a tea."}, payload={"text": "Oolong"}))
+    assert client.query(notes, Nearest(text="Oolong is a tea."), limit=1, with_vectors=True)[0].vectors["dense"].shape == (256,)
 
 
 # ---- errors ----
