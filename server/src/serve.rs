@@ -227,6 +227,8 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
                 .await;
             stop.cancel();
             service.close();
+            // It holds the engine, which is to be free when the last request is.
+            drop(service);
             if let Ok(connections) = connections.await {
                 connections.drain(Duration::from_millis(config.drain_ms)).await;
             }
