@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::storage::Dir;
+
 /// Numbers, checked once at open. Defaults suit a laptop and a small server alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -79,11 +81,13 @@ impl Workers {
     }
 }
 
-/// Things that do work. The engine reads no clock and spawns no thread by itself.
+/// Things that do work. The engine reads no clock, spawns no thread and, outside RocksDB, opens no file by itself.
 #[derive(Clone)]
 pub struct Components {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Who helps to build graphs.
     pub workers: Workers,
+    /// Files: [`LocalDir`](crate::storage::LocalDir), except in tests.
+    pub files: Arc<dyn Dir>,
 }

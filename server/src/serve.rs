@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use cairn_engine::config::{Clock, Components};
 use cairn_engine::engine::Maintained;
+use cairn_engine::storage::LocalDir;
 use cairn_engine::{Engine, ErrorKind};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -289,6 +291,7 @@ async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
             Components {
                 clock: Arc::new(SystemClock),
                 workers,
+                files: Arc::new(LocalDir),
             },
         )
     });
@@ -379,7 +382,10 @@ fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()
     while !stop() {
         // A write that failed half-way stops the engine: reads could go on, but nobody would notice.
         engine.check_alive()?;
-        match engine.maintain(stop) {
+        // A panic leaves the engine as it was before that piece of work, or stopped.
+        let worked = catch_unwind(AssertUnwindSafe(|| engine.maintain(stop)))
+            .unwrap_or_else(|_| Err(cairn_engine::Error::internal("background work panicked")));
+        match worked {
             Ok(Maintained::Worked) => {}
             Ok(Maintained::Idle) => engine.wait_for_work(MAINTENANCE_NAP),
             Err(e) if matches!(e.kind, ErrorKind::Damaged | ErrorKind::Unavailable) => return Err(e),

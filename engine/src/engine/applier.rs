@@ -22,7 +22,7 @@ use crate::schema::Schema;
 use crate::segment::PendingRow;
 use crate::shard::Shard;
 use crate::sparse::row;
-use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, key};
+use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, files, key};
 use crate::types::{CollectionNo, Payload, PointId, Row, Seq, ShardNo, Token};
 
 /// All state that records change. One thread at a time holds it.
@@ -309,7 +309,7 @@ impl Applier {
         batch.touched.retain(|(n, _)| *n != no);
         batch.counted.remove(&no);
         self.changed.retain(|(n, _)| *n != no);
-        self.trash.push(shared.dir.join("segments").join(no.0.to_string()));
+        self.trash.push(files::collection_dir(&shared.dir, no));
         Ok(1)
     }
 
@@ -321,8 +321,9 @@ impl Applier {
         }
     }
 
-    /// Ends a group commit: rows become searchable, effects are written, readers see the new moment.
-    pub(super) fn finish(&mut self, shared: &Shared, batch: Batch<'_>) -> Result<()> {
+    /// Ends a group commit (or, as `step` says, a part of a replay): rows become searchable, effects are written, readers see
+    /// the new moment.
+    pub(super) fn finish(&mut self, shared: &Shared, batch: Batch<'_>, step: &'static str) -> Result<()> {
         let Batch {
             mut effects,
             touched,
@@ -342,7 +343,7 @@ impl Applier {
             }
         }
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
-        shared.storage.write_effects(effects)?;
+        shared.write(step, effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();
         touched
             .iter()

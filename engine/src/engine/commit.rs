@@ -16,11 +16,11 @@ use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::{LocalLog, Record};
+use crate::log::{Log, Record};
 use crate::op::{Applied, Op};
 use crate::shard::Shard;
-use crate::storage::Storage;
 use crate::storage::files::DirLock;
+use crate::storage::{Effects, Storage};
 use crate::types::{CollectionNo, Seq, ShardNo};
 
 /// What all threads share.
@@ -29,7 +29,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     pub(super) components: Components,
     pub(super) storage: Arc<Storage>,
-    pub(super) log: LocalLog,
+    pub(super) log: Arc<dyn Log>,
     /// Readers' way to collections. Lock order: `applier` before `collections`.
     pub(super) collections: RwLock<std::collections::BTreeMap<String, Arc<Collection>>>,
     pub(super) queue: Mutex<Vec<Ticket>>,
@@ -59,7 +59,7 @@ pub(super) struct Counters {
 pub(super) struct Ticket {
     record: Record,
     bytes: Vec<u8>,
-    answer: Arc<Mutex<Option<Result<Applied>>>>,
+    answer: Answer,
 }
 
 /// Bytes of all growing segments, and those who wait for there to be fewer.
@@ -94,15 +94,20 @@ impl Memory {
     }
 }
 
-/// A panic while a group is committed leaves memory half changed: nothing may be acked or written after it.
-struct StopOnUnwind<'a> {
-    shared: &'a Shared,
-    answers: &'a [Arc<Mutex<Option<Result<Applied>>>>],
+/// Where a caller finds what became of its record.
+pub(super) type Answer = Arc<Mutex<Option<Result<Applied>>>>;
+
+/// A panic while the state is changed leaves memory half changed: nothing may be acked or written after it.
+pub(super) struct StopOnUnwind<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) answers: &'a [Answer],
 }
 
 impl Drop for StopOnUnwind<'_> {
     fn drop(&mut self) {
-        let error = Error::internal("a panic while records were applied; they may or may not have become durable");
+        let error = Error::internal(
+            "a panic while the state was changed; what was under way may or may not have become durable",
+        );
         self.shared.stop_for(&error);
         self.answers
             .iter()
@@ -186,13 +191,7 @@ impl Shared {
             request_id: options.request_id.clone().unwrap_or_default(),
             ops,
         };
-        let bytes = record.encode()?;
-        let answer = Arc::new(Mutex::new(None));
-        self.queue.lock().push(Ticket {
-            record,
-            bytes,
-            answer: Arc::clone(&answer),
-        });
+        let answer = self.enqueue(record)?;
         loop {
             let mut applier = match options.deadline {
                 None => self.applier.lock(),
@@ -208,8 +207,20 @@ impl Shared {
         }
     }
 
+    /// Puts a record into the line, for whoever commits next.
+    pub(super) fn enqueue(&self, record: Record) -> Result<Answer> {
+        let bytes = record.encode()?;
+        let answer = Answer::default();
+        self.queue.lock().push(Ticket {
+            record,
+            bytes,
+            answer: Arc::clone(&answer),
+        });
+        Ok(answer)
+    }
+
     /// A writer's deadline passed while it waited its turn: takes its record out of the queue if it is still there.
-    fn give_up(&self, answer: &Arc<Mutex<Option<Result<Applied>>>>) -> Result<Applied> {
+    fn give_up(&self, answer: &Answer) -> Result<Applied> {
         let mut queue = self.queue.lock();
         if let Some(i) = queue.iter().position(|ticket| Arc::ptr_eq(&ticket.answer, answer)) {
             queue.remove(i);
@@ -291,10 +302,22 @@ impl Shared {
         for (i, record) in records.iter().enumerate() {
             applied.push(applier.apply(self, &mut batch, Seq(first.0 + i as u64), record)?);
         }
-        applier.finish(self, batch)?;
+        applier.finish(self, batch, "commit")?;
         self.counters.applied.store(applier.applied.0, Ordering::Release);
         self.work.ring();
         Ok(applied)
+    }
+
+    /// Writes effects. `step` names the place for a disk that fails there.
+    pub(super) fn write(&self, step: &'static str, effects: Effects<'_>) -> Result<()> {
+        self.components
+            .files
+            .around(step, || self.storage.write_effects(effects))
+    }
+
+    /// Brings all effects so far to disk.
+    pub(super) fn flush(&self, step: &'static str) -> Result<()> {
+        self.components.files.around(step, || self.storage.flush())
     }
 
     /// Brings pending rows of some shards into growing segments.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::applier::{Applier, StoredRow, encode, to_record};
 use super::ask::Maintained;
-use super::commit::Shared;
+use super::commit::{Shared, StopOnUnwind};
 use super::recover::{Manifest, Place};
 use parking_lot::MutexGuard;
 
@@ -29,9 +29,9 @@ const TRIM_BYTES: u64 = 64 << 20;
 const OTHERS_WAIT: Duration = Duration::from_millis(100);
 
 /// A piece of work.
-enum Job {
-    Seal(Build),
-    Merge(Build),
+enum Job<'a> {
+    Seal(Build, Claim<'a>),
+    Merge(Build, Claim<'a>),
     /// Files that nothing on disk may name any more after the next flush.
     Sweep,
     Trim,
@@ -47,6 +47,40 @@ struct Build {
     no: u64,
 }
 
+/// The right to seal what grows in a shard, or to merge what is sealed in it (and of all shards to be the one that merges).
+/// It ends however the work ends: a build that panics must not keep its shard for ever.
+struct Claim<'a> {
+    shared: &'a Shared,
+    place: Place,
+    merges: bool,
+}
+
+impl Claim<'_> {
+    /// Ends it under the applier's lock, together with the exchange of segments that it was for.
+    fn end(self, applier: &mut Applier) {
+        self.clear(applier);
+        std::mem::forget(self);
+    }
+
+    fn clear(&self, applier: &mut Applier) {
+        let state = applier.states.get_mut(&self.place.0);
+        let shard = state.map(|state| &mut state.shards[self.place.1.0 as usize]);
+        if self.merges {
+            shard.into_iter().for_each(|shard| shard.merging = false);
+            self.shared.merging.store(false, Ordering::Release);
+        } else {
+            shard.into_iter().for_each(|shard| shard.sealing = 0);
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.clear(&mut self.shared.applier.lock());
+        self.shared.finished.ring();
+    }
+}
+
 impl Shared {
     pub(super) fn maintain(&self, stop: &dyn Fn() -> bool) -> Result<Maintained> {
         self.check_alive()?;
@@ -56,12 +90,8 @@ impl Shared {
         };
         let done = match job {
             None => return Ok(Maintained::Idle),
-            Some(Job::Seal(build)) => self.run_seal(&build, stop),
-            Some(Job::Merge(build)) => {
-                let done = self.run_merge(&build, stop);
-                self.merging.store(false, Ordering::Release);
-                done
-            }
+            Some(Job::Seal(build, claim)) => self.run_seal(&build, claim, stop),
+            Some(Job::Merge(build, claim)) => self.run_merge(&build, claim, stop),
             Some(Job::Sweep) => self.sweep(),
             Some(Job::Trim) => self.flush_and_trim(),
             Some(Job::Unpin(no, shard)) => self.unpin(no, shard),
@@ -81,7 +111,7 @@ impl Shared {
         Ok(applier)
     }
 
-    fn choose(&self, applier: &mut Applier) -> Option<Job> {
+    fn choose(&self, applier: &mut Applier) -> Option<Job<'_>> {
         if !applier.trash.is_empty() {
             return Some(Job::Sweep);
         }
@@ -135,33 +165,15 @@ impl Shared {
         if seal.is_none() && full {
             seal = largest.map(|(_, no, shard)| (no, shard));
         }
-        if let Some((no, shard_no)) = seal {
-            let state = applier.states.get_mut(&no)?;
-            let shard = &mut state.shards[shard_no.0 as usize];
-            shard.sealing = shard.growing.len();
-            let inputs = shard.growing.iter().map(|g| g.view.clone()).collect();
-            let collection = Arc::clone(&state.collection);
-            return Some(Job::Seal(Build {
-                collection,
-                shard: shard_no,
-                inputs,
-                no: next_segment(applier),
-            }));
+        if let Some(place) = seal {
+            return self
+                .claim_seal(applier, place)
+                .map(|(build, claim)| Job::Seal(build, claim));
         }
         if let Some((no, shard_no, from, to)) = merge
-            && !self.merging.swap(true, Ordering::AcqRel)
+            && let Some((build, claim)) = self.claim_merge(applier, (no, shard_no), (from, to))
         {
-            let state = applier.states.get_mut(&no)?;
-            let shard = &mut state.shards[shard_no.0 as usize];
-            shard.merging = true;
-            let inputs = shard.sealed[from..to].to_vec();
-            let collection = Arc::clone(&state.collection);
-            return Some(Job::Merge(Build {
-                collection,
-                shard: shard_no,
-                inputs,
-                no: next_segment(applier),
-            }));
+            return Some(Job::Merge(build, claim));
         }
         let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
         if log_bytes <= TRIM_BYTES.min(self.settings.log_bytes_max) {
@@ -192,6 +204,55 @@ impl Shared {
                 .map(|(_, no, shard)| Job::Unpin(no, shard));
         }
         None
+    }
+
+    /// All that grows in a shard, to become one file. None if somebody is at it.
+    fn claim_seal(&self, applier: &mut Applier, place: Place) -> Option<(Build, Claim<'_>)> {
+        let state = applier.states.get_mut(&place.0)?;
+        let shard = &mut state.shards[place.1.0 as usize];
+        if shard.sealing > 0 {
+            return None;
+        }
+        shard.sealing = shard.growing.len();
+        let build = Build {
+            collection: Arc::clone(&state.collection),
+            shard: place.1,
+            inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
+            no: next_segment(applier),
+        };
+        let claim = Claim {
+            shared: self,
+            place,
+            merges: false,
+        };
+        Some((build, claim))
+    }
+
+    /// Some adjacent sealed segments of a shard, to become one. None if somebody merges.
+    fn claim_merge(
+        &self,
+        applier: &mut Applier,
+        place: Place,
+        (from, to): (usize, usize),
+    ) -> Option<(Build, Claim<'_>)> {
+        let state = applier.states.get_mut(&place.0)?;
+        let shard = &mut state.shards[place.1.0 as usize];
+        if shard.merging || self.merging.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        shard.merging = true;
+        let build = Build {
+            collection: Arc::clone(&state.collection),
+            shard: place.1,
+            inputs: shard.sealed[from..to].to_vec(),
+            no: next_segment(applier),
+        };
+        let claim = Claim {
+            shared: self,
+            place,
+            merges: true,
+        };
+        Some((build, claim))
     }
 
     pub(super) fn seal_due(&self, shard: &Shard) -> bool {
@@ -226,27 +287,18 @@ impl Shared {
         let mut upto: Option<Row> = None;
         loop {
             check_stop(stop)?;
-            let build = {
+            let claimed = {
                 let mut applier = self.locked()?;
-                let no = next_segment(&mut applier);
-                let (collection, shard) = shard_at(&mut applier, place)?;
+                let shard = shard_at(&mut applier, place)?;
                 let upto = *upto.get_or_insert(Row(shard.next_row));
                 let grows = shard.growing.first().and_then(|g| g.view.segment.row_range());
                 if grows.is_none_or(|(first, _)| first >= upto) {
                     return Ok(());
                 }
-                (shard.sealing == 0).then(|| {
-                    shard.sealing = shard.growing.len();
-                    Build {
-                        collection,
-                        shard: place.1,
-                        inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
-                        no,
-                    }
-                })
+                self.claim_seal(&mut applier, place)
             };
-            match build {
-                Some(build) => self.run_seal(&build, stop)?,
+            match claimed {
+                Some((build, claim)) => self.run_seal(&build, claim, stop)?,
                 None => self.finished.wait(OTHERS_WAIT),
             }
         }
@@ -259,34 +311,22 @@ impl Shared {
         let mut most = None;
         loop {
             check_stop(stop)?;
-            let build = {
+            let (claimed, most) = {
                 let mut applier = self.locked()?;
-                let no = next_segment(&mut applier);
-                let (collection, shard) = shard_at(&mut applier, place)?;
+                let shard = shard_at(&mut applier, place)?;
                 let most = *most.get_or_insert(2 * shard.sealed.len());
-                let Some((from, to)) = policy::full_merge(&summary(shard), &self.settings) else {
+                let Some(run) = policy::full_merge(&summary(shard), &self.settings) else {
                     return Ok(());
                 };
                 if merges == most {
                     return Ok(());
                 }
-                progress(merges as f32 / most as f32);
-                let free = !shard.merging && !self.merging.swap(true, Ordering::AcqRel);
-                free.then(|| {
-                    shard.merging = true;
-                    Build {
-                        collection,
-                        shard: place.1,
-                        inputs: shard.sealed[from..to].to_vec(),
-                        no,
-                    }
-                })
+                (self.claim_merge(&mut applier, place, run), most)
             };
-            match build {
-                Some(build) => {
-                    let done = self.run_merge(&build, stop);
-                    self.merging.store(false, Ordering::Release);
-                    done?;
+            progress(merges as f32 / most as f32);
+            match claimed {
+                Some((build, claim)) => {
+                    self.run_merge(&build, claim, stop)?;
                     merges += 1;
                 }
                 None => self.finished.wait(OTHERS_WAIT),
@@ -295,25 +335,30 @@ impl Shared {
     }
 
     /// Growing segments become a sealed file.
-    fn run_seal(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
-        let built = self.build(build, stop);
+    fn run_seal(&self, build: &Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+        let output = self.build(build, stop)?;
         let mut applier = self.locked()?;
+        claim.end(&mut applier);
+        let unwinding = StopOnUnwind {
+            shared: self,
+            answers: &[],
+        };
         let Some(shard) = shard_of(&mut applier, build) else {
-            // Dropped meanwhile: the collection's directory is in the trash.
+            self.leave_behind(&mut applier, build);
+            std::mem::forget(unwinding);
             return Ok(());
         };
-        let n = std::mem::take(&mut shard.sealing);
-        let output = built?;
+        let n = build.inputs.len();
         let frozen: Vec<SegmentView> = shard.growing[..n].iter().map(|g| g.view.clone()).collect();
         let bytes: usize = shard.growing.drain(..n).map(|g| g.bytes()).sum();
-        if let Some(segment) = &output {
-            let dead = Shard::carry_deaths(&frozen, segment);
-            shard.sealed.push(SegmentView {
-                segment: Arc::clone(segment),
-                dead,
-            });
-        }
-        self.install(&mut applier, build, &frozen, output.as_ref())?;
+        let sealed = output.map(|segment| SegmentView {
+            dead: Shard::carry_deaths(&build.inputs, &frozen, &segment),
+            segment,
+        });
+        shard.sealed.extend(sealed.clone());
+        let installed = self.install(&mut applier, build, sealed.as_ref(), "seal manifest");
+        std::mem::forget(unwinding);
+        installed?;
         drop(applier);
         self.memory.release(bytes as i64);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
@@ -322,14 +367,19 @@ impl Shared {
     }
 
     /// Sealed segments become one.
-    fn run_merge(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<()> {
-        let built = self.build(build, stop);
+    fn run_merge(&self, build: &Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+        let output = self.build(build, stop)?;
         let mut applier = self.locked()?;
+        claim.end(&mut applier);
+        let unwinding = StopOnUnwind {
+            shared: self,
+            answers: &[],
+        };
         let Some(shard) = shard_of(&mut applier, build) else {
+            self.leave_behind(&mut applier, build);
+            std::mem::forget(unwinding);
             return Ok(());
         };
-        shard.merging = false;
-        let output = built?;
         let first = build.inputs[0].segment.no;
         let from = shard
             .sealed
@@ -338,26 +388,34 @@ impl Shared {
             .expect("only this merge removes its inputs");
         let to = from + build.inputs.len();
         let now: Vec<SegmentView> = shard.sealed[from..to].to_vec();
-        let replacement = output.as_ref().map(|segment| SegmentView {
-            segment: Arc::clone(segment),
-            dead: Shard::carry_deaths(&now, segment),
+        let merged = output.map(|segment| SegmentView {
+            dead: Shard::carry_deaths(&build.inputs, &now, &segment),
+            segment,
         });
-        shard.sealed.splice(from..to, replacement);
-        self.install(&mut applier, build, &now, output.as_ref())?;
-        let path = |view: &SegmentView| {
-            files::segment_path(
-                &self.dir,
-                build.collection.no,
-                build.shard,
-                view.segment.no.expect("sealed segments have a number"),
-            )
-        };
-        let old: Vec<PathBuf> = now.iter().map(path).collect();
+        shard.sealed.splice(from..to, merged.clone());
+        let installed = self.install(&mut applier, build, merged.as_ref(), "merge manifest");
+        std::mem::forget(unwinding);
+        installed?;
+        let old = now.iter().map(|view| self.path_of(build, view.segment.no));
         applier.trash.extend(old);
         drop(applier);
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         self.finished.ring();
         self.sweep()
+    }
+
+    /// The collection was dropped while a file was made for it, and its directory may have been removed before that file
+    /// was written.
+    fn leave_behind(&self, applier: &mut Applier, build: &Build) {
+        applier
+            .trash
+            .push(files::collection_dir(&self.dir, build.collection.no));
+        self.work.ring();
+    }
+
+    fn path_of(&self, build: &Build, segment: Option<u64>) -> PathBuf {
+        let no = segment.expect("sealed segments have a number");
+        files::segment_path(&self.dir, build.collection.no, build.shard, no)
     }
 
     /// Makes one file of the live rows of some segments. None if no row lives.
@@ -366,11 +424,12 @@ impl Shared {
         if kept.iter().all(|k| k.ordinals.is_empty()) {
             return Ok(None);
         }
-        let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
+        let path = self.path_of(build, Some(build.no));
         let stop = || stop() || build.collection.is_dropped();
         Ok(Some(Arc::new(seal(
             &build.collection.spec(),
             &kept,
+            &*self.components.files,
             &path,
             build.no,
             &Graphs {
@@ -386,8 +445,8 @@ impl Shared {
         &self,
         applier: &mut Applier,
         build: &Build,
-        inputs: &[SegmentView],
-        output: Option<&Arc<Segment>>,
+        output: Option<&SegmentView>,
+        step: &'static str,
     ) -> Result<()> {
         let (no, shard_no) = (build.collection.no, build.shard);
         let result = (|| {
@@ -404,7 +463,7 @@ impl Shared {
                 &encode(&Manifest { segments })?,
             );
             effects.put(META, b"next_segment", &applier.next_segment.to_le_bytes());
-            let ranges = inputs.iter().filter_map(|v| v.segment.row_range());
+            let ranges = build.inputs.iter().filter_map(|v| v.segment.row_range());
             if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
                 // Rows between this and the segment before it died before they were in any file.
                 let before = shard
@@ -416,21 +475,21 @@ impl Shared {
                     .filter(|row| *row < first)
                     .max()
                     .map_or(Row(0), |row| Row(row.0 + 1));
-                let from_key = key::row(no, shard_no, from);
-                effects.delete_range(ROWS, &from_key, &key::row(no, shard_no, Row(last.0 + 1)));
-                // Deaths of rows that are in no file any more are forgotten.
-                self.storage
-                    .scan(DEATHS, &key::shard(no, shard_no), &from_key, |key, _| {
-                        let row = key::parse_row(key)
-                            .ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?
-                            .2;
-                        if row <= last && output.is_none_or(|o| o.ordinal_of(row).is_none()) {
-                            effects.delete(DEATHS, key);
-                        }
-                        Ok(row <= last)
-                    })?;
+                let (from, to) = (key::row(no, shard_no, from), key::row(no, shard_no, Row(last.0 + 1)));
+                effects.delete_range(ROWS, &from, &to);
+                // Deaths of rows that are in no file any more are forgotten, which may be many: all are, and the few of rows
+                // that died while the file was made are said again.
+                effects.delete_range(DEATHS, &from, &to);
+                for view in output {
+                    for ordinal in view.dead.rows() {
+                        let row = key::row(no, shard_no, view.segment.row_of(ordinal));
+                        let death = self.storage.get(DEATHS, &row)?;
+                        let death = death.ok_or_else(|| Error::internal("a dead row without a death"))?;
+                        effects.put(DEATHS, &row, &death);
+                    }
+                }
             }
-            self.storage.write_effects(effects)?;
+            self.write(step, effects)?;
             applier.publish(no, &[shard_no]);
             applier.changed.insert((no, shard_no));
             Ok(())
@@ -445,17 +504,10 @@ impl Shared {
     /// Removes files that nothing on disk names after a flush. What cannot be removed now is tried again later.
     fn sweep(&self) -> Result<()> {
         let mut trash = std::mem::take(&mut self.locked()?.trash);
-        let result = self.storage.flush().and_then(|()| {
+        let result = self.flush("flush to sweep").and_then(|()| {
             while let Some(path) = trash.last() {
-                let gone = if path.is_dir() {
-                    std::fs::remove_dir_all(path)
-                } else {
-                    std::fs::remove_file(path)
-                };
-                match gone {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-                    _ => drop(trash.pop()),
-                }
+                self.components.files.remove(path)?;
+                trash.pop();
             }
             Ok(())
         });
@@ -469,7 +521,7 @@ impl Shared {
     pub(super) fn flush_and_trim(&self) -> Result<()> {
         // Effects up to here are on disk after the flush; later records stay.
         let applied = self.locked()?.applied;
-        self.storage.flush()?;
+        self.flush("flush to trim")?;
         let mut applier = self.locked()?;
         let to = pin(&applier).min(Seq(applied.0 + 1));
         if to <= applier.log_start {
@@ -510,8 +562,7 @@ impl Shared {
             }
         }
         // Only rows that are copied let go of the log.
-        self.storage
-            .write_effects(effects)
+        self.write("rows from the log", effects)
             .inspect_err(|error| self.stop_for(error))?;
         shard.growing.iter_mut().for_each(|g| g.pins = None);
         drop(applier);
@@ -536,14 +587,13 @@ fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
     }
 }
 
-/// A shard and its collection, unless it was dropped.
-fn shard_at(applier: &mut Applier, place: Place) -> Result<(Arc<Collection>, &mut Shard)> {
+/// A shard, unless its collection was dropped.
+fn shard_at(applier: &mut Applier, place: Place) -> Result<&mut Shard> {
     let state = applier
         .states
         .get_mut(&place.0)
         .ok_or_else(|| Error::not_found("collection_not_found", "the collection was dropped meanwhile"))?;
-    let shard = &mut state.shards[place.1.0 as usize];
-    Ok((Arc::clone(&state.collection), shard))
+    Ok(&mut state.shards[place.1.0 as usize])
 }
 
 fn shard_of<'a>(applier: &'a mut Applier, build: &Build) -> Option<&'a mut Shard> {

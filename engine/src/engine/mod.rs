@@ -9,8 +9,12 @@ mod ask;
 mod check;
 mod commit;
 mod maintain;
+#[cfg(test)]
+mod model;
 mod moment;
 mod recover;
+#[cfg(test)]
+mod sim;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +35,7 @@ use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, extract};
 use crate::limits;
+use crate::log::LocalLog;
 use crate::op::{Applied, Op};
 use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
@@ -51,7 +56,9 @@ impl Engine {
     /// Opens or creates a data directory: locks it, opens RocksDB, verifies and maps the segments, replays the log.
     pub fn open(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
         Ok(Self {
-            shared: recover::open(dir, settings, components)?,
+            shared: recover::open(dir, settings, components, |storage| {
+                Arc::new(LocalLog::new(Arc::clone(storage), 0))
+            })?,
         })
     }
 

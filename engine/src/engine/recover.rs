@@ -7,7 +7,6 @@
 //! 5. remove files that no manifest names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +20,7 @@ use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::{LocalLog, Record};
+use crate::log::{Log, Record};
 use crate::op::{Op, PointRecord};
 use crate::segment::{PendingRow, Segment, SegmentView};
 use crate::shard::Shard;
@@ -37,9 +36,16 @@ pub(super) struct Manifest {
 
 pub(super) type Place = (CollectionNo, ShardNo);
 
-pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Result<Shared> {
-    fs::create_dir_all(dir)?;
-    if let Some(entry) = files::foreign_entry(dir)? {
+/// Opens a directory, with the log that `log` makes of its RocksDB.
+pub(super) fn open(
+    dir: &Path,
+    settings: Settings,
+    components: Components,
+    log: impl FnOnce(&Arc<Storage>) -> Arc<dyn Log>,
+) -> Result<Shared> {
+    let disk = Arc::clone(&components.files);
+    files::create_root(&*disk, dir)?;
+    if let Some(entry) = files::foreign_entry(&*disk, dir)? {
         return Err(Error::invalid(
             "not_a_data_directory",
             format!(
@@ -49,19 +55,21 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
             ),
         ));
     }
-    let lock = DirLock::take(dir)?.ok_or_else(|| {
+    let lock = DirLock::take(&*disk, dir)?.ok_or_else(|| {
         Error::new(
             ErrorKind::Unavailable,
             "directory_locked",
             format!("another process has the data directory {} open", dir.display()),
         )
     })?;
-    let storage = Arc::new(Storage::open(&dir.join("db"))?);
+    let storage = Arc::new(disk.around("database", || Storage::open(&dir.join("db")))?);
+    // RocksDB syncs what is in `db`, not `db` as an entry of ours.
+    disk.sync_dir(dir)?;
     let shared = Shared {
         dir: dir.to_owned(),
         settings,
         components,
-        log: LocalLog::new(Arc::clone(&storage), 0),
+        log: log(&storage),
         storage,
         collections: RwLock::default(),
         queue: Mutex::default(),
@@ -176,7 +184,7 @@ fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
         };
         for segment in manifest.segments {
             let path = files::segment_path(&shared.dir, no, shard_no, segment);
-            let segment = Segment::open(&path, segment, &state.collection.schema)?;
+            let segment = Segment::open(&*shared.components.files, &path, segment, &state.collection.schema)?;
             shard.sealed.push(SegmentView::fresh(Arc::new(segment)));
         }
         shared.storage.scan(DEATHS, &key::shard(no, shard_no), &[], |key, _| {
@@ -285,7 +293,7 @@ fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
     applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);
     let mut batch = Batch::new(&shared.storage);
     let (mut in_batch, mut replayed) = (0usize, 0u64);
-    shared.log.read(from, |seq, record, bytes| {
+    shared.log.read(from, &mut |seq, record, bytes| {
         if seq.0 != applier.applied.0 + 1 {
             return Err(Error::damaged(format!(
                 "log gap: expected record {}, found {}",
@@ -298,12 +306,13 @@ fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
         in_batch += bytes;
         replayed += 1;
         if in_batch >= limits::GROUP_COMMIT_BYTES_MAX || batch.bytes() >= limits::GROUP_COMMIT_BYTES_MAX {
-            applier.finish(shared, std::mem::replace(&mut batch, Batch::new(&shared.storage)))?;
+            let full = std::mem::replace(&mut batch, Batch::new(&shared.storage));
+            applier.finish(shared, full, "replay")?;
             in_batch = 0;
         }
         Ok(true)
     })?;
-    applier.finish(shared, batch)?;
+    applier.finish(shared, batch, "replay")?;
     shared.counters.replayed.store(replayed, Ordering::Relaxed);
     Ok(())
 }
@@ -321,9 +330,9 @@ fn remove_orphans(shared: &Shared, applier: &mut Applier) -> Result<()> {
     applier.trash.clear();
     if shared.counters.replayed.load(Ordering::Relaxed) > 0 {
         // A replayed drop is not on disk yet: a crash after the removal would look for the files again.
-        shared.storage.flush()?;
+        shared.flush("flush before tidying")?;
     }
-    let removed = files::remove_orphans(&shared.dir, &|path| named.contains(path))?;
+    let removed = files::remove_orphans(&*shared.components.files, &shared.dir, &|path| named.contains(path))?;
     if removed > 0 {
         tracing::info!(removed, "removed files that no manifest names");
     }

@@ -3,17 +3,18 @@
 //! A crash is a copy of the data directory taken while the engine runs: what the operating system has of the files, without
 //! what RocksDB still keeps in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 
+use super::model::{DIM, Model, Space, Write, check, crash_image, ids, query, schema};
 use super::*;
 use crate::config::{Clock, Workers};
-use crate::filter::{Condition, Range, Scalar};
-use crate::query::{Fuse, Input, Params, Source};
-use crate::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, SparseSpec, VectorSpec};
+use crate::filter::Condition;
+use crate::query::Source;
+use crate::schema::SparseSpec;
+use crate::storage::LocalDir;
+use crate::storage::faulty::{Chance, Faults, FaultyDir, How};
 use crate::types::{SparseVector, SparseVectors, Vectors};
 
 struct Frozen;
@@ -28,6 +29,7 @@ fn components() -> Components {
     Components {
         clock: Arc::new(Frozen),
         workers: Workers::alone(),
+        files: Arc::new(LocalDir),
     }
 }
 
@@ -41,535 +43,45 @@ fn small() -> Settings {
     }
 }
 
-const DIM: usize = 8;
-
-fn schema(shards: u32) -> Schema {
-    Schema {
-        vectors: BTreeMap::from([(
-            "dense".to_owned(),
-            VectorSpec {
-                dim: DIM as u32,
-                metric: Metric::Cosine,
-                index: IndexSpec::Hnsw {
-                    m: 8,
-                    ef_construction: 32,
-                },
-                quantization: Default::default(),
-                embedder: None,
-            },
-        )]),
-        sparse: BTreeMap::from([("learned".to_owned(), SparseSpec::default())]),
-        fields: BTreeMap::from([(
-            "text".to_owned(),
-            FieldSpec::Text {
-                analyzer: AnalyzerSpec::default(),
-            },
-        )]),
-        dynamic: true,
-        shards,
-        chunking: crate::schema::Chunking::default(),
-    }
-}
-
-/// SplitMix64 (Steele, Lea & Flood 2014): a seed is a run.
-struct Rng(u64);
-
-impl Rng {
-    fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-    fn vector(&mut self) -> Vec<f32> {
-        (0..DIM).map(|_| self.below(2_000) as f32 / 1_000.0 - 0.9995).collect()
-    }
-    /// Few terms and few weights, some negative: products are equal often, and often negative.
-    fn sparse(&mut self) -> SparseVector {
-        let terms: BTreeMap<u32, f32> = (0..self.below(6))
-            .map(|_| {
-                (
-                    self.below(12) as u32 * 1_000,
-                    [-1.0, 0.5, 1.0, 2.5][self.below(4) as usize],
-                )
-            })
-            .collect();
-        SparseVector {
-            indices: terms.keys().copied().collect(),
-            values: terms.into_values().collect(),
-        }
-    }
-    fn point(&mut self, id: String, version: u64) -> PointInput {
-        let words = ["alpha", "beta", "gamma", "delta", "running", "cluster"];
-        let text: Vec<&str> = (0..1 + self.below(5)).map(|_| words[self.below(6) as usize]).collect();
-        let mut vectors = Vectors::new();
-        if self.below(20) > 0 {
-            vectors.insert("dense".into(), self.vector());
-        }
-        let mut sparse = SparseVectors::new();
-        if self.below(5) > 0 {
-            sparse.insert("learned".into(), self.sparse());
-        }
-        let payload =
-            json!({"text": text.join(" "), "n": self.below(10), "version": version, "x": 0.1 + version as f64});
-        PointInput {
-            id: PointId::new(id).unwrap(),
-            vectors,
-            sparse,
-            payload: payload.as_object().unwrap().clone(),
-            document: None,
-            expires_at_ms: None,
-        }
-    }
-}
-
-/// What should be there.
-#[derive(Default, Clone)]
-struct Model {
-    points: BTreeMap<String, PointInput>,
-    documents: BTreeMap<String, BTreeSet<String>>,
-}
-
-fn ids(ids: &[String]) -> Vec<PointId> {
-    ids.iter().map(|id| PointId::new(id.as_str()).unwrap()).collect()
-}
-
-fn step(engine: &Engine, model: &mut Model, rng: &mut Rng, n: u64) {
-    let options = WriteOptions::default();
-    match rng.below(12) {
-        0..=4 => {
-            let points: Vec<PointInput> = (0..1 + rng.below(25))
-                .map(|_| (format!("p{}", rng.below(300)), n))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .map(|(id, n)| rng.point(id, n))
-                .collect();
-            for p in &points {
-                model.points.insert(p.id.as_str().to_owned(), p.clone());
-            }
-            engine.upsert("c", points, &options).unwrap();
-        }
-        5 => {
-            let gone: Vec<String> = (0..1 + rng.below(10)).map(|_| format!("p{}", rng.below(300))).collect();
-            let gone_now = gone.iter().filter(|id| model.points.remove(*id).is_some()).count() as u64;
-            let applied = engine.delete("c", Selector::Ids(ids(&gone)), &options).unwrap();
-            assert_eq!(applied.changed, gone_now);
-        }
-        6 => {
-            let value = rng.below(10);
-            let filter = Filter::must(Condition::Any {
-                field: "n".into(),
-                values: vec![Scalar::Int(value as i64)],
-            });
-            let filter = Filter {
-                must_not: vec![Condition::Range {
-                    field: "version".into(),
-                    range: Range {
-                        gte: Some(n as f64 / 2.0),
-                        ..Range::default()
-                    },
-                }],
-                ..filter
-            };
-            let before = model.points.len();
-            model.points.retain(|_, p| {
-                p.payload["n"] != json!(value) || p.payload["version"].as_f64().unwrap() >= n as f64 / 2.0
-            });
-            let applied = engine.delete("c", Selector::Matching(filter), &options).unwrap();
-            assert_eq!(applied.changed, (before - model.points.len()) as u64);
-        }
-        7 => {
-            let some: Vec<String> = (0..1 + rng.below(10)).map(|_| format!("p{}", rng.below(300))).collect();
-            let set = json!({"touched": n}).as_object().unwrap().clone();
-            for id in &some {
-                if let Some(p) = model.points.get_mut(id) {
-                    p.payload.remove("x");
-                    p.payload.insert("touched".into(), json!(n));
-                }
-            }
-            let change = PayloadChange {
-                set,
-                unset: vec!["x".into()],
-                replace: false,
-            };
-            engine.set_payload("c", ids(&some), change, &options).unwrap();
-        }
-        8..=10 => {
-            let name = format!("d{}", rng.below(20));
-            let count = rng.below(12);
-            let chunks: Vec<ChunkInput> = (0..count)
-                .map(|i| ChunkInput {
-                    checksum: [i as u8; 16],
-                    point: rng.point(format!("{name}#{i}"), n),
-                })
-                .collect();
-            for id in model.documents.remove(&name).unwrap_or_default() {
-                model.points.remove(&id);
-            }
-            let document = PointId::new(name.as_str()).unwrap();
-            for chunk in &chunks {
-                let point = PointInput {
-                    document: Some(document.clone()),
-                    ..chunk.point.clone()
-                };
-                model.points.insert(point.id.as_str().to_owned(), point);
-            }
-            model
-                .documents
-                .insert(name, chunks.iter().map(|c| c.point.id.as_str().to_owned()).collect());
-            let mut checksum = [0; 16];
-            checksum[..8].copy_from_slice(&n.to_le_bytes());
-            let input = DocumentInput {
-                id: document,
-                title: "t".into(),
-                source: "s".into(),
-                metadata: Payload::new(),
-                checksum,
-                text_bytes: 1,
-                chunks,
-            };
-            engine.put_document("c", input, &options).unwrap();
-        }
-        _ => {
-            let name = format!("d{}", rng.below(20));
-            for id in model.documents.remove(&name).unwrap_or_default() {
-                model.points.remove(&id);
-            }
-            engine.delete_documents("c", ids(&[name]), &options).unwrap();
-        }
-    }
-}
-
-fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
-    let with = With {
-        payload: true,
-        vectors: true,
-        explain: true,
-    };
-    // Everything, by scrolling in small pages.
-    let mut seen = BTreeMap::new();
-    let mut scroll = Scroll {
-        limit: 37,
-        with,
-        ..Scroll::default()
-    };
-    loop {
-        let page = engine.scroll("c", &scroll).unwrap();
-        for point in page.points {
-            assert!(
-                seen.insert(point.id.as_str().to_owned(), point).is_none(),
-                "a point came twice"
-            );
-        }
-        match page.cursor {
-            Some(cursor) => scroll.cursor = Some(cursor),
-            None => break,
-        }
-    }
-    assert_eq!(seen.keys().collect::<Vec<_>>(), model.points.keys().collect::<Vec<_>>());
-    for (id, expected) in &model.points {
-        let got = &seen[id];
-        assert_eq!(got.payload.as_ref(), Some(&expected.payload), "{id}");
-        assert_eq!(got.vectors.as_ref(), Some(&expected.vectors), "{id}");
-        assert_eq!(got.sparse.as_ref(), Some(&expected.sparse), "{id}");
-        assert_eq!(got.document, expected.document, "{id}");
-    }
-    let info = engine.collection("c").unwrap();
-    assert_eq!(info.points, model.points.len() as u64);
-    assert_eq!(info.documents, model.documents.len() as u64);
-    assert_eq!(
-        engine.count("c", &Filter::default()).unwrap(),
-        model.points.len() as u64
-    );
-    // By id, in the order asked.
-    let asked: Vec<String> = (0..20)
-        .map(|_| format!("p{}", rng.below(300)))
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .rev()
-        .collect();
-    let got: Vec<String> = engine
-        .get("c", &ids(&asked), With::default())
-        .unwrap()
-        .iter()
-        .map(|p| p.id.to_string())
-        .collect();
-    let expected: Vec<String> = asked.into_iter().filter(|id| model.points.contains_key(id)).collect();
-    assert_eq!(got, expected);
-    // Documents and their chunks.
-    for (name, chunks) in &model.documents {
-        let id = PointId::new(name.as_str()).unwrap();
-        assert_eq!(engine.document("c", &id).unwrap().unwrap().chunks, chunks.len() as u64);
-        let got: BTreeSet<String> = engine
-            .chunks("c", &id, With::default())
-            .unwrap()
-            .iter()
-            .map(|p| p.id.to_string())
-            .collect();
-        // Chunks can also be deleted one by one, as points.
-        let expected: BTreeSet<String> = chunks
-            .iter()
-            .filter(|id| model.points.contains_key(*id))
-            .cloned()
-            .collect();
-        assert_eq!(got, expected);
-    }
-    check_nearest(engine, model, rng);
-    check_sparse(engine, model, rng);
-    check_text(engine, model);
-}
-
-fn query(source: Source, filter: Filter, limit: usize) -> Query {
-    Query {
-        source,
-        filter,
-        limit,
-        offset: 0,
-        score_threshold: None,
-        with: With {
-            explain: true,
-            ..With::default()
-        },
-        params: Params::default(),
-        after: None,
-        deadline: None,
-    }
-}
-
-/// With and without a filter: exactly the nearest when exact, and k of k always.
-fn check_nearest(engine: &Engine, model: &Model, rng: &mut Rng) {
-    let vector = rng.vector();
-    let value = rng.below(10);
-    let filters = [
-        Filter::default(),
-        Filter::must(Condition::Any {
-            field: "n".into(),
-            values: vec![Scalar::Int(value as i64)],
-        }),
-    ];
-    for (filtered, filter) in filters.into_iter().enumerate() {
-        let cosine = |v: &[f32]| {
-            let dot: f64 = v.iter().zip(&vector).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let norm = |x: &[f32]| x.iter().map(|a| f64::from(*a).powi(2)).sum::<f64>().sqrt();
-            dot / (norm(v) * norm(&vector))
-        };
-        let mut expected: Vec<(f64, &str)> = model
-            .points
-            .iter()
-            .filter(|(_, p)| filtered == 0 || p.payload["n"] == json!(value))
-            .filter_map(|(id, p)| Some((cosine(p.vectors.get("dense")?), id.as_str())))
-            .collect();
-        expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
-        for exact in [true, false] {
-            let source = Source::Nearest {
-                using: None,
-                vector: vector.clone(),
-            };
-            let mut ask = query(source, filter.clone(), 10);
-            ask.params.exact = exact;
-            let hits = engine.query("c", &ask).unwrap().hits;
-            assert_eq!(hits.len(), expected.len().min(10), "never fewer than k when k match");
-            let found = hits
-                .iter()
-                .filter(|h| f64::from(h.legs[0].raw) >= expected[hits.len() - 1].0 - 1e-5)
-                .count();
-            let wanted = if exact {
-                hits.len()
-            } else {
-                hits.len().saturating_sub(2)
-            };
-            assert!(found >= wanted, "exact={exact} {found} of {}", hits.len());
-            for pair in hits.windows(2) {
-                assert!(pair[0].score >= pair[1].score);
-            }
-        }
-    }
-}
-
-/// With and without a filter, through postings and row by row: exactly what the definition gives, ties by id.
-fn check_sparse(engine: &Engine, model: &Model, rng: &mut Rng) {
-    let (vector, value) = (rng.sparse(), rng.below(10));
-    let product = |row: &SparseVector| {
-        let mut products = Vec::new();
-        for (index, weight) in row.indices.iter().zip(&row.values) {
-            if let Ok(i) = vector.indices.binary_search(index) {
-                products.push(weight * vector.values[i]);
-            }
-        }
-        (!products.is_empty()).then(|| products.iter().sum::<f32>())
-    };
-    let filters = [
-        Filter::default(),
-        Filter::must(Condition::Any {
-            field: "n".into(),
-            values: vec![Scalar::Int(value as i64)],
-        }),
-    ];
-    for (filtered, filter) in filters.into_iter().enumerate() {
-        let mut expected: Vec<(f32, String)> = model
-            .points
-            .iter()
-            .filter(|(_, p)| filtered == 0 || p.payload["n"] == json!(value))
-            .filter_map(|(id, p)| Some((product(p.sparse.get("learned")?)?, id.clone())))
-            .collect();
-        // Sums of these weights are exact; 0 and -0 are one.
-        expected.iter_mut().for_each(|(raw, _)| *raw += 0.0);
-        expected.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        for (k, exact) in [(7, false), (7, true), (1_000, false)] {
-            let source = Source::Sparse {
-                using: None,
-                vector: vector.clone(),
-            };
-            let mut ask = query(source, filter.clone(), k);
-            ask.params.exact = exact;
-            let hits = engine.query("c", &ask).unwrap().hits;
-            let got: Vec<(f32, String)> = hits
-                .iter()
-                .map(|h| (h.legs[0].raw + 0.0, h.point.id.to_string()))
-                .collect();
-            assert_eq!(
-                got,
-                expected[..expected.len().min(k)],
-                "k={k} exact={exact} filtered={filtered}"
-            );
-            assert!(hits.iter().all(|h| (0.0..=1.0).contains(&h.score)));
-        }
-    }
-}
-
-fn check_text(engine: &Engine, model: &Model) {
-    let source = Source::Text {
-        query: "runs".into(),
-        fields: vec![],
-    };
-    let hits = engine
-        .query("c", &query(source.clone(), Filter::default(), 1_000))
-        .unwrap()
-        .hits;
-    let got: BTreeSet<String> = hits.iter().map(|h| h.point.id.to_string()).collect();
-    let has = |p: &PointInput| p.payload["text"].as_str().unwrap().contains("running");
-    let expected: BTreeSet<String> = model
-        .points
-        .iter()
-        .filter(|(_, p)| has(p))
-        .map(|(id, _)| id.clone())
-        .collect();
-    assert_eq!(got, expected);
-    // Statistics are over live rows: the scores equal those of a fresh collection that never saw a delete.
-    let idf = {
-        let (n, df) = (model.points.len() as f64, expected.len() as f64);
-        (1.0 + (n - df + 0.5) / (df + 0.5)).ln()
-    };
-    let lengths: BTreeMap<&String, f64> = model
-        .points
-        .iter()
-        .map(|(id, p)| (id, p.payload["text"].as_str().unwrap().split(' ').count() as f64))
-        .collect();
-    let average = lengths.values().sum::<f64>() / lengths.len() as f64;
-    for hit in &hits {
-        let id = hit.point.id.to_string();
-        let tf = model.points[&id].payload["text"]
-            .as_str()
-            .unwrap()
-            .matches("running")
-            .count() as f64;
-        let expected = idf * tf / (tf + 1.2 * (1.0 - 0.75 + 0.75 * lengths[&id] / average));
-        assert!(
-            (f64::from(hit.legs[0].raw) - expected).abs() < 1e-4,
-            "{id}: {} {expected}",
-            hit.legs[0].raw
-        );
-    }
-    let both = Source::Fusion {
-        inputs: vec![
-            Input {
-                name: None,
-                source,
-                filter: Filter::default(),
-                limit: 10,
-            },
-            Input {
-                name: None,
-                source: Source::Nearest {
-                    using: None,
-                    vector: vec![1.0; DIM],
-                },
-                filter: Filter::default(),
-                limit: 10,
-            },
-        ],
-        method: Fuse::Rrf {
-            k: 60.0,
-            weights: vec![],
-        },
-    };
-    for hit in engine.query("c", &query(both, Filter::default(), 20)).unwrap().hits {
-        assert!((0.0..=1.0).contains(&hit.score) && !hit.legs.is_empty());
-    }
-}
-
-/// Copies a directory; fails if a file vanished on the way.
-fn copy_dir(from: &Path, to: &Path) -> std::io::Result<BTreeSet<std::path::PathBuf>> {
-    let mut names = BTreeSet::new();
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            names.extend(copy_dir(&entry.path(), &to.join(entry.file_name()))?);
-        } else {
-            std::fs::copy(entry.path(), to.join(entry.file_name()))?;
-            names.insert(entry.path());
-        }
-    }
-    Ok(names)
-}
-
-/// What a crash now would leave. RocksDB compacts in the background: a copy during which files came or went is not one
-/// moment and is made again.
-fn crash_image(dir: &Path, to: &Path) {
-    for _ in 0..50 {
-        let scratch = tempfile::tempdir().unwrap();
-        if let (Ok(before), Ok(after)) = (copy_dir(dir, to), copy_dir(dir, scratch.path()))
-            && before == after
-        {
-            return;
-        }
-        std::fs::remove_dir_all(to).unwrap();
-    }
-    panic!("the data directory did not hold still");
-}
+const SPACE: Space = Space {
+    points: 300,
+    documents: 20,
+    batch: 25,
+};
 
 fn run_model(seed: u64, shards: u32, steps: u64) {
-    let mut rng = Rng::new(seed);
+    let mut chance = Chance::new(seed);
     let root = tempfile::tempdir().unwrap();
     let mut dir = root.path().join("0");
     let mut engine = Engine::open(&dir, small(), components()).unwrap();
     engine.create_collection("c", schema(shards)).unwrap();
     let mut model = Model::default();
     for n in 0..steps {
-        step(&engine, &mut model, &mut rng, n);
-        if rng.below(4) == 0 {
+        let write = Write::random(&mut chance, SPACE, n + 1);
+        let expected = write.apply(&mut model);
+        let applied = write.run(&engine, "c", &WriteOptions::default()).unwrap();
+        assert!(
+            expected.is_none_or(|changed| changed == applied.changed),
+            "{write:?}: {applied:?}"
+        );
+        if chance.below(4) == 0 {
             engine.maintain(&|| false).unwrap();
         }
-        if rng.below(40) == 0 {
+        if chance.below(40) == 0 {
             engine.optimize("c", &|| false, &mut |_| {}).unwrap();
         }
-        if rng.below(25) == 0 {
+        if chance.below(25) == 0 {
             let next = root.path().join(format!("{}", n + 1));
             crash_image(&dir, &next);
             engine = Engine::open(&next, small(), components()).unwrap();
             dir = next;
         }
-        if rng.below(8) == 0 {
-            check(&engine, &model, &mut rng);
+        if chance.below(8) == 0 {
+            check(&engine, "c", &model, &mut chance);
         }
     }
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
-    check(&engine, &model, &mut rng);
+    check(&engine, "c", &model, &mut chance);
     assert!(engine.stats().segments > 0, "the run must have sealed something");
 }
 
@@ -850,6 +362,86 @@ fn a_directory_with_other_things_is_refused_and_left_alone() {
     drop(open().unwrap());
     std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
     assert!(open().is_ok(), "a data directory stays one, whatever is put beside it");
+}
+
+/// Opening removes files that no manifest names: it must not take somebody's `segments` for its own.
+#[test]
+fn directories_named_like_ours_are_not_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    let video = dir.path().join("segments/holiday/part-1.mp4");
+    std::fs::create_dir_all(video.parent().unwrap()).unwrap();
+    std::fs::write(&video, "x").unwrap();
+    assert_eq!(open().unwrap_err().code, "not_a_data_directory");
+    std::fs::create_dir(dir.path().join("db")).unwrap();
+    std::fs::write(dir.path().join("db/dump.sql"), "x").unwrap();
+    assert_eq!(open().unwrap_err().code, "not_a_data_directory");
+    assert!(video.exists());
+
+    // A copy of a data directory without its lock, which is empty, is one.
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    open().unwrap().create_collection("c", schema(1)).unwrap();
+    std::fs::remove_file(dir.path().join("LOCK.cairn")).unwrap();
+    assert_eq!(open().unwrap().collection_names(), ["c"]);
+}
+
+/// A panic in the middle of a build: the shard is free again, and so is the right to merge.
+#[test]
+fn a_panic_while_a_file_is_built_gives_its_shard_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let components = Components {
+        files: Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults))),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let panics = || {
+        faults.plan_at(" sync temporary: before", 0, How::Panic);
+        let work = || drop(engine.maintain(&|| false));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_err();
+        assert!(!engine.shared.merging.load(Ordering::Acquire));
+        let applier = engine.shared.applier.lock();
+        let shard = &applier.states[&CollectionNo(0)].shards[0];
+        assert!((shard.sealing, shard.merging) == (0, false));
+    };
+    for n in 0..3 {
+        let points = (0..60).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        panics();
+        assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Worked);
+        assert_eq!(engine.stats().seals, n + 1);
+    }
+    panics();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let info = engine.collection("c").unwrap();
+    assert_eq!((info.points, info.segments, info.optimizing), (180, 1, false));
+}
+
+/// The collection goes while a file is built for it, and its directory is swept before the file is there.
+#[test]
+fn a_file_that_was_built_for_a_dropped_collection_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
+    let components = Components {
+        files: Arc::<FaultyDir>::clone(&disk),
+        ..components()
+    };
+    let engine = Arc::new(Engine::open(dir.path(), small(), components).unwrap());
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..60).map(|i| simple_point(&format!("p{i}"), 1)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    let other = Arc::clone(&engine);
+    faults.interlude(0, move || {
+        other.drop_collection("c").unwrap();
+        assert_eq!(other.maintain(&|| false).unwrap(), Maintained::Worked, "it is swept");
+    });
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert!(!faults.no_interlude(), "it came to be");
+    let left = disk.files();
+    assert_eq!(left, [dir.path().join("LOCK.cairn")]);
 }
 
 #[test]

@@ -5,8 +5,10 @@
 //! gives exactly what was appended, checked by CRC.
 //! Not guaranteed: that records below the last trim exist; that a record whose `append` failed is absent.
 //! Failure: an append that fails leaves the log in an unknown state: the engine stops (it never retries an fsync).
-//! Enforced by: the conformance tests beside this file, and the crash tests.
+//! Enforced by: the conformance tests beside this file, which every log passes, and the crash tests.
 
+#[cfg(test)]
+pub mod memory;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -19,6 +21,55 @@ use crate::error::{Error, Result};
 use crate::storage::{Effects, LOG, Storage, key};
 use crate::types::Seq;
 
+/// A log of one group. What it stores are encoded records; what it gives is checked here, the same for every log.
+pub trait Log: Send + Sync {
+    /// Appends encoded records with consecutive sequence numbers from `first`, durably.
+    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()>;
+
+    /// Calls `each` with the bytes of every record from `from` on, in order, until it returns false.
+    fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()>;
+
+    /// The bytes of one record.
+    fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>>;
+
+    /// Forgets records below `to`, of which `from` is the first. The caller has flushed their effects.
+    fn trim(&self, from: Seq, to: Seq) -> Result<()>;
+
+    /// Calls `each` for every record from `from` on with its length, in order, until it returns false. A gap or a bad record
+    /// is damage.
+    fn read(&self, from: Seq, each: &mut dyn FnMut(Seq, Record, usize) -> Result<bool>) -> Result<()> {
+        let mut expected: Option<u64> = None;
+        self.scan(from, &mut |seq, bytes| {
+            if expected.is_some_and(|e| e != seq.0) {
+                return Err(Error::damaged(format!(
+                    "log gap: expected record {expected:?}, found {}",
+                    seq.0
+                )));
+            }
+            expected = Some(seq.0 + 1);
+            each(seq, Record::decode(bytes).map_err(|e| at(seq, &e))?, bytes.len())
+        })
+    }
+
+    /// One record and its length in bytes.
+    fn get(&self, seq: Seq) -> Result<Option<(Record, usize)>> {
+        match self.bytes(seq)? {
+            Some(bytes) => Ok(Some((Record::decode(&bytes).map_err(|e| at(seq, &e))?, bytes.len()))),
+            None => Ok(None),
+        }
+    }
+
+    /// First sequence number present.
+    fn first(&self) -> Result<Option<Seq>> {
+        let mut first = None;
+        self.scan(Seq(0), &mut |seq, _| {
+            first = Some(seq);
+            Ok(false)
+        })?;
+        Ok(first)
+    }
+}
+
 /// The log of a single node: a column family of the group's RocksDB.
 pub struct LocalLog {
     storage: Arc<Storage>,
@@ -30,9 +81,10 @@ impl LocalLog {
     pub fn new(storage: Arc<Storage>, group: u32) -> Self {
         Self { storage, group }
     }
+}
 
-    /// Appends encoded records with consecutive sequence numbers from `first`, durably.
-    pub fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
+impl Log for LocalLog {
+    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
         let mut batch = Effects::new(&self.storage);
         for (i, record) in records.iter().enumerate() {
             batch.put(LOG, &key::log(self.group, Seq(first.0 + i as u64)), record);
@@ -40,47 +92,20 @@ impl LocalLog {
         self.storage.append(batch)
     }
 
-    /// Calls `each` for every record from `from` on, in order, until it returns false. A gap or a bad record is damage.
-    pub fn read(&self, from: Seq, mut each: impl FnMut(Seq, Record, usize) -> Result<bool>) -> Result<()> {
-        let mut expected: Option<u64> = None;
+    fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()> {
         self.storage.scan(
             LOG,
             &self.group.to_be_bytes(),
             &key::log(self.group, from),
-            |key, value| {
-                let seq = parse_seq(key)?;
-                if expected.is_some_and(|e| e != seq.0) {
-                    return Err(Error::damaged(format!(
-                        "log gap: expected record {expected:?}, found {}",
-                        seq.0
-                    )));
-                }
-                expected = Some(seq.0 + 1);
-                each(seq, Record::decode(value).map_err(|e| at(seq, &e))?, value.len())
-            },
+            |key, value| each(parse_seq(key)?, value),
         )
     }
 
-    /// One record and its length in bytes.
-    pub fn get(&self, seq: Seq) -> Result<Option<(Record, usize)>> {
-        match self.storage.get(LOG, &key::log(self.group, seq))? {
-            Some(bytes) => Ok(Some((Record::decode(&bytes).map_err(|e| at(seq, &e))?, bytes.len()))),
-            None => Ok(None),
-        }
+    fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>> {
+        self.storage.get(LOG, &key::log(self.group, seq))
     }
 
-    /// First sequence number present.
-    pub fn first(&self) -> Result<Option<Seq>> {
-        let mut first = None;
-        self.storage.scan(LOG, &self.group.to_be_bytes(), &[], |key, _| {
-            first = Some(parse_seq(key)?);
-            Ok(false)
-        })?;
-        Ok(first)
-    }
-
-    /// Forgets records below `to`. The caller has flushed their effects.
-    pub fn trim(&self, from: Seq, to: Seq) -> Result<()> {
+    fn trim(&self, from: Seq, to: Seq) -> Result<()> {
         let mut batch = Effects::new(&self.storage);
         batch.delete_range(LOG, &key::log(self.group, from), &key::log(self.group, to));
         self.storage.write_effects(batch)

@@ -1,11 +1,13 @@
-//! The log's contract, checked on the local log: order, durability across reopen, damage noticed, any bytes survived.
+//! The log's contract, checked on each log: order, durability across reopen, damage noticed, any bytes survived.
 
 use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{LocalLog, Record};
+use super::memory::MemoryLog;
+use super::{LocalLog, Log, Record};
 use crate::op::Op;
+use crate::storage::faulty::{Chance, Faults};
 use crate::storage::{Effects, LOG, Storage, key};
 use crate::types::{CollectionNo, PointId, Seq};
 
@@ -22,9 +24,9 @@ fn record(i: u64) -> Record {
     }
 }
 
-fn read_all(log: &LocalLog, from: u64) -> Vec<(u64, Record)> {
+fn read_all(log: &dyn Log, from: u64) -> Vec<(u64, Record)> {
     let mut all = Vec::new();
-    log.read(Seq(from), |seq, record, _| {
+    log.read(Seq(from), &mut |seq, record, _| {
         all.push((seq.0, record));
         Ok(true)
     })
@@ -32,24 +34,71 @@ fn read_all(log: &LocalLog, from: u64) -> Vec<(u64, Record)> {
     all
 }
 
+/// What every log must do. `reopen` gives the log back as it is after the process ended at once.
+fn conform(mut reopen: impl FnMut() -> Arc<dyn Log>) {
+    let expected: Vec<_> = (1..=20).map(|i| (i, record(i))).collect();
+    let bytes: Vec<_> = expected.iter().map(|(_, r)| r.encode().unwrap()).collect();
+    {
+        let log = reopen();
+        assert_eq!((log.first().unwrap(), log.get(Seq(1)).unwrap()), (None, None));
+        log.append(Seq(1), &bytes[..7]).unwrap();
+        log.append(Seq(8), &bytes[7..]).unwrap();
+        assert_eq!(read_all(&*log, 1), expected);
+    }
+    let log = reopen();
+    assert_eq!(read_all(&*log, 1), expected);
+    assert_eq!(read_all(&*log, 13), expected[12..]);
+    assert_eq!(log.get(Seq(5)).unwrap(), Some((record(5), bytes[4].len())));
+    let mut some = 0;
+    log.read(Seq(3), &mut |_, _, _| {
+        some += 1;
+        Ok(some < 4)
+    })
+    .unwrap();
+    assert_eq!(some, 4, "reading ends when it is told to");
+    log.trim(Seq(1), Seq(11)).unwrap();
+    assert_eq!(log.first().unwrap(), Some(Seq(11)));
+    assert_eq!(read_all(&*log, 1), expected[10..]);
+    assert!(log.get(Seq(10)).unwrap().is_none());
+    log.trim(Seq(11), Seq(21)).unwrap();
+    assert_eq!(log.first().unwrap(), None);
+    log.append(Seq(21), &bytes[..1]).unwrap();
+    assert_eq!(
+        log.first().unwrap(),
+        Some(Seq(21)),
+        "numbers go on after everything was trimmed"
+    );
+}
+
 #[test]
 fn what_was_appended_is_read_in_order_also_after_reopen() {
     let dir = tempfile::tempdir().unwrap();
-    let expected: Vec<_> = (1..=20).map(|i| (i, record(i))).collect();
-    {
-        let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
-        let bytes: Vec<_> = expected.iter().map(|(_, r)| r.encode().unwrap()).collect();
-        log.append(Seq(1), &bytes[..7]).unwrap();
-        log.append(Seq(8), &bytes[7..]).unwrap();
-        assert_eq!(read_all(&log, 1), expected);
+    conform(|| Arc::new(LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0)));
+    let memory = Arc::new(MemoryLog::new(Arc::new(Faults::default())));
+    conform(|| {
+        memory.lose_power(&mut Chance::new(1));
+        Arc::<MemoryLog>::clone(&memory)
+    });
+}
+
+#[test]
+fn the_log_in_memory_keeps_what_it_acked_when_the_power_goes() {
+    let bytes: Vec<_> = (1..=9).map(|i| record(i).encode().unwrap()).collect();
+    let (mut lost, mut kept) = (0, 0);
+    for seed in 0..50 {
+        let faults = Arc::new(Faults::default());
+        let log = MemoryLog::new(Arc::clone(&faults));
+        log.append(Seq(1), &bytes[..3]).unwrap();
+        faults.plan_crash(0);
+        log.append(Seq(4), &bytes[3..]).unwrap_err();
+        faults.power_on();
+        log.lose_power(&mut Chance::new(seed));
+        let left = read_all(&log, 1);
+        assert!(left.len() >= 3 && left.iter().map(|(seq, _)| *seq).eq(1..=left.len() as u64));
+        lost += usize::from(left.len() < 9);
+        kept += usize::from(left.len() > 3);
     }
-    let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
-    assert_eq!(read_all(&log, 1), expected);
-    assert_eq!(read_all(&log, 13), expected[12..]);
-    log.trim(Seq(1), Seq(11)).unwrap();
-    assert_eq!(log.first().unwrap(), Some(Seq(11)));
-    assert_eq!(read_all(&log, 1), expected[10..]);
-    assert!(log.get(Seq(10)).unwrap().is_none());
+    assert!(lost > 10 && kept > 10, "{lost} {kept}");
 }
 
 #[test]
@@ -64,7 +113,7 @@ fn a_gap_and_a_changed_byte_are_damage() {
     let mut batch = Effects::new(&storage);
     batch.put(LOG, &key::log(0, Seq(2)), &bad);
     storage.append(batch).unwrap();
-    let error = log.read(Seq(1), |_, _, _| Ok(true)).unwrap_err();
+    let error = log.read(Seq(1), &mut |_, _, _| Ok(true)).unwrap_err();
     assert!(
         error.message.contains("record 2") && error.message.contains("checksum"),
         "{error}"
@@ -73,7 +122,7 @@ fn a_gap_and_a_changed_byte_are_damage() {
     batch.delete(LOG, &key::log(0, Seq(2)));
     storage.append(batch).unwrap();
     assert!(
-        log.read(Seq(1), |_, _, _| Ok(true))
+        log.read(Seq(1), &mut |_, _, _| Ok(true))
             .unwrap_err()
             .message
             .contains("gap")

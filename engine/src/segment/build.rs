@@ -3,14 +3,13 @@
 //! whether a graph is built differ.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::file::{Backing, FileSink, Writer};
+use super::file::{FileSink, Writer};
 use super::{NO_DOCUMENT, Segment, hash_id, payload};
 use crate::config::Workers;
 use crate::error::{Error, Result};
@@ -18,7 +17,7 @@ use crate::filter::extract;
 use crate::filter::index::{self as filter_index, FilterIndexBuilder};
 use crate::schema::{IndexSpec, Metric, Schema, VectorSpec};
 use crate::sparse;
-use crate::storage::files;
+use crate::storage::{Backing, Dir, NewFile, files};
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
@@ -234,11 +233,7 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
             write_growing_codes(&mut writer, rows, index, name, vector)?;
         }
     }
-    let bytes = writer.finish()?;
-    let len = bytes.len();
-    let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
-    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(&bytes);
-    Segment::read(Backing::Memory { words, len }, None, spec.schema, false)
+    Segment::read(Backing::copy(&writer.finish()?), None, spec.schema, false)
 }
 
 /// When and how a sealed file gets graphs.
@@ -253,29 +248,36 @@ pub struct Graphs<'a> {
 
 /// Makes a sealed file of the kept rows, durably, and opens it. Vectors get their codes and their graph if there are enough
 /// rows.
-pub fn seal(spec: &Spec<'_>, inputs: &[Kept], path: &Path, no: u64, graphs: &Graphs<'_>) -> Result<Segment> {
-    let (file, temporary) = files::create_temporary(path)?;
-    let written = write_sealed(spec, inputs, file, &temporary, no, graphs);
-    let file = match written {
-        Ok(file) => file,
-        Err(error) => {
-            // Best effort: an orphan is removed at the next open anyway.
-            let _ = std::fs::remove_file(&temporary);
-            return Err(error);
+pub fn seal(
+    spec: &Spec<'_>,
+    inputs: &[Kept],
+    disk: &dyn Dir,
+    path: &Path,
+    no: u64,
+    graphs: &Graphs<'_>,
+) -> Result<Segment> {
+    let (file, temporary) = files::create_temporary(disk, path)?;
+    let sealed = (|| {
+        let mut file = write_sealed(spec, inputs, file, &|| disk.map(&temporary), no, graphs)?;
+        files::publish(disk, &mut *file, &temporary, path)?;
+        Segment::open(disk, path, no, spec.schema)
+    })();
+    sealed.inspect_err(|_| {
+        // Best effort, so that a full disk does not fill up with attempts: what stays is removed at the next open.
+        for left in [&*temporary, path] {
+            let _ = disk.remove(left);
         }
-    };
-    files::publish(&file, &temporary, path)?;
-    Segment::open(path, no, spec.schema)
+    })
 }
 
 fn write_sealed(
     spec: &Spec<'_>,
     inputs: &[Kept],
-    file: File,
-    temporary: &Path,
+    file: Box<dyn NewFile>,
+    map: &dyn Fn() -> io::Result<Backing>,
     no: u64,
     graphs: &Graphs<'_>,
-) -> Result<File> {
+) -> Result<Box<dyn NewFile>> {
     let rows = Rows::Kept(inputs);
     let n = u32::try_from(rows.len()).map_err(|_| Error::internal("a segment of too many rows"))?;
     let mut writer: Writer<FileSink> = Writer::new(BufWriter::with_capacity(1 << 20, file))?;
@@ -283,7 +285,7 @@ fn write_sealed(
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
         if rows.len() >= graphs.rows_min {
             let seed = no ^ ((index as u64) << 56);
-            write_graph(&mut writer, temporary, name, vector, n, seed, graphs)?;
+            write_graph(&mut writer, map, name, vector, n, seed, graphs)?;
         }
     }
     writer
@@ -292,11 +294,11 @@ fn write_sealed(
         .map_err(|e| Error::internal(format!("i/o: {}", e.error())))
 }
 
-/// The codes and the graph of vectors that are in the file already: both are made over the mapped file, so a merge of any
-/// size needs no second copy of the vectors in memory.
+/// The codes and the graph of vectors that are in the file already: both are made over the file as `map` shows it, so a
+/// merge of any size needs no second copy of the vectors in memory.
 fn write_graph(
     writer: &mut Writer<FileSink>,
-    temporary: &Path,
+    map: &dyn Fn() -> io::Result<Backing>,
     name: &str,
     spec: &VectorSpec,
     n: u32,
@@ -306,11 +308,12 @@ fn write_graph(
     let IndexSpec::Hnsw { m, ef_construction } = spec.index else {
         return Ok(());
     };
-    let written = |writer: &mut Writer<FileSink>| -> Result<memmap2::Mmap> {
+    let written = |writer: &mut Writer<FileSink>| -> Result<Backing> {
         writer.sink().flush()?;
-        super::file::map(temporary)
+        Ok(map()?)
     };
-    let map = written(writer)?;
+    let mapped = written(writer)?;
+    let map = mapped.bytes();
     let range = |writer: &Writer<FileSink>, kind: &str| writer.range_of(&format!("{kind}/{name}")).unwrap_or(0..0);
     let absent = RoaringBitmap::deserialize_from(&map[range(writer, "absent")]).unwrap_or_default();
     let absent = (!absent.is_empty()).then(|| BitSet::from_iter(n as usize, absent));
@@ -328,7 +331,7 @@ fn write_graph(
         codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
         writer.end()?;
         with_codes = written(writer)?;
-        let bytes = &with_codes[range(writer, "codes")];
+        let bytes = &with_codes.bytes()[range(writer, "codes")];
         layout = CodesLayout::parse(bytes)?;
         vectors.codes = Some(layout.view(bytes));
     }

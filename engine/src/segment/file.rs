@@ -6,19 +6,18 @@
 //!     64      -  sections, each beginning at a multiple of 64, zero-padded between
 //!      T      -  section table: u32 count, then per section u16 name length, name, u64 offset, u64 length
 //!      C      -  block table: CRC-32C (u32) of each 64 KiB block of [0, C), the last block may be short
-//!   end-32    32  footer: u64 T, u64 C, u32 CRC-32C of the block table, u32 format version, magic "CAIRNEND"
+//!   end-32    32  footer: u64 T, u64 C, u32 CRC-32C of block table, T and C, u32 format version, magic "CAIRNEND"
 //! ```
 //! The table stands at the end so that a file is written front to back, and an index can be built from vectors that are
 //! already in it. The same bytes live in memory for growing segments, where only the section table is verified.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
-use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::limits::BLOCK_BYTES;
+use crate::storage::NewFile;
 
 const MAGIC: &[u8; 8] = b"CAIRNSEG";
 const MAGIC_END: &[u8; 8] = b"CAIRNEND";
@@ -28,29 +27,6 @@ const HEADER: usize = 64;
 const FOOTER: usize = 32;
 /// Sections start at multiples of this: a cache line, and the strictest alignment a section's numbers need.
 pub const ALIGN: usize = 64;
-
-/// Where a segment's bytes are.
-pub enum Backing {
-    /// A growing segment: memory, 8-byte aligned.
-    Memory {
-        /// The words.
-        words: Box<[u64]>,
-        /// Bytes in use.
-        len: usize,
-    },
-    /// A sealed file.
-    Mapped(memmap2::Mmap),
-}
-
-impl Backing {
-    /// All bytes.
-    pub fn bytes(&self) -> &[u8] {
-        match self {
-            Self::Memory { words, len } => &bytemuck::cast_slice(words)[..*len],
-            Self::Mapped(map) => map,
-        }
-    }
-}
 
 /// Writes a container front to back.
 pub struct Writer<W: Write> {
@@ -159,7 +135,8 @@ impl<W: Write> Writer<W> {
         let mut footer = Vec::with_capacity(FOOTER);
         footer.extend_from_slice(&table_at.to_le_bytes());
         footer.extend_from_slice(&blocks_at.to_le_bytes());
-        footer.extend_from_slice(&crc32c::crc32c(&blocks).to_le_bytes());
+        let crc = crc32c::crc32c_append(crc32c::crc32c(&blocks), &footer);
+        footer.extend_from_slice(&crc.to_le_bytes());
         footer.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         footer.extend_from_slice(MAGIC_END);
         self.out.write_all(&footer)?;
@@ -169,18 +146,7 @@ impl<W: Write> Writer<W> {
 }
 
 /// Sink of sealed files.
-pub type FileSink = BufWriter<File>;
-
-/// Maps a file.
-#[expect(unsafe_code, reason = "mapping sealed files is how they are read without copying")]
-pub fn map(path: &Path) -> Result<memmap2::Mmap> {
-    let file = File::open(path)?;
-    // SAFETY: bytes below the length at the time of mapping never change: a sealed file is written by nobody, and one that
-    // is being built is only appended to, by the thread that maps it. Only the process that holds the directory's lock
-    // writes here at all, and unlinking leaves a mapping intact.
-    let map = unsafe { memmap2::Mmap::map(&file) }?;
-    Ok(map)
-}
+pub type FileSink = BufWriter<Box<dyn NewFile>>;
 
 /// Finds the sections and checks the footer. With `verify` every block is read and checked.
 pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usize>>> {
@@ -218,9 +184,9 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
     if table_at > blocks_at || blocks_at + blocks_at.div_ceil(BLOCK_BYTES) * 4 != footer {
         return Err(bad("tables do not fit together"));
     }
-    let blocks = &bytes[blocks_at..footer];
-    if u32_at(footer + 16) != Some(crc32c::crc32c(blocks)) {
-        return Err(bad("block table checksum does not match"));
+    // Where the tables are is checked with them: elsewhere may stand something that reads like a table of nothing.
+    if u32_at(footer + 16) != Some(crc32c::crc32c(&bytes[blocks_at..footer + 16])) {
+        return Err(bad("checksum of the block table and the footer does not match"));
     }
     let check_block = |i: usize| -> Result<()> {
         let block = &bytes[i * BLOCK_BYTES..((i + 1) * BLOCK_BYTES).min(blocks_at)];

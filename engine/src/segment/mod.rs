@@ -19,19 +19,18 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
-pub use dead::Dead;
-use file::Backing;
-
 use crate::error::{Error, Result};
 use crate::filter::eval::IdLookup;
 use crate::filter::index::{FilterIndexLayout, FilterIndexView};
 use crate::schema::Schema;
 use crate::sparse::Column;
 use crate::sparse::index::IndexLayout;
+use crate::storage::{Backing, Dir};
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
 use crate::vector::{BitSet, CodesLayout, HnswLayout, VectorsRef};
+pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
+pub use dead::Dead;
 
 /// An immutable segment. Cheap to share.
 pub struct Segment {
@@ -115,9 +114,8 @@ impl SegmentView {
 
 impl Segment {
     /// Maps a sealed file and checks every block of it.
-    pub fn open(path: &Path, no: u64, schema: &Schema) -> Result<Self> {
-        let backing = Backing::Mapped(file::map(path)?);
-        Self::read(backing, Some(no), schema, true).map_err(|e| Error {
+    pub fn open(disk: &dyn Dir, path: &Path, no: u64, schema: &Schema) -> Result<Self> {
+        Self::read(disk.map(path)?, Some(no), schema, true).map_err(|e| Error {
             message: format!("{}: {}", path.display(), e.message),
             ..e
         })

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::file::{self, Backing};
+use super::file;
 use super::*;
 use crate::config::Workers;
 use crate::inverted::top::Walk;
 use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
+use crate::storage::LocalDir;
 use crate::text::analyzer::Analyzer;
 use crate::text::bm25;
 use crate::types::SparseVector;
@@ -134,7 +135,7 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/7.seg");
     let merged = merge_memory(&spec, &kept).unwrap();
-    let sealed = seal(&spec, &kept, &path, 7, &graphs(&|| false)).unwrap();
+    let sealed = seal(&spec, &kept, &LocalDir, &path, 7, &graphs(&|| false)).unwrap();
     let live: Vec<&PendingRow> = rows
         .chunks(25)
         .flat_map(|part| part.iter().enumerate().filter(|(i, _)| i % 5 != 2).map(|(_, r)| r))
@@ -157,21 +158,23 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
     assert!(!path.with_extension("tmp").exists());
     // Exactly what was written is what is opened; every changed byte is noticed.
-    drop(Segment::open(&path, 7, &schema).unwrap());
+    drop(Segment::open(&LocalDir, &path, 7, &schema).unwrap());
     let bytes = std::fs::read(&path).unwrap();
-    for i in (0..bytes.len()).step_by(97) {
+    // Every bit of the tables and the footer, and some of the rest.
+    let tables = (bytes.len() - 400..bytes.len()).flat_map(|i| (0..8).map(move |bit| (i, bit)));
+    for (i, bit) in (0..bytes.len()).step_by(97).map(|i| (i, 4)).chain(tables) {
         let mut bad = bytes.clone();
-        bad[i] ^= 0x10;
+        bad[i] ^= 1 << bit;
         std::fs::write(&path, &bad).unwrap();
-        let error = Segment::open(&path, 7, &schema)
+        let error = Segment::open(&LocalDir, &path, 7, &schema)
             .err()
-            .unwrap_or_else(|| panic!("byte {i} changed unnoticed"));
+            .unwrap_or_else(|| panic!("bit {bit} of byte {i} changed unnoticed"));
         assert_eq!(error.kind, crate::ErrorKind::Damaged);
     }
     for len in [0, 10, 96, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..len]).unwrap();
         assert_eq!(
-            Segment::open(&path, 7, &schema).err().unwrap().kind,
+            Segment::open(&LocalDir, &path, 7, &schema).err().unwrap().kind,
             crate::ErrorKind::Damaged
         );
     }
@@ -188,7 +191,7 @@ fn a_cancelled_seal_leaves_nothing() {
     let view = SegmentView::fresh(Arc::new(write_memory(&spec, &rows).unwrap()));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/1.seg");
-    let error = seal(&spec, &[Kept::live(&view)], &path, 1, &graphs(&|| true))
+    let error = seal(&spec, &[Kept::live(&view)], &LocalDir, &path, 1, &graphs(&|| true))
         .err()
         .unwrap();
     assert_eq!(error.kind, crate::ErrorKind::Cancelled);
@@ -230,14 +233,11 @@ fn no_bytes_panic_the_reader() {
             let table = bad.len() - 32;
             if blocks_at + crcs.len() == table {
                 bad[blocks_at..table].copy_from_slice(&crcs);
-                let crc = crc32c::crc32c(&crcs).to_le_bytes();
+                let crc = crc32c::crc32c(&bad[blocks_at..table + 16]).to_le_bytes();
                 bad[table + 16..table + 20].copy_from_slice(&crc);
             }
         }
-        let len = bad.len();
-        let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
-        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(&bad);
-        match Segment::read(Backing::Memory { words, len }, None, &schema, true) {
+        match Segment::read(Backing::copy(&bad), None, &schema, true) {
             Err(_) => refused += 1,
             Ok(segment) => {
                 read += 1;

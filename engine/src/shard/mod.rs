@@ -162,17 +162,87 @@ impl Shard {
         })
     }
 
-    /// Replaces `inputs` (by identity) with what was made of them while writes went on: rows of theirs that died meanwhile
-    /// are dead in it too.
-    pub fn carry_deaths(inputs: &[SegmentView], output: &Arc<Segment>) -> Arc<Dead> {
+    /// Which rows of `output` are dead: it was made of `inputs`, as they were when the work began, and of these the rows died
+    /// that are dead `now` and were not then. Only those are looked at, for writers wait.
+    pub fn carry_deaths(inputs: &[SegmentView], now: &[SegmentView], output: &Arc<Segment>) -> Arc<Dead> {
         let mut dead = Dead::default();
-        for view in inputs {
-            for ordinal in view.dead.rows() {
-                if let Some(ordinal) = output.ordinal_of(view.segment.row_of(ordinal)) {
+        for (input, now) in inputs.iter().zip(now) {
+            for ordinal in now.dead.rows() - input.dead.rows() {
+                if let Some(ordinal) = output.ordinal_of(now.segment.row_of(ordinal)) {
                     dead.kill(output, ordinal);
                 }
             }
         }
         Arc::new(dead)
+    }
+}
+
+#[cfg(test)]
+mod measure {
+    //! Temporary.
+    use super::*;
+    use crate::storage::{DEATHS, Effects, Storage, key};
+    use crate::types::{CollectionNo, ShardNo};
+    use std::collections::BTreeMap;
+    use std::time::Instant;
+
+    #[test]
+    fn measure_carry() {
+        let schema: Schema = serde_json::from_str("{}").unwrap();
+        let analyzers = BTreeMap::new();
+        let spec = Spec { schema: &schema, analyzers: &analyzers };
+        let n = 500_000u64;
+        let rows: Vec<PendingRow> = (0..n)
+            .map(|i| PendingRow {
+                row: Row(i), birth: Seq(1), id: PointId::new(format!("{i}")).unwrap(), document: None, expires_at_ms: 0,
+                acl: vec![], vectors: vec![], sparse: vec![], payload: "{}".into(), inline: false, dead: false,
+            })
+            .collect();
+        let t = Instant::now();
+        let segment = Arc::new(write_memory(&spec, &rows).unwrap());
+        println!("built {n} in {:?}", t.elapsed());
+        let mut dead = Dead::default();
+        let t = Instant::now();
+        (0..n as u32).filter(|o| o % 3 == 0).for_each(|o| drop(dead.kill(&segment, o)));
+        println!("killed {} in {:?}", dead.count(), t.elapsed());
+        let before = SegmentView { segment: Arc::clone(&segment), dead: Arc::new(dead.clone()) };
+        let kept = [Kept::live(&before)];
+        let output = Arc::new(merge_memory(&spec, &kept).unwrap());
+        (0..n as u32).filter(|o| o % 100 == 1).for_each(|o| drop(dead.kill(&segment, o)));
+        let now = SegmentView { segment, dead: Arc::new(dead) };
+        let t = Instant::now();
+        let all = Shard::carry_deaths(&[SegmentView::fresh(Arc::clone(&before.segment))], &[now.clone()], &output);
+        println!("carry all {} in {:?}", all.count(), t.elapsed());
+        let t = Instant::now();
+        let new = Shard::carry_deaths(&[before], &[now.clone()], &output);
+        println!("carry new {} in {:?}", new.count(), t.elapsed());
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        let (no, shard) = (CollectionNo(1), ShardNo(0));
+        let mut batch = Effects::new(&storage);
+        for o in now.dead.rows() {
+            batch.put(DEATHS, &key::row(no, shard, Row(u64::from(o))), &1u64.to_le_bytes());
+        }
+        storage.write_effects(batch).unwrap();
+        storage.flush().unwrap();
+        let t = Instant::now();
+        let mut effects = Effects::new(&storage);
+        storage.scan(DEATHS, &key::shard(no, shard), &[], |key, _| {
+            let row = key::parse_row(key).unwrap().2;
+            if output.ordinal_of(row).is_none() { effects.delete(DEATHS, key); }
+            Ok(true)
+        }).unwrap();
+        println!("old scan {:?}", t.elapsed());
+        drop(effects);
+        let t = Instant::now();
+        let mut effects = Effects::new(&storage);
+        effects.delete_range(DEATHS, &key::row(no, shard, Row(0)), &key::row(no, shard, Row(n)));
+        for o in new.rows() {
+            let row = key::row(no, shard, output.row_of(o));
+            let v = storage.get(DEATHS, &row).unwrap().unwrap();
+            effects.put(DEATHS, &row, &v);
+        }
+        storage.write_effects(effects).unwrap();
+        println!("new range {:?}", t.elapsed());
     }
 }

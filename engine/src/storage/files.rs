@@ -3,119 +3,126 @@
 //! `segments/<collection>/<shard>/<segment>.seg`, numbers only: no name a user chose is ever part of a path. A file is
 //! written under a `.tmp` name, fsynced, renamed, and its directory fsynced, before any manifest may name it.
 
-use std::fs::{self, File, OpenOptions};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::dir::{Dir, Held, NewFile};
 use crate::types::{CollectionNo, ShardNo};
 
 /// Path of a sealed file.
-pub fn segment_path(dir: &Path, no: CollectionNo, shard: ShardNo, segment: u64) -> PathBuf {
-    shard_dir(dir, no, shard).join(format!("{segment:010}.seg"))
+pub fn segment_path(root: &Path, no: CollectionNo, shard: ShardNo, segment: u64) -> PathBuf {
+    shard_dir(root, no, shard).join(format!("{segment:010}.seg"))
 }
 
 /// Directory of a shard's files.
-pub fn shard_dir(dir: &Path, no: CollectionNo, shard: ShardNo) -> PathBuf {
-    dir.join("segments").join(no.0.to_string()).join(shard.0.to_string())
+pub fn shard_dir(root: &Path, no: CollectionNo, shard: ShardNo) -> PathBuf {
+    collection_dir(root, no).join(shard.0.to_string())
+}
+
+/// Directory of a collection's files.
+pub fn collection_dir(root: &Path, no: CollectionNo) -> PathBuf {
+    root.join("segments").join(no.0.to_string())
 }
 
 /// Creates the temporary file that [`publish`] later renames.
-pub fn create_temporary(path: &Path) -> io::Result<(File, PathBuf)> {
+pub fn create_temporary(disk: &dyn Dir, path: &Path) -> io::Result<(Box<dyn NewFile>, PathBuf)> {
     let parent = path.parent().expect("segment paths have a parent");
-    fs::create_dir_all(parent)?;
+    disk.create_dir_all(parent)?;
     let temporary = path.with_extension("tmp");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&temporary)?;
-    Ok((file, temporary))
+    Ok((disk.create(&temporary)?, temporary))
 }
 
 /// Makes a finished temporary file durable under its final name.
-pub fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
+pub fn publish(disk: &dyn Dir, file: &mut dyn NewFile, temporary: &Path, path: &Path) -> io::Result<()> {
+    file.sync()?;
+    disk.rename(temporary, path)?;
     // The directory entry, and those of the directories that may have just been made above it.
     let mut parent = path.parent();
     for _ in 0..4 {
         let Some(dir) = parent else { break };
-        sync_dir(dir)?;
+        disk.sync_dir(dir)?;
         parent = dir.parent();
     }
     Ok(())
 }
 
-/// What a data directory holds, and what file systems and people put beside it: the root of an ext4 volume has
-/// `lost+found`, macOS leaves `.DS_Store`.
-const OURS: [&str; 3] = ["LOCK.cairn", "db", "segments"];
+/// Makes a data directory where there is none, durably: each directory is an entry of the one above it.
+pub fn create_root(disk: &dyn Dir, root: &Path) -> io::Result<()> {
+    let mut missing = Vec::new();
+    for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        match disk.list(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(dir),
+            // There, or not ours to look into.
+            _ => break,
+        }
+    }
+    disk.create_dir_all(root)?;
+    for dir in missing {
+        match dir.parent() {
+            Some(above) if above.as_os_str().is_empty() => disk.sync_dir(Path::new("."))?,
+            Some(above) => disk.sync_dir(above)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+const LOCK: &str = "LOCK.cairn";
+/// What file systems and people put into an empty directory: the root of an ext4 volume has `lost+found`, macOS leaves
+/// `.DS_Store`.
 const HARMLESS: [&str; 2] = ["lost+found", ".DS_Store"];
 
 /// The first entry of a directory that is not empty and was never a data directory: `--data-dir ~` must not fill a home
-/// with our files. None if the directory may be used.
-pub fn foreign_entry(dir: &Path) -> io::Result<Option<std::ffi::OsString>> {
-    let mut foreign = None;
-    for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
-        if OURS.iter().any(|ours| name == *ours) {
-            return Ok(None);
-        }
-        if !HARMLESS.iter().any(|harmless| name == *harmless) {
-            foreign.get_or_insert(name);
-        }
+/// with our files, nor take somebody's `segments` for ours and tidy it. None if the directory may be used: it holds our
+/// lock, or a RocksDB under `db` (a copy may lack the lock, which is empty).
+pub fn foreign_entry(disk: &dyn Dir, root: &Path) -> io::Result<Option<OsString>> {
+    let entries = disk.list(root)?;
+    if entries.iter().any(|entry| entry.name == LOCK && !entry.is_dir) {
+        return Ok(None);
     }
-    Ok(foreign)
-}
-
-/// Brings a directory's entries to disk.
-pub fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
+    let has_database = entries.iter().any(|entry| entry.name == "db" && entry.is_dir)
+        && disk.list(&root.join("db"))?.iter().any(|entry| entry.name == "CURRENT");
+    let harmless = |name: &OsString| HARMLESS.iter().any(|harmless| name == *harmless);
+    let mut names = entries.into_iter().map(|entry| entry.name);
+    Ok(names.find(|name| !has_database && !harmless(name)))
 }
 
 /// Removes every file under `segments/` that `is_named` does not know: temporaries, and segments whose manifest change was
 /// undone by a crash. Returns how many.
-pub fn remove_orphans(dir: &Path, is_named: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
-    fn walk(dir: &Path, is_named: &dyn Fn(&Path) -> bool, removed: &mut u64) -> io::Result<()> {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            let path = entry.path();
-            if entry.file_type()?.is_dir() {
-                walk(&path, is_named, removed)?;
+pub fn remove_orphans(disk: &dyn Dir, root: &Path, is_named: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
+    fn walk(disk: &dyn Dir, dir: &Path, is_named: &dyn Fn(&Path) -> bool) -> io::Result<u64> {
+        let mut removed = 0;
+        for entry in disk.list(dir)? {
+            let path = dir.join(&entry.name);
+            if entry.is_dir {
+                removed += walk(disk, &path, is_named)?;
             } else if !is_named(&path) {
-                fs::remove_file(&path)?;
-                *removed += 1;
+                disk.remove(&path)?;
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
-    let root = dir.join("segments");
-    let mut removed = 0;
-    if root.exists() {
-        walk(&root, is_named, &mut removed)?;
+    match walk(disk, &root.join("segments"), is_named) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        removed => removed,
     }
-    Ok(removed)
 }
 
 /// The data directory's lock: held as long as the value lives, released by the system if the process dies.
-#[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    _held: Held,
 }
 
 impl DirLock {
-    /// Takes the lock, or says who may hold it.
-    pub fn take(dir: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join("LOCK.cairn"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(e),
-        }
+    /// Takes the lock, or says that somebody has it. Its file is durable afterwards: it is what tells a data directory, also
+    /// one that lost everything else of its first moments.
+    pub fn take(disk: &dyn Dir, root: &Path) -> io::Result<Option<Self>> {
+        let Some(held) = disk.lock(&root.join(LOCK))? else {
+            return Ok(None);
+        };
+        disk.sync_dir(root)?;
+        Ok(Some(Self { _held: held }))
     }
 }

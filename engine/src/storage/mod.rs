@@ -7,6 +7,9 @@
 //!
 //! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
 
+mod dir;
+#[cfg(test)]
+pub mod faulty;
 pub mod files;
 
 use std::path::Path;
@@ -15,6 +18,8 @@ use std::sync::Arc;
 use rocksdb::{
     ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
+
+pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile};
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, PointId, Row, Seq, ShardNo};

@@ -69,6 +69,7 @@ fn fixture() -> Fixture {
     let components = Components {
         clock: Arc::new(Noon),
         workers: cairn_engine::config::Workers::alone(),
+        files: Arc::new(cairn_engine::storage::LocalDir),
     };
     let engine = Arc::new(Engine::open(dir.path(), Settings::default(), components).unwrap());
     let words = Arc::new(Words {

@@ -44,6 +44,7 @@ impl Bench {
         let components = Components {
             clock: Arc::new(Frozen),
             workers: cairn_engine::config::Workers::alone(),
+            files: Arc::new(cairn_engine::storage::LocalDir),
         };
         let engine = Engine::open(dir.path(), Settings::default(), components).unwrap();
         let vector = VectorSpec {

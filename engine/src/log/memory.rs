@@ -1,0 +1,139 @@
+//! A log in memory for the simulation, with the same promise as [`LocalLog`](super::LocalLog) and a power switch: what
+//! `append` returned for is kept, what it was busy with is kept in part, and a trim may come undone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Log;
+use crate::error::{Error, Result};
+use crate::storage::faulty::{Chance, Faults};
+use crate::types::Seq;
+
+/// The log, as the disk has it. Outlives the engine.
+pub struct MemoryLog {
+    faults: Arc<Faults>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    records: BTreeMap<u64, Vec<u8>>,
+    /// Of `records`, those from here on are not synced.
+    synced: u64,
+    /// Trimmed since the last loss of power.
+    trimmed: BTreeMap<u64, Vec<u8>>,
+}
+
+impl MemoryLog {
+    /// An empty log on a disk that fails as `faults` say.
+    pub fn new(faults: Arc<Faults>) -> Self {
+        let state = State {
+            synced: u64::MAX,
+            ..State::default()
+        };
+        Self {
+            faults,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// The power goes: of records that were being appended the first few are kept, and the last trims come undone.
+    pub fn lose_power(&self, chance: &mut Chance) {
+        let mut state = self.state.lock();
+        let unsynced: Vec<u64> = state.records.range(state.synced..).map(|(seq, _)| *seq).collect();
+        let kept = chance.below(unsynced.len() as u64 + 1) as usize;
+        unsynced[kept..].iter().for_each(|seq| drop(state.records.remove(seq)));
+        let trimmed = std::mem::take(&mut state.trimmed);
+        let back = chance.below(trimmed.len() as u64 + 1) as usize;
+        state.records.extend(trimmed.into_iter().skip(back));
+        state.synced = u64::MAX;
+    }
+
+    /// Loses the last record, against its word.
+    pub fn forget(&self) {
+        self.state.lock().records.pop_last();
+    }
+}
+
+impl Log for MemoryLog {
+    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
+        {
+            let mut state = self.state.lock();
+            if let Some((last, _)) = state.records.last_key_value()
+                && *last + 1 != first.0
+            {
+                return Err(Error::internal(format!("record {} follows {last}", first.0)));
+            }
+            state.synced = first.0;
+            state.records.extend((first.0..).zip(records.iter().cloned()));
+        }
+        self.faults.point("log append: before its sync")?;
+        self.state.lock().synced = u64::MAX;
+        Ok(())
+    }
+
+    fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()> {
+        let mut at = from.0;
+        loop {
+            let next = {
+                let state = self.state.lock();
+                state
+                    .records
+                    .range(at..)
+                    .next()
+                    .map(|(seq, bytes)| (*seq, bytes.clone()))
+            };
+            match next {
+                Some((seq, bytes)) if each(Seq(seq), &bytes)? => at = seq + 1,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>> {
+        Ok(self.state.lock().records.get(&seq.0).cloned())
+    }
+
+    fn trim(&self, from: Seq, to: Seq) -> Result<()> {
+        let State { records, trimmed, .. } = &mut *self.state.lock();
+        let gone: Vec<u64> = records.range(from.0..to.0).map(|(seq, _)| *seq).collect();
+        trimmed.extend(gone.into_iter().filter_map(|seq| records.remove_entry(&seq)));
+        Ok(())
+    }
+}
+
+/// A log with a place to fail before and after each of its operations.
+pub struct FaultyLog {
+    /// What does the work.
+    pub inner: Arc<dyn Log>,
+    /// What goes wrong.
+    pub faults: Arc<Faults>,
+}
+
+impl FaultyLog {
+    fn around<T>(&self, what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.faults.point(&format!("{what}: before"))?;
+        let done = work()?;
+        self.faults.point(&format!("{what}: after"))?;
+        Ok(done)
+    }
+}
+
+impl Log for FaultyLog {
+    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
+        self.around("log append", || self.inner.append(first, records))
+    }
+    fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()> {
+        self.faults.point("log scan: before")?;
+        self.inner.scan(from, each)
+    }
+    fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>> {
+        self.faults.point("log read: before")?;
+        self.inner.bytes(seq)
+    }
+    fn trim(&self, from: Seq, to: Seq) -> Result<()> {
+        self.around("log trim", || self.inner.trim(from, to))
+    }
+}

@@ -1,0 +1,178 @@
+//! Files as the engine asks for them. Everything outside RocksDB goes through one trait, so that a test can put a disk that
+//! tears, fills, fails and forgets under the very code that serves.
+//!
+//! Guarantees asked of an implementation: what [`NewFile::sync`] returned for survives the loss of power, and so do the
+//! entries of a directory (made, renamed, removed) once [`Dir::sync_dir`] returned for it.
+//! Not guaranteed: that anything else survives, or in which order it does.
+//! Failure: a sync that failed may have lost what it was to save, and saying it again may lie. Nothing is retried: the file
+//! is given up and made anew under another name.
+
+use std::any::Any;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::error::Result;
+
+/// The files of a data directory.
+pub trait Dir: Send + Sync {
+    /// Makes a directory and those above it.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Makes a file, or empties the one that is there.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
+    /// A file's bytes as they are now: files are written front to back and never changed, so these stay what they are.
+    fn map(&self, path: &Path) -> io::Result<Backing>;
+    /// Gives a file another name in the same directory, in the place of one that had it.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Brings a directory's entries to disk.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// What is in a directory.
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>>;
+    /// Removes a file, or a directory with everything in it. None there is fine.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Takes a lock that ends with the value, or with the process. None if somebody has it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Held>>;
+    /// Told before and after RocksDB writes the state, whose files it handles itself: a disk that fails can so fail there
+    /// too. A real one has nothing to say.
+    fn state(&self, _step: &'static str, _done: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl dyn Dir {
+    /// Does a step of the state with a word before and after it.
+    pub fn around<T>(&self, step: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.state(step, false)?;
+        let done = work()?;
+        self.state(step, true)?;
+        Ok(done)
+    }
+}
+
+/// A file that is being written.
+pub trait NewFile: Write + Send {
+    /// Brings its bytes to disk.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A lock, held as long as the value lives.
+pub type Held = Box<dyn Any + Send + Sync>;
+
+/// An entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: OsString,
+    /// It is a directory itself.
+    pub is_dir: bool,
+}
+
+/// Where bytes are.
+pub enum Backing {
+    /// In memory, 8-byte aligned.
+    Memory {
+        /// The words.
+        words: Box<[u64]>,
+        /// Bytes in use.
+        len: usize,
+    },
+    /// In a mapped file.
+    Mapped(memmap2::Mmap),
+}
+
+impl Backing {
+    /// A copy in memory.
+    pub fn copy(bytes: &[u8]) -> Self {
+        let mut words = vec![0u64; bytes.len().div_ceil(8)].into_boxed_slice();
+        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..bytes.len()].copy_from_slice(bytes);
+        Self::Memory {
+            words,
+            len: bytes.len(),
+        }
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Memory { words, len } => &bytemuck::cast_slice(words)[..*len],
+            Self::Mapped(map) => map,
+        }
+    }
+}
+
+/// The file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LocalDir;
+
+impl Dir for LocalDir {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
+        Ok(Box::new(File::create(path)?))
+    }
+
+    #[expect(unsafe_code, reason = "mapping sealed files is how they are read without copying")]
+    fn map(&self, path: &Path) -> io::Result<Backing> {
+        let file = File::open(path)?;
+        // SAFETY: bytes below the length at the time of mapping never change: a sealed file is written by nobody, and one
+        // that is being built is only appended to, by the thread that maps it. Only the process that holds the directory's
+        // lock writes here at all, and unlinking leaves a mapping intact.
+        let map = unsafe { memmap2::Mmap::map(&file) }?;
+        Ok(Backing::Mapped(map))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<Entry>> {
+        fs::read_dir(path)?
+            .map(|entry| {
+                let entry = entry?;
+                Ok(Entry {
+                    is_dir: entry.file_type()?.is_dir(),
+                    name: entry.file_name(),
+                })
+            })
+            .collect()
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let removed = match fs::symlink_metadata(path) {
+            Ok(what) if what.is_dir() => fs::remove_dir_all(path),
+            Ok(_) => fs::remove_file(path),
+            Err(error) => Err(error),
+        };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Held>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
+    }
+}
+
+impl NewFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
