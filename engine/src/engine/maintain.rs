@@ -336,7 +336,10 @@ impl Shared {
 
     /// Growing segments become a sealed file.
     fn run_seal(&self, build: &Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
-        let output = self.build(build, stop)?;
+        let output = match self.build(build, stop) {
+            Ok(output) => output,
+            Err(error) => return self.not_built(build, claim, error),
+        };
         let mut applier = self.locked()?;
         claim.end(&mut applier);
         let unwinding = StopOnUnwind {
@@ -368,7 +371,10 @@ impl Shared {
 
     /// Sealed segments become one.
     fn run_merge(&self, build: &Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
-        let output = self.build(build, stop)?;
+        let output = match self.build(build, stop) {
+            Ok(output) => output,
+            Err(error) => return self.not_built(build, claim, error),
+        };
         let mut applier = self.locked()?;
         claim.end(&mut applier);
         let unwinding = StopOnUnwind {
@@ -402,6 +408,17 @@ impl Shared {
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         self.finished.ring();
         self.sweep()
+    }
+
+    /// What is built for a collection that is dropped meanwhile may find its directory swept away: nobody misses the file.
+    fn not_built(&self, build: &Build, claim: Claim<'_>, error: Error) -> Result<()> {
+        if !build.collection.is_dropped() {
+            return Err(error);
+        }
+        let mut applier = self.locked()?;
+        claim.end(&mut applier);
+        self.leave_behind(&mut applier, build);
+        Ok(())
     }
 
     /// The collection was dropped while a file was made for it, and its directory may have been removed before that file
@@ -480,7 +497,7 @@ impl Shared {
                 // Deaths of rows that are in no file any more are forgotten, which may be many: all are, and the few of rows
                 // that died while the file was made are said again.
                 effects.delete_range(DEATHS, &from, &to);
-                for view in output {
+                if let Some(view) = output {
                     for ordinal in view.dead.rows() {
                         let row = key::row(no, shard_no, view.segment.row_of(ordinal));
                         let death = self.storage.get(DEATHS, &row)?;

@@ -39,6 +39,11 @@ impl MemoryLog {
         }
     }
 
+    /// A process opens it: what it finds, it brings to disk before it gives it.
+    pub fn reopen(&self) {
+        self.state.lock().synced = u64::MAX;
+    }
+
     /// The power goes: of records that were being appended the first few are kept, and the last trims come undone.
     pub fn lose_power(&self, chance: &mut Chance) {
         let mut state = self.state.lock();

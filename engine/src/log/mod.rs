@@ -2,7 +2,8 @@
 //!
 //! Operations: `append` records durably, `read` them in order, `trim` what is no longer needed.
 //! Guarantees: when `append` returns, its records are fsynced; sequence numbers are consecutive and never reused; `read`
-//! gives exactly what was appended, checked by CRC.
+//! gives exactly what was appended, checked by CRC. What a log gives after it was opened is durable, whatever became of the
+//! append that wrote it: state that is flushed points into it.
 //! Not guaranteed: that records below the last trim exist; that a record whose `append` failed is absent.
 //! Failure: an append that fails leaves the log in an unknown state: the engine stops (it never retries an fsync).
 //! Enforced by: the conformance tests beside this file, which every log passes, and the crash tests.

@@ -30,7 +30,7 @@ const SPACE: Space = Space {
 };
 const STEPS: u64 = 60;
 /// What a run of the tests can afford; `make torture` sets more.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 
 /// What is asked of the engine, or happens to it.
 #[derive(Debug, Clone)]

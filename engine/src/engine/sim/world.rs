@@ -384,6 +384,7 @@ impl World {
             let inner: Arc<dyn Log> = if self.setup.local_log {
                 Arc::new(LocalLog::new(Arc::clone(storage), 0))
             } else {
+                self.log.reopen();
                 Arc::<MemoryLog>::clone(&self.log)
             };
             let faults = Arc::clone(&self.faults);
