@@ -281,6 +281,15 @@ def test_documents_are_listed_read_and_deleted(client: Any, notes: str) -> None:
         client.documents.get(notes, "raft.md")
 
 
+def test_many_documents_with_long_ids_are_deleted_at_once(client: Any, name: str) -> None:
+    client.collections.create(name)
+    ids = [f"{i}-{'ü' * 200}" for i in range(60)]
+    client.documents.put(name, [Document(id, "Tea is brewed.") for id in ids])
+    deleted = client.documents.delete(name, ids)
+    assert deleted.changed == 60 and deleted.token
+    assert list(client.documents.list(name)) == []
+
+
 def test_what_is_unchanged_is_not_embedded_again(client: Any, notes: str) -> None:
     again = client.documents.put(notes, Document("tea.md", TEA, metadata={"topic": "kitchen"}))
     assert (again.unchanged, again.embedded, again.token) == (1, 0, None)
