@@ -139,7 +139,10 @@ fn route(request: &Request) -> (&'static str, String) {
         Method::QueryBatch => ("POST", format!("{base}/query/batch")),
         Method::PutDocuments => ("POST", format!("{base}/documents")),
         Method::GetDocument => ("GET", format!("{base}/documents?{}", query(&["id", "with_chunks"]))),
-        Method::DeleteDocuments => ("DELETE", format!("{base}/documents?{}", query(&["ids"]))),
+        Method::DeleteDocuments => (
+            "DELETE",
+            format!("{base}/documents?{}", query(&["ids", "request_id", "durability"])),
+        ),
         Method::ListDocuments => (
             "GET",
             format!("{base}/documents/list?{}", query(&["after_id", "limit"])),

@@ -110,6 +110,7 @@ pub(crate) fn empty_schema() -> Schema {
         dynamic: true,
         shards: 1,
         chunking: cairn_engine::schema::Chunking::default(),
+        durability: None,
     }
 }
 
