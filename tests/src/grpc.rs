@@ -853,8 +853,8 @@ fn decode(method: Method, bytes: Bytes) -> Value {
                     "near_duplicate_of": r.near_duplicate_of, "skipped": r.skipped, "replayed": r.replayed,
                 }))
             };
-            let token = (!m.token.is_empty()).then_some(m.token);
             let durability = durability_json(m.durability());
+            let token = (!m.token.is_empty()).then_some(m.token);
             let results: Vec<_> = m.results.into_iter().map(one).collect();
             without_nulls(json!({"results": results, "token": token, "durability": durability}))
         }
@@ -1038,13 +1038,14 @@ fn schema_json(s: pb::Schema) -> Value {
         };
         (path, json)
     };
+    let durability = durability_json(s.durability());
     let chunking = s.chunking.unwrap_or_default();
     without_nulls(json!({
         "vectors": s.vectors.into_iter().map(vector).collect::<Map<_, _>>(),
         "sparse": s.sparse.into_iter().map(sparse).collect::<Map<_, _>>(),
         "fields": s.fields.into_iter().map(field).collect::<Map<_, _>>(),
         "dynamic": s.dynamic, "shards": s.shards,
-        "durability": durability_json(s.durability()),
+        "durability": durability,
         "chunking": {
             "max_tokens": chunking.max_tokens,
             "overlap_tokens": chunking.overlap_tokens,

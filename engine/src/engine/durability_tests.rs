@@ -297,7 +297,9 @@ fn requests_are_forgotten_after_a_day_or_when_there_are_too_many_and_a_replay_fo
     let engine = Engine::open(&dir, small(), with.clone()).unwrap();
     engine.create_collection("c", schema(1)).unwrap();
     let day = limits::REQUEST_MEMORY_MS;
-    let advance = |ms| clock.0.fetch_add(ms, Ordering::Relaxed);
+    let advance = |ms| {
+        clock.0.fetch_add(ms, Ordering::Relaxed);
+    };
     let replayed = |id: &str| put(&engine, "p", 1, &named(id, 1)).unwrap().replayed;
     assert!(!replayed("a"));
     advance(day - 1);
@@ -325,10 +327,10 @@ fn requests_are_forgotten_after_a_day_or_when_there_are_too_many_and_a_replay_fo
         let id = format!("n{}", below(70));
         let _may_be_reused = put(&engine, &id, step, &named(&id, below(2) as u8));
         match below(40) {
-            0 => drop(advance(day / 2)),
+            0 => advance(day / 2),
             1 => engine.flush().unwrap(),
-            2 => drop(advance(day)),
-            _ => drop(advance(below(1_000))),
+            2 => advance(day),
+            _ => advance(below(1_000)),
         }
         if step % 150 == 149 {
             let image = root.path().join(format!("{step}"));
