@@ -331,7 +331,9 @@ pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
                 }
                 (Step::Bad { .. }, Some(_)) => {}
                 (Step::Record { prefix, .. }, None) => {
-                    last = Mark::decode(&prefix).map_or(last, |mark| Some((mark.first + mark.count).saturating_sub(1)));
+                    last = Mark::decode(&prefix).map_or(last, |mark| {
+                        Some(mark.first.saturating_add(mark.count).saturating_sub(1))
+                    });
                 }
                 (Step::Record { at, prefix }, Some(bad)) => {
                     let between: u64 = logs[bad.file..file].iter().map(|(_, _, len)| len).sum::<u64>() + at - before;
