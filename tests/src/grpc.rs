@@ -157,7 +157,11 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
         ),
         Method::DeleteCollection => (
             "/cairn.v1.Collections/Delete",
-            pb::DeleteCollectionRequest { collection }.encode_to_vec(),
+            pb::DeleteCollectionRequest {
+                collection,
+                request_id: text(b, "request_id"),
+            }
+            .encode_to_vec(),
         ),
         Method::ListCollections => (
             "/cairn.v1.Collections/List",

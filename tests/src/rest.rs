@@ -127,7 +127,7 @@ fn route(request: &Request) -> (&'static str, String) {
     match request.method {
         Method::CreateCollection => ("PUT", base),
         Method::GetCollection => ("GET", base),
-        Method::DeleteCollection => ("DELETE", base),
+        Method::DeleteCollection => ("DELETE", format!("{base}?{}", query(&["request_id"]))),
         Method::ListCollections => ("GET", "/api/v1/collections".to_owned()),
         Method::Upsert => ("POST", format!("{base}/points")),
         Method::SetPayload => ("PATCH", format!("{base}/points")),

@@ -134,6 +134,7 @@ impl Client {
     pub async fn delete_collection(&self, name: &str) -> Result<()> {
         let request = v1::DeleteCollectionRequest {
             collection: name.to_owned(),
+            request_id: request_id(),
         };
         self.call(request, |c, r| async move { c.collections().delete(r).await })
             .await

@@ -110,14 +110,19 @@ impl Engine {
     }
 
     /// Removes a collection and everything in it (`collection_not_found` if there is none).
-    pub fn drop_collection(&self, name: &str) -> Result<Applied> {
+    pub fn drop_collection(&self, name: &str, options: &WriteOptions) -> Result<Applied> {
+        if let Some(request) = &options.request
+            && let Some(done) = self.shared.replayed(request, Durability::Sync)?
+        {
+            return Ok(done);
+        }
         let no = self.find(name)?.no;
         let write = Write {
             ops: vec![Op::DropCollection { no }],
             durability: Some(Durability::Sync),
             grows: false,
         };
-        self.shared.submit(write, &WriteOptions::default())
+        self.shared.submit(write, options)
     }
 
     /// One collection.

@@ -823,7 +823,7 @@ fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
     engine.upsert("c", points, &WriteOptions::default()).unwrap();
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert_eq!(engine.collection("c").unwrap().segments, 1);
-    engine.drop_collection("c").unwrap();
+    engine.drop_collection("c", &WriteOptions::default()).unwrap();
     assert_eq!(
         engine.count("c", &Filter::default()).unwrap_err().code,
         "collection_not_found"

@@ -227,7 +227,10 @@ impl Collections for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             Ok(convert::applied_out(
-                &self.service.delete_collection(call, m.collection).await?,
+                &self
+                    .service
+                    .delete_collection(call, m.collection, convert::text_in(m.request_id))
+                    .await?,
             ))
         })
         .await

@@ -172,10 +172,12 @@ async fn get_collection(State(service): App, Plain(call): Plain, Name(name): Nam
 
 /// Removes a collection and everything in it.
 #[utoipa::path(delete, path = "/api/v1/collections/{collection}", tag = "collections",
-    params(("collection" = String, Path)),
+    params(("collection" = String, Path), ("request_id" = Option<String>, Query)),
     responses((status = 200, body = WriteOut), (status = "default", body = Problem)))]
-async fn delete_collection(State(service): App, Plain(call): Plain, Name(name): Name) -> Reply<WriteOut> {
-    Ok(Json(service.delete_collection(call, name).await?.into()))
+async fn delete_collection(State(service): App, params: Params, Name(name): Name) -> Reply<WriteOut> {
+    let call = params.call.clone();
+    let request_id = params.only(&["request_id"])?.pop().map(|(_, id)| id);
+    Ok(Json(service.delete_collection(call, name, request_id).await?.into()))
 }
 
 /// Seals what grows and merges each shard into as few segments as its settings allow. Reads and writes go on. Answers at
