@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,8 +31,6 @@ class Method:
     rest: Callable[[Json], RestRequest]
     #: What is one request in gRPC may be several in REST.
     parts: Callable[[Json], list[Json]] = field(default=lambda json: [json])
-    #: A repetition after a lost answer does no harm.
-    repeat: bool = True
 
 
 def _path(path: str, json: Json) -> str:
@@ -90,7 +89,9 @@ def _by_url(json: Json) -> list[Json]:
         size += bytes_
     if len(parts) < 2:
         return [json]
-    return [{**json, "ids": ids, "request_id": f"{json.get('request_id')}-{n}"} for n, ids in enumerate(parts)]
+    # A hash, as an id has a bound; the same at each attempt, as the server does a request once.
+    names = (hashlib.sha256(f"{json.get('request_id')} {n}".encode()).hexdigest()[:32] for n in range(len(parts)))
+    return [{**json, "ids": ids, "request_id": name} for ids, name in zip(parts, names, strict=True)]
 
 
 _C = "/collections/{collection}"
@@ -111,8 +112,6 @@ UPSERT_STREAM = Method("Points/UpsertStream", _body("POST", _C + "/points"))
 SET_PAYLOAD = Method("Points/SetPayload", _body("PATCH", _C + "/points"))
 GET_POINTS = Method("Points/Get", _body("POST", _C + "/points/get"))
 DELETE_POINTS = Method("Points/Delete", _body("POST", _C + "/points/delete"))
-# What came to match since the lost first attempt would be taken too.
-DELETE_MATCHING = Method("Points/Delete", _body("POST", _C + "/points/delete"), repeat=False)
 SCROLL = Method("Points/Scroll", _body("POST", _C + "/points/scroll"))
 COUNT = Method("Points/Count", _body("POST", _C + "/points/count"))
 
