@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import cairn
@@ -285,7 +286,7 @@ def test_many_documents_with_long_ids_are_deleted_at_once(client: Any, name: str
     client.collections.create(name)
     ids = [f"{i}-{'ü' * 200}" for i in range(60)]
     client.documents.put(name, [Document(id, "Tea is brewed.") for id in ids])
-    deleted = client.documents.delete(name, ids, request_id="r" * 64)
+    deleted = client.documents.delete(name, ids, request_id=2 * uuid.uuid4().hex)
     assert deleted.changed == 60 and deleted.token
     assert list(client.documents.list(name)) == []
 
