@@ -30,6 +30,8 @@ const OTHERS_WAIT: Duration = Duration::from_millis(100);
 
 /// A piece of work.
 enum Job<'a> {
+    /// The last flush found the disk full; nothing is written before one succeeds.
+    Flush,
     Seal(Build, Claim<'a>),
     Merge(Build, Claim<'a>),
     /// Files that nothing on disk may name any more after the next flush.
@@ -90,7 +92,8 @@ impl Shared {
         };
         let done = match job {
             None => return Ok(Maintained::Idle),
-            Some(Job::Seal(build, claim)) => self.run_seal(&build, claim, stop),
+            Some(Job::Seal(build, claim)) => self.run_seal(&build, claim, stop).and_then(|()| self.flush_and_trim()),
+            Some(Job::Flush) => self.flush("flush of a full disk"),
             Some(Job::Merge(build, claim)) => self.run_merge(&build, claim, stop),
             Some(Job::Sweep) => self.sweep(),
             Some(Job::Trim) => self.flush_and_trim(),
@@ -114,6 +117,9 @@ impl Shared {
     fn choose(&self, applier: &mut Applier) -> Option<Job<'_>> {
         if !applier.trash.is_empty() {
             return Some(Job::Sweep);
+        }
+        if self.space.is_stuck() {
+            return Some(Job::Flush);
         }
         let full = self.memory.bytes() * 2 > self.settings.growing_bytes_max as u64;
         let mut largest: Option<(usize, CollectionNo, ShardNo)> = None;
@@ -171,6 +177,7 @@ impl Shared {
                 .map(|(build, claim)| Job::Seal(build, claim));
         }
         if let Some((no, shard_no, from, to)) = merge
+            && self.has_room_to_merge(applier, (no, shard_no), from, to)
             && let Some((build, claim)) = self.claim_merge(applier, (no, shard_no), (from, to))
         {
             return Some(Job::Merge(build, claim));
@@ -298,7 +305,10 @@ impl Shared {
                 self.claim_seal(&mut applier, place)
             };
             match claimed {
-                Some((build, claim)) => self.run_seal(&build, claim, stop)?,
+                Some((build, claim)) => {
+                    self.run_seal(&build, claim, stop)?;
+                    self.flush_and_trim()?;
+                }
                 None => self.finished.wait(OTHERS_WAIT),
             }
         }
@@ -366,7 +376,50 @@ impl Shared {
         self.memory.release(bytes as i64);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
         self.finished.ring();
-        self.flush_and_trim()
+        Ok(())
+    }
+
+    /// Seals the largest shards until growing memory is within its bound: while opening, when nobody else does. Does not trim.
+    pub(super) fn shrink(&self) -> Result<()> {
+        while self.memory.bytes() > self.settings.growing_bytes_max as u64 {
+            let claimed = {
+                let mut applier = self.locked()?;
+                let shards = applier.states.iter().flat_map(|(no, state)| {
+                    let bytes = |(i, shard): (usize, &Shard)| (shard.waiting().1, (*no, ShardNo(i as u32)));
+                    state.shards.iter().enumerate().map(bytes)
+                });
+                let largest = shards.max().filter(|(bytes, _)| *bytes > 0);
+                largest.and_then(|(_, place)| self.claim_seal(&mut applier, place))
+            };
+            match claimed {
+                Some((build, claim)) => self.run_seal(&build, claim, &|| false)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// A merge needs as much room as what it merges, until that is removed. It can wait for it.
+    fn has_room_to_merge(&self, applier: &Applier, (no, shard_no): Place, from: usize, to: usize) -> bool {
+        let shard = applier.states.get(&no).map(|state| &state.shards[shard_no.0 as usize]);
+        let inputs = shard.map_or(&[][..], |shard| &shard.sealed[from..to]);
+        let bytes = inputs.iter().map(|view| view.segment.bytes() as u64).sum();
+        // A disk that does not say how full it is will say so by an error of the merge.
+        self.space.fits(bytes).unwrap_or(true)
+    }
+
+    /// Brings every effect to disk. A full disk is waited for; any other failure ends the engine, because what the disk has
+    /// of it is unknown and a second try would hide that. `step` names the place for a disk that fails there.
+    pub(super) fn flush(&self, step: &'static str) -> Result<()> {
+        let result = self.components.files.around(step, || self.storage.flush());
+        self.space.flushed(result.as_ref().is_err_and(is_full));
+        result.inspect_err(|error| self.stop_unless_full(error))
+    }
+
+    fn stop_unless_full(&self, error: &Error) {
+        if !is_full(error) && error.kind != ErrorKind::Cancelled {
+            self.stop_for(error);
+        }
     }
 
     /// Sealed segments become one.
@@ -443,7 +496,7 @@ impl Shared {
         }
         let path = self.path_of(build, Some(build.no));
         let stop = || stop() || build.collection.is_dropped();
-        Ok(Some(Arc::new(seal(
+        let sealed = seal(
             &build.collection.spec(),
             &kept,
             &*self.components.files,
@@ -454,7 +507,16 @@ impl Shared {
                 workers: &self.components.workers,
                 stop: &stop,
             },
-        )?)))
+        );
+        match sealed {
+            Ok(segment) => Ok(Some(Arc::new(segment))),
+            Err(error) => {
+                if !build.collection.is_dropped() {
+                    self.stop_unless_full(&error);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// The manifest changes, together with everything that follows from it, in one batch; readers see it at once.
@@ -585,6 +647,10 @@ impl Shared {
         drop(applier);
         self.flush_and_trim()
     }
+}
+
+fn is_full(error: &Error) -> bool {
+    error.code == "disk_full"
 }
 
 fn next_segment(applier: &mut Applier) -> u64 {

@@ -41,6 +41,7 @@ pub(super) fn schema(shards: u32) -> Schema {
         dynamic: true,
         shards,
         chunking: crate::schema::Chunking::default(),
+        durability: None,
     }
 }
 

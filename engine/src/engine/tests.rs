@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::model::{DIM, Model, Space, Write, check, crash_image, ids, query, schema};
+use super::model::{DIM, Model, Space, Write, check, query};
+pub(super) use super::model::{crash_image, ids, schema};
 use super::*;
 use crate::config::{Clock, Workers};
 use crate::filter::Condition;
@@ -25,7 +26,7 @@ impl Clock for Frozen {
     }
 }
 
-fn components() -> Components {
+pub(super) fn components() -> Components {
     Components {
         clock: Arc::new(Frozen),
         workers: Workers::alone(),
@@ -34,7 +35,7 @@ fn components() -> Components {
 }
 
 /// Small numbers, so that seals and merges happen all the time.
-fn small() -> Settings {
+pub(super) fn small() -> Settings {
     Settings {
         seal_rows: 60,
         graph_rows_min: 100,
@@ -107,7 +108,7 @@ fn three() -> SparseVector {
     }
 }
 
-fn simple_point(id: &str, version: u64) -> PointInput {
+pub(super) fn simple_point(id: &str, version: u64) -> PointInput {
     PointInput {
         id: PointId::new(id).unwrap(),
         vectors: Vectors::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
@@ -121,7 +122,7 @@ fn simple_point(id: &str, version: u64) -> PointInput {
     }
 }
 
-fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
+pub(super) fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
     let mut checksum = [0; 16];
     checksum[..8].copy_from_slice(&version.to_le_bytes());
     DocumentInput {
@@ -334,7 +335,7 @@ fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
     engine.upsert("c", points, &WriteOptions::default()).unwrap();
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert_eq!(engine.collection("c").unwrap().segments, 1);
-    engine.drop_collection("c").unwrap();
+    engine.drop_collection("c", &WriteOptions::default()).unwrap();
     assert_eq!(
         engine.count("c", &Filter::default()).unwrap_err().code,
         "collection_not_found"
@@ -435,7 +436,7 @@ fn a_file_that_was_built_for_a_dropped_collection_is_removed() {
     engine.upsert("c", points, &WriteOptions::default()).unwrap();
     let other = Arc::clone(&engine);
     faults.interlude(0, move || {
-        other.drop_collection("c").unwrap();
+        other.drop_collection("c", &WriteOptions::default()).unwrap();
         assert_eq!(other.maintain(&|| false).unwrap(), Maintained::Worked, "it is swept");
     });
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}

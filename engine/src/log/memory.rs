@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::Log;
+use super::{Fsyncs, Log, Unsynced};
 use crate::error::{Error, Result};
 use crate::storage::faulty::{Chance, Faults};
-use crate::types::Seq;
+use crate::types::{Durability, Seq};
 
 /// The log, as the disk has it. Outlives the engine.
 pub struct MemoryLog {
@@ -63,7 +63,7 @@ impl MemoryLog {
 }
 
 impl Log for MemoryLog {
-    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
+    fn append(&self, first: Seq, records: &[Vec<u8>], _: Durability) -> Result<Durability> {
         {
             let mut state = self.state.lock();
             if let Some((last, _)) = state.records.last_key_value()
@@ -76,7 +76,30 @@ impl Log for MemoryLog {
         }
         self.faults.point("log append: before its sync")?;
         self.state.lock().synced = u64::MAX;
+        Ok(Durability::Sync)
+    }
+
+    fn begin(&self, _: Seq) {}
+
+    /// Every append is synced.
+    fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn unsynced(&self) -> Unsynced {
+        Unsynced::default()
+    }
+
+    fn durability(&self, _: Seq) -> Durability {
+        Durability::Sync
+    }
+
+    fn fsyncs(&self) -> Fsyncs {
+        Fsyncs::default()
+    }
+
+    fn last(&self) -> Result<Option<Seq>> {
+        Ok(self.state.lock().records.last_key_value().map(|(seq, _)| Seq(*seq)))
     }
 
     fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()> {
@@ -127,8 +150,26 @@ impl FaultyLog {
 }
 
 impl Log for FaultyLog {
-    fn append(&self, first: Seq, records: &[Vec<u8>]) -> Result<()> {
-        self.around("log append", || self.inner.append(first, records))
+    fn append(&self, first: Seq, records: &[Vec<u8>], wanted: Durability) -> Result<Durability> {
+        self.around("log append", || self.inner.append(first, records, wanted))
+    }
+    fn begin(&self, last: Seq) {
+        self.inner.begin(last);
+    }
+    fn sync(&self) -> Result<()> {
+        self.around("log sync", || self.inner.sync())
+    }
+    fn unsynced(&self) -> Unsynced {
+        self.inner.unsynced()
+    }
+    fn durability(&self, seq: Seq) -> Durability {
+        self.inner.durability(seq)
+    }
+    fn fsyncs(&self) -> Fsyncs {
+        self.inner.fsyncs()
+    }
+    fn last(&self) -> Result<Option<Seq>> {
+        self.inner.last()
     }
     fn scan(&self, from: Seq, each: &mut dyn FnMut(Seq, &[u8]) -> Result<bool>) -> Result<()> {
         self.faults.point("log scan: before")?;

@@ -13,6 +13,7 @@ mod collections;
 mod documents;
 mod embed;
 mod enrich;
+mod fingerprint;
 mod inputs;
 mod intake;
 mod operations;
@@ -37,13 +38,14 @@ pub use enrich::{Enrich, Enriched, Mode};
 pub use inputs::EmbedInput;
 pub use intake::{DocumentFormat, DocumentText, NEAR_KEY, OnNearDuplicate};
 pub use operations::{Operation, OperationState};
-pub use points::{GivenVectors, NewPoint, ScrollRequest};
+pub use points::{GivenVectors, NewPoint, ScrollRequest, WriteParams};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
 use crate::config::Limits;
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
 use crate::telemetry::{Api, Request};
 
@@ -71,6 +73,7 @@ pub struct Call {
 pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
+    pdfs: PdfReader,
 }
 
 /// Which places a request needs.
@@ -81,10 +84,10 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models`.
-    pub fn new(engine: Arc<Engine>, models: Models, limits: Limits) -> Self {
+    /// A service over `engine` with `models`, which reads PDFs with `pdfs`.
+    pub fn new(engine: Arc<Engine>, models: Models, pdfs: PdfReader, limits: Limits) -> Self {
         Self {
-            core: Arc::new(Core { engine, models }),
+            core: Arc::new(Core { engine, models, pdfs }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
             operations: Arc::default(),
@@ -183,17 +186,4 @@ fn check_limit(limit: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid("bad_limit", format!("limit must be 1 to {most}, got {limit}")).at("/limit"))
-}
-
-/// Refuses a request id that the log would not keep.
-fn check_request_id(id: Option<&str>) -> Result<()> {
-    let most = cairn_engine::limits::REQUEST_ID_BYTES_MAX;
-    match id {
-        Some(id) if id.len() > most => Err(Error::invalid(
-            "bad_request_id",
-            format!("a request id is at most {most} bytes, got {}", id.len()),
-        )
-        .at("/request_id")),
-        _ => Ok(()),
-    }
 }

@@ -96,6 +96,7 @@ impl Setup {
             segment_rows_max: one_of(chance, &[60, 2_000_000]),
             dead_percent_max: 30,
             log_bytes_max: one_of(chance, &[10_000, 1 << 30]) as u64,
+            ..Settings::default()
         };
         Self {
             settings,

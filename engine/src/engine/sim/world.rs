@@ -17,6 +17,7 @@ use crate::log::memory::{FaultyLog, MemoryLog};
 use crate::log::{Log, Record};
 use crate::storage::faulty::{Chance, Faults, FaultyDir, How};
 use crate::storage::files;
+use crate::types::Durability;
 
 /// As `keep` of a loss of power: what was synced goes as well, to see that this is noticed.
 pub(super) const BREAK_WORD: u64 = 99;
@@ -254,7 +255,7 @@ impl World {
                     assert!(pending.is_empty(), "acked after a failure: {change:?}");
                     self.acked(name, &change, &applied);
                 }
-                Some(Err(error)) if error.code == "growing_memory_full" => {}
+                Some(Err(error)) if matches!(error.code, "growing_memory_full" | "disk_full") => {}
                 Some(Err(error)) if error.code == "collection_not_found" => {
                     assert!(!self.models.contains_key(name), "{name} is gone");
                 }
@@ -380,9 +381,9 @@ impl World {
             workers: Workers::alone(),
             files: Arc::<FaultyDir>::clone(&self.disk),
         };
-        let log = |storage: &Arc<_>| -> Arc<dyn Log> {
+        let log = |storage: &Arc<_>, window: Duration| -> Arc<dyn Log> {
             let inner: Arc<dyn Log> = if self.setup.local_log {
-                Arc::new(LocalLog::new(Arc::clone(storage), 0))
+                Arc::new(LocalLog::new(Arc::clone(storage), 0, window))
             } else {
                 self.log.reopen();
                 Arc::<MemoryLog>::clone(&self.log)
@@ -390,7 +391,13 @@ impl World {
             let faults = Arc::clone(&self.faults);
             Arc::new(FaultyLog { inner, faults })
         };
-        let shared = recover::open(&self.data(), self.setup.settings.clone(), components, log)?;
+        let shared = recover::open(
+            &self.data(),
+            self.setup.settings.clone(),
+            components,
+            &Progress::default(),
+            log,
+        )?;
         Ok(Engine { shared })
     }
 
@@ -528,10 +535,15 @@ fn perform(engine: &Engine, act: &Act, shards: [u32; 2], attempts: &Attempts) ->
             Ok(Applied {
                 token: engine.applied(),
                 changed: 1,
+                durability: Durability::Sync,
+                replayed: false,
+                note: Vec::new(),
                 refused: None,
             })
         }),
-        Act::Drop(name) => attempt(NAMES[*name], Change::Drop, &|| engine.drop_collection(NAMES[*name])),
+        Act::Drop(name) => attempt(NAMES[*name], Change::Drop, &|| {
+            engine.drop_collection(NAMES[*name], &options)
+        }),
         Act::Maintain(times) => {
             for _ in 0..*times {
                 engine.maintain(&|| false)?;
@@ -561,23 +573,32 @@ fn group(
     };
     let shared = &engine.shared;
     shared.check_alive()?;
+    let (last, before) = writes.split_last().expect("a group has several");
+    let answers = before.iter().map(|write| {
+        let record = Record {
+            group: 0,
+            timestamp_ms: shared.components.clock.now_ms(),
+            request: None,
+            ops: vec![write.op(&collection)],
+        };
+        shared.enqueue(record, Durability::Sync, false)
+    });
+    // On a full disk they are refused, and nothing is in the line.
+    let Ok(answers) = answers.collect::<Result<Vec<_>>>() else {
+        return Ok(());
+    };
     let first = attempts.lock().len();
     attempts.lock().extend(writes.iter().map(|write| Attempt {
         name,
         change: Change::Write(write.clone()),
         outcome: None,
     }));
-    let (last, before) = writes.split_last().expect("a group has several");
-    let answers = before.iter().map(|write| {
-        shared.enqueue(Record {
-            group: 0,
-            timestamp_ms: shared.components.clock.now_ms(),
-            request_id: String::new(),
-            ops: vec![write.op(&collection)],
-        })
-    });
-    let answers = answers.collect::<Result<Vec<_>>>()?;
-    let outcome = shared.submit(vec![last.op(&collection)], options, false);
+    let last = commit::Write {
+        ops: vec![last.op(&collection)],
+        durability: None,
+        grows: false,
+    };
+    let outcome = shared.submit(last, options);
     let mut attempts = attempts.lock();
     for (attempt, answer) in attempts[first..].iter_mut().zip(answers) {
         attempt.outcome = answer.lock().take();
