@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::{Dir, LocalDir};
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -399,9 +400,9 @@ fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, asid
         dropped.bytes += io::copy(&mut source, &mut copy)?;
         copy.sync_all()?;
     }
-    super::files::sync_dir(aside)?;
+    LocalDir.sync_dir(aside)?;
     if let Some(parent) = aside.parent() {
-        super::files::sync_dir(parent)?;
+        LocalDir.sync_dir(parent)?;
     }
     // The last file first: a log must never have a hole in its middle.
     for (i, (_, path, _)) in logs.iter().enumerate().skip(place.file).rev() {
@@ -413,7 +414,7 @@ fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, asid
             fs::remove_file(path)?;
         }
     }
-    super::files::sync_dir(db)?;
+    LocalDir.sync_dir(db)?;
     forget_oldest(aside)?;
     Ok(dropped)
 }

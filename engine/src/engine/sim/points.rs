@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::super::model::Write;
 use super::world::{World, outcome};
-use super::{Act, SPACE, Setup, Step};
+use super::{Act, SPACE, Setup, Step, THREADS};
 use crate::config::Settings;
 use crate::storage::faulty::{Chance, Faults, How};
 
@@ -134,23 +135,37 @@ fn every_place_may_be_the_last_or_fail_or_panic() {
     expected.sort();
     assert_eq!(places.keys().cloned().collect::<Vec<_>>(), expected);
     let mut chance = Chance::new(23);
-    let mut failures = Vec::new();
+    let mut runs = Vec::new();
     for (place, times) in &places {
         for how in [How::Crash, How::Fail(ErrorKind::Other), How::Panic] {
-            let nth = chance.below(*times);
-            let done = outcome(|| {
-                let faults = Arc::new(Faults::default());
-                faults.plan_at(place, nth, how);
-                let mut world = World::with(&setup, Arc::clone(&faults));
-                steps.iter().for_each(|step| world.step(step));
-                assert!(!faults.unplan(), "it was not reached");
-                world.keep_plan = false;
-                world.finish();
-            });
-            if let Err(why) = done {
-                failures.push(format!("{how:?} at {place} ({nth}): {why}"));
-            }
+            runs.push((place.as_str(), chance.below(*times), how));
         }
     }
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((place, nth, how)) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(why) = outcome(|| with_fault(&setup, &steps, place, *nth, *how)) {
+                        failures
+                            .lock()
+                            .unwrap()
+                            .push(format!("{how:?} at {place} ({nth}): {why}"));
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn with_fault(setup: &Setup, steps: &[Step], place: &str, nth: u64, how: How) {
+    let faults = Arc::new(Faults::default());
+    faults.plan_at(place, nth, how);
+    let mut world = World::with(setup, Arc::clone(&faults));
+    steps.iter().for_each(|step| world.step(step));
+    assert!(!faults.unplan(), "it was not reached");
+    world.keep_plan = false;
+    world.finish();
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::log::{LocalLog, Record};
+use crate::log::{LocalLog, Log, Record};
 use crate::storage::Storage;
 use crate::types::{Durability, Seq};
 
@@ -195,7 +195,7 @@ fn records(dir: &Path) -> u64 {
         Duration::ZERO,
     );
     let mut count = 0;
-    log.read(Seq(1), |seq, record, _| {
+    log.read(Seq(1), &mut |seq, record, _| {
         count += 1;
         assert_eq!((seq.0, record.timestamp_ms), (count, count - 1));
         Ok(true)
