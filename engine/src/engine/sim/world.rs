@@ -93,7 +93,6 @@ enum End {
 
 pub(super) struct World {
     setup: Setup,
-    root: tempfile::TempDir,
     pub(super) faults: Arc<Faults>,
     disk: Arc<FaultyDir>,
     log: Arc<MemoryLog>,
@@ -109,6 +108,8 @@ pub(super) struct World {
     /// Nothing went wrong since it was opened, so that nothing was left lying about.
     tidy: bool,
     hash: xxhash_rust::xxh3::Xxh3Default,
+    /// After the engine, which flushes into it when it is dropped: RocksDB waits a second when that fails.
+    root: tempfile::TempDir,
 }
 
 impl World {
