@@ -32,7 +32,7 @@ const STEPS: u64 = 60;
 /// Runs side by side, each on one thread: most of the time they wait for RocksDB to open, flush and close.
 const THREADS: usize = 16;
 /// What a run of the tests can afford; `make torture` sets more.
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 60;
 
 /// What is asked of the engine, or happens to it.
 #[derive(Debug, Clone)]
