@@ -258,4 +258,13 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_replayed_records", stats.replayed_records);
     set("cairn_seals", stats.seals);
     set("cairn_merges", stats.merges);
+    set("cairn_graphs_refined", stats.graphs.refined);
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    for (codes, graphs) in [
+        ("int8", stats.graphs.int8),
+        ("int4", stats.graphs.int4),
+        ("none", stats.graphs.f32),
+    ] {
+        gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
+    }
 }

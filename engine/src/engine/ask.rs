@@ -5,6 +5,8 @@ use std::time::Instant;
 use crate::filter::Filter;
 use crate::schema::Schema;
 use crate::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::vector::Coding;
+use crate::vector::kernels::Bits;
 
 use crate::query::With;
 
@@ -171,6 +173,33 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Graphs of sealed segments, by what they are walked on.
+    pub graphs: GraphCounts,
+}
+
+impl GraphCounts {
+    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
+    pub(super) fn add(&mut self, coding: Option<&Coding>) {
+        match coding.and_then(|coding| coding.used) {
+            Some(Bits::Eight) => self.int8 += 1,
+            Some(Bits::Four) => self.int4 += 1,
+            None => self.f32 += 1,
+        }
+        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
+    }
+}
+
+/// How many graphs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphCounts {
+    /// Walked on codes of 8 bits.
+    pub int8: u64,
+    /// Walked on codes of 4 bits.
+    pub int4: u64,
+    /// Walked on the vectors themselves.
+    pub f32: u64,
+    /// Those among them whose vectors the codes that were wanted could not tell apart, so that finer ones or none are used.
+    pub refined: u64,
 }
 
 /// What one step of background work did.

@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
 use crate::limits;
 use crate::schema::Schema;
-use crate::segment::{Segment, SegmentView};
+use crate::segment::{Segment, SegmentView, parse_payload};
 use crate::text::analyzer::Analyzer;
 use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
 use crate::vector::BitSet;
@@ -200,8 +200,9 @@ impl Context<'_> {
             vectors,
             sparse,
             payload: if with.payload {
-                self.spend(segment.payload_json(place.ordinal)?.len())?;
-                Some(segment.payload_of(place.ordinal)?)
+                let json = segment.payload_json(place.ordinal)?;
+                self.spend(json.len())?;
+                Some(parse_payload(&json)?)
             } else {
                 None
             },

@@ -11,6 +11,8 @@ mod nearest;
 pub mod plan;
 pub mod score;
 mod sparse;
+#[cfg(test)]
+mod tests;
 mod text;
 mod view;
 
