@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use crate::filter::Filter;
+use crate::log::{Fsyncs, Request, Unsynced};
 use crate::schema::Schema;
-use crate::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::storage::space::Free;
+use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use crate::vector::Coding;
 use crate::vector::kernels::Bits;
 
@@ -13,8 +15,10 @@ use crate::query::With;
 /// Settings of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// Chosen by the client, at most 64 bytes; kept in the record.
-    pub request_id: Option<String>,
+    /// Names the request, so that it is done once however often it is repeated within a day.
+    pub request: Option<Request>,
+    /// When to answer; otherwise as the collection says, or the engine's settings.
+    pub durability: Option<Durability>,
     /// Give up waiting at this instant. The write may still happen.
     pub deadline: Option<Instant>,
 }
@@ -175,18 +179,20 @@ pub struct EngineStats {
     pub merges: u64,
     /// Graphs of sealed segments, by what they are walked on.
     pub graphs: GraphCounts,
-}
-
-impl GraphCounts {
-    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
-    pub(super) fn add(&mut self, coding: Option<&Coding>) {
-        match coding.and_then(|coding| coding.used) {
-            Some(Bits::Eight) => self.int8 += 1,
-            Some(Bits::Four) => self.int4 += 1,
-            None => self.f32 += 1,
-        }
-        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
-    }
+    /// Fsyncs of the log since open.
+    pub fsyncs: Fsyncs,
+    /// Acknowledged records that are not fsynced yet.
+    pub unsynced: Unsynced,
+    /// Bytes that were cut off the end of the log when it was opened.
+    pub dropped_log_bytes: u64,
+    /// Requests that are remembered.
+    pub requests: u64,
+    /// Requests that were answered without being done again, since open.
+    pub replayed_requests: u64,
+    /// Room on the disk.
+    pub disk: Free,
+    /// Writes are refused because the disk is full.
+    pub disk_full: bool,
 }
 
 /// How many graphs there are.
@@ -200,6 +206,18 @@ pub struct GraphCounts {
     pub f32: u64,
     /// Those among them whose vectors the codes that were wanted could not tell apart, so that finer ones or none are used.
     pub refined: u64,
+}
+
+impl GraphCounts {
+    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
+    pub(super) fn add(&mut self, coding: Option<&Coding>) {
+        match coding.and_then(|coding| coding.used) {
+            Some(Bits::Eight) => self.int8 += 1,
+            Some(Bits::Four) => self.int4 += 1,
+            None => self.f32 += 1,
+        }
+        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
+    }
 }
 
 /// What one step of background work did.
