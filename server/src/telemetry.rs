@@ -276,13 +276,10 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_disk_full", u64::from(stats.disk_full));
     set("cairn_graphs_refined", stats.graphs.refined);
     #[expect(clippy::cast_precision_loss, reason = "as above")]
-    for (codes, graphs) in [
-        ("int8", stats.graphs.int8),
-        ("int4", stats.graphs.int4),
-        ("none", stats.graphs.f32),
-    ] {
-        gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
-    }
+    let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
+    graphs("int8", stats.graphs.int8);
+    graphs("int4", stats.graphs.int4);
+    graphs("none", stats.graphs.f32);
 }
 
 /// How long each phase of opening took.
