@@ -50,8 +50,8 @@ pub enum Strategy {
 
 /// A distance, however short the vectors.
 const DISTANCE_NS: f64 = 5.0;
-/// What each byte of it adds, at a place that was asked for from memory some distances before: 45 ns a match by codes of 448
-/// bytes, 76 to 240 by vectors of 1,536.
+/// What each byte of it adds, at a place that was asked for from memory some distances before: about 45 ns a match by codes of
+/// 448 bytes, 76 and more by vectors of 1,536.
 const BYTE_NS: f64 = 0.08;
 /// Finding the next match in a set, and comparing its distance with the best so far.
 const MATCH_NS: f64 = 4.0;

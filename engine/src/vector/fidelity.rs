@@ -38,7 +38,7 @@ const NEAREST: usize = 10;
 /// a hundred rows that look alike is noticed.
 const DEPTH: usize = 32;
 /// The share that has to be found.
-const FLOOR: f32 = 0.95;
+const FLOOR: f32 = 0.97;
 
 /// Rows of a share of the work.
 const SHARE_ROWS: usize = 4096;
