@@ -307,12 +307,12 @@ impl Walk {
         Ok(())
     }
 
-    /// The same, of which only those that match are answers, and `k` of them are what is wanted in the end; it may also end
+    /// The same, of which only those that match are answers, and `hits` of them are what is wanted in the end; it may also end
     /// because the meter says so.
     ///
     /// Neighbours that do not match are looked through to the matches among their own neighbours (the idea of ACORN: Patel et
     /// al. 2024), until there are as many as an expansion meets for the first time where everybody matches: half of its
-    /// links. They are walked to only while they are nearer than the `k` nearest matches: of the nodes around the query as
+    /// links. They are walked to only while they are nearer than the `hits` nearest matches: of the nodes around the query as
     /// many as stand between it and its answers, instead of all among the `ef` best. Left out altogether they would be missed
     /// where matches are far from the query, in all directions, with nothing but others between them: of the half of WordNet
     /// that is farthest from a question recall@10 was 0.84. In the end everybody is walked to if the matches that were found
@@ -338,7 +338,7 @@ impl Walk {
             gave_up,
             ..
         } = self;
-        let (k, ef) = (effort.hits, effort.kept());
+        let (hits, ef) = (effort.hits, effort.kept());
         seen.reset(graph.len());
         frontier.clear();
         matching.clear();
@@ -349,7 +349,7 @@ impl Walk {
                 frontier.push(Reverse(start));
                 if matches(start.ordinal) {
                     offer(matching, ef, start);
-                    offer(answers, k, start);
+                    offer(answers, hits, start);
                 }
             }
         }
@@ -371,7 +371,7 @@ impl Walk {
             if !is_wanted(matching, ef, &next) {
                 break;
             }
-            if !everybody && !is_wanted(answers, k, &next) && !matches(next.ordinal) {
+            if !everybody && !is_wanted(answers, hits, &next) && !matches(next.ordinal) {
                 left_out.push(next);
                 continue;
             }
@@ -417,8 +417,8 @@ impl Walk {
                     if matches(*ordinal) {
                         frontier.push(Reverse(candidate));
                         offer(matching, ef, candidate);
-                        offer(answers, k, candidate);
-                    } else if everybody || is_wanted(answers, k, &candidate) {
+                        offer(answers, hits, candidate);
+                    } else if everybody || is_wanted(answers, hits, &candidate) {
                         frontier.push(Reverse(candidate));
                     } else {
                         left_out.push(candidate);
