@@ -897,9 +897,58 @@ fn queries() -> Vec<Case> {
             query(json!({"nearest": {}})),
             Invalid,
             "bad_query",
-            "vector or a text",
+            "vector, text, image, audio",
         )
         .at("/nearest"),
+        both(
+            "nearest to two things",
+            query(json!({"nearest": {"text": "cat", "image": "https://example.org/cat.png"}})),
+            Invalid,
+            "bad_query",
+            "exactly one",
+        )
+        .only(Send::Json)
+        .at("/nearest"),
+        both(
+            "an image for a model of text",
+            on(DOCUMENTS, json!({"nearest": {"image": "https://example.org/cat.png"}})),
+            Invalid,
+            "medium_not_supported",
+            "static-minilm-256, which makes this vector, does not take an image",
+        )
+        .at("/nearest/image"),
+        both(
+            "a sound for a model of text, in a leg",
+            on(DOCUMENTS, json!({"prefetch": [{"nearest": {"audio": "data:audio/wav;base64,AAAA"}}]})),
+            Invalid,
+            "medium_not_supported",
+            "does not take audio",
+        )
+        .at("/prefetch/0/nearest/audio"),
+        both(
+            "an image for a vector without an embedder",
+            query(json!({"nearest": {"image": "https://example.org/cat.png"}})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/nearest"),
+        both(
+            "an image that is no reference",
+            on(DOCUMENTS, json!({"nearest": {"image": "cat.png"}})),
+            Invalid,
+            "bad_input",
+            "http://, https:// or data:",
+        )
+        .at("/nearest/image"),
+        both(
+            "an image without end",
+            on(DOCUMENTS, json!({"nearest": {"image": format!("data:image/png;base64,{}", "A".repeat(8 << 20))}})),
+            Invalid,
+            "bad_input",
+            "8388608",
+        )
+        .at("/nearest/image"),
         both(
             "a query vector of the wrong dimension",
             query(json!({"nearest": {"vector": [1, 2]}})),

@@ -587,10 +587,14 @@ fn ranking(r: &Value) -> pb::Ranking {
 
 fn nearest(n: &Value) -> pb::Nearest {
     use pb::nearest::To;
-    let to = match (n.get("vector"), n.get("text")) {
-        (Some(v), _) => Some(To::Vector(vector(v))),
-        (None, Some(t)) => Some(To::Text(string(t))),
-        (None, None) => None,
+    let to = if let Some(v) = n.get("vector") {
+        Some(To::Vector(vector(v)))
+    } else if let Some(t) = n.get("text") {
+        Some(To::Text(string(t)))
+    } else if let Some(i) = n.get("image") {
+        Some(To::Image(string(i)))
+    } else {
+        n.get("audio").map(|a| To::Audio(string(a)))
     };
     pb::Nearest {
         to,

@@ -214,6 +214,14 @@ def test_every_source_finds_the_best(client: Any, vectors: str, source: Any, bes
     assert answer[0].legs and answer.token and answer.took_ms is not None
 
 
+@pytest.mark.parametrize(("input", "medium"), [({"image": "https://example.org/cat.png"}, "an image"), ({"audio": "data:audio/wav;base64,AA"}, "audio")])
+def test_images_and_sounds_reach_the_vectors_model(client: Any, name: str, input: Any, medium: str) -> None:
+    client.collections.create(name)
+    with pytest.raises(cairn.InvalidError, match=f"static-minilm-256.* does not take {medium}") as refused:
+        client.query(name, Nearest(**input))
+    assert (refused.value.code, refused.value.pointer) == ("medium_not_supported", f"/nearest/{next(iter(input))}")
+
+
 def test_a_query_says_what_was_asked_for(client: Any, vectors: str) -> None:
     answer = client.query(
         vectors, Nearest([1, 0, 0], using="a"), limit=1, offset=1, with_payload=False, with_vectors=True, explain=True, exact=True

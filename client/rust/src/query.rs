@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::filter::Filter;
-use crate::points::{SparseVector, StoredPoint};
+use crate::points::{EmbedInput, SparseVector, StoredPoint};
 use crate::ranking::{Ranking, Stage};
 
 /// A question to one collection.
@@ -41,8 +41,8 @@ pub(crate) enum Source {
         vector: Vec<f32>,
         using: String,
     },
-    NearestText {
-        text: String,
+    NearestEmbedded {
+        input: EmbedInput,
         using: String,
     },
     Sparse {
@@ -72,7 +72,7 @@ impl Source {
     fn set_using(&mut self, name: String) {
         match self {
             Self::Nearest { using, .. }
-            | Self::NearestText { using, .. }
+            | Self::NearestEmbedded { using, .. }
             | Self::Sparse { using, .. }
             | Self::SparseText { using, .. }
             | Self::Hybrid { using, .. } => *using = name,
@@ -83,7 +83,7 @@ impl Source {
         match self {
             Self::Text { fields, .. } | Self::Hybrid { fields, .. } => *fields = names,
             Self::Nearest { .. }
-            | Self::NearestText { .. }
+            | Self::NearestEmbedded { .. }
             | Self::Sparse { .. }
             | Self::SparseText { .. }
             | Self::Fused { .. } => {}
@@ -143,8 +143,12 @@ impl Query {
     }
     /// Points whose vector is nearest to that of a text, which the server embeds.
     pub fn nearest_text(text: impl Into<String>) -> Self {
-        Self::of(Source::NearestText {
-            text: text.into(),
+        Self::nearest_embedded(EmbedInput::Text(text.into()))
+    }
+    /// Points whose vector is nearest to that of an image or a sound, which the server embeds with the vector's model.
+    pub fn nearest_embedded(input: impl Into<EmbedInput>) -> Self {
+        Self::of(Source::NearestEmbedded {
+            input: input.into(),
             using: String::new(),
         })
     }
@@ -287,8 +291,12 @@ impl Leg {
     }
     /// As [`Query::nearest_text`].
     pub fn nearest_text(text: impl Into<String>) -> Self {
-        Self::of(Source::NearestText {
-            text: text.into(),
+        Self::nearest_embedded(EmbedInput::Text(text.into()))
+    }
+    /// As [`Query::nearest_embedded`].
+    pub fn nearest_embedded(input: impl Into<EmbedInput>) -> Self {
+        Self::of(Source::NearestEmbedded {
+            input: input.into(),
             using: String::new(),
         })
     }

@@ -491,7 +491,7 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
 pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest> {
     use v1::query_request::Source as Wire;
     let source = match query.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(query.source)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(query.source)),
         Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
@@ -565,7 +565,14 @@ fn nearest(source: Source) -> v1::Nearest {
     use v1::nearest::To;
     let (to, using) = match source {
         Source::Nearest { vector, using } => (Some(To::Vector(v1::Vector { values: vector })), using),
-        Source::NearestText { text, using } => (Some(To::Text(text)), using),
+        Source::NearestEmbedded { input, using } => {
+            let to = match input {
+                EmbedInput::Text(text) => To::Text(text),
+                EmbedInput::Image(reference) => To::Image(reference),
+                EmbedInput::Audio(reference) => To::Audio(reference),
+            };
+            (Some(to), using)
+        }
         Source::Sparse { .. }
         | Source::SparseText { .. }
         | Source::Text { .. }
@@ -593,7 +600,7 @@ fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
 fn leg(leg: Leg) -> Result<v1::Leg> {
     use v1::leg::Source as Wire;
     let source = match leg.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(leg.source)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(leg.source)),
         Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),

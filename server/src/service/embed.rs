@@ -17,7 +17,7 @@ use super::query::NO_EMBEDDING;
 use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, Medium, SparseEmbedder, TextKind};
 use crate::rag::retrieval::DenseLeg;
 
-/// A vector that text can be compared with.
+/// A vector that text, or whatever else its embedder takes, can be compared with.
 pub(super) struct TextVector {
     /// Its name.
     pub(super) name: String,
@@ -198,7 +198,7 @@ impl Core {
             ));
             return Ok(None);
         }
-        let Some(vector) = embed_query(embedder, text, budget)? else {
+        let Some(vector) = embed_query(embedder, Input::Text(text), budget)? else {
             notes.push(NO_EMBEDDING.to_owned());
             return Ok(None);
         };
@@ -211,8 +211,8 @@ impl Core {
 }
 
 /// A question's vector; none if it holds nothing that the embedder knows.
-pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
-    match embedder.embed(&[Input::Text(text)], TextKind::Query, &budget.patience()) {
+pub(super) fn embed_query(embedder: &dyn Embedder, input: Input<'_>, budget: &Budget) -> Result<Option<Vec<f32>>> {
+    match embedder.embed(&[input], TextKind::Query, &budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
@@ -288,7 +288,7 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     let message = error.to_string();
     match error {
         EmbedError::EmptyText { .. } => Error::invalid("empty_text", "the text holds nothing that the embedder knows"),
-        EmbedError::Unsupported { medium, .. } => not_supported(medium),
+        EmbedError::Unsupported { .. } => Error::invalid("medium_not_supported", message),
         EmbedError::Rejected { .. } => Error::invalid("embedder_rejected", message),
         EmbedError::Unavailable { retry_after, .. } => {
             Error::new(ErrorKind::Unavailable, "embedder_unavailable", message).retry_after(retry_after)
@@ -298,10 +298,15 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     }
 }
 
-pub(super) fn not_supported(medium: Medium) -> Error {
+/// Said before anything is embedded. `by` makes the vector.
+pub(super) fn not_supported(medium: Medium, by: &Fingerprint) -> Error {
     Error::invalid(
         "medium_not_supported",
-        format!("the vector's embedder does not take {medium}"),
+        format!(
+            "embedder {}, which makes this vector, does not take {medium}: give text or a vector, or use an embedder whose \
+             media hold it",
+            by.name
+        ),
     )
 }
 

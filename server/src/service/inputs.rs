@@ -114,14 +114,14 @@ impl Core {
             let embedder: Arc<dyn Embedder> = self.embedder(&recorded(&spec.embedder)?)?;
             return match embedder.takes(medium) {
                 true => Ok(By::Dense(embedder)),
-                false => Err(not_supported(medium)),
+                false => Err(not_supported(medium, embedder.fingerprint())),
             };
         }
         if let Some(spec) = schema.sparse.get(name) {
             let embedder: Arc<dyn SparseEmbedder> = self.sparse_embedder(&recorded(&spec.embedder)?)?;
             return match medium {
                 Medium::Text => Ok(By::Sparse(embedder)),
-                Medium::Image | Medium::Audio => Err(not_supported(medium)),
+                Medium::Image | Medium::Audio => Err(not_supported(medium, embedder.fingerprint())),
             };
         }
         let names: Vec<&str> = schema

@@ -1,5 +1,5 @@
-//! Queries: a request as adapters give it becomes an engine query. Text is embedded here, with the collection's own
-//! embedder, and the default hybrid is spelled out.
+//! Queries: a request as adapters give it becomes an engine query. What is to be embedded is embedded here, with the
+//! collection's own embedder, and the default hybrid is spelled out.
 //!
 //! A hybrid whose text has no embedding is answered by BM25 alone, and the answer's notes say so.
 //! A plain `nearest` text without an embedding is an error: there is nothing to answer from.
@@ -14,8 +14,9 @@ use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query, embed_sparse_query};
+use super::embed::{TextVector, embed_query, embed_sparse_query, not_supported};
 use super::enrich::check_text_fields;
+use super::inputs::EmbedInput;
 use super::pools::Budget;
 use super::ranking::{Plan, Ranking, Stage};
 use super::{Call, Core, Service, Work, check_count};
@@ -95,8 +96,8 @@ pub enum AskSource {
 pub enum NearestTo {
     /// A vector.
     Vector(Vec<f32>),
-    /// A text, embedded with the collection's embedder.
-    Text(String),
+    /// A text, an image or a sound, embedded with the model that the vector records.
+    Embed(EmbedInput),
 }
 
 /// What to be multiplied with.
@@ -295,22 +296,10 @@ impl Core {
             } => Ok(Source::Nearest { using, vector }),
             AskSource::Nearest {
                 using,
-                to: NearestTo::Text(text),
-            } => {
-                let at = "/nearest/text";
-                let using = self
-                    .text_vector(schema, using.as_deref())
-                    .map_err(|e| e.at("/nearest"))?;
-                check_text(&text).map_err(|e| e.at(at))?;
-                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
-                let vector = vector.ok_or_else(|| {
-                    Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
-                })?;
-                Ok(Source::Nearest {
-                    using: Some(using.name),
-                    vector,
-                })
-            }
+                to: NearestTo::Embed(input),
+            } => self
+                .resolve_nearest(schema, using.as_deref(), &input, budget)
+                .map_err(|e| e.at("/nearest")),
             AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
@@ -363,6 +352,37 @@ impl Core {
         }
     }
 
+    fn resolve_nearest(
+        &self,
+        schema: &Schema,
+        using: Option<&str>,
+        input: &EmbedInput,
+        budget: &Budget,
+    ) -> Result<Source> {
+        let TextVector { name, embedder } = self.text_vector(schema, using)?;
+        let embed = || {
+            match input {
+                EmbedInput::Text(text) => check_text(text)?,
+                EmbedInput::Image(_) | EmbedInput::Audio(_) => input.check()?,
+            }
+            let medium = input.as_input().medium();
+            if !embedder.takes(medium) {
+                return Err(not_supported(medium, embedder.fingerprint()));
+            }
+            let vector = embed_query(embedder.as_ref(), input.as_input(), budget)?;
+            vector.ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows"))
+        };
+        let at = match input {
+            EmbedInput::Text(_) => "/text",
+            EmbedInput::Image(_) => "/image",
+            EmbedInput::Audio(_) => "/audio",
+        };
+        Ok(Source::Nearest {
+            vector: embed().map_err(|e| e.at(at))?,
+            using: Some(name),
+        })
+    }
+
     fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
         let text = match to {
             SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
@@ -382,7 +402,7 @@ impl Core {
         })
     }
 
-    /// The vector that text is embedded for: it must name an embedder, and one that this server has.
+    /// The vector that a question is embedded for: it must name an embedder, and one that this server has.
     pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<TextVector> {
         let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, spec) = match using {
@@ -406,8 +426,8 @@ impl Core {
             return Err(Error::invalid(
                 "no_embedder",
                 format!(
-                    "vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
-                     collection with an embedder; available: {}",
+                    "vector {name:?} names no embedder, so nothing can be embedded to be compared with it: give a vector, or \
+                     make the collection with an embedder; available: {}",
                     self.models.embedder_names().join(", ")
                 ),
             ));
@@ -425,7 +445,7 @@ fn words_of(source: &AskSource) -> Option<&str> {
     fn first(source: &AskSource, depth: usize) -> Option<&str> {
         let text: &str = match source {
             AskSource::Nearest {
-                to: NearestTo::Text(text),
+                to: NearestTo::Embed(EmbedInput::Text(text)),
                 ..
             } => text,
             AskSource::Sparse {

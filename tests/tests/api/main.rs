@@ -5,5 +5,6 @@
 mod cases;
 mod citations;
 mod models;
+mod pictures;
 mod refusals;
 mod surroundings;

@@ -131,11 +131,6 @@ fn count_out(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// What the messages have a place for and this build does not do yet.
-fn not_built(pointer: &str) -> Error {
-    Error::invalid("not_built", "this version does not do that yet").at(pointer)
-}
-
 fn bad_enum(field: &str, name: &str, got: i32) -> Error {
     Error::invalid("bad_request", format!("{field} must be one of {name}, got {got}")).at(format!("/{field}"))
 }

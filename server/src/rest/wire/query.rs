@@ -12,7 +12,7 @@ use super::filter::{FilterBody, filter_in};
 use super::points::{SparseVectorBody, WithBody, sparse_out, with_in};
 use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
-use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
+use crate::service::{Answer, Ask, AskLeg, AskSource, EmbedInput, NearestTo, SparseTo, parse_field};
 
 /// A query: exactly one of `nearest`, `sparse`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -48,13 +48,17 @@ pub(in crate::rest) struct QueryBody {
     ranking: Option<RankingBody>,
 }
 
-/// Nearest to a vector or to a text.
+/// Nearest to exactly one of `vector`, `text`, `image`, `audio`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct NearestBody {
     vector: Option<Vec<f32>>,
-    /// Embedded with the model that the vector's schema names.
+    /// Embedded with the model that the vector's schema names. At most 1 MiB.
     text: Option<String>,
+    /// The same of an image: an http(s) URL or a data: URI, at most 8 MiB, for models that take images.
+    image: Option<String>,
+    /// The same of a sound.
+    audio: Option<String>,
     /// Vector name; may be left out if the collection has exactly one.
     using: Option<String>,
 }
@@ -219,13 +223,15 @@ fn fields_in(fields: &[String]) -> Result<Vec<cairn_engine::query::TextField>> {
 
 impl NearestBody {
     fn source(self) -> Result<AskSource> {
-        let to = match (self.vector, self.text) {
-            (Some(vector), None) => NearestTo::Vector(vector),
-            (None, Some(text)) => NearestTo::Text(text),
+        let to = match (self.vector, self.text, self.image, self.audio) {
+            (Some(vector), None, None, None) => NearestTo::Vector(vector),
+            (None, Some(text), None, None) => NearestTo::Embed(EmbedInput::Text(text)),
+            (None, None, Some(image), None) => NearestTo::Embed(EmbedInput::Image(image)),
+            (None, None, None, Some(audio)) => NearestTo::Embed(EmbedInput::Audio(audio)),
             _ => {
                 return Err(Error::invalid(
                     "bad_query",
-                    "nearest holds a vector or a text, and not both",
+                    "nearest holds exactly one of vector, text, image, audio",
                 ));
             }
         };
