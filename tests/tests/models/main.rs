@@ -5,6 +5,7 @@
 mod embed;
 mod ingest;
 mod media;
+mod ranking;
 mod rerank;
 
 use cairn_server::config::Config;
