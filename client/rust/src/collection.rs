@@ -310,7 +310,7 @@ impl Collection {
     }
 
     /// Any number of documents, in as few requests as the server's bounds allow. Each document is atomic; after an
-    /// error, those of earlier requests are stored.
+    /// error, those of earlier requests are stored. An error that points at a document counts from the first one given.
     pub async fn put_documents(&self, documents: impl IntoIterator<Item = Document>) -> Result<PutSummary> {
         self.put_documents_unless(documents, OnNearDuplicate::Store).await
     }
@@ -347,7 +347,8 @@ impl Collection {
             let answer = self
                 .client
                 .call(request, |c, r| async move { c.documents().put(r).await })
-                .await?;
+                .await
+                .map_err(|e| e.after("/documents/", summary.results.len()))?;
             if answer.results.len() != sent {
                 return Err(Error::bad_answer(format!(
                     "{sent} documents were put, {} answered for",
