@@ -7,6 +7,7 @@ mod ingest;
 mod media;
 mod ranking;
 mod rerank;
+mod several;
 
 use cairn_server::config::Config;
 use cairn_tests::TestServer;
