@@ -8,6 +8,7 @@ mod media;
 mod ranking;
 mod rerank;
 mod several;
+mod tls;
 
 use cairn_server::config::Config;
 use cairn_tests::TestServer;
