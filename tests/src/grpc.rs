@@ -168,6 +168,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 points: list(b, "points", point),
                 request_id: text(b, "request_id"),
+                embedders: map(b.get("embedders"), embedder),
             };
             ("/cairn.v1.Points/Upsert", message.encode_to_vec())
         }
@@ -599,6 +600,7 @@ fn nearest(n: &Value) -> pb::Nearest {
     pb::Nearest {
         to,
         using: text(n, "using"),
+        embedder: some(n, "embedder", embedder),
     }
 }
 
@@ -612,6 +614,7 @@ fn sparse(s: &Value) -> pb::Sparse {
     pb::Sparse {
         to,
         using: text(s, "using"),
+        embedder: some(s, "embedder", embedder),
     }
 }
 

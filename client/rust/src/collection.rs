@@ -1,5 +1,6 @@
 //! Everything that is said to one collection.
 
+use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::filter::Filter;
 use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
 use crate::retry::Repeat;
-use crate::schema::CollectionInfo;
+use crate::schema::{CollectionInfo, Embedder};
 use crate::wire;
 
 /// Points in one message of a stream, that is in one atomic write.
@@ -33,6 +34,8 @@ const PUT_DOCUMENTS_MAX: usize = 1_000;
 pub struct Collection {
     client: Client,
     name: String,
+    /// By vector name.
+    made_by: BTreeMap<String, v1::Embedder>,
 }
 
 /// What [`Collection::upsert_stream`] wrote.
@@ -49,7 +52,11 @@ pub struct StreamSummary {
 
 impl Collection {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self {
+            client,
+            name,
+            made_by: BTreeMap::new(),
+        }
     }
 
     /// The client it belongs to.
@@ -60,6 +67,14 @@ impl Collection {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The same, saying with every point that is written here that the vectors of this name are of this model: the server
+    /// refuses them if the collection records another. What is left empty of the embedder is not compared.
+    #[must_use]
+    pub fn vectors_made_by(mut self, vector: impl Into<String>, embedder: Embedder) -> Self {
+        self.made_by.insert(vector.into(), wire::embedder(embedder));
+        self
     }
 
     /// Its definition and state.
@@ -75,6 +90,7 @@ impl Collection {
             collection: self.name.clone(),
             points: points.into_iter().map(Into::into).collect(),
             request_id: request_id(),
+            embedders: self.made_by.clone(),
         };
         let answer = self
             .client
@@ -135,6 +151,7 @@ impl Collection {
                     collection,
                     points: Vec::new(),
                     request_id: request_id(),
+                    embedders: self.made_by.clone(),
                 });
             }
             bytes += point.bytes();

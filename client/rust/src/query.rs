@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::filter::Filter;
 use crate::points::{EmbedInput, SparseVector, StoredPoint};
 use crate::ranking::{Ranking, Stage};
+use crate::schema::Embedder;
 
 /// A question to one collection.
 ///
@@ -40,6 +41,7 @@ pub(crate) enum Source {
     Nearest {
         vector: Vec<f32>,
         using: String,
+        made_by: Option<Embedder>,
     },
     NearestEmbedded {
         input: EmbedInput,
@@ -48,6 +50,7 @@ pub(crate) enum Source {
     Sparse {
         vector: SparseVector,
         using: String,
+        made_by: Option<Embedder>,
     },
     SparseText {
         text: String,
@@ -77,6 +80,16 @@ impl Source {
             | Self::SparseText { using, .. }
             | Self::Hybrid { using, .. } => *using = name,
             Self::Text { .. } | Self::Fused { .. } => {}
+        }
+    }
+    fn set_made_by(&mut self, embedder: Embedder) {
+        match self {
+            Self::Nearest { made_by, .. } | Self::Sparse { made_by, .. } => *made_by = Some(embedder),
+            Self::NearestEmbedded { .. }
+            | Self::SparseText { .. }
+            | Self::Text { .. }
+            | Self::Hybrid { .. }
+            | Self::Fused { .. } => {}
         }
     }
     fn set_fields(&mut self, names: Vec<String>) {
@@ -139,6 +152,7 @@ impl Query {
         Self::of(Source::Nearest {
             vector: vector.into(),
             using: String::new(),
+            made_by: None,
         })
     }
     /// Points whose vector is nearest to that of a text, which the server embeds.
@@ -157,6 +171,7 @@ impl Query {
         Self::of(Source::Sparse {
             vector,
             using: String::new(),
+            made_by: None,
         })
     }
     /// The same with the sparse vector of a text, which the server embeds.
@@ -194,6 +209,12 @@ impl Query {
         if let Source::Fused { fuse, .. } = &mut self.source {
             *fuse = how;
         }
+        self
+    }
+    /// The model that made the given vector: the server refuses it if the collection records another. Queries without one
+    /// ignore it.
+    pub fn made_by(mut self, embedder: Embedder) -> Self {
+        self.source.set_made_by(embedder);
         self
     }
     /// The vector to search, where a collection has several.
@@ -287,6 +308,7 @@ impl Leg {
         Self::of(Source::Nearest {
             vector: vector.into(),
             using: String::new(),
+            made_by: None,
         })
     }
     /// As [`Query::nearest_text`].
@@ -305,6 +327,7 @@ impl Leg {
         Self::of(Source::Sparse {
             vector,
             using: String::new(),
+            made_by: None,
         })
     }
     /// As [`Query::sparse_text`].
@@ -339,6 +362,11 @@ impl Leg {
     /// Name under which its scores are reported.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+    /// As [`Query::made_by`].
+    pub fn made_by(mut self, embedder: Embedder) -> Self {
+        self.source.set_made_by(embedder);
         self
     }
     /// The vector to search, where a collection has several.

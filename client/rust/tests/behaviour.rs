@@ -367,6 +367,7 @@ async fn what_a_query_compares_with_is_sent_as_what_it_is() {
         v1::leg::Source::Nearest(v1::Nearest {
             to: Some(to),
             using: String::new(),
+            embedder: None,
         })
     };
     let audio = To::Audio("https://example.org/purr.wav".into());

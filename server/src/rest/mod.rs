@@ -240,10 +240,9 @@ async fn upsert(
     Name(name): Name,
     Body(mut body): Body<UpsertBody>,
 ) -> Reply<WriteOut> {
-    let request_id = body.request_id.take();
-    Ok(Json(
-        service.upsert(call, name, body.points()?, request_id).await?.into(),
-    ))
+    let (request_id, made_by) = (body.request_id.take(), body.made_by());
+    let applied = service.upsert(call, name, body.points()?, made_by, request_id).await?;
+    Ok(Json(applied.into()))
 }
 
 /// Changes payloads of existing points; vectors stay.

@@ -124,15 +124,20 @@ impl Core {
                 Medium::Image | Medium::Audio => Err(not_supported(medium, embedder.fingerprint())),
             };
         }
-        let names: Vec<&str> = schema
-            .vectors
-            .keys()
-            .chain(schema.sparse.keys())
-            .map(String::as_str)
-            .collect();
-        let message = format!("the collection has no vector {name:?}, only: {}", names.join(", "));
-        Err(Error::invalid("vector_not_found", message))
+        Err(unknown_vector(schema, name))
     }
+}
+
+/// Said of a name that neither a dense nor a sparse vector has.
+pub(super) fn unknown_vector(schema: &Schema, name: &str) -> Error {
+    let names: Vec<&str> = schema
+        .vectors
+        .keys()
+        .chain(schema.sparse.keys())
+        .map(String::as_str)
+        .collect();
+    let message = format!("the collection has no vector {name:?}, only: {}", names.join(", "));
+    Error::invalid("vector_not_found", message)
 }
 
 fn embed_dense(embedder: &dyn Embedder, batch: &[Wanted], points: &mut [PointInput], budget: &Budget) -> Result<()> {

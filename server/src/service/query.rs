@@ -9,12 +9,12 @@ use std::time::Instant;
 use cairn_engine::engine::Moment;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
-use cairn_engine::schema::Schema;
+use cairn_engine::schema::{EmbedderFingerprint, Schema};
 use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query, embed_sparse_query, not_supported};
+use super::embed::{TextVector, embed_query, embed_sparse_query, not_supported, same_maker};
 use super::enrich::check_text_fields;
 use super::inputs::EmbedInput;
 use super::pools::Budget;
@@ -58,6 +58,8 @@ pub enum AskSource {
         using: Option<String>,
         /// To what.
         to: NearestTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// Largest inner products with a sparse vector.
     Sparse {
@@ -65,6 +67,8 @@ pub enum AskSource {
         using: Option<String>,
         /// With what.
         to: SparseTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// BM25.
     Text {
@@ -290,17 +294,24 @@ impl Core {
             ));
         }
         match source {
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Vector(vector),
-            } => Ok(Source::Nearest { using, vector }),
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Embed(input),
-            } => self
-                .resolve_nearest(schema, using.as_deref(), &input, budget)
-                .map_err(|e| e.at("/nearest")),
-            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
+            AskSource::Nearest { using, to, embedder } => {
+                let recorded = schema
+                    .vectors
+                    .iter()
+                    .map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/nearest"))?;
+                match to {
+                    NearestTo::Vector(vector) => Ok(Source::Nearest { using, vector }),
+                    NearestTo::Embed(input) => self
+                        .resolve_nearest(schema, using.as_deref(), &input, budget)
+                        .map_err(|e| e.at("/nearest")),
+                }
+            }
+            AskSource::Sparse { using, to, embedder } => {
+                let recorded = schema.sparse.iter().map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/sparse"))?;
+                self.resolve_sparse(schema, using, to, budget)
+            }
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -436,6 +447,21 @@ impl Core {
             name: name.clone(),
             embedder: self.embedder(embedder)?,
         })
+    }
+}
+
+/// Compares the model that a caller means with the one that the collection records for the named vector, or for its only one.
+/// A name that no vector has is refused by what comes after.
+fn check_embedder<'a>(
+    stated: Option<EmbedderFingerprint>,
+    using: Option<&str>,
+    mut recorded: impl ExactSizeIterator<Item = (&'a str, &'a Option<EmbedderFingerprint>)>,
+) -> Result<()> {
+    let Some(stated) = stated else { return Ok(()) };
+    let alone = recorded.len() == 1;
+    match recorded.find(|(name, _)| using.map_or(alone, |using| using == *name)) {
+        Some((name, recorded)) => same_maker(name, recorded.as_ref(), &stated).map_err(|e| e.at("/embedder")),
+        None => Ok(()),
     }
 }
 

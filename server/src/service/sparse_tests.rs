@@ -125,6 +125,7 @@ impl Fixture {
             source: AskSource::Sparse {
                 using: None,
                 to: SparseTo::Text(text.into()),
+                embedder: None,
             },
             ..Ask::default()
         };

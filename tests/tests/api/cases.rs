@@ -5,7 +5,7 @@ use base64::Engine as _;
 use cairn_tests::{Kind, Method, ModelServer, Outcome, Request, Script, TestServer};
 use serde_json::{Value, json};
 
-use super::pictures;
+use super::{makers, pictures};
 
 pub(super) struct Step {
     name: &'static str,
@@ -50,6 +50,7 @@ async fn both_protocols_tell_the_same_story() {
         .chain(queries())
         .chain(sparse())
         .chain(pictures::pictures())
+        .chain(makers::makers())
         .chain(documents())
         .chain(files())
         .chain(prompts())

@@ -4,6 +4,7 @@
 
 mod cases;
 mod citations;
+mod makers;
 mod models;
 mod pictures;
 mod refusals;

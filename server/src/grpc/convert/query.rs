@@ -4,6 +4,7 @@ use cairn_engine::query::{Explain, Fuse, Hit, Params};
 use cairn_engine::{Error, Result, limits};
 use cairn_proto::v1 as pb;
 
+use super::collections::embedder_in;
 use super::filter::filter_in;
 use super::points::{point_out, sparse_in, with_in};
 use super::ranking::{ranking_in, stage_out};
@@ -60,6 +61,7 @@ fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
     Ok(AskSource::Nearest {
         using: text_in(nearest.using),
         to,
+        embedder: nearest.embedder.map(embedder_in),
     })
 }
 
@@ -73,6 +75,7 @@ fn sparse_source_in(sparse: pb::Sparse) -> Result<AskSource> {
     Ok(AskSource::Sparse {
         using: text_in(sparse.using),
         to,
+        embedder: sparse.embedder.map(embedder_in),
     })
 }
 

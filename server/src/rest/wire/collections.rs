@@ -185,7 +185,7 @@ pub(in crate::rest) enum StrategyBody {
 }
 
 impl EmbedderBody {
-    fn fingerprint(self) -> EmbedderFingerprint {
+    pub(super) fn fingerprint(self) -> EmbedderFingerprint {
         EmbedderFingerprint {
             name: self.name,
             revision: self.revision,

@@ -8,6 +8,7 @@ use cairn_engine::{Error, Result, limits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::collections::EmbedderBody;
 use super::filter::{FilterBody, filter_in};
 use super::points::{SparseVectorBody, WithBody, sparse_out, with_in};
 use super::ranking::{RankingBody, StageOut};
@@ -61,6 +62,9 @@ pub(in crate::rest) struct NearestBody {
     audio: Option<String>,
     /// Vector name; may be left out if the collection has exactly one.
     using: Option<String>,
+    /// The model whose vectors are meant. Refused (`embedder_mismatch`) if the collection records another; what is left out is
+    /// not compared.
+    embedder: Option<EmbedderBody>,
 }
 
 /// Largest inner products with a sparse vector, given or made of a text.
@@ -72,6 +76,8 @@ pub(in crate::rest) struct SparseBody {
     text: Option<String>,
     /// Sparse vector name; may be left out if the collection has exactly one.
     using: Option<String>,
+    /// The model whose vectors are meant, as in `nearest`.
+    embedder: Option<EmbedderBody>,
 }
 
 /// BM25 over text fields.
@@ -235,7 +241,11 @@ impl NearestBody {
                 ));
             }
         };
-        Ok(AskSource::Nearest { using: self.using, to })
+        Ok(AskSource::Nearest {
+            using: self.using,
+            to,
+            embedder: self.embedder.map(EmbedderBody::fingerprint),
+        })
     }
 }
 
@@ -251,7 +261,11 @@ impl SparseBody {
                 ));
             }
         };
-        Ok(AskSource::Sparse { using: self.using, to })
+        Ok(AskSource::Sparse {
+            using: self.using,
+            to,
+            embedder: self.embedder.map(EmbedderBody::fingerprint),
+        })
     }
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from .._wire.methods import Json
 from ..answers import Page, Rows, StoredPoint, Written, build
 from ..errors import InvalidError
 from ..filters import FilterLike, whole_filter
-from ..requests import PointLike, point_json, with_json
+from ..requests import Embedder, PointLike, embedder_json, point_json, with_json
 from .core import Core
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _POINTS_MAX = 10_000
 _BATCH_BYTES = 8 << 20
 #: Messages after which a stream is closed and acknowledged. What is not acknowledged is kept to be sent again.
 _WINDOW = 8
+#: The models that made vectors, by vector name; a string is a model's name.
+Embedders: TypeAlias = Mapping[str, Embedder | str]
 
 
 class Points:
@@ -41,10 +43,13 @@ class Points:
         collection: str,
         points: PointLike | Sequence[PointLike],
         *,
+        embedders: Embedders | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Inserts points or replaces them whole, at most 10,000: all or none, durable when answered.
+
+        `embedders` says by vector name which models made the vectors: refused if the collection records others.
 
         ```python
         >>> from cairn import Point
@@ -62,6 +67,7 @@ class Points:
             "collection": collection,
             "points": [point_json(p) for p in many],
             "request_id": request_id or uuid.uuid4().hex,
+            **_stated(embedders),
         }
         return build(Written, self._core.call(methods.UPSERT, request, timeout))
 
@@ -73,6 +79,7 @@ class Points:
         batch: int = 1_000,
         progress: bool = False,
         total: int | None = None,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Inserts or replaces any number of points, in batches that are one atomic write each, in order.
@@ -86,7 +93,8 @@ class Points:
         window: list[Json] = []
         with bar(progress, unit="points", total=total if total is not None else _length(points)) as shown:
             for some in _batches(points, batch):
-                window.append({"collection": collection, "points": some, "request_id": uuid.uuid4().hex})
+                stated = _stated(embedders)
+                window.append({"collection": collection, "points": some, "request_id": uuid.uuid4().hex, **stated})
                 if len(window) == _WINDOW:
                     self._send(window, done, timeout)
                     shown.add(sum(len(w["points"]) for w in window))
@@ -109,6 +117,7 @@ class Points:
         payloads: Sequence[Mapping[str, Any]] | None = None,
         batch: int = 1_000,
         progress: bool = False,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """The same of NumPy arrays: `vectors` has one row a point, or is a dict of such arrays by name.
@@ -122,7 +131,7 @@ class Points:
         """
         points = _frames.points_of_arrays(ids, vectors, payloads)
         return self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(ids), timeout=timeout
+            collection, points, batch=batch, progress=progress, total=len(ids), embedders=embedders, timeout=timeout
         )
 
     def upsert_frame(
@@ -136,6 +145,7 @@ class Points:
         payload: Sequence[str] | None = None,
         batch: int = 1_000,
         progress: bool = False,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """The same of a pandas frame, one point a row. `id` is a column (None: the index), `vector` a column of arrays,
@@ -154,7 +164,7 @@ class Points:
         """
         points = _frames.points_of_frame(frame, id, vector, document, payload)
         return self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(frame), timeout=timeout
+            collection, points, batch=batch, progress=progress, total=len(frame), embedders=embedders, timeout=timeout
         )
 
     def get(
@@ -290,6 +300,10 @@ class Points:
             "request_id": request_id or uuid.uuid4().hex,
         }
         return build(Written, self._core.call(methods.SET_PAYLOAD, request, timeout))
+
+
+def _stated(embedders: Embedders | None) -> Json:
+    return {"embedders": {name: embedder_json(e) for name, e in embedders.items()}} if embedders else {}
 
 
 def _ids(ids: str | int | Iterable[str | int]) -> list[str]:
