@@ -556,6 +556,11 @@ fn retrieval_is_measured_on_the_sample_questions() {
     let svg = std::fs::read_to_string(plot).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("hybrid") && svg.contains("titles"));
 
+    let png = dir.path().join("plot.PNG");
+    let drawn = server.run(&[&all[..], &["--plot", png.to_str().unwrap()]].concat());
+    assert_eq!(code(&drawn), 0, "{}", stderr(&drawn));
+    assert!(std::fs::read(png).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
+
     // The best fusion of one half, measured on the other: its query is one that the API takes.
     let fitted = json(&server.run(&["eval", "-c", "demo", "--queries", questions, "--fit", "--json"]));
     let (half, tried) = (&fitted["fit"]["questions"], &fitted["fit"]["tried"]);
