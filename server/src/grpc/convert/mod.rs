@@ -27,7 +27,8 @@ pub(super) use self::enrich::{enrich_in, enriched_out};
 pub(super) use self::filter::filter_in;
 pub(super) use self::operations::operation_out;
 pub(super) use self::points::{
-    applied_out, made_by_in, payload_change_in, point_out, points_in, scroll_in, selector_in, with_in,
+    applied_out, durability_out, made_by_in, params_in, payload_change_in, point_out, points_in, scroll_in,
+    selector_in, with_in,
 };
 pub(super) use self::query::{answer_out, ask_in};
 

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 use super::collections::EmbedderBody;
 use super::filter::{FilterBody, filter_in};
-use super::{Id, after_in, ids_in, sizes};
+use super::{DurabilityBody, Id, after_in, ids_in, sizes};
 use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 
 /// Points to insert or replace, all or none.
@@ -22,8 +22,11 @@ use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 pub(in crate::rest) struct UpsertBody {
     /// 1 to 10,000.
     points: Vec<PointBody>,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
     /// The models that made the vectors given here, by vector name. Refused (`embedder_mismatch`) if the collection records
     /// another; what is left out of an embedder is not compared.
     embedders: Option<BTreeMap<String, EmbedderBody>>,
@@ -234,8 +237,11 @@ pub(in crate::rest) struct DeletePointsBody {
     ids: Option<Vec<Id>>,
     /// Everything that matches. An empty filter is refused.
     filter: Option<FilterBody>,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 impl DeletePointsBody {
@@ -320,8 +326,11 @@ pub(in crate::rest) struct SetPayloadBody {
     /// Replace the whole payload by `set` instead of merging.
     #[serde(default)]
     replace: bool,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 impl SetPayloadBody {
