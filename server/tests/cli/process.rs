@@ -31,11 +31,20 @@ impl Server {
 
     /// With more arguments.
     pub(crate) fn start_with(data_dir: &Path, more: &[&str]) -> Self {
+        Self::spawn("127.0.0.1:0", data_dir, more)
+    }
+
+    /// On an address of the test's choice.
+    pub(crate) fn start_on(address: &str, data_dir: &Path) -> Self {
+        Self::spawn(address, data_dir, &[])
+    }
+
+    fn spawn(address: &str, data_dir: &Path, more: &[&str]) -> Self {
         let mut process = cairn()
             .args([
                 "serve",
                 "--listen",
-                "127.0.0.1:0",
+                address,
                 "--metrics-listen",
                 "127.0.0.1:0",
                 "--set",
