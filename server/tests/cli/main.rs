@@ -370,8 +370,8 @@ fn bomb() -> Vec<u8> {
 }
 
 /// The most memory that a process had, in MiB.
-fn peak_mib(process: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+fn peak_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
 }
@@ -382,9 +382,13 @@ fn a_pdf_that_stands_for_gigabytes_costs_a_refusal() {
     let docs = dir.path().join("docs");
     std::fs::create_dir(&docs).unwrap();
     std::fs::write(docs.join("bomb.pdf"), bomb()).unwrap();
-    std::fs::write(docs.join("good.pdf"), include_bytes!("../src/rag/extract/sample.pdf")).unwrap();
+    std::fs::write(
+        docs.join("good.pdf"),
+        include_bytes!("../../src/rag/extract/sample.pdf"),
+    )
+    .unwrap();
     let server = Server::start(&dir.path().join("data"));
-    let before = peak_mib(&server.process);
+    let before = peak_mib(server.id());
     let partly = server.run(&["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"]);
     assert_eq!(code(&partly), 4, "{}", stderr(&partly));
     let summary: Value = serde_json::from_slice(&partly.stdout).unwrap();
@@ -395,7 +399,7 @@ fn a_pdf_that_stands_for_gigabytes_costs_a_refusal() {
             && why["why"].as_str().unwrap().contains("document_too_large"),
         "{why}"
     );
-    let grown = peak_mib(&server.process) - before;
+    let grown = peak_mib(server.id()) - before;
     assert!(grown < 400, "the server itself took {grown} MiB");
     // The command line reads files in the same way.
     let extracted = alone(&["extract", docs.join("bomb.pdf").to_str().unwrap()]);
