@@ -4,6 +4,8 @@
 
 mod cases;
 mod citations;
+mod makers;
 mod models;
+mod pictures;
 mod refusals;
 mod surroundings;
