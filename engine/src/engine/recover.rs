@@ -7,7 +7,6 @@
 //! 5. remove files that no manifest names.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +37,7 @@ pub(super) struct Manifest {
 pub(super) type Place = (CollectionNo, ShardNo);
 
 pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Result<Shared> {
-    fs::create_dir_all(dir)?;
+    files::create_dir_durably(dir)?;
     if let Some(entry) = files::foreign_entry(dir)? {
         return Err(Error::invalid(
             "not_a_data_directory",
@@ -57,6 +56,8 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
         )
     })?;
     let storage = Arc::new(Storage::open(&dir.join("db"))?);
+    // RocksDB syncs what it makes in `db`, but not the name of `db` itself.
+    files::sync_dir(dir)?;
     let shared = Shared {
         dir: dir.to_owned(),
         settings,
