@@ -16,7 +16,9 @@ use crate::faultfs::{Image, Unsynced};
 const BEFORE: usize = 60;
 /// More operations than fit on the disk, and some for when there is space again.
 const OPS: usize = 1500;
-/// Bytes that are free when a round begins.
+/// Bytes that the server keeps free: what its flushes and seals need, of data as small as this.
+const RESERVE: u64 = 2 << 20;
+/// Bytes that may be written when a round begins.
 const ROOM: u64 = 1 << 20;
 /// How long it may take until writes go on when there is space.
 const RESUME_WAIT: Duration = Duration::from_secs(15);
@@ -42,8 +44,10 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
 
 async fn check(script: &Script, base: &Image, room: u64, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
     tally.trials += 1;
-    let stage = Stage::new(base.clone(), &SETTINGS)?;
-    stage.fs.set_capacity(Some(stage.fs.used() + room));
+    let reserve = format!("engine.disk_reserve_bytes={RESERVE}");
+    let settings = [&SETTINGS[..], &[&reserve]].concat();
+    let stage = Stage::new(base.clone(), &settings)?;
+    stage.fs.set_capacity(Some(stage.fs.used() + RESERVE + room));
     let server = stage.launch.start()?;
     let client = server.client_without_retries().await?;
     let told = |what: &str| format!("{room} bytes free: {what}\nserver: {}", stage.log());
