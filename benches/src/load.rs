@@ -16,8 +16,8 @@ use crate::data::Npy;
 use crate::measure::{Asked, ask};
 use crate::place;
 use crate::report::{Report, Table, Verdict};
-use crate::server::{Launch, Server};
 use crate::squad::indexed;
+use cairn_tests::process::{Launch, Server};
 
 const TOP: usize = 10;
 const EFS: [u32; 2] = [64, 256];

@@ -17,9 +17,9 @@ mod load;
 mod measure;
 mod place;
 mod report;
-mod server;
 mod sparse;
 mod squad;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -45,6 +45,7 @@ Examples:
   cairn-bench crash --cycles 100 --seed 7
   cairn-bench badinput
   cairn-bench collections --count 10000
+  cairn-bench torture --minutes 30     kills, losses of power, torn writes, damage
   cairn-bench sparse --rows 100000     sparse vectors: bytes, time, postings read
 
 Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary),
@@ -72,7 +73,9 @@ enum Bench {
     Kernels(kernels::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
-    /// The short ones of all of these.
+    /// R1 to R6 at the numbers of a release: kills, losses of power, torn writes, failed fsyncs, full disks, damage.
+    Torture(torture::Args),
+    /// The short ones of all of these but the last.
     All,
 }
 
@@ -115,6 +118,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
         Bench::Kernels(args) => kernels::run(args),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
+        Bench::Torture(args) => Box::pin(torture::run(args)).await,
         Bench::All => all().await,
     }
 }
