@@ -560,6 +560,14 @@ fn points() -> Vec<Case> {
         )
         .only(Send::Message),
         both(
+            "a vector whose products are beyond f32",
+            point(json!({"id": "p", "vector": [1e38, 0, 0, 0]})),
+            Invalid,
+            "vector_too_long",
+            "1e18",
+        )
+        .at("/points/0/vectors/v"),
+        both(
             "a number beyond f32 in JSON",
             point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
             Invalid,
@@ -1254,6 +1262,21 @@ fn queries() -> Vec<Case> {
             "bad_weight",
             "at least 0",
         ),
+        both(
+            "a field weight whose sums are beyond f32",
+            query(json!({"text": {"query": "hello", "fields": ["body^1e38"]}})),
+            Invalid,
+            "bad_weight",
+            "1e6",
+        ),
+        both(
+            "one field very often",
+            query(json!({"text": {"query": "hello", "fields": vec!["body"; 129]}})),
+            Invalid,
+            "query_too_large",
+            "128",
+        )
+        .at("/text/fields"),
         both(
             "a prefetch without legs",
             query(json!({"prefetch": []})),

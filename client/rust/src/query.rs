@@ -447,7 +447,7 @@ pub struct Explain {
     pub shard: u32,
     /// Segment number; growing segments have none.
     pub segment: Option<u64>,
-    /// `exact`, `codes`, `graph`, `graph+exact` or `postings`.
+    /// `exact`, `codes`, `graph`, `graph+exact`, `graph+codes` or `postings`.
     pub strategy: String,
     /// Points of the segment that live and match the filter.
     pub matches: u64,

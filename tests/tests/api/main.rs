@@ -8,4 +8,5 @@ mod makers;
 mod models;
 mod pictures;
 mod refusals;
+mod reliability;
 mod surroundings;

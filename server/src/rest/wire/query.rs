@@ -388,7 +388,7 @@ pub(in crate::rest) struct ExplainOut {
     /// Absent for growing segments.
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<u64>,
-    /// `exact`, `codes`, `graph`, `graph+exact` or `postings`.
+    /// `exact`, `codes`, `graph`, `graph+exact`, `graph+codes` or `postings`.
     strategy: &'static str,
     /// Points of the segment that live and match the filter.
     matches: u64,
