@@ -390,7 +390,7 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         .await
         .unwrap();
     let text = "many words of a long document that take a while to cut and embed. ".repeat(3_000);
-    let put = move |i: u32| {
+    let put = |i: u32| {
         let rest = server_rest(&server);
         let body = json!({"documents": [{"id": format!("d{i}"), "text": text}]});
         tokio::spawn(async move { rest.send(&Request::new(Method::PutDocuments, "d", body)).await })
