@@ -7,6 +7,8 @@ use crate::log::{Fsyncs, Request, Unsynced};
 use crate::schema::Schema;
 use crate::storage::space::Free;
 use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::vector::Coding;
+use crate::vector::kernels::Bits;
 
 use crate::query::With;
 
@@ -175,6 +177,8 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Graphs of sealed segments, by what they are walked on.
+    pub graphs: GraphCounts,
     /// Fsyncs of the log since open.
     pub fsyncs: Fsyncs,
     /// Acknowledged records that are not fsynced yet.
@@ -189,6 +193,31 @@ pub struct EngineStats {
     pub disk: Free,
     /// Writes are refused because the disk is full.
     pub disk_full: bool,
+}
+
+/// How many graphs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphCounts {
+    /// Walked on codes of 8 bits.
+    pub int8: u64,
+    /// Walked on codes of 4 bits.
+    pub int4: u64,
+    /// Walked on the vectors themselves.
+    pub f32: u64,
+    /// Those among them whose vectors the codes that were wanted could not tell apart, so that finer ones or none are used.
+    pub refined: u64,
+}
+
+impl GraphCounts {
+    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
+    pub(super) fn add(&mut self, coding: Option<&Coding>) {
+        match coding.and_then(|coding| coding.used) {
+            Some(Bits::Eight) => self.int8 += 1,
+            Some(Bits::Four) => self.int4 += 1,
+            None => self.f32 += 1,
+        }
+        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
+    }
 }
 
 /// What one step of background work did.

@@ -25,7 +25,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use ask::{
-    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
+    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, GraphCounts, Maintained, Page,
     PayloadChange, Scroll, Selector, WriteOptions,
 };
 use commit::Write;
@@ -557,6 +557,7 @@ impl Engine {
             {
                 stats.segments += 1;
                 stats.segment_bytes += segment.segment.bytes() as u64;
+                segment.segment.graphs().for_each(|coding| stats.graphs.add(coding));
             }
         }
         stats

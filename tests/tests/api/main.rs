@@ -4,6 +4,9 @@
 
 mod cases;
 mod citations;
+mod makers;
 mod models;
+mod pictures;
 mod refusals;
+mod reliability;
 mod surroundings;
