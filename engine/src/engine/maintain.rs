@@ -47,6 +47,8 @@ struct Build {
     shard: ShardNo,
     inputs: Vec<SegmentView>,
     no: u64,
+    /// Without them a seal takes a fraction of the time; the next merge makes them.
+    graphs: bool,
 }
 
 impl Shared {
@@ -158,6 +160,7 @@ impl Shared {
                 shard: shard_no,
                 inputs,
                 no: next_segment(applier),
+                graphs: true,
             }));
         }
         let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
@@ -239,6 +242,7 @@ impl Shared {
                         shard: place.1,
                         inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
                         no,
+                        graphs: true,
                     }
                 })
             };
@@ -279,6 +283,7 @@ impl Shared {
                         shard: place.1,
                         inputs: shard.sealed[from..to].to_vec(),
                         no,
+                        graphs: true,
                     }
                 })
             };
@@ -334,7 +339,8 @@ impl Shared {
                 largest.and_then(|(_, place)| begin_seal(&mut applier, place))
             };
             match build {
-                Some(build) => self.run_seal(&build, &|| false)?,
+                // Who starts is waited for: graphs come later.
+                Some(build) => self.run_seal(&Build { graphs: false, ..build }, &|| false)?,
                 None => break,
             }
         }
@@ -417,7 +423,10 @@ impl Shared {
             &path,
             build.no,
             &Graphs {
-                rows_min: self.settings.graph_rows_min,
+                rows_min: match build.graphs {
+                    true => self.settings.graph_rows_min,
+                    false => usize::MAX,
+                },
                 workers: &self.components.workers,
                 stop: &stop,
             },
@@ -583,6 +592,7 @@ fn begin_seal(applier: &mut Applier, (no, shard_no): Place) -> Option<Build> {
         shard: shard_no,
         inputs,
         no: next_segment(applier),
+        graphs: true,
     })
 }
 
