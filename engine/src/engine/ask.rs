@@ -1,8 +1,7 @@
 //! What callers of the engine hand in and get back: plain data.
 
-use std::time::Instant;
-
 use crate::filter::Filter;
+use crate::patience::Patience;
 use crate::schema::Schema;
 use crate::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 
@@ -13,8 +12,8 @@ use crate::query::With;
 pub struct WriteOptions {
     /// Chosen by the client, at most 64 bytes; kept in the record.
     pub request_id: Option<String>,
-    /// Give up waiting at this instant. The write may still happen.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits. A write that is under way when that ends may still happen.
+    pub patience: Patience,
 }
 
 /// Which points a delete means.
@@ -110,8 +109,8 @@ pub struct Scroll {
     pub with: With,
     /// Answer only from a view that has seen this write.
     pub after: Option<Token>,
-    /// Give up at this instant.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits.
+    pub patience: Patience,
 }
 
 /// A page of points.
@@ -121,6 +120,8 @@ pub struct Page {
     pub points: Vec<Point>,
     /// Give this back for the next page; none at the end.
     pub cursor: Option<String>,
+    /// Of the payloads and vectors in it.
+    pub bytes: usize,
 }
 
 /// A collection and its state.
@@ -171,6 +172,40 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+}
+
+/// How far an `optimize` is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Optimizing {
+    /// 0 to 1, of the whole.
+    pub part: f32,
+    /// Which shard, from 0.
+    pub shard: u32,
+    /// Of how many.
+    pub shards: u32,
+    /// What it does there.
+    pub step: OptimizeStep,
+}
+
+/// What an `optimize` is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizeStep {
+    /// Makes one sealed segment of so many growing ones.
+    Seal {
+        /// So many.
+        segments: usize,
+    },
+    /// Makes one sealed segment of some.
+    Merge {
+        /// So many.
+        segments: usize,
+        /// Of so many sealed ones of the shard.
+        of: usize,
+    },
+    /// Waits for background work: a shard is sealed by one thread, and of all threads one merges.
+    Wait,
+    /// Forgets what the log need not hold any more.
+    Trim,
 }
 
 /// What one step of background work did.

@@ -16,6 +16,9 @@ pub(super) const EF_DEFAULT: usize = 128;
 /// Hits beyond the k-th that are asked of a walk over codes.
 const EDGE: usize = 4;
 
+/// Rows between two looks whether somebody still waits, while ties are gathered.
+const TIES_POLL: usize = 256;
+
 /// Which vector a name means, and its place in the schema.
 pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
     let names = || schema.vectors.keys().cloned().collect::<Vec<_>>().join(", ");
@@ -67,7 +70,7 @@ pub(super) fn search(
         .at("/nearest/vector"));
     }
     let ef = params.ef.unwrap_or(EF_DEFAULT).max(k);
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found = Vec::new();
     for (place, view) in context.view.segments() {
         let segment = &view.segment;
@@ -115,7 +118,15 @@ pub(super) fn search(
             // More rows are exactly as far as the k-th: all of them are candidates, so that ids decide, not places.
             let scorer = vectors.scorer(query);
             found.hits.retain(|hit| hit.distance < edge);
-            let mut ties: Vec<Ordinal> = each().filter(|o| scorer.distance(*o) == edge).collect();
+            let mut ties: Vec<Ordinal> = Vec::new();
+            for (n, ordinal) in each().enumerate() {
+                if n.is_multiple_of(TIES_POLL) {
+                    context.check_patience()?;
+                }
+                if scorer.distance(ordinal) == edge {
+                    ties.push(ordinal);
+                }
+            }
             let missing = k - found.hits.len();
             if ties.len() > missing {
                 ties.select_nth_unstable_by(missing - 1, |a, b| segment.id_of(*a).cmp(segment.id_of(*b)));

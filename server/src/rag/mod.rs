@@ -5,7 +5,6 @@
 //! calls, stores and records; a test calls the same functions with a counter or an embedder of its own. Modules are listed
 //! from the base up.
 
-pub mod patience;
 pub mod remote;
 pub mod tokens;
 
@@ -24,4 +23,4 @@ pub mod retrieval;
 pub mod template;
 pub mod trust;
 
-pub use patience::{OutOfPatience, Patience};
+pub use cairn_engine::patience::{self, OutOfPatience, Patience};
