@@ -13,8 +13,9 @@ use cairn_engine::schema::Schema;
 use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
+use super::ahead::Ahead;
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query, embed_sparse_query};
+use super::embed::TextVector;
 use super::enrich::check_text_fields;
 use super::pools::Budget;
 use super::ranking::{Plan, Ranking, Stage};
@@ -148,7 +149,7 @@ impl Service {
     pub async fn query(&self, call: Call, collection: String, ask: Ask) -> Result<Answer> {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
-            let question = core.resolve(&schema, ask, budget)?;
+            let question = core.resolve(&schema, ask, &Ahead::default(), budget)?;
             core.answer(&collection, question, budget, "Query.Run")
         };
         let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
@@ -162,10 +163,11 @@ impl Service {
             let schema = core.schema(&collection)?;
             check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
             check_hits(&asks)?;
+            let ahead = core.embed_ahead(&schema, &asks, budget)?;
             let mut questions = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
-                let question = core.resolve(&schema, ask, budget);
+                let question = core.resolve(&schema, ask, &ahead, budget);
                 questions.push(question.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
             let mut answers = Vec::with_capacity(questions.len());
@@ -215,8 +217,8 @@ fn check_batch_bytes(bytes: usize) -> Result<()> {
 }
 
 /// A query with its text embedded and its ranking planned.
-struct Question {
-    query: Query,
+pub(super) struct Question {
+    pub(super) query: Query,
     plan: Option<Plan>,
     notes: Vec<String>,
 }
@@ -233,7 +235,7 @@ impl Core {
     /// All that is answered to a question is of one moment.
     fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
         let Question { query, plan, notes } = question;
-        let moment = self.engine.moment(collection, query.after, query.deadline)?;
+        let moment = self.engine.moment(collection, query.after, query.patience.clone())?;
         let (result, stages) = match &plan {
             None => (self.search(&moment, &query, method)?, Vec::new()),
             Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
@@ -246,7 +248,7 @@ impl Core {
         })
     }
 
-    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<Question> {
+    pub(super) fn resolve(&self, schema: &Schema, ask: Ask, ahead: &Ahead, budget: &Budget) -> Result<Question> {
         let mut notes = Vec::new();
         let plan = match ask.ranking.is_empty() {
             true => None,
@@ -258,7 +260,7 @@ impl Core {
         let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
         let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
         let query = Query {
-            source: self.resolve_source(schema, ask.source, wanted, 1, budget, &mut notes)?,
+            source: self.resolve_source(schema, ask.source, wanted, 1, ahead, budget, &mut notes)?,
             filter: ask.filter,
             limit,
             offset: ask.offset,
@@ -266,18 +268,20 @@ impl Core {
             with: ask.with,
             params: ask.params,
             after: ask.after,
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
         };
         query.check()?;
         Ok(Question { query, plan, notes })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one step of one request needs")]
     fn resolve_source(
         &self,
         schema: &Schema,
         source: AskSource,
         wanted: usize,
         depth: usize,
+        ahead: &Ahead,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Source> {
@@ -302,7 +306,9 @@ impl Core {
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/nearest"))?;
                 check_text(&text).map_err(|e| e.at(at))?;
-                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+                let vector = ahead
+                    .query(using.embedder.as_ref(), &text, budget)
+                    .map_err(|e| e.at(at))?;
                 let vector = vector.ok_or_else(|| {
                     Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
                 })?;
@@ -311,7 +317,7 @@ impl Core {
                     vector,
                 })
             }
-            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
+            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, ahead, budget),
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -324,7 +330,7 @@ impl Core {
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
                 let dense = self
-                    .dense_leg(using, &text, budget, notes)
+                    .dense_leg(using, &text, ahead, budget, notes)
                     .map_err(|e| e.at("/hybrid/text"))?;
                 let fields = if fields.is_empty() {
                     retrieval::default_fields(schema)
@@ -343,6 +349,7 @@ impl Core {
                             leg.source,
                             limit.min(limits::TOP_K_MAX),
                             depth + 1,
+                            ahead,
                             budget,
                             notes,
                         )
@@ -363,7 +370,14 @@ impl Core {
         }
     }
 
-    fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
+    fn resolve_sparse(
+        &self,
+        schema: &Schema,
+        using: Option<String>,
+        to: SparseTo,
+        ahead: &Ahead,
+        budget: &Budget,
+    ) -> Result<Source> {
         let text = match to {
             SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
             SparseTo::Text(text) => text,
@@ -373,7 +387,9 @@ impl Core {
             .sparse_text_vector(schema, using.as_deref())
             .map_err(|e| e.at("/sparse"))?;
         check_text(&text).map_err(|e| e.at(at))?;
-        let vector = embed_sparse_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+        let vector = ahead
+            .sparse_query(using.embedder.as_ref(), &text, budget)
+            .map_err(|e| e.at(at))?;
         let vector = vector
             .ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at))?;
         Ok(Source::Sparse {

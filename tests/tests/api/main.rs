@@ -4,6 +4,7 @@
 
 mod cases;
 mod citations;
+mod gone;
 mod models;
 mod refusals;
 mod surroundings;
