@@ -17,7 +17,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cairn_engine::config::{Clock, Components};
-use cairn_engine::engine::Maintained;
+use cairn_engine::engine::{Maintained, Phase, Progress};
 use cairn_engine::{Engine, ErrorKind};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -174,6 +174,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
         recorder,
         ready: AtomicBool::new(false),
         engine: Mutex::new(None),
+        progress: Progress::default(),
     });
     let metrics_listener = listen(config.metrics_listen).await?;
     let metrics_addr = address(&metrics_listener, config.metrics_listen)?;
@@ -191,7 +192,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 
     // Before the engine: a wrong model directory should not cost a replay of the log.
     let models = models(&config).await?;
-    let engine = open(&config).await?;
+    let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
     let service = Arc::new(Service::new(Arc::clone(&engine), models, config.limits.clone()));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
@@ -213,7 +214,10 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let (failed, failure) = oneshot::channel();
     let work = {
         let engine = Arc::clone(&engine);
-        move |stop: &dyn Fn() -> bool| maintain(&engine, stop)
+        move |work, stop: &dyn Fn() -> bool| match work {
+            Work::Maintain => maintain(&engine, stop),
+            Work::Sync => engine.keep_synced(stop),
+        }
     };
     let maintenance = Maintenance::spawn(work, failed).map_err(|e| ServeError::Setup {
         what: "the maintenance threads",
@@ -289,17 +293,17 @@ async fn models(config: &Config) -> Result<Models, ServeError> {
     .map_err(ServeError::Model)
 }
 
-async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
+async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeError> {
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
+    let state = Arc::clone(state);
     let opened = tokio::task::spawn_blocking(move || {
-        Engine::open(
-            &dir,
-            settings,
-            Components {
-                clock: Arc::new(SystemClock),
-                workers,
-            },
-        )
+        let components = Components {
+            clock: Arc::new(SystemClock),
+            workers,
+        };
+        let engine = Engine::open_watched(&dir, settings, components, &state.progress)?;
+        telemetry::opened(&state.progress.finished());
+        Ok::<_, cairn_engine::Error>(engine)
     });
     let failed = |source| ServeError::Open {
         dir: config.data_dir.clone(),
@@ -334,7 +338,7 @@ async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flu
 
 // ---- background work ----
 
-/// The threads that seal, merge and trim.
+/// The threads that seal, merge and trim, and the one that fsyncs.
 struct Maintenance {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -344,18 +348,19 @@ impl Maintenance {
     /// Each thread does `work` until it is told to stop. A failure or a panic ends the server: it would go on without
     /// anybody who seals, until writers find no memory.
     fn spawn(
-        work: impl Fn(&dyn Fn() -> bool) -> cairn_engine::Result<()> + Send + Sync + 'static,
+        work: impl Fn(Work, &dyn Fn() -> bool) -> cairn_engine::Result<()> + Send + Sync + 'static,
         failed: oneshot::Sender<cairn_engine::Error>,
     ) -> io::Result<Self> {
         let (work, failed) = (Arc::new(work), Arc::new(Mutex::new(Some(failed))));
         let mut maintenance = Self {
             stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::with_capacity(MAINTENANCE_THREADS),
+            threads: Vec::with_capacity(MAINTENANCE_THREADS + 1),
         };
-        for n in 0..MAINTENANCE_THREADS {
+        let maintainers = (0..MAINTENANCE_THREADS).map(|n| (format!("cairn-maintain-{n}"), Work::Maintain));
+        for (name, task) in maintainers.chain([("cairn-fsync".to_owned(), Work::Sync)]) {
             let (work, failed, stop) = (Arc::clone(&work), Arc::clone(&failed), Arc::clone(&maintenance.stop));
             let thread = move || {
-                let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(&|| stop.load(Ordering::Acquire))));
+                let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(task, &|| stop.load(Ordering::Acquire))));
                 let done = done.unwrap_or_else(|_| Err(cairn_engine::Error::internal("background work panicked")));
                 // It holds the engine, which is to be free when the threads have ended.
                 drop(work);
@@ -366,10 +371,7 @@ impl Maintenance {
                     let _ = failed.send(e);
                 }
             };
-            match std::thread::Builder::new()
-                .name(format!("cairn-maintain-{n}"))
-                .spawn(thread)
-            {
+            match std::thread::Builder::new().name(name).spawn(thread) {
                 Ok(thread) => maintenance.threads.push(thread),
                 Err(e) => {
                     maintenance.stop();
@@ -386,6 +388,15 @@ impl Maintenance {
             thread.join().expect("a panic of its work is caught");
         }
     }
+}
+
+/// What a background thread does.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Seals, merges and trims.
+    Maintain,
+    /// Fsyncs what was answered before it was on disk.
+    Sync,
 }
 
 /// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
@@ -511,6 +522,8 @@ struct State {
     ready: AtomicBool,
     /// There is one while the server serves.
     engine: Mutex<Option<Arc<Engine>>>,
+    /// How far opening is.
+    progress: Progress,
 }
 
 /// Does some work again and again.
@@ -530,6 +543,14 @@ impl Drop for JoinOnDrop {
     }
 }
 
+/// What `/readyz` says while the answer is no.
+fn not_ready(progress: &Progress) -> String {
+    match progress.phase() {
+        Phase::Open => "not ready: about to listen, or draining\n".to_owned(),
+        _ => format!("not ready: starting: {progress}\n"),
+    }
+}
+
 async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits) {
     let metrics = {
         let state = Arc::clone(&state);
@@ -546,8 +567,8 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits)
     };
     let ready = move || async move {
         match state.ready.load(Ordering::Acquire) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
+            true => (StatusCode::OK, "ready\n".to_owned()),
+            false => (StatusCode::SERVICE_UNAVAILABLE, not_ready(&state.progress)),
         }
     };
     let router = Router::new()
@@ -566,7 +587,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_of_background_work_is_a_failure_of_the_server() {
         let (failed, failure) = oneshot::channel();
-        let maintenance = Maintenance::spawn(|_| panic!("on purpose"), failed).unwrap();
+        let maintenance = Maintenance::spawn(|_, _| panic!("on purpose"), failed).unwrap();
         let error = tokio::time::timeout(Duration::from_secs(20), failure).await.unwrap();
         assert_eq!(error.unwrap().kind, ErrorKind::Internal);
         maintenance.stop();
@@ -575,14 +596,14 @@ mod tests {
     #[tokio::test]
     async fn background_work_that_is_told_to_stop_is_no_failure() {
         let (failed, failure) = oneshot::channel();
-        let until_told = |stop: &dyn Fn() -> bool| {
+        let until_told = |_, stop: &dyn Fn() -> bool| {
             while !stop() {
                 std::thread::yield_now();
             }
             Ok(())
         };
         let maintenance = Maintenance::spawn(until_told, failed).unwrap();
-        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS);
+        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 1);
         tokio::task::spawn_blocking(|| maintenance.stop()).await.unwrap();
         assert!(failure.await.is_err(), "nobody has anything to report");
     }
