@@ -556,8 +556,11 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits)
         let state = Arc::clone(&state);
         move || async move {
             let engine = state.engine.lock().clone();
-            if let Some(engine) = engine {
-                telemetry::engine_gauges(&engine.stats());
+            // It asks the file system how full it is, which may take any time.
+            if let Some(engine) = engine
+                && let Ok(stats) = tokio::task::spawn_blocking(move || engine.stats()).await
+            {
+                telemetry::engine_gauges(&stats);
             }
             (
                 [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
