@@ -12,6 +12,7 @@ mod extract;
 mod ingest;
 mod operations;
 mod output;
+mod read_pdf;
 mod rest;
 mod serve;
 
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cairn_client::{Client, ErrorKind};
+use cairn_server::rag::extract::apart;
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -67,6 +69,9 @@ enum Command {
     Operations(operations::Operations),
     /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
     Demo(demo::Demo),
+    /// Read one PDF from standard input; the server starts it.
+    #[command(hide = true, name = apart::COMMAND)]
+    ReadPdf(read_pdf::ReadPdf),
 }
 
 /// How a client command reaches its server.
@@ -172,6 +177,10 @@ impl fmt::Display for Failure {
 /// Parses the arguments, runs the command, and says how it ended. Wrong arguments end the process in clap, with code 2.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::ReadPdf(_) = &cli.command {
+        // Before there is a runtime: its threads would count against the bounds.
+        return ended(read_pdf::ReadPdf::run());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -179,7 +188,11 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(Failure::FAILED);
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    ended(runtime.block_on(run(cli.command)))
+}
+
+fn ended(how: Result<(), Failure>) -> ExitCode {
+    match how {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure.message);
@@ -199,6 +212,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Collections(command) => Box::pin(command.run()).await,
         Command::Operations(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,
+        Command::ReadPdf(_) => read_pdf::ReadPdf::run(),
     }
 }
 
@@ -215,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_with_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let help = command.clone().render_long_help().to_string();
             assert!(
                 help.contains("Examples:") && help.contains("cairn "),

@@ -234,6 +234,7 @@ mod tests {
         let mut models = Models::builtin();
         models.add_embedder(Arc::clone(&lengths) as Arc<dyn Embedder>);
         let core = Core {
+            pdfs: Default::default(),
             engine: Arc::new(Engine::open(dir.path(), Settings::default(), components).unwrap()),
             models,
         };

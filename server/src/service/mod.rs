@@ -46,6 +46,7 @@ pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
 use crate::config::Limits;
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
 use crate::telemetry::{Api, Request};
 
@@ -73,6 +74,7 @@ pub struct Call {
 pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
+    pdfs: PdfReader,
 }
 
 /// Which places a request needs.
@@ -83,10 +85,10 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models`.
-    pub fn new(engine: Arc<Engine>, models: Models, limits: Limits) -> Self {
+    /// A service over `engine` with `models`, which reads PDFs with `pdfs`.
+    pub fn new(engine: Arc<Engine>, models: Models, pdfs: PdfReader, limits: Limits) -> Self {
         Self {
-            core: Arc::new(Core { engine, models }),
+            core: Arc::new(Core { engine, models, pdfs }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
             operations: Arc::default(),

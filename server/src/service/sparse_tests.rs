@@ -13,6 +13,7 @@ use cairn_engine::{Engine, Error};
 use super::embed::fingerprint;
 use super::*;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
 use crate::rag::patience::Patience;
 
@@ -93,7 +94,7 @@ fn fixture() -> Fixture {
     let mut models = Models::builtin();
     models.add_sparse_embedder(Arc::clone(&words) as Arc<dyn SparseEmbedder>);
     Fixture {
-        service: Service::new(engine, models, Limits::default()),
+        service: Service::new(engine, models, PdfReader::Here, Limits::default()),
         words,
         _dir: dir,
     }

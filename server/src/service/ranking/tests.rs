@@ -80,6 +80,7 @@ impl Bench {
         let mut models = Models::builtin();
         rerankers.into_iter().for_each(|reranker| models.add_reranker(reranker));
         let core = Core {
+            pdfs: Default::default(),
             engine: Arc::new(engine),
             models,
         };
