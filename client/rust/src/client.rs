@@ -190,7 +190,7 @@ impl Client {
             let request = v1::GetOperationRequest { id: id.to_owned() };
             // No timeout goes with it: it would be that of the whole stream.
             let mut watching = self
-                .retrying(Repeat::Always, |client, _| {
+                .retrying(|client, _| {
                     let request = Request::new(request.clone());
                     async move { client.operations().watch(request).await }
                 })
