@@ -274,6 +274,12 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_disk_free_bytes", stats.disk.free);
     set("cairn_disk_reserve_bytes", stats.disk.reserve);
     set("cairn_disk_full", u64::from(stats.disk_full));
+    set("cairn_graphs_refined", stats.graphs.refined);
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
+    graphs("int8", stats.graphs.int8);
+    graphs("int4", stats.graphs.int4);
+    graphs("none", stats.graphs.f32);
 }
 
 /// How long each phase of opening took.

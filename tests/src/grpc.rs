@@ -172,6 +172,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 points: list(b, "points", point),
                 request_id: text(b, "request_id"),
+                embedders: map(b.get("embedders"), embedder),
                 durability: durability(b),
             };
             ("/cairn.v1.Points/Upsert", message.encode_to_vec())
@@ -613,14 +614,19 @@ fn ranking(r: &Value) -> pb::Ranking {
 
 fn nearest(n: &Value) -> pb::Nearest {
     use pb::nearest::To;
-    let to = match (n.get("vector"), n.get("text")) {
-        (Some(v), _) => Some(To::Vector(vector(v))),
-        (None, Some(t)) => Some(To::Text(string(t))),
-        (None, None) => None,
+    let to = if let Some(v) = n.get("vector") {
+        Some(To::Vector(vector(v)))
+    } else if let Some(t) = n.get("text") {
+        Some(To::Text(string(t)))
+    } else if let Some(i) = n.get("image") {
+        Some(To::Image(string(i)))
+    } else {
+        n.get("audio").map(|a| To::Audio(string(a)))
     };
     pb::Nearest {
         to,
         using: text(n, "using"),
+        embedder: some(n, "embedder", embedder),
     }
 }
 
@@ -634,6 +640,7 @@ fn sparse(s: &Value) -> pb::Sparse {
     pb::Sparse {
         to,
         using: text(s, "using"),
+        embedder: some(s, "embedder", embedder),
     }
 }
 

@@ -103,6 +103,8 @@ pub enum Kind {
     NotFound,
     /// It exists already, and differs.
     Exists,
+    /// Something else stands in its way.
+    Conflict,
     /// Wait and retry.
     Exhausted,
     /// Too late.
@@ -130,6 +132,7 @@ impl Kind {
             Self::Invalid => (400, Code::InvalidArgument),
             Self::NotFound => (404, Code::NotFound),
             Self::Exists => (409, Code::AlreadyExists),
+            Self::Conflict => (409, Code::FailedPrecondition),
             Self::Exhausted => (429, Code::ResourceExhausted),
             Self::Deadline => (504, Code::DeadlineExceeded),
             Self::Unavailable => (503, Code::Unavailable),

@@ -215,6 +215,35 @@ def test_every_source_finds_the_best(client: Any, vectors: str, source: Any, bes
     assert answer[0].legs and answer.token and answer.took_ms is not None
 
 
+def test_vectors_of_another_model_are_refused(client: Any, name: str) -> None:
+    mine = cairn.Embedder("mine", revision="3", dim=2)
+    client.collections.create(name, Schema(vectors={"v": VectorSpec(embedder=mine)}, sparse={"s": SparseSpec("terms")}))
+    point = Point("a", vectors={"v": [1, 0]}, sparse={"s": {3: 1.0}})
+    assert client.points.upsert(name, point, embedders={"v": mine, "s": "terms"}).changed == 1
+    assert client.points.upsert_many(name, [point], embedders={"v": "mine"}).changed == 1
+    assert client.query(name, Nearest([1, 0], embedder="mine")).ids == ["a"]
+    assert client.query(name, Sparse({3: 1.0}, embedder="terms")).ids == ["a"]
+    yours = cairn.Embedder("mine", revision="4")
+    wrong = [
+        lambda: client.points.upsert(name, point, embedders={"v": yours}),
+        lambda: client.points.upsert_many(name, [point], embedders={"v": yours}),
+        lambda: client.query(name, Nearest([1, 0], embedder=yours)),
+        lambda: client.query(name, Sparse({3: 1.0}, embedder="mine")),
+    ]
+    for refused in wrong:
+        with pytest.raises(cairn.InvalidError) as error:
+            refused()
+        assert error.value.code == "embedder_mismatch"
+
+
+@pytest.mark.parametrize(("input", "medium"), [({"image": "https://example.org/cat.png"}, "an image"), ({"audio": "data:audio/wav;base64,AA"}, "audio")])
+def test_images_and_sounds_reach_the_vectors_model(client: Any, name: str, input: Any, medium: str) -> None:
+    client.collections.create(name)
+    with pytest.raises(cairn.InvalidError, match=f"static-minilm-256.* does not take {medium}") as refused:
+        client.query(name, Nearest(**input))
+    assert (refused.value.code, refused.value.pointer) == ("medium_not_supported", f"/nearest/{next(iter(input))}")
+
+
 def test_a_query_says_what_was_asked_for(client: Any, vectors: str) -> None:
     answer = client.query(
         vectors, Nearest([1, 0, 0], using="a"), limit=1, offset=1, with_payload=False, with_vectors=True, explain=True, exact=True

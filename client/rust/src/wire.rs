@@ -217,7 +217,7 @@ impl From<VectorSpec> for v1::VectorSpec {
     }
 }
 
-fn embedder(e: Embedder) -> v1::Embedder {
+pub(crate) fn embedder(e: Embedder) -> v1::Embedder {
     v1::Embedder {
         name: e.name,
         revision: e.revision,
@@ -512,8 +512,11 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
 pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest> {
     use v1::query_request::Source as Wire;
     let source = match query.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(query.source)),
-        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(query.source)),
+        Source::Sparse { vector, using, made_by } => Wire::Sparse(v1::Sparse {
+            embedder: made_by.map(embedder),
+            ..sparse_to(v1::sparse::To::Vector(sparse(vector)), using)
+        }),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
@@ -584,20 +587,39 @@ fn stage(s: v1::Stage) -> Stage {
 
 fn nearest(source: Source) -> v1::Nearest {
     use v1::nearest::To;
+    let mut stated = None;
     let (to, using) = match source {
-        Source::Nearest { vector, using } => (Some(To::Vector(v1::Vector { values: vector })), using),
-        Source::NearestText { text, using } => (Some(To::Text(text)), using),
+        Source::Nearest { vector, using, made_by } => {
+            stated = made_by.map(embedder);
+            (Some(To::Vector(v1::Vector { values: vector })), using)
+        }
+        Source::NearestEmbedded { input, using } => {
+            let to = match input {
+                EmbedInput::Text(text) => To::Text(text),
+                EmbedInput::Image(reference) => To::Image(reference),
+                EmbedInput::Audio(reference) => To::Audio(reference),
+            };
+            (Some(to), using)
+        }
         Source::Sparse { .. }
         | Source::SparseText { .. }
         | Source::Text { .. }
         | Source::Hybrid { .. }
         | Source::Fused { .. } => (None, String::new()),
     };
-    v1::Nearest { to, using }
+    v1::Nearest {
+        to,
+        using,
+        embedder: stated,
+    }
 }
 
 fn sparse_to(to: v1::sparse::To, using: String) -> v1::Sparse {
-    v1::Sparse { to: Some(to), using }
+    v1::Sparse {
+        to: Some(to),
+        using,
+        embedder: None,
+    }
 }
 
 fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
@@ -614,8 +636,11 @@ fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
 fn leg(leg: Leg) -> Result<v1::Leg> {
     use v1::leg::Source as Wire;
     let source = match leg.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(leg.source)),
-        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(leg.source)),
+        Source::Sparse { vector, using, made_by } => Wire::Sparse(v1::Sparse {
+            embedder: made_by.map(embedder),
+            ..sparse_to(v1::sparse::To::Vector(sparse(vector)), using)
+        }),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),

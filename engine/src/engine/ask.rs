@@ -6,6 +6,8 @@ use crate::patience::Patience;
 use crate::schema::Schema;
 use crate::storage::space::Free;
 use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::vector::Coding;
+use crate::vector::kernels::Bits;
 
 use crate::query::With;
 
@@ -176,6 +178,8 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Graphs of sealed segments, by what they are walked on.
+    pub graphs: GraphCounts,
     /// Fsyncs of the log since open.
     pub fsyncs: Fsyncs,
     /// Acknowledged records that are not fsynced yet.
@@ -224,6 +228,31 @@ pub enum OptimizeStep {
     Wait,
     /// Forgets what the log need not hold any more.
     Trim,
+}
+
+/// How many graphs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphCounts {
+    /// Walked on codes of 8 bits.
+    pub int8: u64,
+    /// Walked on codes of 4 bits.
+    pub int4: u64,
+    /// Walked on the vectors themselves.
+    pub f32: u64,
+    /// Those among them whose vectors the codes that were wanted could not tell apart, so that finer ones or none are used.
+    pub refined: u64,
+}
+
+impl GraphCounts {
+    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
+    pub(super) fn add(&mut self, coding: Option<&Coding>) {
+        match coding.and_then(|coding| coding.used) {
+            Some(Bits::Eight) => self.int8 += 1,
+            Some(Bits::Four) => self.int4 += 1,
+            None => self.f32 += 1,
+        }
+        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
+    }
 }
 
 /// What one step of background work did.

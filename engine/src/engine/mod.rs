@@ -25,8 +25,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use ask::{
-    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, OptimizeStep,
-    Optimizing, Page, PayloadChange, Scroll, Selector, WriteOptions,
+    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, GraphCounts, Maintained,
+    OptimizeStep, Optimizing, Page, PayloadChange, Scroll, Selector, WriteOptions,
 };
 use commit::Write;
 pub use moment::Moment;
@@ -593,6 +593,7 @@ impl Engine {
             {
                 stats.segments += 1;
                 stats.segment_bytes += segment.segment.bytes() as u64;
+                segment.segment.graphs().for_each(|coding| stats.graphs.add(coding));
             }
         }
         stats

@@ -10,7 +10,6 @@
 //! than running.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +57,7 @@ const GROUP_BYTES: usize = limits::GROUP_COMMIT_BYTES_MAX;
 const GROUP_BYTES_LOW: usize = 1 << 20;
 
 pub(super) fn open(dir: &Path, settings: Settings, components: Components, progress: &Progress) -> Result<Shared> {
-    fs::create_dir_all(dir)?;
+    files::create_dir_durably(dir)?;
     if let Some(entry) = files::foreign_entry(dir)? {
         return Err(Error::invalid(
             "not_a_data_directory",
@@ -91,6 +90,8 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components, progr
     }
     progress.enter(Phase::OpeningStorage);
     let storage = Arc::new(Storage::open(&dir.join("db"), settings.low_memory)?);
+    // RocksDB syncs what it makes in `db`, but not the name of `db` itself.
+    files::sync_dir(dir)?;
     let window = Duration::from_millis(settings.async_window_ms);
     let shared = Shared {
         dir: dir.to_owned(),

@@ -12,7 +12,7 @@ use crate::filter::{Filter, eval, extract};
 use crate::limits;
 use crate::patience::{OutOfPatience, Patience};
 use crate::schema::Schema;
-use crate::segment::{Segment, SegmentView};
+use crate::segment::{Segment, SegmentView, parse_payload};
 use crate::text::analyzer::Analyzer;
 use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
 use crate::vector::BitSet;
@@ -96,7 +96,8 @@ impl Context<'_> {
         let segment = &view.segment;
         let mut set: Option<RoaringBitmap> = None;
         for filter in filters.iter().filter(|f| !f.is_empty()) {
-            let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)?;
+            let late = || self.is_late();
+            let matching = eval::eval_within(filter, &segment.filter(), segment.rows(), &**segment, &late)?;
             set = Some(match set {
                 Some(set) => set & matching,
                 None => matching,
@@ -174,6 +175,8 @@ impl Context<'_> {
     }
 
     fn point(&self, place: Place, with: With) -> Result<Point> {
+        // Thousands may be asked for, and each unpacks a block.
+        self.check_deadline()?;
         let segment = &self.view.segment(place).segment;
         if with.vectors {
             self.spend(self.schema.vectors.values().map(|v| v.dim as usize * 4).sum())?;
@@ -196,8 +199,9 @@ impl Context<'_> {
             vectors,
             sparse,
             payload: if with.payload {
-                self.spend(segment.payload_json(place.ordinal)?.len())?;
-                Some(segment.payload_of(place.ordinal)?)
+                let json = segment.payload_json(place.ordinal)?;
+                self.spend(json.len())?;
+                Some(parse_payload(&json)?)
             } else {
                 None
             },

@@ -34,7 +34,7 @@ const WEIGHT_COST: u64 = 3;
 
 /// Chooses the cheaper way: `postings` of the question's terms, or `matches` rows of `weights` weights each.
 fn choose(exact: bool, postings: u64, matches: u64, weights: u64) -> Strategy {
-    if exact || matches.saturating_mul(weights.max(1)) * WEIGHT_COST <= postings {
+    if exact || matches.saturating_mul(weights.max(1)).saturating_mul(WEIGHT_COST) <= postings {
         Strategy::Exact
     } else {
         Strategy::Postings
@@ -142,5 +142,7 @@ mod tests {
         assert_eq!(choose(false, 10_000, 200, 120), Strategy::Postings);
         assert_eq!(choose(false, 5, 100_000, 120), Strategy::Postings);
         assert_eq!(choose(true, 5, 100_000, 120), Strategy::Exact);
+        // A damaged index may say anything.
+        assert_eq!(choose(false, 5, 100_000, u64::MAX), Strategy::Postings);
     }
 }

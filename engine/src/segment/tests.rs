@@ -13,6 +13,7 @@ use crate::sparse::{self, row as sparse_row};
 use crate::text::analyzer::Analyzer;
 use crate::text::bm25;
 use crate::types::SparseVector;
+use crate::vector::{Allow, VectorIndex, flat};
 
 fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
     Graphs {
@@ -196,6 +197,72 @@ fn a_cancelled_seal_leaves_nothing() {
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
 }
 
+/// Another container with sections changed, added or (empty) left out, its checksums right.
+fn with_sections(bytes: &[u8], changed: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut sections: BTreeMap<String, &[u8]> = file::sections(bytes, true)
+        .unwrap()
+        .into_iter()
+        .map(|(name, range)| (name, &bytes[range]))
+        .collect();
+    for (name, bytes) in changed {
+        sections.insert((*name).to_owned(), bytes);
+    }
+    let mut writer = file::Writer::new(Vec::new()).unwrap();
+    for (name, bytes) in sections {
+        writer.section(&name, bytes).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+fn in_memory(bytes: &[u8]) -> Backing {
+    let len = bytes.len();
+    let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
+    bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(bytes);
+    Backing::Memory { words, len }
+}
+
+#[test]
+fn sections_that_contradict_each_other_are_damage() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let read = |bytes: &[u8]| Segment::read(in_memory(bytes), None, &schema, true);
+    let none = write_memory(&spec, &[]).unwrap();
+    let rows: Vec<PendingRow> = (0..60).map(row).collect();
+    let some = write_memory(&spec, &rows).unwrap();
+    let other_filter = some.slice(&some.columns.filter).to_vec();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/3.seg");
+    let kept = Kept::live(&SegmentView::fresh(Arc::new(some)));
+    let sealed = seal(&spec, &[kept], &path, 3, &graphs(&|| false)).unwrap();
+    assert!(
+        sealed
+            .graphs()
+            .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
+    );
+    let (none, sealed) = (none.backing.bytes(), sealed.backing.bytes());
+    let cases: [(&[u8], &[(&str, &[u8])]); 7] = [
+        // An index of ids or documents of a segment that has no rows.
+        (none, &[("ids.hash", &[0; 8])]),
+        (none, &[("documents.hash", &[0; 8])]),
+        (none, &[("filter", &other_filter)]),
+        // Norms of a metric that has none, of a length that is no numbers.
+        (sealed, &[("norm/b", &[0; 3])]),
+        // Codes that were not chosen, and a choice without codes.
+        (sealed, &[("coding/a", &[])]),
+        (sealed, &[("coding/a", &[4, 0, 0, 0])]),
+        (sealed, &[("codes/a", &[])]),
+    ];
+    for (bytes, changed) in cases {
+        read(&with_sections(bytes, &[])).unwrap();
+        let error = read(&with_sections(bytes, changed)).err();
+        let kind = error.map(|error| error.kind);
+        assert_eq!(kind, Some(crate::ErrorKind::Damaged), "{changed:?}");
+    }
+}
+
 /// Without checksums in the way: the reader behind them survives any change too.
 #[test]
 fn no_bytes_panic_the_reader() {
@@ -205,8 +272,17 @@ fn no_bytes_panic_the_reader() {
         analyzers: &analyzers,
     };
     let rows: Vec<PendingRow> = (0..20).map(row).collect();
-    let good = write_memory(&spec, &rows).unwrap();
-    let bytes = good.backing.bytes().to_vec();
+    let growing = write_memory(&spec, &rows).unwrap();
+    survives_changes(growing.backing.bytes(), &schema);
+    // The same with graphs and codes.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/1.seg");
+    let kept = Kept::live(&SegmentView::fresh(Arc::new(growing)));
+    let sealed = seal(&spec, &[kept], &path, 1, &graphs(&|| false)).unwrap();
+    survives_changes(sealed.backing.bytes(), &schema);
+}
+
+fn survives_changes(bytes: &[u8], schema: &Schema) {
     let mut seed = 1u64;
     let mut random = move || {
         seed ^= seed << 13;
@@ -215,8 +291,8 @@ fn no_bytes_panic_the_reader() {
         seed
     };
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..4_000 {
-        let mut bad = bytes.clone();
+    for _ in 0..3_000 {
+        let mut bad = bytes.to_vec();
         for _ in 0..1 + random() % 4 {
             let at = (random() % bad.len() as u64) as usize;
             bad[at] = if random() % 3 == 0 { 0xff } else { random() as u8 };
@@ -235,15 +311,12 @@ fn no_bytes_panic_the_reader() {
                 bad[table + 16..table + 20].copy_from_slice(&crc);
             }
         }
-        let len = bad.len();
-        let mut words = vec![0u64; len.div_ceil(8)].into_boxed_slice();
-        bytemuck::cast_slice_mut::<u64, u8>(&mut words)[..len].copy_from_slice(&bad);
-        match Segment::read(Backing::Memory { words, len }, None, &schema, true) {
+        match Segment::read(in_memory(&bad), None, schema, true) {
             Err(_) => refused += 1,
             Ok(segment) => {
                 read += 1;
                 for ordinal in 0..segment.rows() {
-                    let _ = segment.payload_of(ordinal);
+                    let _ = segment.payload_json(ordinal).and_then(|json| parse_payload(&json));
                     let _ = (
                         segment.row_of(ordinal),
                         segment.birth_of(ordinal),
@@ -254,6 +327,13 @@ fn no_bytes_panic_the_reader() {
                         segment.vector_of(0, ordinal).map(<[f32]>::len),
                         segment.vector_of(1, ordinal).map(<[f32]>::len),
                     );
+                }
+                for (index, query) in [(0, &[1.0, 2.0, -1.0, 0.5][..]), (1, &[1.0, 2.0, 3.0][..])] {
+                    let vectors = segment.vectors(index);
+                    let _ = flat::scan_codes(&vectors, query, 0..segment.rows(), 3, &|| false);
+                    if let Some(graph) = segment.graph(index) {
+                        let _ = graph.search(&vectors, query, 3, 5, &Allow::All, &|| false);
+                    }
                 }
                 let question = SparseVector {
                     indices: vec![1, 3, 7, 1_005],

@@ -47,6 +47,28 @@ pub fn publish(file: &File, temporary: &Path, path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates a directory and those above it, and makes their names durable: files that are fsynced in a directory whose own
+/// name is not on disk are gone with it.
+pub fn create_dir_durably(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        create_dir_durably(parent)?;
+        create_unless_there(dir)?;
+        return sync_dir(parent);
+    }
+    create_unless_there(dir)?;
+    sync_dir(Path::new("."))
+}
+
+fn create_unless_there(dir: &Path) -> io::Result<()> {
+    match fs::create_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
+        done => done,
+    }
+}
+
 /// What a data directory holds, and what file systems and people put beside it: the root of an ext4 volume has
 /// `lost+found`, macOS leaves `.DS_Store`.
 const OURS: [&str; 3] = ["LOCK.cairn", "db", "segments"];

@@ -352,16 +352,10 @@ impl Points for Grpc {
     async fn upsert(&self, request: Request<pb::UpsertRequest>) -> Answer<pb::WriteResponse> {
         answer(async {
             let (call, m) = self.open(request)?;
-            let points = convert::points_in(m.points)?;
-            let applied = self
-                .service
-                .upsert(
-                    call,
-                    m.collection,
-                    points,
-                    convert::params_in(m.request_id, m.durability)?,
-                )
-                .await?;
+            let (points, made_by) = (convert::points_in(m.points)?, convert::made_by_in(m.embedders));
+            let params = convert::params_in(m.request_id, m.durability)?;
+            let written = self.service.upsert(call, m.collection, points, made_by, params);
+            let applied = written.await?;
             Ok(convert::applied_out(&applied))
         })
         .await
@@ -381,15 +375,10 @@ impl Points for Grpc {
             let call = self.service.call(Api::Grpc, asked);
             let written = async {
                 call.held.take(m.encoded_len())?;
-                let points = convert::points_in(m.points)?;
-                self.service
-                    .upsert(
-                        call,
-                        collection.clone(),
-                        points,
-                        convert::params_in(m.request_id, m.durability)?,
-                    )
-                    .await
+                let (points, made_by) = (convert::points_in(m.points)?, convert::made_by_in(m.embedders));
+                let params = convert::params_in(m.request_id, m.durability)?;
+                let written = self.service.upsert(call, collection.clone(), points, made_by, params);
+                written.await
             };
             let applied = written.await.map_err(|e| status(&place(e)))?;
             done.token = applied.token.to_string();

@@ -250,8 +250,9 @@ async fn upsert(
     Name(name): Name,
     Body(mut body): Body<UpsertBody>,
 ) -> Reply<WriteOut> {
-    let params = params_in(body.request_id.take(), body.durability);
-    Ok(Json(service.upsert(call, name, body.points()?, params).await?.into()))
+    let (params, made_by) = (params_in(body.request_id.take(), body.durability), body.made_by());
+    let applied = service.upsert(call, name, body.points()?, made_by, params).await?;
+    Ok(Json(applied.into()))
 }
 
 /// Changes payloads of existing points; vectors stay.

@@ -13,9 +13,10 @@ use cairn_engine::{ErrorKind, Result, limits};
 
 use super::Core;
 use super::embed::{embed_query, embed_sparse_query, embed_sparse_texts, embed_texts};
+use super::inputs::EmbedInput;
 use super::pools::Budget;
 use super::query::{Ask, AskSource, NearestTo, SparseTo};
-use crate::rag::embed::{Embedder, SparseEmbedder, TextKind};
+use crate::rag::embed::{Embedder, Input, SparseEmbedder, TextKind};
 
 /// Vectors by model and text; none of a text that holds nothing the model knows.
 #[derive(Default)]
@@ -26,11 +27,15 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// A question's vector; none if it holds nothing that the embedder knows.
-    pub(super) fn query(&self, embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
+    pub(super) fn query(&self, embedder: &dyn Embedder, input: Input<'_>, budget: &Budget) -> Result<Option<Vec<f32>>> {
         let made = self.dense.get(&embedder.fingerprint().name);
-        match made.and_then(|made| made.get(text)) {
+        let made = match input {
+            Input::Text(text) => made.and_then(|made| made.get(text)),
+            Input::Image(_) | Input::Audio(_) => None,
+        };
+        match made {
             Some(vector) => Ok(vector.clone()),
-            None => embed_query(embedder, text, budget),
+            None => embed_query(embedder, input, budget),
         }
     }
 
@@ -94,7 +99,8 @@ impl Core {
         match source {
             AskSource::Nearest {
                 using,
-                to: NearestTo::Text(text),
+                to: NearestTo::Embed(EmbedInput::Text(text)),
+                ..
             } if may_be_embedded(text) => {
                 if let Ok(found) = self.text_vector(schema, using.as_deref()) {
                     let name = found.embedder.fingerprint().name.clone();
@@ -112,6 +118,7 @@ impl Core {
             AskSource::Sparse {
                 using,
                 to: SparseTo::Text(text),
+                ..
             } if may_be_embedded(text) => {
                 if let Ok(found) = self.sparse_text_vector(schema, using.as_deref()) {
                     let name = found.embedder.fingerprint().name.clone();
@@ -173,7 +180,7 @@ mod tests {
     use cairn_engine::schema::{Metric, VectorSpec};
 
     use super::*;
-    use crate::rag::embed::{EmbedError, Fingerprint, Input};
+    use crate::rag::embed::{EmbedError, Fingerprint};
     use crate::rag::models::Models;
     use crate::service::embed::fingerprint;
     use crate::service::query::AskLeg;
@@ -253,7 +260,8 @@ mod tests {
     fn nearest(text: &str) -> AskSource {
         AskSource::Nearest {
             using: None,
-            to: NearestTo::Text(text.into()),
+            to: NearestTo::Embed(EmbedInput::Text(text.into())),
+            embedder: None,
         }
     }
 
@@ -323,7 +331,8 @@ mod tests {
         let (core, lengths, schema, _dir) = core();
         let unknown = AskSource::Nearest {
             using: Some("w".into()),
-            to: NearestTo::Text("a".into()),
+            to: NearestTo::Embed(EmbedInput::Text("a".into())),
+            embedder: None,
         };
         let long = "a".repeat(limits::QUERY_TEXT_BYTES_MAX + 1);
         let asks = [

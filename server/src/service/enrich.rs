@@ -27,6 +27,7 @@ use super::ranking::{Fetcher, Found, Ranking, Reranked, Stage, Why};
 use super::retrieve::Labels;
 use super::{Call, Core, Service, Work, check_collection};
 use crate::rag::condense::{self, Condensed, Turn};
+use crate::rag::embed::Input;
 use crate::rag::pack::{self, Candidate, DropReason, Dropped, PackRequest, Packed};
 use crate::rag::render::{self, PromptFormat};
 use crate::rag::template::Template;
@@ -456,7 +457,8 @@ impl Core {
         }
         let using = self.enrich_vector(schema)?;
         if enrich.mode == Mode::Dense {
-            let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
+            let vector =
+                embed_query(using.embedder.as_ref(), Input::Text(&text), budget).map_err(|e| e.at("/prompt"))?;
             let vector = vector.ok_or_else(|| {
                 let why = "the prompt holds nothing that the embedder knows, try mode bm25";
                 Error::invalid("empty_text", why).at("/prompt")

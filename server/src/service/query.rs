@@ -1,5 +1,5 @@
-//! Queries: a request as adapters give it becomes an engine query. Text is embedded here, with the collection's own
-//! embedder, and the default hybrid is spelled out.
+//! Queries: a request as adapters give it becomes an engine query. What is to be embedded is embedded here, with the
+//! collection's own embedder, and the default hybrid is spelled out.
 //!
 //! A hybrid whose text has no embedding is answered by BM25 alone, and the answer's notes say so.
 //! A plain `nearest` text without an embedding is an error: there is nothing to answer from.
@@ -9,14 +9,15 @@ use std::time::Instant;
 use cairn_engine::engine::Moment;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
-use cairn_engine::schema::Schema;
+use cairn_engine::schema::{EmbedderFingerprint, Schema};
 use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
 use super::ahead::Ahead;
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::TextVector;
+use super::embed::{TextVector, not_supported, same_maker};
 use super::enrich::check_text_fields;
+use super::inputs::EmbedInput;
 use super::pools::Budget;
 use super::ranking::{Plan, Ranking, Stage};
 use super::{Call, Core, Service, Work, check_count};
@@ -58,6 +59,8 @@ pub enum AskSource {
         using: Option<String>,
         /// To what.
         to: NearestTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// Largest inner products with a sparse vector.
     Sparse {
@@ -65,6 +68,8 @@ pub enum AskSource {
         using: Option<String>,
         /// With what.
         to: SparseTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// BM25.
     Text {
@@ -96,8 +101,8 @@ pub enum AskSource {
 pub enum NearestTo {
     /// A vector.
     Vector(Vec<f32>),
-    /// A text, embedded with the collection's embedder.
-    Text(String),
+    /// A text, an image or a sound, embedded with the model that the vector records.
+    Embed(EmbedInput),
 }
 
 /// What to be multiplied with.
@@ -293,31 +298,24 @@ impl Core {
             ));
         }
         match source {
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Vector(vector),
-            } => Ok(Source::Nearest { using, vector }),
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Text(text),
-            } => {
-                let at = "/nearest/text";
-                let using = self
-                    .text_vector(schema, using.as_deref())
-                    .map_err(|e| e.at("/nearest"))?;
-                check_text(&text).map_err(|e| e.at(at))?;
-                let vector = ahead
-                    .query(using.embedder.as_ref(), &text, budget)
-                    .map_err(|e| e.at(at))?;
-                let vector = vector.ok_or_else(|| {
-                    Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
-                })?;
-                Ok(Source::Nearest {
-                    using: Some(using.name),
-                    vector,
-                })
+            AskSource::Nearest { using, to, embedder } => {
+                let recorded = schema
+                    .vectors
+                    .iter()
+                    .map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/nearest"))?;
+                match to {
+                    NearestTo::Vector(vector) => Ok(Source::Nearest { using, vector }),
+                    NearestTo::Embed(input) => self
+                        .resolve_nearest(schema, using.as_deref(), &input, ahead, budget)
+                        .map_err(|e| e.at("/nearest")),
+                }
             }
-            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, ahead, budget),
+            AskSource::Sparse { using, to, embedder } => {
+                let recorded = schema.sparse.iter().map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/sparse"))?;
+                self.resolve_sparse(schema, using, to, ahead, budget)
+            }
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -370,6 +368,38 @@ impl Core {
         }
     }
 
+    fn resolve_nearest(
+        &self,
+        schema: &Schema,
+        using: Option<&str>,
+        input: &EmbedInput,
+        ahead: &Ahead,
+        budget: &Budget,
+    ) -> Result<Source> {
+        let TextVector { name, embedder } = self.text_vector(schema, using)?;
+        let embed = || {
+            match input {
+                EmbedInput::Text(text) => check_text(text)?,
+                EmbedInput::Image(_) | EmbedInput::Audio(_) => input.check()?,
+            }
+            let medium = input.as_input().medium();
+            if !embedder.takes(medium) {
+                return Err(not_supported(medium, embedder.fingerprint()));
+            }
+            let vector = ahead.query(embedder.as_ref(), input.as_input(), budget)?;
+            vector.ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows"))
+        };
+        let at = match input {
+            EmbedInput::Text(_) => "/text",
+            EmbedInput::Image(_) => "/image",
+            EmbedInput::Audio(_) => "/audio",
+        };
+        Ok(Source::Nearest {
+            vector: embed().map_err(|e| e.at(at))?,
+            using: Some(name),
+        })
+    }
+
     fn resolve_sparse(
         &self,
         schema: &Schema,
@@ -398,7 +428,7 @@ impl Core {
         })
     }
 
-    /// The vector that text is embedded for: it must name an embedder, and one that this server has.
+    /// The vector that a question is embedded for: it must name an embedder, and one that this server has.
     pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<TextVector> {
         let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, spec) = match using {
@@ -422,8 +452,8 @@ impl Core {
             return Err(Error::invalid(
                 "no_embedder",
                 format!(
-                    "vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
-                     collection with an embedder; available: {}",
+                    "vector {name:?} names no embedder, so nothing can be embedded to be compared with it: give a vector, or \
+                     make the collection with an embedder; available: {}",
                     self.models.embedder_names().join(", ")
                 ),
             ));
@@ -435,13 +465,28 @@ impl Core {
     }
 }
 
+/// Compares the model that a caller means with the one that the collection records for the named vector, or for its only one.
+/// A name that no vector has is refused by what comes after.
+fn check_embedder<'a>(
+    stated: Option<EmbedderFingerprint>,
+    using: Option<&str>,
+    mut recorded: impl ExactSizeIterator<Item = (&'a str, &'a Option<EmbedderFingerprint>)>,
+) -> Result<()> {
+    let Some(stated) = stated else { return Ok(()) };
+    let alone = recorded.len() == 1;
+    match recorded.find(|(name, _)| using.map_or(alone, |using| using == *name)) {
+        Some((name, recorded)) => same_maker(name, recorded.as_ref(), &stated).map_err(|e| e.at("/embedder")),
+        None => Ok(()),
+    }
+}
+
 /// The first words that a source compares with, which a reranker then reads together with the hits. Expects any depth; looks
 /// no deeper than a query may nest.
 fn words_of(source: &AskSource) -> Option<&str> {
     fn first(source: &AskSource, depth: usize) -> Option<&str> {
         let text: &str = match source {
             AskSource::Nearest {
-                to: NearestTo::Text(text),
+                to: NearestTo::Embed(EmbedInput::Text(text)),
                 ..
             } => text,
             AskSource::Sparse {

@@ -136,6 +136,7 @@ impl Fixture {
             source: AskSource::Sparse {
                 using: None,
                 to: SparseTo::Text(text.into()),
+                embedder: None,
             },
             ..Ask::default()
         };

@@ -2,19 +2,21 @@
 //! the step expects, and both servers must answer alike.
 
 use base64::Engine as _;
-use cairn_tests::{Kind, Method, Outcome, Request, TestServer};
+use cairn_tests::{Kind, Method, ModelServer, Outcome, Request, Script, TestServer};
 use serde_json::{Value, json};
+
+use super::{makers, pictures};
 
 /// Stands for the id of the operation that was begun last: each server has its own.
 const BEGUN: &str = "$begun";
 
-struct Step {
+pub(super) struct Step {
     name: &'static str,
     request: Request,
     expect: Expect,
 }
 
-enum Expect {
+pub(super) enum Expect {
     /// The answer holds at least this: objects by key, lists whole and in order.
     Holds(Value),
     /// It is refused.
@@ -23,7 +25,7 @@ enum Expect {
     Is(fn(&Value) -> bool),
 }
 
-fn step(name: &'static str, method: Method, collection: &str, body: Value, expect: Expect) -> Step {
+pub(super) fn step(name: &'static str, method: Method, collection: &str, body: Value, expect: Expect) -> Step {
     Step {
         name,
         request: Request::new(method, collection, body),
@@ -40,7 +42,9 @@ fn base64(bytes: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_protocols_tell_the_same_story() {
-    let (one, two) = (TestServer::start().await, TestServer::start().await);
+    let models = ModelServer::start(Script::default()).await;
+    let start = || TestServer::start_with(|config| pictures::with_looks(config, &models));
+    let (one, two) = (start().await, start().await);
     let (rest, grpc) = (one.rest(), two.grpc().await);
     let mut wrong = Vec::new();
     let mut begun = [Value::Null, Value::Null];
@@ -49,6 +53,8 @@ async fn both_protocols_tell_the_same_story() {
         .chain(points())
         .chain(queries())
         .chain(sparse())
+        .chain(pictures::pictures())
+        .chain(makers::makers())
         .chain(documents())
         .chain(files())
         .chain(prompts())

@@ -5,6 +5,9 @@
 mod cases;
 mod citations;
 mod gone;
+mod makers;
 mod models;
+mod pictures;
 mod refusals;
+mod reliability;
 mod surroundings;

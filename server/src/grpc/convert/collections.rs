@@ -77,7 +77,7 @@ fn sparse_spec_in(spec: pb::SparseSpec) -> SparseSpec {
     }
 }
 
-fn embedder_in(embedder: pb::Embedder) -> EmbedderFingerprint {
+pub(in crate::grpc) fn embedder_in(embedder: pb::Embedder) -> EmbedderFingerprint {
     EmbedderFingerprint {
         name: embedder.name,
         revision: embedder.revision,

@@ -189,7 +189,7 @@ pub(in crate::rest) enum StrategyBody {
 }
 
 impl EmbedderBody {
-    fn fingerprint(self) -> EmbedderFingerprint {
+    pub(super) fn fingerprint(self) -> EmbedderFingerprint {
         EmbedderFingerprint {
             name: self.name,
             revision: self.revision,
