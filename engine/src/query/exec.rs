@@ -96,7 +96,7 @@ impl Context<'_> {
         let segment = &view.segment;
         let mut set: Option<RoaringBitmap> = None;
         for filter in filters.iter().filter(|f| !f.is_empty()) {
-            let late = || self.is_late();
+            let late = || self.patience.is_over();
             let matching = eval::eval_within(filter, &segment.filter(), segment.rows(), &**segment, &late)?;
             set = Some(match set {
                 Some(set) => set & matching,
@@ -176,7 +176,7 @@ impl Context<'_> {
 
     fn point(&self, place: Place, with: With) -> Result<Point> {
         // Thousands may be asked for, and each unpacks a block.
-        self.check_deadline()?;
+        self.check_patience()?;
         let segment = &self.view.segment(place).segment;
         if with.vectors {
             self.spend(self.schema.vectors.values().map(|v| v.dim as usize * 4).sum())?;

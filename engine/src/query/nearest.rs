@@ -112,7 +112,7 @@ pub(super) fn search(
         let (strategy, hits) = match (plan::choose(known), graph) {
             (Strategy::Nothing, _) => {
                 // Counting matches takes time, too.
-                context.check_deadline()?;
+                context.check_patience()?;
                 continue;
             }
             (Strategy::Graph { evaluations_max }, Some(graph)) => {

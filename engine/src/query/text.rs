@@ -27,7 +27,7 @@ pub(super) fn search(
     // Analyzers are shared by fields of a language, and a long text is cut once for each.
     let mut cut: Vec<(&Analyzer, BTreeMap<String, u32>)> = Vec::new();
     for field in &fields {
-        context.check_deadline()?;
+        context.check_patience()?;
         let analyzer: &Analyzer = context.analyzers[field.path.as_str()];
         if !cut.iter().any(|(other, _)| std::ptr::eq(*other, analyzer)) {
             cut.push((analyzer, bm25::query_terms(analyzer, query)));
