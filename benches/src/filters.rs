@@ -312,7 +312,7 @@ fn measure(
             },
             params: Params { ef: None, exact },
             after: None,
-            deadline: None,
+            patience: Default::default(),
         };
         let started = Instant::now();
         let answer = engine.query("filters", &query)?;

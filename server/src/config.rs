@@ -21,6 +21,7 @@ pub use self::models::{
     EmbedderConfig, Encoding, HttpEmbedder, HttpReranker, LateReranker, LocalModel, MediaShape, RerankerConfig,
 };
 use crate::rag::models::BUILTIN_EMBEDDER;
+use crate::service::bounds::{READS_MAX, WRITES_MAX};
 
 /// Environment variables with our prefix that are not configuration of the server: those that the
 /// command line and the build read themselves.
@@ -265,9 +266,9 @@ impl Config {
                 1 << 40,
             ),
             ("limits.connections_max", l.connections_max as u64, 1, 1 << 20),
-            ("limits.reads_max", l.reads_max as u64, 0, 4_096),
+            ("limits.reads_max", l.reads_max as u64, 0, READS_MAX as u64),
             ("limits.reads_queued_max", l.reads_queued_max as u64, 0, 1 << 20),
-            ("limits.writes_max", l.writes_max as u64, 1, 4_096),
+            ("limits.writes_max", l.writes_max as u64, 1, WRITES_MAX as u64),
             ("limits.writes_queued_max", l.writes_queued_max as u64, 0, 1 << 20),
             ("limits.timeout_ms", l.timeout_ms, 1, l.timeout_ms_max),
             ("limits.timeout_ms_max", l.timeout_ms_max, 1, 86_400_000),
@@ -504,6 +505,8 @@ mod tests {
             ("engine.segment_rows_max", "999"),
             ("engine.log_bytes_max", "1"),
             ("engine.build_threads", "1025"),
+            ("limits.reads_max", "257"),
+            ("limits.writes_max", "129"),
         ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");

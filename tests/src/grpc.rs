@@ -1004,11 +1004,12 @@ fn provenance_json(p: pb::Provenance) -> Value {
 }
 
 fn collection_json(c: pb::Collection) -> Value {
-    json!({
+    let notes = (!c.notes.is_empty()).then_some(c.notes);
+    without_nulls(json!({
         "name": c.name, "schema": schema_json(c.schema.unwrap_or_default()), "points": c.points, "documents": c.documents,
         "indexed_points": c.indexed_points, "segments": c.segments, "dead_rows": c.dead_rows, "disk_bytes": c.disk_bytes,
-        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing,
-    })
+        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing, "notes": notes,
+    }))
 }
 
 fn schema_json(s: pb::Schema) -> Value {

@@ -261,6 +261,7 @@ pub(crate) fn collection(c: v1::Collection) -> Result<CollectionInfo> {
         disk_bytes: c.disk_bytes,
         growing_bytes: c.growing_bytes,
         optimizing: c.optimizing,
+        notes: c.notes,
     })
 }
 

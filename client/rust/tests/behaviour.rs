@@ -92,8 +92,18 @@ impl Points for Scripted {
             ..Default::default()
         }))
     }
+    /// As much as a server may say in one message, and a little less.
     async fn scroll(&self, _: Request<v1::ScrollRequest>) -> Result<Response<v1::ScrollResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+        let point = |i: usize| v1::Point {
+            id: i.to_string(),
+            version: "c1-1-0-1".into(),
+            document: Some("x".repeat(1 << 20)),
+            ..v1::Point::default()
+        };
+        Ok(Response::new(v1::ScrollResponse {
+            points: (0..100).map(point).collect(),
+            cursor: None,
+        }))
     }
     async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
         self.refusal()?;
@@ -420,6 +430,13 @@ async fn nothing_to_stream_asks_nothing() {
     let (collection, server) = serve([]).await;
     assert_eq!(collection.upsert_all(Vec::new()).await.unwrap(), Default::default());
     assert!(server.0.lock().unwrap().streams.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_a_server_makes_it() {
+    let (collection, _server) = serve([]).await;
+    let page = collection.scroll(cairn_client::Scroll::new()).await.unwrap();
+    assert_eq!(page.points.len(), 100);
 }
 
 #[tokio::test]

@@ -1,9 +1,8 @@
 //! What callers of the engine hand in and get back: plain data.
 
-use std::time::Instant;
-
 use crate::filter::Filter;
 use crate::log::{Fsyncs, Request, Unsynced};
+use crate::patience::Patience;
 use crate::schema::Schema;
 use crate::storage::space::Free;
 use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
@@ -19,8 +18,8 @@ pub struct WriteOptions {
     pub request: Option<Request>,
     /// When to answer; otherwise as the collection says, or the engine's settings.
     pub durability: Option<Durability>,
-    /// Give up waiting at this instant. The write may still happen.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits. A write that is under way when that ends may still happen.
+    pub patience: Patience,
 }
 
 /// Which points a delete means.
@@ -116,8 +115,8 @@ pub struct Scroll {
     pub with: With,
     /// Answer only from a view that has seen this write.
     pub after: Option<Token>,
-    /// Give up at this instant.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits.
+    pub patience: Patience,
 }
 
 /// A page of points.
@@ -127,6 +126,8 @@ pub struct Page {
     pub points: Vec<Point>,
     /// Give this back for the next page; none at the end.
     pub cursor: Option<String>,
+    /// Of the payloads and vectors in it.
+    pub bytes: usize,
 }
 
 /// A collection and its state.
@@ -193,6 +194,40 @@ pub struct EngineStats {
     pub disk: Free,
     /// Writes are refused because the disk is full.
     pub disk_full: bool,
+}
+
+/// How far an `optimize` is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Optimizing {
+    /// 0 to 1, of the whole.
+    pub part: f32,
+    /// Which shard, from 0.
+    pub shard: u32,
+    /// Of how many.
+    pub shards: u32,
+    /// What it does there.
+    pub step: OptimizeStep,
+}
+
+/// What an `optimize` is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizeStep {
+    /// Makes one sealed segment of so many growing ones.
+    Seal {
+        /// So many.
+        segments: usize,
+    },
+    /// Makes one sealed segment of some.
+    Merge {
+        /// So many.
+        segments: usize,
+        /// Of so many sealed ones of the shard.
+        of: usize,
+    },
+    /// Waits for background work: a shard is sealed by one thread, and of all threads one merges.
+    Wait,
+    /// Forgets what the log need not hold any more.
+    Trim,
 }
 
 /// How many graphs there are.

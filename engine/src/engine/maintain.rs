@@ -4,13 +4,14 @@
 //! exchange of the segment list happens under the applier lock. Several threads may call it: a shard is sealed by one and
 //! merged by one at a time, and of all threads one merges, so that sealing is never stuck behind a long merge.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::applier::{Applier, StoredRow, encode, to_record};
-use super::ask::Maintained;
+use super::ask::{Maintained, OptimizeStep, Optimizing};
 use super::commit::Shared;
 use super::recover::{Manifest, Place};
 use parking_lot::MutexGuard;
@@ -205,24 +206,28 @@ impl Shared {
         &self,
         collection: &Arc<Collection>,
         stop: &dyn Fn() -> bool,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(Optimizing),
     ) -> Result<()> {
         let shards = collection.schema.shards;
+        let mut tell = |shard: u32, part: f32, step: OptimizeStep| {
+            progress(Optimizing {
+                part: (shard as f32 + part) / shards as f32,
+                shard,
+                shards,
+                step,
+            });
+        };
         for i in 0..shards {
             let place = (collection.no, ShardNo(i));
-            let share = |part: f32| (i as f32 + part) / shards as f32;
-            progress(share(0.0));
-            self.seal_now(place, stop)?;
-            progress(share(0.3));
-            self.merge_now(place, stop, &mut |part| progress(share(0.3 + 0.7 * part)))?;
+            self.seal_now(place, stop, &mut |step| tell(i, 0.0, step))?;
+            self.merge_now(place, stop, &mut |part, step| tell(i, 0.3 + 0.7 * part, step))?;
         }
-        self.flush_and_trim()?;
-        progress(1.0);
-        Ok(())
+        tell(shards - 1, 1.0, OptimizeStep::Trim);
+        self.flush_and_trim()
     }
 
     /// Until every row that grows now is sealed; rows that are written meanwhile may stay.
-    fn seal_now(&self, place: Place, stop: &dyn Fn() -> bool) -> Result<()> {
+    fn seal_now(&self, place: Place, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(OptimizeStep)) -> Result<()> {
         let mut upto: Option<Row> = None;
         loop {
             check_stop(stop)?;
@@ -248,22 +253,28 @@ impl Shared {
             };
             match build {
                 Some(build) => {
+                    tell(OptimizeStep::Seal {
+                        segments: build.inputs.len(),
+                    });
                     self.run_seal(&build, stop)?;
                     self.flush_and_trim()?;
                 }
-                None => self.finished.wait(OTHERS_WAIT),
+                None => {
+                    tell(OptimizeStep::Wait);
+                    self.finished.wait(OTHERS_WAIT);
+                }
             }
         }
     }
 
     /// Until nothing is left to merge, or everything that was there at the start was merged twice: writes that go on
     /// leave dead rows behind for ever.
-    fn merge_now(&self, place: Place, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
+    fn merge_now(&self, place: Place, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(f32, OptimizeStep)) -> Result<()> {
         let mut merges = 0;
         let mut most = None;
         loop {
             check_stop(stop)?;
-            let build = {
+            let (build, sealed) = {
                 let mut applier = self.locked()?;
                 let no = next_segment(&mut applier);
                 let (collection, shard) = shard_at(&mut applier, place)?;
@@ -274,9 +285,8 @@ impl Shared {
                 if merges == most {
                     return Ok(());
                 }
-                progress(merges as f32 / most as f32);
                 let free = !shard.merging && !self.merging.swap(true, Ordering::AcqRel);
-                free.then(|| {
+                let build = free.then(|| {
                     shard.merging = true;
                     Build {
                         collection,
@@ -285,16 +295,26 @@ impl Shared {
                         no,
                         graphs: true,
                     }
-                })
+                });
+                (build, shard.sealed.len())
             };
+            let part = merges as f32 / most.unwrap_or(1).max(1) as f32;
             match build {
                 Some(build) => {
+                    let step = OptimizeStep::Merge {
+                        segments: build.inputs.len(),
+                        of: sealed,
+                    };
+                    tell(part, step);
                     let done = self.run_merge(&build, stop);
                     self.merging.store(false, Ordering::Release);
                     done?;
                     merges += 1;
                 }
-                None => self.finished.wait(OTHERS_WAIT),
+                None => {
+                    tell(part, OptimizeStep::Wait);
+                    self.finished.wait(OTHERS_WAIT);
+                }
             }
         }
     }
@@ -409,7 +429,8 @@ impl Shared {
         self.sweep()
     }
 
-    /// Makes one file of the live rows of some segments. None if no row lives.
+    /// Makes one file of the live rows of some segments. None if no row lives. A panic (a bug, or one of a helping thread) is
+    /// a failure like any other: else the shard would be marked as being worked on for ever, and its memory never freed.
     fn build(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<Option<Arc<Segment>>> {
         let kept: Vec<Kept> = build.inputs.iter().map(Kept::live).collect();
         if kept.iter().all(|k| k.ordinals.is_empty()) {
@@ -417,21 +438,18 @@ impl Shared {
         }
         let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
         let stop = || stop() || build.collection.is_dropped();
-        let sealed = seal(
-            &build.collection.spec(),
-            &kept,
-            &path,
-            build.no,
-            &Graphs {
-                rows_min: match build.graphs {
-                    true => self.settings.graph_rows_min,
-                    false => usize::MAX,
-                },
-                workers: &self.components.workers,
-                stop: &stop,
+        let graphs = Graphs {
+            rows_min: match build.graphs {
+                true => self.settings.graph_rows_min,
+                false => usize::MAX,
             },
-        );
-        match sealed {
+            workers: &self.components.workers,
+            stop: &stop,
+        };
+        let sealed = catch_unwind(AssertUnwindSafe(|| {
+            seal(&build.collection.spec(), &kept, &path, build.no, &graphs)
+        }));
+        match sealed.unwrap_or_else(|_| Err(Error::internal("a seal or merge panicked"))) {
             Ok(segment) => Ok(Some(Arc::new(segment))),
             Err(error) => {
                 // Half a file helps nobody, least of all on a full disk. What cannot be removed is removed at the next open.
@@ -538,6 +556,7 @@ impl Shared {
         }
         self.log.trim(applier.log_start, to)?;
         applier.log_start = to;
+        self.counters.log_start.store(to.0, Ordering::Relaxed);
         // A stretch that straddles the trim keeps its bytes: the sum is a bound, not an account.
         while applier.log_sizes.get(1).is_some_and(|(next, _)| *next <= to) {
             applier.log_sizes.pop_front();

@@ -388,6 +388,7 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
         let mut applier = shared.applier.lock();
         from = Seq(applier.applied.0 + 1);
         applier.log_start = shared.log.first()?.unwrap_or(from);
+        shared.counters.log_start.store(applier.log_start.0, Ordering::Relaxed);
         // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
         let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
         applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);

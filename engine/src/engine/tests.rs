@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+mod patience;
+
 use super::*;
 use crate::config::{Clock, Workers};
 use crate::filter::{Condition, Range, Scalar};
@@ -306,7 +308,7 @@ fn check(engine: &Engine, model: &Model, rng: &mut Rng) {
         let id = PointId::new(name.as_str()).unwrap();
         assert_eq!(engine.document("c", &id).unwrap().unwrap().chunks, chunks.len() as u64);
         let got: BTreeSet<String> = engine
-            .chunks("c", &id, With::default())
+            .chunks("c", &id, With::default(), Patience::endless())
             .unwrap()
             .iter()
             .map(|p| p.id.to_string())
@@ -337,7 +339,7 @@ fn query(source: Source, filter: Filter, limit: usize) -> Query {
         },
         params: Params::default(),
         after: None,
-        deadline: None,
+        patience: Patience::default(),
     }
 }
 
@@ -672,7 +674,7 @@ fn readers_see_all_old_or_all_new_chunks_never_a_mix() {
                         let id = PointId::new(name.as_str()).unwrap();
                         // Two ways to read: the document's chunks, and a query that finds them.
                         let versions: Vec<u64> = if i % 2 == 0 {
-                            let points = engine.chunks("c", &id, with).unwrap();
+                            let points = engine.chunks("c", &id, with, Patience::endless()).unwrap();
                             points
                                 .iter()
                                 .map(|p| p.payload.as_ref().unwrap()["version"].as_u64().unwrap())
@@ -1016,7 +1018,7 @@ fn a_document_that_lost_a_chunk_is_written_again() {
     };
     engine.set_payload("c", ids(&["d#0".into()]), change, &options).unwrap();
     let order: Vec<String> = engine
-        .chunks("c", &id, With::default())
+        .chunks("c", &id, With::default(), Patience::endless())
         .unwrap()
         .iter()
         .map(|p| p.id.to_string())
@@ -1157,7 +1159,7 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
         // Two of them and ordinary background work share the shards' flags.
         scope.spawn(|| engine.optimize("c", &|| false, &mut |_| {}).unwrap());
         scope.spawn(|| while engine.maintain(&|| false).unwrap() == Maintained::Worked {});
-        engine.optimize("c", &|| false, &mut |part| told.push(part)).unwrap();
+        engine.optimize("c", &|| false, &mut |at| told.push(at)).unwrap();
     });
     let info = engine.collection("c").unwrap();
     assert_eq!(
@@ -1166,12 +1168,18 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
         "{info:?}"
     );
     assert_eq!(info.points, 410);
-    assert!(
-        told.is_sorted() && told.first() == Some(&0.0) && told.last() == Some(&1.0),
-        "{told:?}"
+    assert!(told.is_sorted_by(|a, b| a.part <= b.part), "{told:?}");
+    let last = told.last().unwrap();
+    assert_eq!(
+        (last.part, last.shard, last.shards, last.step),
+        (1.0, 1, 2, OptimizeStep::Trim)
     );
     let again = engine.stats();
-    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let mut told = Vec::new();
+    engine
+        .optimize("c", &|| false, &mut |at: Optimizing| told.push(at.step))
+        .unwrap();
+    assert_eq!(told, [OptimizeStep::Trim]);
     assert_eq!(
         (engine.stats().seals, engine.stats().merges),
         (again.seals, again.merges),
@@ -1181,9 +1189,20 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
     engine
         .upsert("c", vec![simple_point("late", 1)], &WriteOptions::default())
         .unwrap();
+    engine
+        .upsert("c", vec![simple_point("later", 1)], &WriteOptions::default())
+        .unwrap();
     let cancelled = engine.optimize("c", &|| true, &mut |_| {}).unwrap_err();
     assert_eq!(cancelled.kind, ErrorKind::Cancelled);
     assert!(engine.collection("c").unwrap().growing_bytes > 0, "nothing was sealed");
+    let mut told = Vec::new();
+    engine
+        .optimize("c", &|| false, &mut |at: Optimizing| told.push(at.step))
+        .unwrap();
+    let step = |step: &OptimizeStep| matches!(step, OptimizeStep::Seal { segments } if *segments > 0);
+    assert!(told.iter().any(step), "{told:?}");
+    let merge = |step: &OptimizeStep| matches!(step, OptimizeStep::Merge { segments: 2, of: 2 });
+    assert!(told.iter().any(merge), "{told:?}");
     let missing = engine.optimize("d", &|| false, &mut |_| {}).unwrap_err();
     assert_eq!(missing.code, "collection_not_found");
 }
@@ -1226,7 +1245,7 @@ fn a_moment_does_not_see_later_writes_seals_or_merges() {
     engine
         .put_document("c", document("d", 1, 5), &WriteOptions::default())
         .unwrap();
-    let moment = engine.moment("c", None, None).unwrap();
+    let moment = engine.moment("c", None, Patience::default()).unwrap();
     let written = engine
         .put_document("c", document("d", 2, 2), &WriteOptions::default())
         .unwrap();
@@ -1269,8 +1288,29 @@ fn a_moment_does_not_see_later_writes_seals_or_merges() {
         assert_eq!(seen, expected, "{what}");
     }
     assert_eq!(moment.count(&Filter::default()).unwrap(), 5);
-    let later = engine.moment("c", Some(written.token), None).unwrap();
+    let later = engine.moment("c", Some(written.token), Patience::default()).unwrap();
     assert_eq!(later.count(&Filter::default()).unwrap(), 202);
-    let passed = engine.moment("c", None, Some(Instant::now())).unwrap();
+    let passed = engine.moment("c", None, Patience::lasting(Duration::ZERO)).unwrap();
     assert_eq!(passed.count(&Filter::default()).unwrap_err().code, "deadline_exceeded");
+}
+
+#[test]
+fn a_panic_of_a_build_stops_the_engine_as_any_failure_of_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let components = Components {
+        workers: Workers::new(|_, _| panic!("on purpose")),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..200).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    let failed = engine.optimize("c", &|| false, &mut |_| {}).unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::Internal);
+    assert_eq!(engine.check_alive().unwrap_err().code, "engine_stopped");
+    drop(engine);
+    let engine = Engine::open(dir.path(), small(), self::components()).unwrap();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let info = engine.collection("c").unwrap();
+    assert_eq!((info.segments, info.points), (1, 200));
 }

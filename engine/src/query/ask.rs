@@ -1,10 +1,9 @@
 //! The shape of a query and of its answer: plain data, no logic but bounds.
 
-use std::time::Instant;
-
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::limits;
+use crate::patience::Patience;
 use crate::types::{Point, SparseVector, Token};
 
 /// One retrieval request on one collection.
@@ -26,8 +25,8 @@ pub struct Query {
     pub params: Params,
     /// Answer only from a view that has seen this write.
     pub after: Option<Token>,
-    /// Give up at this instant with a deadline error, never with a short list.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits; then there is an error, never a short list.
+    pub patience: Patience,
 }
 
 /// Where candidates come from.

@@ -69,7 +69,7 @@ pub(super) fn search(
         .at("/nearest/vector"));
     }
     let ef = params.ef.unwrap_or(EF_DEFAULT).max(k);
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found = Vec::new();
     for (place, view) in context.view.segments() {
         let segment = &view.segment;
@@ -112,7 +112,7 @@ pub(super) fn search(
         let (strategy, hits) = match (plan::choose(known), graph) {
             (Strategy::Nothing, _) => {
                 // Counting matches takes time, too.
-                context.check_deadline()?;
+                context.check_patience()?;
                 continue;
             }
             (Strategy::Graph { evaluations_max }, Some(graph)) => {

@@ -74,10 +74,10 @@ pub(super) fn search(
 ) -> Result<Vec<Found>> {
     let index = resolve(context.schema, leg.using)?;
     let question = Question::from(leg.vector);
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found: Vec<Found> = Vec::new();
     for (place, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         let segment = &view.segment;
         let column = segment.sparse(index);
         let postings = column.postings(&question)?;

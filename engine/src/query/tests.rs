@@ -150,7 +150,7 @@ impl Moment {
             schema: &self.schema,
             analyzers: &analyzers,
             now_ms: 0,
-            deadline: None,
+            patience: crate::patience::Patience::default(),
             answer_bytes: Cell::new(0),
         };
         let query = Query {
@@ -271,7 +271,7 @@ fn nearest(vector: Vec<f32>) -> Query {
         },
         params: Params::default(),
         after: None,
-        deadline: None,
+        patience: crate::patience::Patience::default(),
     }
 }
 

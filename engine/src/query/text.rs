@@ -27,7 +27,7 @@ pub(super) fn search(
     // Analyzers are shared by fields of a language, and a long text is cut once for each.
     let mut cut: Vec<(&Analyzer, BTreeMap<String, u32>)> = Vec::new();
     for field in &fields {
-        context.check_deadline()?;
+        context.check_patience()?;
         let analyzer: &Analyzer = context.analyzers[field.path.as_str()];
         if !cut.iter().any(|(other, _)| std::ptr::eq(*other, analyzer)) {
             cut.push((analyzer, bm25::query_terms(analyzer, query)));
@@ -48,7 +48,7 @@ pub(super) fn search(
         for (term, times) in terms {
             let mut df = 0;
             for (_, view) in context.view.segments() {
-                context.check_deadline()?;
+                context.check_patience()?;
                 if let Some(text) = view.segment.text(&field.path) {
                     let dead = view.dead.rows();
                     let is_dead = |o| dead.contains(o);
@@ -72,10 +72,10 @@ pub(super) fn search(
             .collect();
         plans.push((field.path.as_str(), stats.avg_len(), terms));
     }
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found: Vec<Found> = Vec::new();
     for (place, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         let segment = &view.segment;
         let mut terms = Vec::new();
         for (path, avg_len, weighted) in &plans {

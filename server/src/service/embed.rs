@@ -11,6 +11,7 @@ use cairn_engine::types::SparseVector;
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::Core;
+use super::ahead::Ahead;
 use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
 use super::query::NO_EMBEDDING;
@@ -186,6 +187,7 @@ impl Core {
         &self,
         using: TextVector,
         text: &str,
+        ahead: &Ahead,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Option<DenseLeg>> {
@@ -198,7 +200,7 @@ impl Core {
             ));
             return Ok(None);
         }
-        let Some(vector) = embed_query(embedder, Input::Text(text), budget)? else {
+        let Some(vector) = ahead.query(embedder, Input::Text(text), budget)? else {
             notes.push(NO_EMBEDDING.to_owned());
             return Ok(None);
         };
@@ -212,7 +214,7 @@ impl Core {
 
 /// A question's vector; none if it holds nothing that the embedder knows.
 pub(super) fn embed_query(embedder: &dyn Embedder, input: Input<'_>, budget: &Budget) -> Result<Option<Vec<f32>>> {
-    match embedder.embed(&[input], TextKind::Query, &budget.patience()) {
+    match embedder.embed(&[input], TextKind::Query, budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
@@ -225,36 +227,34 @@ pub(super) fn embed_sparse_query(
     text: &str,
     budget: &Budget,
 ) -> Result<Option<SparseVector>> {
-    match embedder.embed(&[text], TextKind::Query, &budget.patience()) {
+    match embedder.embed(&[text], TextKind::Query, budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
     }
 }
 
-/// Passages' vectors, in order; none for those that hold nothing the embedder knows.
-pub(super) fn embed_passages(
+/// Texts' vectors, in order; none for those that hold nothing the embedder knows.
+pub(super) fn embed_texts(
     embedder: &dyn Embedder,
     texts: &[&str],
+    kind: TextKind,
     budget: &Budget,
 ) -> Result<Vec<Option<Vec<f32>>>> {
-    let patience = budget.patience();
     in_batches(texts, budget, |batch| {
         let inputs: Vec<Input<'_>> = batch.iter().map(|text| Input::Text(text)).collect();
-        embedder.embed(&inputs, TextKind::Passage, &patience)
+        embedder.embed(&inputs, kind, budget.patience())
     })
 }
 
-/// Passages' sparse vectors likewise.
-pub(super) fn embed_sparse_passages(
+/// Texts' sparse vectors likewise.
+pub(super) fn embed_sparse_texts(
     embedder: &dyn SparseEmbedder,
     texts: &[&str],
+    kind: TextKind,
     budget: &Budget,
 ) -> Result<Vec<Option<SparseVector>>> {
-    let patience = budget.patience();
-    in_batches(texts, budget, |batch| {
-        embedder.embed(batch, TextKind::Passage, &patience)
-    })
+    in_batches(texts, budget, |batch| embedder.embed(batch, kind, budget.patience()))
 }
 
 /// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.

@@ -16,6 +16,7 @@ use cairn_engine::types::{Payload, PointId, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
+use super::ahead::Ahead;
 use super::bounds::{
     CANDIDATES_MAX, CONVERSATION_BYTES_MAX, CONVERSATION_TURNS_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET,
     ENRICH_COLLECTIONS_MAX, NEIGHBOURS_MAX, TOKEN_BUDGET_MAX,
@@ -246,7 +247,7 @@ impl Core {
                         format!("collection {name:?} is named twice"),
                     ));
                 }
-                self.engine.moment(name, enrich.after, Some(budget.deadline))
+                self.engine.moment(name, enrich.after, budget.patience().clone())
             };
             moments.push(moment().map_err(|mut e| {
                 if several {
@@ -466,7 +467,7 @@ impl Core {
             return Ok((Source::Nearest { using, vector }, Some(retrieval::DENSE)));
         }
         let dense = self
-            .dense_leg(using, &text, budget, notes)
+            .dense_leg(using, &text, &Ahead::default(), budget, notes)
             .map_err(|e| e.at("/prompt"))?;
         if dense.is_none() {
             return bm25(text);

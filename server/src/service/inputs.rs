@@ -142,7 +142,7 @@ pub(super) fn unknown_vector(schema: &Schema, name: &str) -> Error {
 
 fn embed_dense(embedder: &dyn Embedder, batch: &[Wanted], points: &mut [PointInput], budget: &Budget) -> Result<()> {
     let inputs: Vec<Input<'_>> = batch.iter().map(|wanted| wanted.input.as_input()).collect();
-    let made = embedder.embed(&inputs, TextKind::Passage, &budget.patience());
+    let made = embedder.embed(&inputs, TextKind::Passage, budget.patience());
     for (wanted, vector) in batch.iter().zip(made.map_err(|e| failed(e, batch, budget))?) {
         points[wanted.point].vectors.insert(wanted.name.clone(), vector);
     }
@@ -156,7 +156,7 @@ fn embed_sparse(
     budget: &Budget,
 ) -> Result<()> {
     let texts: Vec<&str> = batch.iter().map(|wanted| wanted.input.as_input().text()).collect();
-    let made = embedder.embed(&texts, TextKind::Passage, &budget.patience());
+    let made = embedder.embed(&texts, TextKind::Passage, budget.patience());
     for (wanted, vector) in batch.iter().zip(made.map_err(|e| failed(e, batch, budget))?) {
         points[wanted.point].sparse.insert(wanted.name.clone(), vector);
     }

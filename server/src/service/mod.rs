@@ -7,6 +7,7 @@
 //! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the models, one file
 //! a noun.
 
+mod ahead;
 pub(crate) mod bodies;
 pub mod bounds;
 mod collections;
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 use cairn_engine::schema;
 use cairn_engine::{Engine, Error, Result};
 
-pub use collections::CreateCollection;
+pub use collections::{CollectionView, CreateCollection};
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
@@ -164,6 +165,15 @@ impl Core {
         check_collection(collection)?;
         self.engine.schema(collection)
     }
+}
+
+/// An error's message, cut to what adapters may send of it.
+pub(crate) fn sendable(mut message: String) -> String {
+    if message.len() > bounds::MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(bounds::MESSAGE_BYTES_MAX));
+        message.push_str(" ... (cut)");
+    }
+    message
 }
 
 /// A collection's name, checked.

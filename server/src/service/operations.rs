@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cairn_engine::engine::{OptimizeStep, Optimizing};
 use cairn_engine::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -61,8 +62,9 @@ pub enum OperationState {
 }
 
 /// All operations of a server.
-#[derive(Default)]
 pub(super) struct Operations {
+    /// Part of each id, so that an id from before a restart names nothing and not something else.
+    run: u32,
     /// Oldest first.
     all: Mutex<VecDeque<Arc<Entry>>>,
     last: AtomicU64,
@@ -87,14 +89,20 @@ impl Handle<'_> {
         self.entry.cancel.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed)
     }
 
-    /// 0 to 1; never goes back.
-    pub(super) fn progress(&self, part: f32) {
+    /// How far it is, 0 to 1, which never goes back; and what it is at, in words.
+    pub(super) fn tell(&self, part: f32, message: String) {
+        // Whoever asked it to stop was told that it does.
+        if self.stopped() {
+            return;
+        }
         self.entry.now.send_if_modified(|now| {
-            let told = part - now.progress >= PROGRESS_STEP || (part >= 1.0 && now.progress < 1.0);
-            if told {
+            let further = part - now.progress >= PROGRESS_STEP || (part >= 1.0 && now.progress < 1.0);
+            if further {
                 now.progress = part.clamp(0.0, 1.0);
             }
-            told
+            let otherwise = now.message != message;
+            now.message = message;
+            further || otherwise
         });
     }
 }
@@ -103,10 +111,34 @@ impl Entry {
     fn runs(&self) -> bool {
         self.now.borrow().state == OperationState::Running
     }
+
+    fn cancel(&self) -> Operation {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.now.send_if_modified(|now| {
+            let running = now.state == OperationState::Running;
+            if running {
+                "stopping".clone_into(&mut now.message);
+            }
+            running
+        });
+        self.now.borrow().clone()
+    }
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self {
+            run: rand::random(),
+            all: Mutex::default(),
+            last: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Operations {
-    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs.
+    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs. One that
+    /// was asked to stop is none: what it leaves undone would stay undone.
     fn start(
         self: &Arc<Self>,
         kind: &'static str,
@@ -121,12 +153,15 @@ impl Operations {
                 "the server is going down and begins nothing new",
             ));
         }
-        let same = |now: &Operation| now.kind == kind && now.collection == collection;
-        let mut running = all.iter().filter(|entry| entry.runs());
-        if let Some(entry) = running.clone().find(|entry| same(&entry.now.borrow())) {
+        let running = || all.iter().filter(|entry| entry.runs());
+        let same = |entry: &&Arc<Entry>| {
+            let now = entry.now.borrow();
+            now.kind == kind && now.collection == collection && !entry.cancel.load(Ordering::Relaxed)
+        };
+        if let Some(entry) = running().find(same) {
             return Ok(entry.now.borrow().clone());
         }
-        if running.by_ref().count() >= RUNNING_MAX {
+        if running().count() >= RUNNING_MAX {
             return Err(Error::new(
                 ErrorKind::Exhausted,
                 "too_many_operations",
@@ -134,7 +169,7 @@ impl Operations {
             ));
         }
         let operation = Operation {
-            id: format!("op-{}", self.last.fetch_add(1, Ordering::Relaxed) + 1),
+            id: format!("op-{:08x}-{}", self.run, self.last.fetch_add(1, Ordering::Relaxed) + 1),
             kind,
             collection: collection.to_owned(),
             state: OperationState::Running,
@@ -196,8 +231,23 @@ impl Operations {
     }
 }
 
+/// What an `optimize` is at, for people.
+fn words(at: &Optimizing) -> String {
+    let what = match at.step {
+        OptimizeStep::Seal { segments } => format!("sealing {segments} growing segments"),
+        OptimizeStep::Merge { segments, of } => format!("merging {segments} of {of} sealed segments"),
+        OptimizeStep::Wait => "waiting for a seal or merge under way".to_owned(),
+        OptimizeStep::Trim => return "trimming the log".to_owned(),
+    };
+    match at.shards {
+        1 => what,
+        shards => format!("{what} of shard {} of {shards}", at.shard + 1),
+    }
+}
+
 fn end(now: &mut Operation, result: Result<()>) {
     now.ended_at_ms = Some(now_ms());
+    now.message.clear();
     match result {
         Ok(()) => (now.state, now.progress) = (OperationState::Done, 1.0),
         Err(e) if e.kind == ErrorKind::Cancelled => {
@@ -226,8 +276,8 @@ impl Service {
             found.engine.schema(&collection)?;
             let name = collection.clone();
             operations.start("optimize", &collection, move |handle| {
-                let mut progress = |part| handle.progress(part);
-                core.engine.optimize(&name, &|| handle.stopped(), &mut progress)
+                let mut tell = |at: Optimizing| handle.tell(at.part, words(&at));
+                core.engine.optimize(&name, &|| handle.stopped(), &mut tell)
             })
         })
         .await
@@ -265,17 +315,18 @@ impl Service {
     pub async fn cancel_operation(&self, call: Call, id: String) -> Result<Operation> {
         let operations = Arc::clone(&self.operations);
         self.read(call, "Operations.Cancel", move |_, _| {
-            let entry = operations.find(&id)?;
-            entry.cancel.store(true, Ordering::Relaxed);
-            let now = entry.now.borrow().clone();
-            Ok(now)
+            Ok(operations.find(&id)?.cancel())
         })
         .await
     }
 
     /// The operation now and at every change; the last message has an end.
-    pub fn watch_operation(&self, id: &str) -> Result<watch::Receiver<Operation>> {
-        Ok(self.operations.find(id)?.now.subscribe())
+    pub async fn watch_operation(&self, call: Call, id: String) -> Result<watch::Receiver<Operation>> {
+        let operations = Arc::clone(&self.operations);
+        let entry = self.read(call, "Operations.Watch", move |_, _| operations.find(&id));
+        let mut watch = entry.await?.now.subscribe();
+        watch.mark_changed();
+        Ok(watch)
     }
 
     /// The server is going down: operations are asked to stop.
@@ -334,7 +385,7 @@ mod tests {
         }
         let refused = operations.start("test", "one too many", wait).unwrap_err();
         assert_eq!(refused.code, "too_many_operations");
-        operations.find(&ids[0]).unwrap().cancel.store(true, Ordering::Relaxed);
+        operations.find(&ids[0]).unwrap().cancel();
         assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
         operations.close();
         for id in &ids {
@@ -348,11 +399,68 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_ends_is_not_taken_for_what_is_wanted() {
+        let operations = Arc::new(Operations::default());
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let slow_to_stop = move |handle: &Handle<'_>| {
+            handle.tell(0.1, "working".into());
+            wait.recv().unwrap();
+            handle.tell(0.2, "still working".into());
+            Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
+        };
+        let first = operations.start("test", "c", slow_to_stop).unwrap();
+        let entry = operations.find(&first.id).unwrap();
+        let mut watch = entry.now.subscribe();
+        watch.wait_for(|now| now.message == "working").await.unwrap();
+        let asked = entry.cancel();
+        assert_eq!(
+            (asked.state, asked.message.as_str()),
+            (OperationState::Running, "stopping")
+        );
+        let second = operations.start("test", "c", |_| Ok(())).unwrap();
+        assert_ne!(second.id, first.id, "the first one stops");
+        assert_eq!(ended(&operations, &second.id).await.state, OperationState::Done);
+        release.send(()).unwrap();
+        let last = ended(&operations, &first.id).await;
+        assert_eq!(
+            (last.state, last.message.as_str(), last.progress),
+            (OperationState::Cancelled, "stopped", 0.1)
+        );
+        assert_eq!(entry.cancel(), last, "what has ended stays as it is");
+    }
+
+    #[tokio::test]
+    async fn an_id_means_nothing_to_the_next_run_of_the_server() {
+        let (before, after) = (Arc::new(Operations::default()), Arc::new(Operations::default()));
+        let old = before.start("test", "c", |_| Ok(())).unwrap().id;
+        after.start("test", "c", |_| Ok(())).unwrap();
+        assert_eq!(after.find(&old).err().unwrap().code, "operation_not_found");
+    }
+
+    #[test]
+    fn what_an_optimize_is_at_is_said_in_words() {
+        let said = |shards, step| {
+            words(&Optimizing {
+                part: 0.5,
+                shard: 1.min(shards - 1),
+                shards,
+                step,
+            })
+        };
+        let merge = OptimizeStep::Merge { segments: 3, of: 8 };
+        assert_eq!(said(4, merge), "merging 3 of 8 sealed segments of shard 2 of 4");
+        assert_eq!(said(1, merge), "merging 3 of 8 sealed segments");
+        let seal = OptimizeStep::Seal { segments: 2 };
+        assert_eq!(said(2, seal), "sealing 2 growing segments of shard 2 of 2");
+        assert_eq!(said(2, OptimizeStep::Trim), "trimming the log");
+    }
+
+    #[tokio::test]
     async fn progress_never_goes_back_and_old_ends_are_forgotten() {
         let operations = Arc::new(Operations::default());
         let work = |handle: &Handle<'_>| {
-            handle.progress(0.5);
-            handle.progress(0.2);
+            handle.tell(0.5, "at one thing".into());
+            handle.tell(0.2, "at another".into());
             Err(Error::internal("half way"))
         };
         let id = operations.start("test", "c", work).unwrap().id;

@@ -106,18 +106,19 @@ impl Service {
         .await
     }
 
-    /// Points by id, in the order asked; missing ones are left out.
+    /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out.
     pub async fn get_points(
         &self,
         call: Call,
         collection: String,
         ids: Vec<PointId>,
         with: With,
-    ) -> Result<Vec<Point>> {
-        self.read(call, "Points.Get", move |core, _| {
+    ) -> Result<(Vec<Point>, usize)> {
+        self.read(call, "Points.Get", move |core, budget| {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
-            core.engine.get(&collection, &ids, with)
+            let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
+            moment.get(&ids, with)
         })
         .await
     }
@@ -159,10 +160,11 @@ impl Service {
 
     /// Live points that match, exactly.
     pub async fn count(&self, call: Call, collection: String, filter: Filter) -> Result<u64> {
-        self.read(call, "Points.Count", move |core, _| {
+        self.read(call, "Points.Count", move |core, budget| {
             core.schema(&collection)?;
             filter.check().map_err(|e| e.at("/filter"))?;
-            core.engine.count(&collection, &filter)
+            let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
+            moment.count(&filter)
         })
         .await
     }
@@ -216,7 +218,7 @@ impl Core {
             cursor: request.cursor,
             with: request.with,
             after: request.after,
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
         };
         self.engine.scroll(collection, &scroll)
     }
@@ -289,6 +291,6 @@ pub(super) fn write_options(
     Ok(WriteOptions {
         request,
         durability: params.durability,
-        deadline: Some(budget.deadline),
+        patience: budget.patience().clone(),
     })
 }

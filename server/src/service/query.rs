@@ -13,8 +13,9 @@ use cairn_engine::schema::{EmbedderFingerprint, Schema};
 use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
+use super::ahead::Ahead;
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query, embed_sparse_query, not_supported, same_maker};
+use super::embed::{TextVector, not_supported, same_maker};
 use super::enrich::check_text_fields;
 use super::inputs::EmbedInput;
 use super::pools::Budget;
@@ -153,7 +154,7 @@ impl Service {
     pub async fn query(&self, call: Call, collection: String, ask: Ask) -> Result<Answer> {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
-            let question = core.resolve(&schema, ask, budget)?;
+            let question = core.resolve(&schema, ask, &Ahead::default(), budget)?;
             core.answer(&collection, question, budget, "Query.Run")
         };
         let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
@@ -167,10 +168,11 @@ impl Service {
             let schema = core.schema(&collection)?;
             check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
             check_hits(&asks)?;
+            let ahead = core.embed_ahead(&schema, &asks, budget)?;
             let mut questions = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
-                let question = core.resolve(&schema, ask, budget);
+                let question = core.resolve(&schema, ask, &ahead, budget);
                 questions.push(question.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
             let mut answers = Vec::with_capacity(questions.len());
@@ -220,8 +222,8 @@ fn check_batch_bytes(bytes: usize) -> Result<()> {
 }
 
 /// A query with its text embedded and its ranking planned.
-struct Question {
-    query: Query,
+pub(super) struct Question {
+    pub(super) query: Query,
     plan: Option<Plan>,
     notes: Vec<String>,
 }
@@ -238,7 +240,7 @@ impl Core {
     /// All that is answered to a question is of one moment.
     fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
         let Question { query, plan, notes } = question;
-        let moment = self.engine.moment(collection, query.after, query.deadline)?;
+        let moment = self.engine.moment(collection, query.after, query.patience.clone())?;
         let (result, stages) = match &plan {
             None => (self.search(&moment, &query, method)?, Vec::new()),
             Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
@@ -251,7 +253,7 @@ impl Core {
         })
     }
 
-    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<Question> {
+    pub(super) fn resolve(&self, schema: &Schema, ask: Ask, ahead: &Ahead, budget: &Budget) -> Result<Question> {
         let mut notes = Vec::new();
         let plan = match ask.ranking.is_empty() {
             true => None,
@@ -263,7 +265,7 @@ impl Core {
         let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
         let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
         let query = Query {
-            source: self.resolve_source(schema, ask.source, wanted, 1, budget, &mut notes)?,
+            source: self.resolve_source(schema, ask.source, wanted, 1, ahead, budget, &mut notes)?,
             filter: ask.filter,
             limit,
             offset: ask.offset,
@@ -271,18 +273,20 @@ impl Core {
             with: ask.with,
             params: ask.params,
             after: ask.after,
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
         };
         query.check()?;
         Ok(Question { query, plan, notes })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one step of one request needs")]
     fn resolve_source(
         &self,
         schema: &Schema,
         source: AskSource,
         wanted: usize,
         depth: usize,
+        ahead: &Ahead,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Source> {
@@ -303,14 +307,14 @@ impl Core {
                 match to {
                     NearestTo::Vector(vector) => Ok(Source::Nearest { using, vector }),
                     NearestTo::Embed(input) => self
-                        .resolve_nearest(schema, using.as_deref(), &input, budget)
+                        .resolve_nearest(schema, using.as_deref(), &input, ahead, budget)
                         .map_err(|e| e.at("/nearest")),
                 }
             }
             AskSource::Sparse { using, to, embedder } => {
                 let recorded = schema.sparse.iter().map(|(name, spec)| (name.as_str(), &spec.embedder));
                 check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/sparse"))?;
-                self.resolve_sparse(schema, using, to, budget)
+                self.resolve_sparse(schema, using, to, ahead, budget)
             }
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
@@ -324,7 +328,7 @@ impl Core {
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
                 let dense = self
-                    .dense_leg(using, &text, budget, notes)
+                    .dense_leg(using, &text, ahead, budget, notes)
                     .map_err(|e| e.at("/hybrid/text"))?;
                 let fields = if fields.is_empty() {
                     retrieval::default_fields(schema)
@@ -343,6 +347,7 @@ impl Core {
                             leg.source,
                             limit.min(limits::TOP_K_MAX),
                             depth + 1,
+                            ahead,
                             budget,
                             notes,
                         )
@@ -368,6 +373,7 @@ impl Core {
         schema: &Schema,
         using: Option<&str>,
         input: &EmbedInput,
+        ahead: &Ahead,
         budget: &Budget,
     ) -> Result<Source> {
         let TextVector { name, embedder } = self.text_vector(schema, using)?;
@@ -380,7 +386,7 @@ impl Core {
             if !embedder.takes(medium) {
                 return Err(not_supported(medium, embedder.fingerprint()));
             }
-            let vector = embed_query(embedder.as_ref(), input.as_input(), budget)?;
+            let vector = ahead.query(embedder.as_ref(), input.as_input(), budget)?;
             vector.ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows"))
         };
         let at = match input {
@@ -394,7 +400,14 @@ impl Core {
         })
     }
 
-    fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
+    fn resolve_sparse(
+        &self,
+        schema: &Schema,
+        using: Option<String>,
+        to: SparseTo,
+        ahead: &Ahead,
+        budget: &Budget,
+    ) -> Result<Source> {
         let text = match to {
             SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
             SparseTo::Text(text) => text,
@@ -404,7 +417,9 @@ impl Core {
             .sparse_text_vector(schema, using.as_deref())
             .map_err(|e| e.at("/sparse"))?;
         check_text(&text).map_err(|e| e.at(at))?;
-        let vector = embed_sparse_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+        let vector = ahead
+            .sparse_query(using.embedder.as_ref(), &text, budget)
+            .map_err(|e| e.at(at))?;
         let vector = vector
             .ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at))?;
         Ok(Source::Sparse {

@@ -4,6 +4,7 @@
 
 mod cases;
 mod citations;
+mod gone;
 mod makers;
 mod models;
 mod pictures;

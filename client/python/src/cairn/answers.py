@@ -67,6 +67,8 @@ class Collection:
     growing_bytes: int = 0
     #: A seal or merge is due or running.
     optimizing: bool = False
+    #: What the caller should know, e.g. that the server does not have the embedder of a vector.
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

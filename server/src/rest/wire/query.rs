@@ -98,7 +98,7 @@ pub(in crate::rest) struct HybridBody {
     text: String,
     /// Vector name; may be left out if the collection has exactly one.
     using: Option<String>,
-    /// Text fields as in `text`; empty: the default ones.
+    /// Text fields as in `text`; empty: `text` and `title^0.25` where the collection has them, else all.
     #[serde(default)]
     fields: Vec<String>,
 }
@@ -118,7 +118,7 @@ pub(in crate::rest) struct LegBody {
     fuse: Option<FuseBody>,
     /// Restricts this leg further.
     filter: Option<FilterBody>,
-    /// Candidates taken from this leg, 1 to 10,000. Default: 100.
+    /// Candidates taken from this leg, 1 to 10,000. Default: 100, at least the hits wanted.
     limit: Option<u32>,
 }
 
