@@ -1,16 +1,19 @@
 //! The engine's face: open, write, read, maintain.
 //!
 //! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
-//! `check` refuses bad input before it enters the log. Readers of points never wait for writers: they take a
+//! `check` refuses bad input before it enters the log. `snapshot` takes a copy of one moment as files, `import` copies a
+//! collection of another engine. Readers of points never wait for writers: they take a
 //! collection's last view. (Statistics wait for the commit under way.)
 
 mod applier;
 mod ask;
 mod check;
 mod commit;
+mod import;
 mod maintain;
 mod moment;
 mod recover;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -24,7 +27,9 @@ pub use ask::{
     ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
     PayloadChange, Scroll, Selector, WriteOptions,
 };
+pub use import::Import;
 pub use moment::Moment;
+pub use snapshot::{Cut, CutCollection, CutFile};
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -50,9 +55,11 @@ pub struct Engine {
 impl Engine {
     /// Opens or creates a data directory: locks it, opens RocksDB, verifies and maps the segments, replays the log.
     pub fn open(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
-        Ok(Self {
+        let engine = Self {
             shared: recover::open(dir, settings, components)?,
-        })
+        };
+        engine.drop_unfinished_imports()?;
+        Ok(engine)
     }
 
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
@@ -140,9 +147,14 @@ impl Engine {
         Ok(Arc::clone(&self.find(name)?.schema))
     }
 
-    /// Names of all collections, in order.
+    /// Names of all collections, in order; one that is being imported has none yet.
     pub fn collection_names(&self) -> Vec<String> {
-        self.shared.collections.read().keys().cloned().collect()
+        let collections = self.shared.collections.read();
+        collections
+            .keys()
+            .filter(|name| !import::is_unfinished(name))
+            .cloned()
+            .collect()
     }
 
     /// Inserts points or replaces them whole: atomic, durable when it returns.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode, to_pending};
 use super::commit::{Counters, Memory, Shared, Signal};
+use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,6 +57,16 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
             format!("another process has the data directory {} open", dir.display()),
         )
     })?;
+    if dir.join(files::RESTORING).exists() {
+        return Err(Error::invalid(
+            "restore_incomplete",
+            format!(
+                "a restore into {} did not come to its end: restore again",
+                dir.display()
+            ),
+        ));
+    }
+    snapshot::remove_leftovers(dir)?;
     let storage = Arc::new(Storage::open(&dir.join("db"))?);
     let shared = Shared {
         dir: dir.to_owned(),
@@ -259,7 +270,8 @@ fn point_of(record: &Record, op: u32, point: u32) -> Option<&PointRecord> {
         | Op::Delete { .. }
         | Op::DeleteMatching { .. }
         | Op::SetPayload { .. }
-        | Op::DeleteDocuments { .. } => None,
+        | Op::DeleteDocuments { .. }
+        | Op::RenameCollection { .. } => None,
     }
 }
 
