@@ -31,8 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Limits};
 use crate::rag::models::{ModelError, Models};
-use crate::service::Service;
-use crate::{grpc, rest, telemetry};
+use crate::service::{Service, SnapshotsOf};
+use crate::{grpc, rest, snapshot, telemetry};
 
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS_MAX: u32 = 1_024;
@@ -188,7 +188,15 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let models = models(&config).await?;
     let engine = open(&config).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
-    let service = Arc::new(Service::new(Arc::clone(&engine), models, config.limits.clone()));
+    let setup = |why: String| ServeError::Setup { what: "snapshots", why };
+    let snapshots = SnapshotsOf::open(&config).map_err(setup)?;
+    snapshot::remove_leftovers(&config.data_dir).map_err(|e| setup(e.to_string()))?;
+    let service = Arc::new(Service::new(
+        Arc::clone(&engine),
+        models,
+        config.limits.clone(),
+        snapshots,
+    ));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
         what: "reflection",
         why: e.to_string(),
@@ -270,6 +278,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// What engines of this process are given.
+pub(crate) fn components(workers: cairn_engine::config::Workers) -> Components {
+    Components {
+        clock: Arc::new(SystemClock),
+        workers,
+    }
+}
+
 async fn models(config: &Config) -> Result<Models, ServeError> {
     let config = config.clone();
     let made = tokio::task::spawn_blocking(move || Models::open(&config)).await;
@@ -282,16 +298,7 @@ async fn models(config: &Config) -> Result<Models, ServeError> {
 
 async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
-    let opened = tokio::task::spawn_blocking(move || {
-        Engine::open(
-            &dir,
-            settings,
-            Components {
-                clock: Arc::new(SystemClock),
-                workers,
-            },
-        )
-    });
+    let opened = tokio::task::spawn_blocking(move || Engine::open(&dir, settings, components(workers)));
     let failed = |source| ServeError::Open {
         dir: config.data_dir.clone(),
         source,

@@ -21,6 +21,7 @@ pub(crate) mod pools;
 mod query;
 mod ranking;
 mod retrieve;
+mod snapshots;
 #[cfg(test)]
 mod sparse_tests;
 
@@ -40,6 +41,8 @@ pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
+pub(crate) use snapshots::SnapshotsOf;
+pub use snapshots::{RestoreCollections, SnapshotCollection, SnapshotInfo};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
@@ -71,6 +74,7 @@ pub struct Call {
 pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
+    snapshots: SnapshotsOf,
 }
 
 /// Which places a request needs.
@@ -81,10 +85,14 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models`.
-    pub fn new(engine: Arc<Engine>, models: Models, limits: Limits) -> Self {
+    /// A service over `engine` with `models` and a store of `snapshots`.
+    pub(crate) fn new(engine: Arc<Engine>, models: Models, limits: Limits, snapshots: SnapshotsOf) -> Self {
         Self {
-            core: Arc::new(Core { engine, models }),
+            core: Arc::new(Core {
+                engine,
+                models,
+                snapshots,
+            }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
             operations: Arc::default(),

@@ -1,4 +1,4 @@
-//! Operations: work that outlives the request that asked for it. Today: `optimize`.
+//! Operations: work that outlives the request that asked for it: `optimize`, and what is done with snapshots.
 //!
 //! An operation is a thread of the blocking pool with a state that anybody may look at, watch and cancel. There are bounds
 //! on how many run and on how many ended ones are remembered. They live in memory: a restart forgets them, which is said in
@@ -31,8 +31,10 @@ pub struct Operation {
     pub id: String,
     /// What kind of work.
     pub kind: &'static str,
-    /// On which collection.
+    /// On which collection; empty: on all, or on none.
     pub collection: String,
+    /// With which snapshot, if it is one that has to do with them.
+    pub snapshot: Option<String>,
     /// How it stands.
     pub state: OperationState,
     /// 0 to 1.
@@ -87,6 +89,11 @@ impl Handle<'_> {
         self.entry.cancel.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed)
     }
 
+    /// Says what it is at, or what came of it.
+    pub(super) fn say(&self, message: String) {
+        self.entry.now.send_modify(|now| now.message = message);
+    }
+
     /// 0 to 1; never goes back.
     pub(super) fn progress(&self, part: f32) {
         self.entry.now.send_if_modified(|now| {
@@ -106,11 +113,12 @@ impl Entry {
 }
 
 impl Operations {
-    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs.
-    fn start(
+    /// Begins `work` on a blocking thread, or answers with the operation of the same kind, collection and snapshot that runs.
+    pub(super) fn start(
         self: &Arc<Self>,
         kind: &'static str,
         collection: &str,
+        snapshot: Option<&str>,
         work: impl FnOnce(&Handle<'_>) -> Result<()> + Send + 'static,
     ) -> Result<Operation> {
         let mut all = self.all.lock();
@@ -121,7 +129,8 @@ impl Operations {
                 "the server is going down and begins nothing new",
             ));
         }
-        let same = |now: &Operation| now.kind == kind && now.collection == collection;
+        let same =
+            |now: &Operation| now.kind == kind && now.collection == collection && now.snapshot.as_deref() == snapshot;
         let mut running = all.iter().filter(|entry| entry.runs());
         if let Some(entry) = running.clone().find(|entry| same(&entry.now.borrow())) {
             return Ok(entry.now.borrow().clone());
@@ -137,6 +146,7 @@ impl Operations {
             id: format!("op-{}", self.last.fetch_add(1, Ordering::Relaxed) + 1),
             kind,
             collection: collection.to_owned(),
+            snapshot: snapshot.map(str::to_owned),
             state: OperationState::Running,
             progress: 0.0,
             message: String::new(),
@@ -225,7 +235,7 @@ impl Service {
             // Says at once that there is no such collection.
             found.engine.schema(&collection)?;
             let name = collection.clone();
-            operations.start("optimize", &collection, move |handle| {
+            operations.start("optimize", &collection, None, move |handle| {
                 let mut progress = |part| handle.progress(part);
                 core.engine.optimize(&name, &|| handle.stopped(), &mut progress)
             })
@@ -310,7 +320,7 @@ mod tests {
             ),
         ];
         for (work, state) in cases {
-            let id = operations.start("test", "c", work).unwrap().id;
+            let id = operations.start("test", "c", None, work).unwrap().id;
             let last = ended(&operations, &id).await;
             assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
             assert_eq!(last.error.is_some(), state == OperationState::Failed);
@@ -326,13 +336,13 @@ mod tests {
             }
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c0", wait).unwrap();
-        assert_eq!(operations.start("test", "c0", wait).unwrap().id, first.id);
+        let first = operations.start("test", "c0", None, wait).unwrap();
+        assert_eq!(operations.start("test", "c0", None, wait).unwrap().id, first.id);
         let mut ids = vec![first.id];
         for n in 1..RUNNING_MAX {
-            ids.push(operations.start("test", &format!("c{n}"), wait).unwrap().id);
+            ids.push(operations.start("test", "c0", Some(&format!("s{n}")), wait).unwrap().id);
         }
-        let refused = operations.start("test", "one too many", wait).unwrap_err();
+        let refused = operations.start("test", "one too many", None, wait).unwrap_err();
         assert_eq!(refused.code, "too_many_operations");
         operations.find(&ids[0]).unwrap().cancel.store(true, Ordering::Relaxed);
         assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
@@ -341,7 +351,7 @@ mod tests {
             assert_eq!(ended(&operations, id).await.state, OperationState::Cancelled);
         }
         assert_eq!(
-            operations.start("test", "late", wait).unwrap_err().code,
+            operations.start("test", "late", None, wait).unwrap_err().code,
             "shutting_down"
         );
         assert_eq!(operations.find("op-0").err().unwrap().code, "operation_not_found");
@@ -355,10 +365,10 @@ mod tests {
             handle.progress(0.2);
             Err(Error::internal("half way"))
         };
-        let id = operations.start("test", "c", work).unwrap().id;
+        let id = operations.start("test", "c", None, work).unwrap().id;
         assert_eq!(ended(&operations, &id).await.progress, 0.5);
         for _ in 0..ENDED_MAX + 2 {
-            let next = operations.start("test", "c", |_| Ok(())).unwrap().id;
+            let next = operations.start("test", "c", None, |_| Ok(())).unwrap().id;
             ended(&operations, &next).await;
         }
         assert_eq!(operations.find(&id).err().unwrap().code, "operation_not_found");

@@ -6,4 +6,5 @@ mod cases;
 mod citations;
 mod models;
 mod refusals;
+mod snapshots;
 mod surroundings;
