@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::types::Durability;
+
 /// Numbers, checked once at open. Defaults suit a laptop and a small server alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -25,6 +27,14 @@ pub struct Settings {
     pub dead_percent_max: u32,
     /// Bytes of log kept for rows that are not sealed yet; beyond it the oldest such rows are copied to `rows`.
     pub log_bytes_max: u64,
+    /// When a write is answered whose request and collection say nothing of it.
+    pub durability: Durability,
+    /// The longest that an asynchronous write waits for its fsync, in milliseconds.
+    pub async_window_ms: u64,
+    /// Bytes of the disk that are kept free by refusing writes; 0 = 5 % of it, at most 1 GiB.
+    pub disk_reserve_bytes: u64,
+    /// Take little memory, above all while opening: smaller buffers, and seals as soon as they are due.
+    pub low_memory: bool,
 }
 
 impl Default for Settings {
@@ -39,6 +49,10 @@ impl Default for Settings {
             segment_rows_max: 2_000_000,
             dead_percent_max: 30,
             log_bytes_max: 1 << 30,
+            durability: Durability::Sync,
+            async_window_ms: 100,
+            disk_reserve_bytes: 0,
+            low_memory: false,
         }
     }
 }

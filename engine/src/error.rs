@@ -73,6 +73,10 @@ impl Error {
     pub fn damaged(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Damaged, "data_damaged", message)
     }
+    /// The disk is full, or nearly: what is stored stays readable.
+    pub fn disk_full(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Exhausted, "disk_full", message)
+    }
     /// A bug or an I/O failure.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Internal, "internal", message)
@@ -110,6 +114,10 @@ impl From<rocksdb::Error> for Error {
     fn from(e: rocksdb::Error) -> Self {
         match e.kind() {
             rocksdb::ErrorKind::Corruption => Self::damaged(format!("rocksdb: {e}")),
+            // The binding has no kind for it: RocksDB's status text is the system's.
+            rocksdb::ErrorKind::IOError if e.as_ref().contains("No space left on device") => {
+                Self::disk_full(format!("rocksdb: {e}"))
+            }
             _ => Self::internal(format!("rocksdb: {e}")),
         }
     }
@@ -117,6 +125,9 @@ impl From<rocksdb::Error> for Error {
 
 impl From<std::io::Error> for Error {
     fn from(e: std::io::Error) -> Self {
-        Self::internal(format!("i/o: {e}"))
+        match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::disk_full(format!("i/o: {e}")),
+            _ => Self::internal(format!("i/o: {e}")),
+        }
     }
 }

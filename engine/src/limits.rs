@@ -70,3 +70,18 @@ pub const LOG_STRETCH_BYTES: u64 = 1 << 20;
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a request id.
 pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Bytes of what a request leaves to be told again when it is repeated.
+pub const REQUEST_NOTE_BYTES_MAX: usize = 4 << 10;
+/// How long a request id is remembered: a day, which outlives any client's retries.
+pub const REQUEST_MEMORY_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Request ids that are remembered; the oldest are forgotten first. About 150 MB on disk. Part of what a record means: a
+/// replay must forget what the first run forgot.
+pub const REQUESTS_MAX: u64 = if cfg!(test) { 40 } else { 1_000_000 };
+/// Bytes of records that may be written and not yet fsynced; the write that reaches it is fsynced with all before it.
+pub const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+/// Groups of records likewise, which bounds their account.
+pub const UNSYNCED_GROUPS_MAX: usize = 65_536;
+/// Pieces of cut-off log that are kept for whoever looks into it.
+pub const DROPPED_LOGS_MAX: usize = 16;
+/// The most that is kept free on a disk unless the settings say otherwise.
+pub const DISK_RESERVE_BYTES: u64 = 1 << 30;

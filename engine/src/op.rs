@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::types::{CollectionNo, PointId, Token};
+use crate::types::{CollectionNo, Durability, PointId, Token};
 
 /// One change, as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -152,6 +152,12 @@ pub struct Applied {
     pub token: Token,
     /// Points inserted, replaced or deleted.
     pub changed: u64,
+    /// How safe it is at the moment of the answer.
+    pub durability: Durability,
+    /// The request had been done before: nothing was done now, and this is what was answered then.
+    pub replayed: bool,
+    /// What the caller left with the request ([`crate::log::Request::note`]), if it was replayed.
+    pub note: Vec<u8>,
     /// A record that was durable but found its collection gone, or its name taken, changes nothing and says so.
     pub refused: Option<Error>,
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::types::Durability;
 
 /// A collection's definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Schema {
     /// How documents put into this collection are cut into chunks.
     #[serde(default)]
     pub chunking: Chunking,
+    /// When writes are answered that do not say it themselves; none = as the engine's settings say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub durability: Option<Durability>,
 }
 
 /// One named dense vector.

@@ -19,6 +19,18 @@ pub struct Row(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Seq(pub u64);
 
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// After its record was fsynced.
+    #[default]
+    Sync,
+    /// After its record was handed to the operating system. It is fsynced within a bounded time (`async_window_ms`); until
+    /// then the end of the machine, though not of the process, may take it away, together with everything after it.
+    Async,
+}
+
 /// A row's place inside one segment.
 pub type Ordinal = u32;
 

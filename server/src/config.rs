@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cairn_engine::types::Durability;
 use figment::error::Kind;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::{Figment, Provider};
@@ -25,6 +26,9 @@ use crate::rag::models::BUILTIN_EMBEDDER;
 /// command line and the build read themselves.
 pub const NOT_CONFIG: [&str; 5] = ["config", "url", "timeout_ms", "cache", "models"];
 
+/// With `engine.low_memory`: the most of `engine.seal_bytes` and `engine.growing_bytes_max`.
+const LOW_SEAL_BYTES: usize = 8 << 20;
+const LOW_GROWING_BYTES: usize = 32 << 20;
 /// Keys that hold an address.
 const ADDRESSES: [&str; 2] = ["listen", "metrics_listen"];
 
@@ -110,6 +114,14 @@ pub struct EngineConfig {
     pub log_bytes_max: u64,
     /// Threads that build graphs, of all builds together; 0 = half of the processors.
     pub build_threads: usize,
+    /// When a write is answered whose request and collection say nothing of it.
+    pub durability: Durability,
+    /// The longest that an asynchronous write waits for its fsync, in milliseconds.
+    pub async_window_ms: u64,
+    /// Bytes of the disk that are kept free by refusing writes; 0 = 5 % of it, at most 1 GiB.
+    pub disk_reserve_bytes: u64,
+    /// Take little memory, above all while starting: small buffers, few growing rows, early seals.
+    pub low_memory: bool,
 }
 
 /// Snapshots: where they are kept, and what may be asked of that place.
@@ -213,6 +225,10 @@ impl Default for EngineConfig {
             dead_percent_max: s.dead_percent_max,
             log_bytes_max: s.log_bytes_max,
             build_threads: 0,
+            durability: s.durability,
+            async_window_ms: s.async_window_ms,
+            disk_reserve_bytes: s.disk_reserve_bytes,
+            low_memory: s.low_memory,
         }
     }
 }
@@ -320,6 +336,8 @@ impl Config {
             ),
             ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 16, 1 << 44),
             ("engine.build_threads", self.engine.build_threads as u64, 0, 1_024),
+            ("engine.async_window_ms", self.engine.async_window_ms, 1, 60_000),
+            ("engine.disk_reserve_bytes", self.engine.disk_reserve_bytes, 0, 1 << 44),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
@@ -375,16 +393,27 @@ impl Config {
     /// The engine's settings.
     pub fn settings(&self) -> cairn_engine::config::Settings {
         let e = &self.engine;
+        let (seal_bytes, growing_bytes_max) = match e.low_memory {
+            true => (
+                e.seal_bytes.min(LOW_SEAL_BYTES),
+                e.growing_bytes_max.min(LOW_GROWING_BYTES),
+            ),
+            false => (e.seal_bytes, e.growing_bytes_max),
+        };
         cairn_engine::config::Settings {
             seal_rows: e.seal_rows,
-            seal_bytes: e.seal_bytes,
-            growing_bytes_max: e.growing_bytes_max,
+            seal_bytes,
+            growing_bytes_max,
             write_wait_ms: e.write_wait_ms,
             graph_rows_min: e.graph_rows_min,
             merge_fanin: e.merge_fanin,
             segment_rows_max: e.segment_rows_max,
             dead_percent_max: e.dead_percent_max,
             log_bytes_max: e.log_bytes_max,
+            durability: e.durability,
+            async_window_ms: e.async_window_ms,
+            disk_reserve_bytes: e.disk_reserve_bytes,
+            low_memory: e.low_memory,
         }
     }
 }

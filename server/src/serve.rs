@@ -16,7 +16,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
 use cairn_engine::config::{Clock, Components};
-use cairn_engine::engine::Maintained;
+use cairn_engine::engine::{Maintained, Phase, Progress};
 use cairn_engine::{Engine, ErrorKind};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -170,6 +170,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
         recorder,
         ready: AtomicBool::new(false),
         engine: Mutex::new(None),
+        progress: Progress::default(),
     });
     let metrics_listener = listen(config.metrics_listen).await?;
     let metrics_addr = address(&metrics_listener, config.metrics_listen)?;
@@ -186,7 +187,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
 
     // Before the engine: a wrong model directory should not cost a replay of the log.
     let models = models(&config).await?;
-    let engine = open(&config).await?;
+    let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
     let setup = |why: String| ServeError::Setup { what: "snapshots", why };
     let snapshots = SnapshotsOf::open(&config).map_err(setup)?;
@@ -296,9 +297,14 @@ async fn models(config: &Config) -> Result<Models, ServeError> {
     .map_err(ServeError::Model)
 }
 
-async fn open(config: &Config) -> Result<Arc<Engine>, ServeError> {
+async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeError> {
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
-    let opened = tokio::task::spawn_blocking(move || Engine::open(&dir, settings, components(workers)));
+    let state = Arc::clone(state);
+    let opened = tokio::task::spawn_blocking(move || {
+        let engine = Engine::open_watched(&dir, settings, components(workers), &state.progress)?;
+        telemetry::opened(&state.progress.finished());
+        Ok::<_, cairn_engine::Error>(engine)
+    });
     let failed = |source| ServeError::Open {
         dir: config.data_dir.clone(),
         source,
@@ -332,7 +338,7 @@ async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flu
 
 // ---- background work ----
 
-/// The threads that seal, merge and trim.
+/// The threads that seal, merge and trim, and the one that fsyncs.
 struct Maintenance {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -343,24 +349,25 @@ impl Maintenance {
         let failed = Arc::new(Mutex::new(Some(failed)));
         let mut maintenance = Self {
             stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::with_capacity(MAINTENANCE_THREADS),
+            threads: Vec::with_capacity(MAINTENANCE_THREADS + 1),
         };
-        for n in 0..MAINTENANCE_THREADS {
+        let maintainers = (0..MAINTENANCE_THREADS).map(|n| (format!("cairn-maintain-{n}"), Work::Maintain));
+        for (name, task) in maintainers.chain([("cairn-fsync".to_owned(), Work::Sync)]) {
             let (engine, failed, stop) = (Arc::clone(engine), Arc::clone(&failed), Arc::clone(&maintenance.stop));
             let work = move || {
-                let Err(e) = maintain(&engine, &|| stop.load(Ordering::Acquire)) else {
-                    return;
+                let stop = || stop.load(Ordering::Acquire);
+                let done = match task {
+                    Work::Maintain => maintain(&engine, &stop),
+                    Work::Sync => engine.keep_synced(&stop),
                 };
+                let Err(e) = done else { return };
                 tracing::error!(error = %e, code = e.code, "background work found what cannot be trusted, stopping");
                 // The first failure ends the server; the receiver is gone only if it is ending anyway.
                 if let Some(failed) = failed.lock().take() {
                     let _ = failed.send(e);
                 }
             };
-            match std::thread::Builder::new()
-                .name(format!("cairn-maintain-{n}"))
-                .spawn(work)
-            {
+            match std::thread::Builder::new().name(name).spawn(work) {
                 Ok(thread) => maintenance.threads.push(thread),
                 Err(e) => {
                     maintenance.stop();
@@ -379,6 +386,15 @@ impl Maintenance {
             }
         }
     }
+}
+
+/// What a background thread does.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Seals, merges and trims.
+    Maintain,
+    /// Fsyncs what was answered before it was on disk.
+    Sync,
 }
 
 /// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
@@ -504,6 +520,8 @@ struct State {
     ready: AtomicBool,
     /// There is one while the server serves.
     engine: Mutex<Option<Arc<Engine>>>,
+    /// How far opening is.
+    progress: Progress,
 }
 
 /// A task that ends with its owner.
@@ -512,6 +530,14 @@ struct JoinOnDrop(JoinHandle<()>);
 impl Drop for JoinOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What `/readyz` says while the answer is no.
+fn not_ready(progress: &Progress) -> String {
+    match progress.phase() {
+        Phase::Open => "not ready: about to listen, or draining\n".to_owned(),
+        _ => format!("not ready: starting: {progress}\n"),
     }
 }
 
@@ -532,8 +558,8 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits)
     };
     let ready = move || async move {
         match state.ready.load(Ordering::Acquire) {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready: starting or draining\n"),
+            true => (StatusCode::OK, "ready\n".to_owned()),
+            false => (StatusCode::SERVICE_UNAVAILABLE, not_ready(&state.progress)),
         }
     };
     let router = Router::new()

@@ -5,7 +5,7 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use cairn_engine::engine::EngineStats;
+use cairn_engine::engine::{EngineStats, Phase};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -23,6 +23,8 @@ const CACHE_MISSES: &str = "cairn_embedding_cache_misses_total";
 const MODEL_CALLS: &str = "cairn_model_calls_total";
 const MODEL_RETRIES: &str = "cairn_model_retries_total";
 const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
+const FSYNCS: &str = "cairn_wal_fsyncs_total";
+const REPLAYS: &str = "cairn_replayed_requests_total";
 const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 const STORE_REQUESTS: &str = "cairn_object_store_requests_total";
 const STORE_SECONDS: &str = "cairn_object_store_duration_seconds";
@@ -101,6 +103,8 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
         MODEL_SECONDS,
         "Time of one request to such a service, by role and model"
     );
+    describe_counter!(FSYNCS, "Fsyncs of the write-ahead log");
+    describe_counter!(REPLAYS, "Repeated requests that were answered without being done again");
     describe_gauge!(
         MODEL_BREAKER,
         "1 while such a service is not asked because it failed too often"
@@ -345,4 +349,23 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_replayed_records", stats.replayed_records);
     set("cairn_seals", stats.seals);
     set("cairn_merges", stats.merges);
+    set("cairn_unsynced_records", stats.unsynced.records);
+    set("cairn_unsynced_bytes", stats.unsynced.bytes);
+    gauge!("cairn_unsynced_age_seconds").set(stats.unsynced.age.as_secs_f64());
+    counter!(FSYNCS).absolute(stats.fsyncs.count);
+    gauge!("cairn_wal_fsync_seconds_total").set(stats.fsyncs.time.as_secs_f64());
+    gauge!("cairn_wal_fsync_seconds_max").set(stats.fsyncs.longest.as_secs_f64());
+    set("cairn_wal_dropped_bytes", stats.dropped_log_bytes);
+    set("cairn_requests_remembered", stats.requests);
+    counter!(REPLAYS).absolute(stats.replayed_requests);
+    set("cairn_disk_free_bytes", stats.disk.free);
+    set("cairn_disk_reserve_bytes", stats.disk.reserve);
+    set("cairn_disk_full", u64::from(stats.disk_full));
+}
+
+/// How long each phase of opening took.
+pub(crate) fn opened(phases: &[(Phase, Duration)]) {
+    for (phase, took) in phases {
+        gauge!("cairn_start_seconds", "phase" => phase.name()).set(took.as_secs_f64());
+    }
 }

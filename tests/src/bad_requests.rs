@@ -676,6 +676,17 @@ fn points() -> Vec<Case> {
             "64",
         ),
         both(
+            "a durability that there is not",
+            Request::new(
+                Method::Upsert,
+                POINTS,
+                json!({"points": [{"id": "p"}], "durability": "eventual"}),
+            ),
+            Invalid,
+            "bad_request",
+            "urability",
+        ),
+        both(
             "an id that is a list",
             point(json!({"id": ["p"]})),
             Invalid,

@@ -157,7 +157,11 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
         ),
         Method::DeleteCollection => (
             "/cairn.v1.Collections/Delete",
-            pb::DeleteCollectionRequest { collection }.encode_to_vec(),
+            pb::DeleteCollectionRequest {
+                collection,
+                request_id: text(b, "request_id"),
+            }
+            .encode_to_vec(),
         ),
         Method::ListCollections => (
             "/cairn.v1.Collections/List",
@@ -168,6 +172,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 points: list(b, "points", point),
                 request_id: text(b, "request_id"),
+                durability: durability(b),
             };
             ("/cairn.v1.Points/Upsert", message.encode_to_vec())
         }
@@ -185,6 +190,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 ids: ids(b, "ids"),
                 filter: some(b, "filter", filter),
                 request_id: text(b, "request_id"),
+                durability: durability(b),
             };
             ("/cairn.v1.Points/Delete", message.encode_to_vec())
         }
@@ -214,6 +220,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 unset: list(b, "unset", string),
                 replace: flag(b, "replace"),
                 request_id: text(b, "request_id"),
+                durability: durability(b),
             };
             ("/cairn.v1.Points/SetPayload", message.encode_to_vec())
         }
@@ -233,6 +240,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 documents: list(b, "documents", document),
                 request_id: text(b, "request_id"),
+                durability: durability(b),
                 on_near_duplicate: match b["on_near_duplicate"].as_str() {
                     None => 0,
                     Some("store") => pb::OnNearDuplicate::Store.into(),
@@ -255,6 +263,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 ids: ids(b, "ids"),
                 request_id: text(b, "request_id"),
+                durability: durability(b),
             };
             ("/cairn.v1.Documents/Delete", message.encode_to_vec())
         }
@@ -377,6 +386,23 @@ fn string(v: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Null => String::new(),
         other => other.to_string(),
+    }
+}
+
+fn durability(b: &Value) -> i32 {
+    match b["durability"].as_str() {
+        None => 0,
+        Some("sync") => pb::Durability::Sync.into(),
+        Some("async") => pb::Durability::Async.into(),
+        Some(_) => UNKNOWN_ENUM,
+    }
+}
+
+fn durability_json(durability: pb::Durability) -> Value {
+    match durability {
+        pb::Durability::Unspecified => Value::Null,
+        pb::Durability::Sync => "sync".into(),
+        pb::Durability::Async => "async".into(),
     }
 }
 
@@ -807,6 +833,7 @@ fn schema(s: &Value) -> pb::Schema {
         }),
         dynamic: s["dynamic"].as_bool(),
         shards: number(s, "shards"),
+        durability: durability(s),
         chunking: some(s, "chunking", |c| pb::Chunking {
             max_tokens: number(c, "max_tokens"),
             overlap_tokens: number(c, "overlap_tokens"),
@@ -836,7 +863,10 @@ fn decode(method: Method, bytes: Bytes) -> Value {
         | Method::SetPayload
         | Method::DeleteDocuments => {
             let m: pb::WriteResponse = read(bytes);
-            json!({"token": m.token, "changed": m.changed})
+            json!({
+                "token": m.token, "changed": m.changed, "durability": durability_json(m.durability()),
+                "replayed": m.replayed,
+            })
         }
         Method::GetPoints => {
             json!({ "points": read::<pb::GetPointsResponse>(bytes).points.into_iter().map(point_json).collect::<Vec<_>>() })
@@ -863,11 +893,13 @@ fn decode(method: Method, bytes: Bytes) -> Value {
             let one = |r: pb::PutDocumentResult| {
                 without_nulls(json!({
                     "id": r.id, "unchanged": r.unchanged, "chunks": r.chunks, "embedded": r.embedded,
-                    "near_duplicate_of": r.near_duplicate_of, "skipped": r.skipped,
+                    "near_duplicate_of": r.near_duplicate_of, "skipped": r.skipped, "replayed": r.replayed,
                 }))
             };
+            let durability = durability_json(m.durability());
             let token = (!m.token.is_empty()).then_some(m.token);
-            without_nulls(json!({"results": m.results.into_iter().map(one).collect::<Vec<_>>(), "token": token}))
+            let results: Vec<_> = m.results.into_iter().map(one).collect();
+            without_nulls(json!({"results": results, "token": token, "durability": durability}))
         }
         Method::GetDocument => {
             let m: pb::GetDocumentResponse = read(bytes);
@@ -1071,18 +1103,20 @@ fn schema_json(s: pb::Schema) -> Value {
         };
         (path, json)
     };
+    let durability = durability_json(s.durability());
     let chunking = s.chunking.unwrap_or_default();
-    json!({
+    without_nulls(json!({
         "vectors": s.vectors.into_iter().map(vector).collect::<Map<_, _>>(),
         "sparse": s.sparse.into_iter().map(sparse).collect::<Map<_, _>>(),
         "fields": s.fields.into_iter().map(field).collect::<Map<_, _>>(),
         "dynamic": s.dynamic, "shards": s.shards,
+        "durability": durability,
         "chunking": {
             "max_tokens": chunking.max_tokens,
             "overlap_tokens": chunking.overlap_tokens,
             "strategy": chunking.strategy().as_str_name().trim_start_matches("CHUNK_STRATEGY_").to_lowercase(),
         },
-    })
+    }))
 }
 
 fn embedder_json(e: pb::Embedder) -> Value {

@@ -138,7 +138,7 @@ fn route(request: &Request) -> (&'static str, String) {
     match request.method {
         Method::CreateCollection => ("PUT", base),
         Method::GetCollection => ("GET", base),
-        Method::DeleteCollection => ("DELETE", base),
+        Method::DeleteCollection => ("DELETE", format!("{base}?{}", query(&["request_id"]))),
         Method::ListCollections => ("GET", "/api/v1/collections".to_owned()),
         Method::Upsert => ("POST", format!("{base}/points")),
         Method::SetPayload => ("PATCH", format!("{base}/points")),
@@ -150,7 +150,10 @@ fn route(request: &Request) -> (&'static str, String) {
         Method::QueryBatch => ("POST", format!("{base}/query/batch")),
         Method::PutDocuments => ("POST", format!("{base}/documents")),
         Method::GetDocument => ("GET", format!("{base}/documents?{}", query(&["id", "with_chunks"]))),
-        Method::DeleteDocuments => ("DELETE", format!("{base}/documents?{}", query(&["ids"]))),
+        Method::DeleteDocuments => (
+            "DELETE",
+            format!("{base}/documents?{}", query(&["ids", "request_id", "durability"])),
+        ),
         Method::ListDocuments => (
             "GET",
             format!("{base}/documents/list?{}", query(&["after_id", "limit"])),

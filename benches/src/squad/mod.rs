@@ -39,6 +39,8 @@ const FOREIGN_SHARE: f64 = 0.85;
 const ENGLISH_SHARE: f64 = 0.001;
 /// No paragraph is longer: each is one chunk.
 const CHUNK_TOKENS: u32 = 8_192;
+/// Documents of one call: a transformer on busy cores must read them before the call's deadline.
+const PUT_TOGETHER: usize = 25;
 /// Small enough that dev is sealed, large enough that searching its graph is cheaper than scanning it.
 const SEAL_ROWS: &str = "engine.seal_rows=2060";
 /// Hits that late interaction reranks: each is read by the model anew, some fifty milliseconds a paragraph.
@@ -382,7 +384,7 @@ async fn load_into(
     client.create_collection(name, schema.chunking(CHUNK_TOKENS, 0)).await?;
     let collection = client.collection(name);
     let started = Instant::now();
-    for batch in set.paragraphs.chunks(100) {
+    for batch in set.paragraphs.chunks(PUT_TOGETHER) {
         let documents = batch.iter().map(|p| Document::plain(&p.id, &p.text).title(&p.title));
         let put = collection.put_documents(documents).await?;
         for result in put.results {

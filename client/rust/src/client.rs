@@ -14,7 +14,7 @@ use crate::collection::Collection;
 use crate::documents::{Enrich, Enriched};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, OperationState};
-use crate::retry::{Repeat, Retry};
+use crate::retry::Retry;
 use crate::schema::{CollectionInfo, Schema};
 use crate::snapshot::{Restore, Snapshot};
 use crate::wire;
@@ -135,6 +135,7 @@ impl Client {
     pub async fn delete_collection(&self, name: &str) -> Result<()> {
         let request = v1::DeleteCollectionRequest {
             collection: name.to_owned(),
+            request_id: request_id(),
         };
         self.call(request, |c, r| async move { c.collections().delete(r).await })
             .await
@@ -270,17 +271,7 @@ impl Client {
         C: Fn(Self, Request<M>) -> F + Send + Sync,
         F: Future<Output = Result<Response<R>, Status>> + Send,
     {
-        self.call_as(Repeat::Always, message, call).await
-    }
-
-    /// A unary call that may be repeated as `repeat` says.
-    pub(crate) async fn call_as<M, R, C, F>(&self, repeat: Repeat, message: M, call: C) -> Result<R>
-    where
-        M: Clone + Send + Sync,
-        C: Fn(Self, Request<M>) -> F + Send + Sync,
-        F: Future<Output = Result<Response<R>, Status>> + Send,
-    {
-        self.retrying(repeat, |client, left| {
+        self.retrying(|client, left| {
             let mut request = Request::new(message.clone());
             request.set_timeout(left);
             call(client, request)
@@ -289,7 +280,7 @@ impl Client {
     }
 
     /// Any call: `attempt` makes one attempt in the time it is given.
-    pub(crate) async fn retrying<R, A, F>(&self, repeat: Repeat, attempt: A) -> Result<R>
+    pub(crate) async fn retrying<R, A, F>(&self, attempt: A) -> Result<R>
     where
         A: Fn(Self, Duration) -> F + Send + Sync,
         F: Future<Output = Result<Response<R>, Status>> + Send,
@@ -304,7 +295,7 @@ impl Client {
                     .map_err(|s| Error::from_status(&s))
             }
         };
-        self.retry.run(repeat, self.timeout, once).await
+        self.retry.run(self.timeout, once).await
     }
 
     pub(crate) fn collections(&self) -> v1::collections_client::CollectionsClient<Channel> {
@@ -376,7 +367,7 @@ impl Builder {
                 )
             })
         };
-        let channel = retry.run(Repeat::Always, timeout, once).await?;
+        let channel = retry.run(timeout, once).await?;
         Ok(self.client(channel))
     }
 

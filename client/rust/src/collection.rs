@@ -12,9 +12,8 @@ use crate::documents::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
-use crate::points::{Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
+use crate::points::{Durability, Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
-use crate::retry::Repeat;
 use crate::schema::CollectionInfo;
 use crate::wire;
 
@@ -33,6 +32,7 @@ const PUT_DOCUMENTS_MAX: usize = 1_000;
 pub struct Collection {
     client: Client,
     name: String,
+    durability: Option<Durability>,
 }
 
 /// What [`Collection::upsert_stream`] wrote.
@@ -45,11 +45,30 @@ pub struct StreamSummary {
     pub changed: u64,
     /// Atomic writes they were sent in.
     pub batches: u64,
+    /// Of these, how many an attempt whose answer was lost had done already.
+    pub replayed: u64,
+    /// How safe the least safe of them is now.
+    pub durability: Durability,
 }
 
 impl Collection {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name }
+        Self {
+            client,
+            name,
+            durability: None,
+        }
+    }
+
+    /// When writes by this handle are answered, instead of as the collection says.
+    #[must_use]
+    pub fn with_durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    fn durability(&self) -> i32 {
+        wire::durability(self.durability).into()
     }
 
     /// The client it belongs to.
@@ -75,6 +94,7 @@ impl Collection {
             collection: self.name.clone(),
             points: points.into_iter().map(Into::into).collect(),
             request_id: request_id(),
+            durability: self.durability(),
         };
         let answer = self
             .client
@@ -99,7 +119,7 @@ impl Collection {
             let window = Arc::new(window);
             let answer = self
                 .client
-                .retrying(Repeat::Always, |client, left| {
+                .retrying(|client, left| {
                     let window = Arc::clone(&window);
                     let messages = (0..window.len()).map(move |i| window[i].clone());
                     let mut request = tonic::Request::new(stream::iter(messages));
@@ -110,6 +130,8 @@ impl Collection {
             summary.token = answer.token;
             summary.changed += answer.changed;
             summary.batches += answer.batches;
+            summary.replayed += answer.replayed;
+            summary.durability = summary.durability.max(wire::read_durability(answer.durability));
         }
     }
 
@@ -135,6 +157,7 @@ impl Collection {
                     collection,
                     points: Vec::new(),
                     request_id: request_id(),
+                    durability: self.durability(),
                 });
             }
             bytes += point.bytes();
@@ -183,22 +206,22 @@ impl Collection {
         answer.points.into_iter().map(wire::point).collect()
     }
 
-    /// Deletes points by id or by filter. By filter it is not repeated when the connection breaks, as it may have
-    /// happened: a second one would also take what came to match since.
+    /// Deletes points by id or by filter.
     pub async fn delete(&self, which: impl Into<Selection>) -> Result<Written> {
-        let (ids, filter, repeat) = match which.into() {
-            Selection::Ids(ids) => (ids, None, Repeat::Always),
-            Selection::Filter(filter) => (Vec::new(), Some(wire::filter(filter)?), Repeat::IfRefused),
+        let (ids, filter) = match which.into() {
+            Selection::Ids(ids) => (ids, None),
+            Selection::Filter(filter) => (Vec::new(), Some(wire::filter(filter)?)),
         };
         let request = v1::DeletePointsRequest {
             collection: self.name.clone(),
             ids,
             filter,
             request_id: request_id(),
+            durability: self.durability(),
         };
         let answer = self
             .client
-            .call_as(repeat, request, |c, r| async move { c.points().delete(r).await })
+            .call(request, |c, r| async move { c.points().delete(r).await })
             .await?;
         Ok(answer.into())
     }
@@ -217,6 +240,7 @@ impl Collection {
             unset: Vec::new(),
             replace: false,
             request_id: request_id(),
+            durability: self.durability(),
         };
         let answer = self
             .client
@@ -338,6 +362,7 @@ impl Collection {
                 collection: self.name.clone(),
                 documents: batch,
                 request_id: request_id(),
+                durability: self.durability(),
                 on_near_duplicate: match on_near_duplicate {
                     OnNearDuplicate::Store => v1::OnNearDuplicate::Store,
                     OnNearDuplicate::Skip => v1::OnNearDuplicate::Skip,
@@ -355,6 +380,7 @@ impl Collection {
                 )));
             }
             summary.results.extend(answer.results.into_iter().map(Into::into));
+            summary.durability = summary.durability.max(wire::read_durability(answer.durability));
             if !answer.token.is_empty() {
                 summary.token = answer.token;
             }
@@ -403,6 +429,7 @@ impl Collection {
             collection: self.name.clone(),
             ids: ids.into_iter().map(Into::into).collect(),
             request_id: request_id(),
+            durability: self.durability(),
         };
         let answer = self
             .client

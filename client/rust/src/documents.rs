@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::filter::Filter;
-use crate::points::{Payload, StoredPoint};
+use crate::points::{Durability, Payload, StoredPoint};
 use crate::ranking::{Ranking, Stage};
 
 /// A document to write. Writing an id again replaces the whole document atomically.
@@ -187,6 +187,8 @@ pub struct PutResult {
     pub near_duplicate_of: Option<String>,
     /// Not stored, because it is a near duplicate and the request said so.
     pub skipped: bool,
+    /// An attempt whose answer was lost had stored it already; the rest is what was answered then.
+    pub replayed: bool,
 }
 
 /// What became of several documents.
@@ -197,6 +199,8 @@ pub struct PutSummary {
     pub results: Vec<PutResult>,
     /// Token of the last write; empty if nothing was written.
     pub token: String,
+    /// How safe the least safe of the documents is now.
+    pub durability: Durability,
 }
 
 /// A document as it is stored, without its text.

@@ -176,6 +176,21 @@ pub struct Written {
     pub token: String,
     /// Points inserted, replaced or deleted.
     pub changed: u64,
+    /// How safe it is now: what was asked for, or more.
+    pub durability: Durability,
+    /// An attempt whose answer was lost had done it already; this is what was answered then.
+    pub replayed: bool,
+}
+
+/// When a write is answered, and how safe it is then. The larger the less safe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// After the write was fsynced: it survives a loss of power.
+    #[default]
+    Sync,
+    /// Before that: it survives the end of the server's process, and is fsynced within the server's window.
+    Async,
 }
 
 /// Which points a delete takes.

@@ -5,10 +5,9 @@
 //! and the bound: Brooker, "Exponential Backoff and Jitter", AWS 2015), because clients that were refused together
 //! would otherwise come back together. A server's hint is the least that is waited.
 //!
-//! Writes by ids may be repeated as they are: an upsert or a document replaces the whole thing, and all attempts of one call carry
-//! the same request id. A delete by filter may not ([`Repeat::IfRefused`]): when its answer is lost, it may have
-//! happened, and a second one would also take what came to match since. What is not promised: that a write whose call
-//! failed with `Deadline` or `Unreachable` did not happen.
+//! All attempts of one call carry the same request id, and the server does a request once: a write whose answer was lost is
+//! answered again, not done again, a delete by filter included. What is not promised: that a write whose call failed with
+//! `Deadline` or `Unreachable` did not happen.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 
 /// How often and how patiently a call is repeated.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,21 +26,6 @@ pub struct Retry {
     pub first_wait: Duration,
     /// Bound of any wait that the server did not ask for.
     pub wait_max: Duration,
-}
-
-/// What a call's repetition does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// The same as once.
-    Always,
-    /// More than once, if the first attempt happened: repeated only after the server said that it did nothing.
-    IfRefused,
-}
-
-impl Repeat {
-    fn allows(self, error: &Error) -> bool {
-        error.is_retryable() && (self == Self::Always || error.kind() == ErrorKind::Exhausted)
-    }
 }
 
 impl Default for Retry {
@@ -63,7 +47,7 @@ impl Retry {
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or `timeout` is over. It is given the time that is left.
-    pub(crate) async fn run<T, F, A>(&self, repeat: Repeat, timeout: Duration, mut attempt: A) -> Result<T>
+    pub(crate) async fn run<T, F, A>(&self, timeout: Duration, mut attempt: A) -> Result<T>
     where
         A: FnMut(Duration) -> F,
         F: Future<Output = Result<T>>,
@@ -74,7 +58,7 @@ impl Retry {
             let left = deadline.saturating_duration_since(Instant::now());
             let error = match tokio::time::timeout(left, attempt(left)).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(e)) if repeat.allows(&e) && n < self.retries => e,
+                Ok(Err(e)) if e.is_retryable() && n < self.retries => e,
                 Ok(Err(e)) => return Err(e),
                 Err(_) => return Err(Error::deadline(timeout, last)),
             };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::points::Durability;
+
 /// A collection's definition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[must_use]
@@ -20,6 +22,8 @@ pub struct Schema {
     pub shards: Option<u32>,
     /// How documents are cut.
     pub chunking: Option<Chunking>,
+    /// When writes are answered that do not say it themselves; otherwise as the server is configured.
+    pub durability: Option<Durability>,
 }
 
 impl Schema {
@@ -73,6 +77,11 @@ impl Schema {
             overlap_tokens: Some(overlap_tokens),
             ..self.chunking.unwrap_or_default()
         });
+        self
+    }
+    /// When writes are answered that do not say it themselves.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
         self
     }
     /// Where documents are cut.

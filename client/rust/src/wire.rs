@@ -13,7 +13,7 @@ use crate::documents::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
-use crate::points::{EmbedInput, Payload, Point, SparseVector, StoredPoint, Written};
+use crate::points::{Durability, EmbedInput, Payload, Point, SparseVector, StoredPoint, Written};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
@@ -183,6 +183,7 @@ impl From<Schema> for v1::Schema {
                 }
                 .into(),
             }),
+            durability: durability(schema.durability).into(),
             ..Self::default()
         }
     }
@@ -287,6 +288,7 @@ fn read_schema(schema: v1::Schema) -> Result<Schema> {
         dynamic: schema.dynamic,
         shards: schema.shards,
         chunking: schema.chunking.map(read_chunking).transpose()?,
+        durability: (schema.durability != 0).then(|| read_durability(schema.durability)),
     })
 }
 
@@ -456,7 +458,25 @@ impl From<v1::WriteResponse> for Written {
         Self {
             token: answer.token,
             changed: answer.changed,
+            durability: read_durability(answer.durability),
+            replayed: answer.replayed,
         }
+    }
+}
+
+pub(crate) fn durability(durability: Option<Durability>) -> v1::Durability {
+    match durability {
+        None => v1::Durability::Unspecified,
+        Some(Durability::Sync) => v1::Durability::Sync,
+        Some(Durability::Async) => v1::Durability::Async,
+    }
+}
+
+/// Nothing said means nothing written, which nothing can lose.
+pub(crate) fn read_durability(durability: i32) -> Durability {
+    match v1::Durability::try_from(durability) {
+        Ok(v1::Durability::Async) => Durability::Async,
+        Ok(v1::Durability::Unspecified | v1::Durability::Sync) | Err(_) => Durability::Sync,
     }
 }
 
@@ -739,6 +759,7 @@ impl From<v1::PutDocumentResult> for PutResult {
             embedded: r.embedded,
             near_duplicate_of: r.near_duplicate_of,
             skipped: r.skipped,
+            replayed: r.replayed,
         }
     }
 }
@@ -921,6 +942,7 @@ mod tests {
             .field("body", Field::text())
             .shards(4)
             .dynamic(false)
+            .durability(Durability::Async)
             .chunking(200, 20);
         assert_eq!(read_schema(given.clone().into()).unwrap(), given);
     }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cairn_client::{Client, Collection, EmbedInput, ErrorKind, Filter, Point, Retry, Selection};
+use cairn_client::{Client, Collection, Durability, EmbedInput, ErrorKind, Filter, Point, Retry, Selection};
 use cairn_proto::v1;
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use tokio_stream::StreamExt;
@@ -24,6 +24,7 @@ struct Script {
     refusals: VecDeque<Status>,
     slow: Option<Duration>,
     upserts: Vec<v1::UpsertRequest>,
+    deletes: Vec<String>,
     streams: Vec<Vec<v1::UpsertRequest>>,
     timeouts: Vec<String>,
 }
@@ -53,6 +54,8 @@ impl Points for Scripted {
         Ok(Response::new(v1::WriteResponse {
             token: "c1-1-0-1".into(),
             changed,
+            durability: request.get_ref().durability,
+            replayed: false,
         }))
     }
 
@@ -69,17 +72,20 @@ impl Points for Scripted {
             token: "c1-1-0-2".into(),
             changed,
             batches,
+            ..Default::default()
         }))
     }
 
     async fn get(&self, _: Request<v1::GetPointsRequest>) -> Result<Response<v1::GetPointsResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
-    async fn delete(&self, _: Request<v1::DeletePointsRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+    async fn delete(&self, request: Request<v1::DeletePointsRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        self.0.lock().unwrap().deletes.push(request.into_inner().request_id);
         self.refusal()?;
         Ok(Response::new(v1::WriteResponse {
             token: "c1-1-0-3".into(),
             changed: 1,
+            ..Default::default()
         }))
     }
     async fn scroll(&self, _: Request<v1::ScrollRequest>) -> Result<Response<v1::ScrollResponse>, Status> {
@@ -135,24 +141,37 @@ fn points(n: usize, dim: usize) -> impl Iterator<Item = Point> + Send {
 }
 
 #[tokio::test]
-async fn a_delete_by_filter_is_repeated_only_after_a_refusal() {
+async fn a_delete_by_filter_is_repeated_under_its_request_id_even_if_its_answer_was_lost() {
     use cairn_client::Condition;
-    let by_filter = || Selection::Filter(Filter::from(Condition::equals("k", "v")));
-    let (collection, _) = serve([refusal(Code::ResourceExhausted, "overloaded", &[])]).await;
-    assert_eq!(collection.delete(by_filter()).await.unwrap().changed, 1);
     let lost = || refusal(Code::Unavailable, "engine_stopped", &[]);
-    let (collection, _) = serve([lost()]).await;
-    let error = collection.delete(by_filter()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    let (collection, _) = serve([lost()]).await;
-    assert_eq!(
-        collection
-            .delete(Selection::Ids(vec!["a".into()]))
-            .await
-            .unwrap()
-            .changed,
-        1
+    let (collection, server) = serve([lost(), refusal(Code::ResourceExhausted, "overloaded", &[])]).await;
+    let by_filter = Selection::Filter(Filter::from(Condition::equals("k", "v")));
+    assert_eq!(collection.delete(by_filter).await.unwrap().changed, 1);
+    let ids = &server.0.lock().unwrap().deletes;
+    assert!(
+        ids.len() == 3 && !ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]),
+        "{ids:?}"
     );
+}
+
+#[tokio::test]
+async fn a_handle_says_how_durable_its_writes_are_to_be_and_answers_say_how_durable_they_are() {
+    let (collection, server) = serve([]).await;
+    assert_eq!(
+        collection.upsert(points(1, 4)).await.unwrap().durability,
+        Durability::Sync
+    );
+    let hasty = collection.with_durability(Durability::Async);
+    assert_eq!(hasty.upsert(points(1, 4)).await.unwrap().durability, Durability::Async);
+    let asked: Vec<_> = server
+        .0
+        .lock()
+        .unwrap()
+        .upserts
+        .iter()
+        .map(|u| u.durability())
+        .collect();
+    assert_eq!(asked, [v1::Durability::Unspecified, v1::Durability::Async]);
 }
 
 #[tokio::test]

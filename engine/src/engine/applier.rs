@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::commit::Shared;
+use super::requests::{Done, Overlay, Requests};
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
@@ -23,7 +24,7 @@ use crate::segment::PendingRow;
 use crate::shard::Shard;
 use crate::sparse::row;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, key};
-use crate::types::{CollectionNo, Payload, PointId, Row, Seq, ShardNo, Token};
+use crate::types::{CollectionNo, Durability, Payload, PointId, Row, Seq, ShardNo, Token};
 
 /// All state that records change. One thread at a time holds it.
 #[derive(Default)]
@@ -36,6 +37,8 @@ pub(super) struct Applier {
     pub(super) changed: BTreeSet<(CollectionNo, ShardNo)>,
     /// Files and directories of dropped collections and merged segments, to be removed after the next flush.
     pub(super) trash: Vec<std::path::PathBuf>,
+    /// Requests that were done.
+    pub(super) requests: Requests,
     /// Oldest record still in the log.
     pub(super) log_start: Seq,
     /// (first record, bytes) of the log's stretches, oldest first.
@@ -86,6 +89,7 @@ pub(super) struct Batch<'a> {
     effects: Effects<'a>,
     ids: HashMap<Vec<u8>, Option<Row>>,
     documents: HashMap<Vec<u8>, Option<StoredDocument>>,
+    requests: Overlay,
     touched: BTreeSet<(CollectionNo, ShardNo)>,
     counted: BTreeSet<CollectionNo>,
 }
@@ -97,6 +101,7 @@ impl<'a> Batch<'a> {
             effects: Effects::new(storage),
             ids: HashMap::new(),
             documents: HashMap::new(),
+            requests: Overlay::default(),
             touched: BTreeSet::new(),
             counted: BTreeSet::new(),
         }
@@ -166,6 +171,18 @@ fn taken(name: &str) -> Error {
     )
 }
 
+/// What the first of equal requests was answered.
+pub(super) fn replayed(done: Done) -> Applied {
+    Applied {
+        token: Token::local(done.seq),
+        changed: done.changed,
+        durability: Durability::Sync,
+        replayed: true,
+        note: done.note,
+        refused: None,
+    }
+}
+
 fn gone() -> Error {
     Error::not_found(
         "collection_not_found",
@@ -183,11 +200,27 @@ impl Applier {
         seq: Seq,
         record: &Record,
     ) -> Result<Applied> {
+        self.applied = seq;
         let mut applied = Applied {
             token: Token::local(seq),
             changed: 0,
+            // Whoever wrote the record knows better.
+            durability: Durability::Sync,
+            replayed: false,
+            note: Vec::new(),
             refused: None,
         };
+        if let Some(request) = &record.request {
+            match Requests::find(&shared.storage, &batch.requests, request, record.timestamp_ms) {
+                Ok(None) => {}
+                Ok(Some(done)) => return Ok(replayed(done)),
+                Err(error) if error.kind == ErrorKind::Conflict => {
+                    applied.refused = Some(error);
+                    return Ok(applied);
+                }
+                Err(error) => return Err(error),
+            }
+        }
         for (i, op) in record.ops.iter().enumerate() {
             match self.apply_op(shared, batch, seq, i as u32, op) {
                 Ok(changed) => applied.changed += changed,
@@ -203,7 +236,12 @@ impl Applier {
                 Err(error) => return Err(error),
             }
         }
-        self.applied = seq;
+        if let Some(request) = record.request.as_ref().filter(|_| applied.refused.is_none()) {
+            let did = (seq, record.timestamp_ms, applied.changed);
+            let Batch { requests, effects, .. } = batch;
+            self.requests
+                .remember(&shared.storage, requests, effects, request, did)?;
+        }
         Ok(applied)
     }
 
@@ -372,6 +410,7 @@ impl Applier {
             mut effects,
             touched,
             counted,
+            requests,
             ..
         } = batch;
         shared.settle(self, touched.iter().copied().collect())?;
@@ -386,6 +425,7 @@ impl Applier {
                 effects.put(META, &key::meta(b'd', *no, None), &state.documents.to_le_bytes());
             }
         }
+        self.requests.finish(&requests, &mut effects)?;
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
         shared.storage.write_effects(effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();

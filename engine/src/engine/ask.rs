@@ -3,16 +3,20 @@
 use std::time::Instant;
 
 use crate::filter::Filter;
+use crate::log::{Fsyncs, Request, Unsynced};
 use crate::schema::Schema;
-use crate::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::storage::space::Free;
+use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 
 use crate::query::With;
 
 /// Settings of one write.
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// Chosen by the client, at most 64 bytes; kept in the record.
-    pub request_id: Option<String>,
+    /// Names the request, so that it is done once however often it is repeated within a day.
+    pub request: Option<Request>,
+    /// When to answer; otherwise as the collection says, or the engine's settings.
+    pub durability: Option<Durability>,
     /// Give up waiting at this instant. The write may still happen.
     pub deadline: Option<Instant>,
 }
@@ -171,6 +175,20 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Fsyncs of the log since open.
+    pub fsyncs: Fsyncs,
+    /// Acknowledged records that are not fsynced yet.
+    pub unsynced: Unsynced,
+    /// Bytes that were cut off the end of the log when it was opened.
+    pub dropped_log_bytes: u64,
+    /// Requests that are remembered.
+    pub requests: u64,
+    /// Requests that were answered without being done again, since open.
+    pub replayed_requests: u64,
+    /// Room on the disk.
+    pub disk: Free,
+    /// Writes are refused because the disk is full.
+    pub disk_full: bool,
 }
 
 /// What one step of background work did.

@@ -2,7 +2,8 @@
 //!
 //! A caller encodes its record, queues it, and waits for the applier lock. Whoever gets the lock commits everything queued so
 //! far: one fsynced append, then apply, publish, and an answer for each. So writers share fsyncs without a thread of our own.
-//! A failed append or apply poisons the engine: nothing is acked after it, and the process is expected to end and replay.
+//! The group is fsynced if any of its records wants it; one that does not is answered after the write alone, and whoever calls
+//! [`Shared::keep_synced`] brings it to disk within the window. A failed append, fsync or apply poisons the engine: nothing is acked after it, and the process is expected to end and replay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -10,18 +11,21 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use super::applier::{Applier, Batch};
+use super::applier::{Applier, Batch, replayed};
 use super::ask::WriteOptions;
+use super::requests;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::{LocalLog, Record};
+use crate::log::{LocalLog, Record, Request};
 use crate::op::{Applied, Op};
 use crate::shard::Shard;
 use crate::storage::Storage;
 use crate::storage::files::DirLock;
-use crate::types::{CollectionNo, Seq, ShardNo};
+use crate::storage::space::{Room, Space};
+use crate::storage::wal::Dropped;
+use crate::types::{CollectionNo, Durability, Seq, ShardNo};
 
 /// What all threads share.
 pub(super) struct Shared {
@@ -30,6 +34,9 @@ pub(super) struct Shared {
     pub(super) components: Components,
     pub(super) storage: Arc<Storage>,
     pub(super) log: LocalLog,
+    pub(super) space: Space,
+    /// What was cut off the log when it was opened.
+    pub(super) dropped: Option<Dropped>,
     /// Readers' way to collections. Lock order: `applier` before `collections`.
     pub(super) collections: RwLock<std::collections::BTreeMap<String, Arc<Collection>>>,
     pub(super) queue: Mutex<Vec<Ticket>>,
@@ -38,6 +45,8 @@ pub(super) struct Shared {
     pub(super) work: Signal,
     /// Rung after each seal and merge, for who waits for one that another thread does.
     pub(super) finished: Signal,
+    /// Rung when something was written that is not fsynced.
+    pub(super) unsynced: Signal,
     pub(super) poison: Mutex<Option<Error>>,
     pub(super) counters: Counters,
     pub(super) merging: std::sync::atomic::AtomicBool,
@@ -53,12 +62,28 @@ pub(super) struct Counters {
     pub(super) replayed: AtomicU64,
     pub(super) seals: AtomicU64,
     pub(super) merges: AtomicU64,
+    pub(super) replayed_requests: AtomicU64,
+    /// Requests that are remembered.
+    pub(super) requests: AtomicU64,
+}
+
+/// How long who has nothing to fsync sleeps before it looks whether it should stop.
+const IDLE: Duration = Duration::from_millis(250);
+
+/// What is to become a record.
+pub(super) struct Write {
+    pub(super) ops: Vec<Op>,
+    /// What the collection says.
+    pub(super) durability: Option<Durability>,
+    /// It adds rows: it waits for memory, and is refused before the disk is full.
+    pub(super) grows: bool,
 }
 
 /// A record on its way.
 pub(super) struct Ticket {
     record: Record,
     bytes: Vec<u8>,
+    durability: Durability,
     answer: Arc<Mutex<Option<Result<Applied>>>>,
 }
 
@@ -154,8 +179,15 @@ impl Shared {
     }
 
     /// Makes operations durable and visible.
-    pub(super) fn submit(&self, ops: Vec<Op>, options: &WriteOptions, grows: bool) -> Result<Applied> {
+    pub(super) fn submit(&self, write: Write, options: &WriteOptions) -> Result<Applied> {
         self.check_alive()?;
+        let Write { ops, durability, grows } = write;
+        let durability = options.durability.or(durability).unwrap_or(self.settings.durability);
+        if let Some(request) = &options.request
+            && let Some(done) = self.replayed(request, durability)?
+        {
+            return Ok(done);
+        }
         let wait = Duration::from_millis(self.settings.write_wait_ms);
         let deadline = options.deadline.unwrap_or_else(|| Instant::now() + wait);
         if Instant::now() >= deadline {
@@ -183,14 +215,17 @@ impl Shared {
         let record = Record {
             group: 0,
             timestamp_ms: self.components.clock.now_ms(),
-            request_id: options.request_id.clone().unwrap_or_default(),
+            request: options.request.clone(),
             ops,
         };
         let bytes = record.encode()?;
+        self.space
+            .check(bytes.len() as u64, if grows { Room::Takes } else { Room::Gives })?;
         let answer = Arc::new(Mutex::new(None));
         self.queue.lock().push(Ticket {
             record,
             bytes,
+            durability,
             answer: Arc::clone(&answer),
         });
         loop {
@@ -206,6 +241,47 @@ impl Shared {
             }
             self.commit(&mut applier);
         }
+    }
+
+    /// What this request was answered when it was done, at least as durable as `wanted` by now.
+    pub(super) fn replayed(&self, request: &Request, wanted: Durability) -> Result<Option<Applied>> {
+        request.check()?;
+        let Some(done) = requests::find(&self.storage, request, self.components.clock.now_ms())? else {
+            return Ok(None);
+        };
+        let seq = done.seq;
+        if wanted == Durability::Sync && self.log.durability(seq) == Durability::Async {
+            self.sync()?;
+        }
+        self.counters.replayed_requests.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Applied {
+            durability: self.log.durability(seq),
+            ..replayed(done)
+        }))
+    }
+
+    /// Fsyncs the log now. A failure ends the engine: what the disk has is unknown, and a second try would hide it.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.check_alive()?;
+        self.log.sync().inspect_err(|error| self.stop_for(error))
+    }
+
+    /// Fsyncs what was answered before it was on disk, each time before the window is over, until `stop`. Begins at half
+    /// the window, so that the fsync has the other half; one that takes longer makes writers wait.
+    pub(super) fn keep_synced(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        let half = Duration::from_millis(self.settings.async_window_ms) / 2;
+        while !stop() {
+            self.check_alive()?;
+            let waiting = self.log.unsynced();
+            if waiting.records == 0 {
+                self.unsynced.wait(IDLE);
+            } else if waiting.age < half {
+                std::thread::sleep((half - waiting.age).min(IDLE));
+            } else {
+                self.sync()?;
+            }
+        }
+        self.sync()
     }
 
     /// A writer's deadline passed while it waited its turn: takes its record out of the queue if it is still there.
@@ -255,7 +331,11 @@ impl Shared {
         std::mem::forget(unwinding);
         match result {
             Ok(applied) => {
-                for (answer, applied) in answers.iter().zip(applied) {
+                for (answer, mut applied) in answers.iter().zip(applied) {
+                    if applied.replayed {
+                        self.counters.replayed_requests.fetch_add(1, Ordering::Relaxed);
+                        applied.durability = self.log.durability(applied.token.seq);
+                    }
                     let outcome = match applied.refused.clone() {
                         Some(refused) => Err(refused),
                         None => Ok(applied),
@@ -282,16 +362,29 @@ impl Shared {
     fn commit_group(&self, applier: &mut Applier, group: Vec<Ticket>) -> Result<Vec<Applied>> {
         let first = Seq(applier.applied.0 + 1);
         let bytes: u64 = group.iter().map(|ticket| ticket.bytes.len() as u64).sum();
+        let wanted = match group.iter().any(|ticket| ticket.durability == Durability::Sync) {
+            true => Durability::Sync,
+            false => Durability::Async,
+        };
         let (records, encoded): (Vec<Record>, Vec<Vec<u8>>) = group.into_iter().map(|t| (t.record, t.bytes)).unzip();
-        self.log.append(first, &encoded)?;
+        let durability = self.log.append(first, &encoded, wanted)?;
         drop(encoded);
+        if durability == Durability::Async {
+            self.unsynced.ring();
+        }
         applier.account_log(first, bytes);
         let mut batch = Batch::new(&self.storage);
         let mut applied = Vec::with_capacity(records.len());
         for (i, record) in records.iter().enumerate() {
-            applied.push(applier.apply(self, &mut batch, Seq(first.0 + i as u64), record)?);
+            applied.push(Applied {
+                durability,
+                ..applier.apply(self, &mut batch, Seq(first.0 + i as u64), record)?
+            });
         }
         applier.finish(self, batch)?;
+        self.counters
+            .requests
+            .store(applier.requests.count(), Ordering::Relaxed);
         self.counters.applied.store(applier.applied.0, Ordering::Release);
         self.work.ring();
         Ok(applied)

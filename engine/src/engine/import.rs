@@ -11,19 +11,20 @@
 
 use super::applier::{self, StoredDocument};
 use super::ask::{CollectionInfo, WriteOptions};
+use super::commit::Write;
 use super::maintain::check_stop;
 use super::{Engine, check};
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::op::{DocumentRecord, Op, PointRecord};
+use crate::op::{Applied, DocumentRecord, Op, PointRecord};
 use crate::query::View;
 use crate::schema::{Schema, check_name};
 use crate::segment::PendingRow;
 use crate::shard;
 use crate::sparse::row;
 use crate::storage::{DOCS, key};
-use crate::types::{CollectionNo, PointId, PointInput, ShardNo};
+use crate::types::{CollectionNo, Durability, PointId, PointInput, ShardNo};
 
 /// First character of the name of a copy that is not complete: no collection of a caller can have it.
 const UNFINISHED: char = '~';
@@ -94,13 +95,11 @@ impl Engine {
                 name: import.name.clone(),
                 replace: import.replace,
             };
-            self.shared.submit(vec![rename], &WriteOptions::default(), false)
+            self.change(rename)
         });
         if let Err(error) = copied {
             // If the engine has stopped, the next open does it.
-            let _ = self
-                .shared
-                .submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false);
+            let _ = self.change(Op::DropCollection { no });
             return Err(error);
         }
         self.collection(&import.name)
@@ -114,8 +113,18 @@ impl Engine {
             name: format!("{UNFINISHED}{}", no.0),
             schema: serde_json::to_string(schema).map_err(|e| Error::internal(format!("schema: {e}")))?,
         };
-        self.shared.submit(vec![op], &WriteOptions::default(), false)?;
+        self.change(op)?;
         Ok(no)
+    }
+
+    /// One record that no row comes from, durable when it returns: with it everything before it is.
+    fn change(&self, op: Op) -> Result<Applied> {
+        let write = Write {
+            ops: vec![op],
+            durability: Some(Durability::Sync),
+            grows: false,
+        };
+        self.shared.submit(write, &WriteOptions::default())
     }
 
     /// Drops copies that a crash left unfinished.
@@ -126,8 +135,7 @@ impl Engine {
             unfinished.map(|c| c.no).collect()
         };
         for no in all {
-            self.shared
-                .submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false)?;
+            self.change(Op::DropCollection { no })?;
         }
         Ok(())
     }
@@ -159,7 +167,9 @@ impl Copy<'_> {
         for shard in (0..self.source.schema.shards).map(ShardNo) {
             self.points(shard, &mut |done| progress(done as f32 / all as f32))?;
         }
-        self.send()
+        self.send()?;
+        progress(1.0);
+        Ok(())
     }
 
     /// Every document with those of its chunks that are as it was stored with. The others are points: [`Self::points`]
@@ -246,7 +256,13 @@ impl Copy<'_> {
         let ops = std::mem::take(&mut self.waiting);
         while !ops.is_empty() {
             check_stop(self.stop)?;
-            match self.to.shared.submit(ops.clone(), &WriteOptions::default(), true) {
+            let write = Write {
+                ops: ops.clone(),
+                // Nothing of it counts before the record that names it, which is synced.
+                durability: Some(Durability::Async),
+                grows: true,
+            };
+            match self.to.shared.submit(write, &WriteOptions::default()) {
                 Err(error) if error.code == "growing_memory_full" => {}
                 sent => return sent.map(drop),
             }

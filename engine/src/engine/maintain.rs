@@ -30,6 +30,8 @@ const OTHERS_WAIT: Duration = Duration::from_millis(100);
 
 /// A piece of work.
 enum Job {
+    /// The last flush found the disk full; nothing is written before one succeeds.
+    Flush,
     Seal(Build),
     Merge(Build),
     /// Files that nothing on disk may name any more after the next flush.
@@ -56,7 +58,8 @@ impl Shared {
         };
         let done = match job {
             None => return Ok(Maintained::Idle),
-            Some(Job::Seal(build)) => self.run_seal(&build, stop),
+            Some(Job::Seal(build)) => self.run_seal(&build, stop).and_then(|()| self.flush_and_trim()),
+            Some(Job::Flush) => self.flush(),
             Some(Job::Merge(build)) => {
                 let done = self.run_merge(&build, stop);
                 self.merging.store(false, Ordering::Release);
@@ -84,6 +87,9 @@ impl Shared {
     fn choose(&self, applier: &mut Applier) -> Option<Job> {
         if !applier.trash.is_empty() {
             return Some(Job::Sweep);
+        }
+        if self.space.is_stuck() {
+            return Some(Job::Flush);
         }
         let full = self.memory.bytes() * 2 > self.settings.growing_bytes_max as u64;
         let mut largest: Option<(usize, CollectionNo, ShardNo)> = None;
@@ -135,20 +141,11 @@ impl Shared {
         if seal.is_none() && full {
             seal = largest.map(|(_, no, shard)| (no, shard));
         }
-        if let Some((no, shard_no)) = seal {
-            let state = applier.states.get_mut(&no)?;
-            let shard = &mut state.shards[shard_no.0 as usize];
-            shard.sealing = shard.growing.len();
-            let inputs = shard.growing.iter().map(|g| g.view.clone()).collect();
-            let collection = Arc::clone(&state.collection);
-            return Some(Job::Seal(Build {
-                collection,
-                shard: shard_no,
-                inputs,
-                no: next_segment(applier),
-            }));
+        if let Some(place) = seal {
+            return begin_seal(applier, place).map(Job::Seal);
         }
         if let Some((no, shard_no, from, to)) = merge
+            && self.has_room_to_merge(applier, (no, shard_no), from, to)
             && !self.merging.swap(true, Ordering::AcqRel)
         {
             let state = applier.states.get_mut(&no)?;
@@ -246,7 +243,10 @@ impl Shared {
                 })
             };
             match build {
-                Some(build) => self.run_seal(&build, stop)?,
+                Some(build) => {
+                    self.run_seal(&build, stop)?;
+                    self.flush_and_trim()?;
+                }
                 None => self.finished.wait(OTHERS_WAIT),
             }
         }
@@ -318,7 +318,50 @@ impl Shared {
         self.memory.release(bytes as i64);
         self.counters.seals.fetch_add(1, Ordering::Relaxed);
         self.finished.ring();
-        self.flush_and_trim()
+        Ok(())
+    }
+
+    /// Seals the largest shards until growing memory is within its bound: while opening, when nobody else does. Does not trim.
+    pub(super) fn shrink(&self) -> Result<()> {
+        while self.memory.bytes() > self.settings.growing_bytes_max as u64 {
+            let build = {
+                let mut applier = self.locked()?;
+                let shards = applier.states.iter().flat_map(|(no, state)| {
+                    let bytes = |(i, shard): (usize, &Shard)| (shard.waiting().1, (*no, ShardNo(i as u32)));
+                    state.shards.iter().enumerate().map(bytes)
+                });
+                let largest = shards.max().filter(|(bytes, _)| *bytes > 0);
+                largest.and_then(|(_, place)| begin_seal(&mut applier, place))
+            };
+            match build {
+                Some(build) => self.run_seal(&build, &|| false)?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// A merge needs as much room as what it merges, until that is removed. It can wait for it.
+    fn has_room_to_merge(&self, applier: &Applier, (no, shard_no): Place, from: usize, to: usize) -> bool {
+        let shard = applier.states.get(&no).map(|state| &state.shards[shard_no.0 as usize]);
+        let inputs = shard.map_or(&[][..], |shard| &shard.sealed[from..to]);
+        let bytes = inputs.iter().map(|view| view.segment.bytes() as u64).sum();
+        // A disk that does not say how full it is will say so by an error of the merge.
+        self.space.fits(bytes).unwrap_or(true)
+    }
+
+    /// Brings every effect to disk. A full disk is waited for; any other failure ends the engine, because what the disk has
+    /// of it is unknown and a second try would hide that.
+    fn flush(&self) -> Result<()> {
+        let result = self.storage.flush();
+        self.space.flushed(result.as_ref().is_err_and(is_full));
+        result.inspect_err(|error| self.stop_unless_full(error))
+    }
+
+    fn stop_unless_full(&self, error: &Error) {
+        if !is_full(error) && error.kind != ErrorKind::Cancelled {
+            self.stop_for(error);
+        }
     }
 
     /// Sealed segments become one.
@@ -368,7 +411,7 @@ impl Shared {
         }
         let path = files::segment_path(&self.dir, build.collection.no, build.shard, build.no);
         let stop = || stop() || build.collection.is_dropped();
-        Ok(Some(Arc::new(seal(
+        let sealed = seal(
             &build.collection.spec(),
             &kept,
             &path,
@@ -378,7 +421,16 @@ impl Shared {
                 workers: &self.components.workers,
                 stop: &stop,
             },
-        )?)))
+        );
+        match sealed {
+            Ok(segment) => Ok(Some(Arc::new(segment))),
+            Err(error) => {
+                // Half a file helps nobody, least of all on a full disk. What cannot be removed is removed at the next open.
+                let _ = std::fs::remove_file(path.with_extension("tmp"));
+                self.stop_unless_full(&error);
+                Err(error)
+            }
+        }
     }
 
     /// The manifest changes, together with everything that follows from it, in one batch; readers see it at once.
@@ -445,7 +497,7 @@ impl Shared {
     /// Removes files that nothing on disk names after a flush. What cannot be removed now is tried again later.
     fn sweep(&self) -> Result<()> {
         let mut trash = std::mem::take(&mut self.locked()?.trash);
-        let result = self.storage.flush().and_then(|()| {
+        let result = self.flush().and_then(|()| {
             while let Some(path) = trash.last() {
                 let gone = if path.is_dir() {
                     std::fs::remove_dir_all(path)
@@ -469,7 +521,7 @@ impl Shared {
     pub(super) fn flush_and_trim(&self) -> Result<()> {
         // Effects up to here are on disk after the flush; later records stay.
         let applied = self.locked()?.applied;
-        self.storage.flush()?;
+        self.flush()?;
         let mut applier = self.locked()?;
         let to = pin(&applier).min(Seq(applied.0 + 1));
         if to <= applier.log_start {
@@ -517,6 +569,25 @@ impl Shared {
         drop(applier);
         self.flush_and_trim()
     }
+}
+
+/// Takes what grows in a shard out for a seal.
+fn begin_seal(applier: &mut Applier, (no, shard_no): Place) -> Option<Build> {
+    let state = applier.states.get_mut(&no)?;
+    let shard = &mut state.shards[shard_no.0 as usize];
+    shard.sealing = shard.growing.len();
+    let inputs = shard.growing.iter().map(|g| g.view.clone()).collect();
+    let collection = Arc::clone(&state.collection);
+    Some(Build {
+        collection,
+        shard: shard_no,
+        inputs,
+        no: next_segment(applier),
+    })
+}
+
+fn is_full(error: &Error) -> bool {
+    error.code == "disk_full"
 }
 
 fn next_segment(applier: &mut Applier) -> u64 {

@@ -9,10 +9,14 @@ mod applier;
 mod ask;
 mod check;
 mod commit;
+#[cfg(test)]
+mod durability_tests;
 mod import;
 mod maintain;
 mod moment;
+mod progress;
 mod recover;
+mod requests;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -27,8 +31,10 @@ pub use ask::{
     ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
     PayloadChange, Scroll, Selector, WriteOptions,
 };
+use commit::Write;
 pub use import::Import;
 pub use moment::Moment;
+pub use progress::{Phase, Progress};
 pub use snapshot::{Cut, CutCollection, CutFile};
 
 use crate::collection::Collection;
@@ -36,12 +42,14 @@ use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, extract};
 use crate::limits;
+use crate::log::Request;
 use crate::op::{Applied, Op};
 use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
 use crate::shard::policy;
+pub use crate::storage::wal::Dropped;
 use crate::storage::{DOCS, key};
-use crate::types::{CollectionNo, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
+use crate::types::{CollectionNo, Durability, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
 
 /// How often a document and its chunks are read until both show one moment: a write takes a fraction of a millisecond
 /// between them.
@@ -55,8 +63,13 @@ pub struct Engine {
 impl Engine {
     /// Opens or creates a data directory: locks it, opens RocksDB, verifies and maps the segments, replays the log.
     pub fn open(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
+        Self::open_watched(dir, settings, components, &Progress::default())
+    }
+
+    /// The same, telling `progress` how far it is.
+    pub fn open_watched(dir: &Path, settings: Settings, components: Components, progress: &Progress) -> Result<Self> {
         let engine = Self {
-            shared: recover::open(dir, settings, components)?,
+            shared: recover::open(dir, settings, components, progress)?,
         };
         engine.drop_unfinished_imports()?;
         Ok(engine)
@@ -94,15 +107,29 @@ impl Engine {
             name: name.to_owned(),
             schema,
         };
-        self.shared.submit(vec![op], &WriteOptions::default(), false)?;
+        let write = Write {
+            ops: vec![op],
+            durability: Some(Durability::Sync),
+            grows: false,
+        };
+        self.shared.submit(write, &WriteOptions::default())?;
         self.collection(name)
     }
 
     /// Removes a collection and everything in it (`collection_not_found` if there is none).
-    pub fn drop_collection(&self, name: &str) -> Result<Applied> {
+    pub fn drop_collection(&self, name: &str, options: &WriteOptions) -> Result<Applied> {
+        if let Some(request) = &options.request
+            && let Some(done) = self.shared.replayed(request, Durability::Sync)?
+        {
+            return Ok(done);
+        }
         let no = self.find(name)?.no;
-        self.shared
-            .submit(vec![Op::DropCollection { no }], &WriteOptions::default(), false)
+        let write = Write {
+            ops: vec![Op::DropCollection { no }],
+            durability: Some(Durability::Sync),
+            grows: false,
+        };
+        self.shared.submit(write, options)
     }
 
     /// One collection.
@@ -165,14 +192,11 @@ impl Engine {
             .into_iter()
             .map(|p| check::record(&collection.schema, p))
             .collect::<Result<Vec<_>>>()?;
-        self.shared.submit(
-            vec![Op::Upsert {
-                no: collection.no,
-                points: records,
-            }],
-            options,
-            true,
-        )
+        let op = Op::Upsert {
+            no: collection.no,
+            points: records,
+        };
+        self.shared.submit(adding(&collection, op), options)
     }
 
     /// Deletes points.
@@ -199,15 +223,25 @@ impl Engine {
                 Op::DeleteMatching { no, filter }
             }
         };
-        let Op::DeleteMatching { .. } = op else {
-            return self.shared.submit(vec![op], options, false);
+        let write = |op| Write {
+            ops: vec![op],
+            durability: collection.schema.durability,
+            grows: false,
         };
-        // One record ends a bounded number of rows: a larger delete is several records, each atomic.
+        let Op::DeleteMatching { .. } = op else {
+            return self.shared.submit(write(op), options);
+        };
+        // One record ends a bounded number of rows: a larger delete is several records, each atomic, each a part of the
+        // request, so that a repetition goes on where the first attempt ended.
         let mut changed = 0;
-        loop {
+        for part in 0.. {
+            let options = WriteOptions {
+                request: options.request.as_ref().map(|request| request.part(part)),
+                ..options.clone()
+            };
             let applied = self
                 .shared
-                .submit(vec![op.clone()], options, false)
+                .submit(write(op.clone()), &options)
                 .map_err(|error| match changed {
                     0 => error,
                     _ => Error {
@@ -220,6 +254,7 @@ impl Engine {
                 return Ok(Applied { changed, ..applied });
             }
         }
+        unreachable!("the loop ends with the last match, long before parts run out")
     }
 
     /// Changes payloads of existing points; missing ids are ignored.
@@ -241,7 +276,7 @@ impl Engine {
             unset: change.unset,
             replace: change.replace,
         };
-        self.shared.submit(vec![op], options, true)
+        self.shared.submit(adding(&collection, op), options)
     }
 
     /// Replaces a document with all its chunks in one atomic record. If the stored checksum is equal nothing is written
@@ -249,6 +284,11 @@ impl Engine {
     pub fn put_document(&self, collection: &str, document: DocumentInput, options: &WriteOptions) -> Result<Applied> {
         let collection = self.find(collection)?;
         let (document, chunks) = check::document(&collection.schema, document)?;
+        if let Some(request) = &options.request
+            && let Some(done) = self.replayed(&collection.name, request, options)?
+        {
+            return Ok(done);
+        }
         if let Some(stored) = self.document(&collection.name, &document.id)?
             && stored.checksum == document.checksum
             && stored.whole
@@ -256,26 +296,39 @@ impl Engine {
             return Ok(Applied {
                 token: stored.version,
                 changed: 0,
+                durability: self.shared.log.durability(stored.version.seq),
+                replayed: false,
+                note: Vec::new(),
                 refused: None,
             });
         }
-        self.shared.submit(
-            vec![Op::PutDocument {
-                no: collection.no,
-                document,
-                chunks,
-            }],
-            options,
-            true,
-        )
+        let op = Op::PutDocument {
+            no: collection.no,
+            document,
+            chunks,
+        };
+        self.shared.submit(adding(&collection, op), options)
+    }
+
+    /// What a request of this collection was answered when it was done, if it was: asked before work that a repetition
+    /// would do in vain. Writing asks by itself.
+    pub fn replayed(&self, collection: &str, request: &Request, options: &WriteOptions) -> Result<Option<Applied>> {
+        let collection = self.find(collection)?;
+        let wanted = options.durability.or(collection.schema.durability);
+        self.shared
+            .replayed(request, wanted.unwrap_or(self.shared.settings.durability))
     }
 
     /// Deletes documents with their chunks; missing ids are ignored. `changed` counts points.
     pub fn delete_documents(&self, collection: &str, ids: Vec<PointId>, options: &WriteOptions) -> Result<Applied> {
         let collection = self.find(collection)?;
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
-        self.shared
-            .submit(vec![Op::DeleteDocuments { no: collection.no, ids }], options, false)
+        let write = Write {
+            ops: vec![Op::DeleteDocuments { no: collection.no, ids }],
+            durability: collection.schema.durability,
+            grows: false,
+        };
+        self.shared.submit(write, options)
     }
 
     /// Answers a query from one view.
@@ -461,6 +514,23 @@ impl Engine {
         self.shared.work.wait(timeout);
     }
 
+    /// Fsyncs what was answered before it was on disk ([`Durability::Async`]), within the window, until `stop`. An engine that
+    /// takes such writes needs a thread in here: without it, an fsync comes with a later write only. An error means that an
+    /// fsync failed and the engine has stopped.
+    pub fn keep_synced(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+        self.shared.keep_synced(stop)
+    }
+
+    /// Fsyncs now what was answered before it was on disk.
+    pub fn sync(&self) -> Result<()> {
+        self.shared.sync()
+    }
+
+    /// What was cut off the end of the log when it was opened, if a crash had left something unfinished there.
+    pub fn dropped(&self) -> Option<&Dropped> {
+        self.shared.dropped.as_ref()
+    }
+
     /// Writes all effects to disk, so that the next open replays little. Not needed for durability.
     pub fn flush(&self) -> Result<()> {
         self.shared.check_alive()?;
@@ -479,6 +549,14 @@ impl Engine {
             seals: counters.seals.load(Ordering::Relaxed),
             merges: counters.merges.load(Ordering::Relaxed),
             log_start_seq: self.shared.applier.lock().log_start.0,
+            fsyncs: self.shared.log.fsyncs(),
+            unsynced: self.shared.log.unsynced(),
+            dropped_log_bytes: self.shared.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
+            requests: counters.requests.load(Ordering::Relaxed),
+            replayed_requests: counters.replayed_requests.load(Ordering::Relaxed),
+            // A disk that does not say how full it is refuses writes with that error.
+            disk: self.shared.space.free().unwrap_or_default(),
+            disk_full: self.shared.space.is_refusing(),
             ..EngineStats::default()
         };
         for view in collections.iter().map(|c| c.view()) {
@@ -575,6 +653,15 @@ fn document_info(stored: applier::StoredDocument, whole: bool) -> Result<Documen
         whole,
         version: Token::local(stored.seq),
     })
+}
+
+/// A write that adds rows to a collection.
+fn adding(collection: &Collection, op: Op) -> Write {
+    Write {
+        ops: vec![op],
+        durability: collection.schema.durability,
+        grows: true,
+    }
 }
 
 /// A payload as it is stored, within its bound.

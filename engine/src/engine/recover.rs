@@ -1,22 +1,28 @@
 //! Opening: from what a crash left to the state that the log says.
 //!
-//! 1. lock the directory, open RocksDB (a torn WAL tail is cut, anything worse refuses);
+//! 1. lock the directory; read the write-ahead log and cut off what a crash left unfinished (`storage/wal.rs`); open RocksDB;
 //! 2. read collections, counters and manifests; map and verify every segment they name; mark its dead rows;
 //! 3. rebuild growing segments: `rows` says where the content of each unsealed live row is;
 //! 4. replay records after the applied one through the same `apply` as a live write;
 //! 5. remove files that no manifest names.
+//!
+//! 3 and 4 go in groups of bounded size, and seal when growing memory is over its bound, so that opening needs no more memory
+//! than running.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode, to_pending};
 use super::commit::{Counters, Memory, Shared, Signal};
+use super::progress::{Phase, Progress};
+use super::requests::Requests;
 use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -27,7 +33,8 @@ use crate::op::{Op, PointRecord};
 use crate::segment::{PendingRow, Segment, SegmentView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
-use crate::storage::{DEATHS, META, ROWS, Storage, key};
+use crate::storage::space::Space;
+use crate::storage::{DEATHS, META, ROWS, Storage, key, wal};
 use crate::types::{CollectionNo, Row, Seq, ShardNo};
 
 /// A shard's sealed segments, by ascending rows: the entry under `m` in `meta`.
@@ -38,7 +45,20 @@ pub(super) struct Manifest {
 
 pub(super) type Place = (CollectionNo, ShardNo);
 
-pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Result<Shared> {
+/// Where the content of an unsealed row is.
+enum Source {
+    /// A point of an operation of the record of its birth.
+    Log { op: u32, point: u32 },
+    /// Its entry in `rows`.
+    Here,
+}
+
+/// Bytes of records that are applied, or of rows that are loaded, at a time.
+const GROUP_BYTES: usize = limits::GROUP_COMMIT_BYTES_MAX;
+/// The same where memory is scarce.
+const GROUP_BYTES_LOW: usize = 1 << 20;
+
+pub(super) fn open(dir: &Path, settings: Settings, components: Components, progress: &Progress) -> Result<Shared> {
     fs::create_dir_all(dir)?;
     if let Some(entry) = files::foreign_entry(dir)? {
         return Err(Error::invalid(
@@ -67,12 +87,29 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
         ));
     }
     snapshot::remove_leftovers(dir)?;
-    let storage = Arc::new(Storage::open(&dir.join("db"))?);
+    progress.enter(Phase::CheckingLog);
+    let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
+    if let Some(dropped) = &dropped {
+        tracing::warn!(
+            file = %dropped.file.display(),
+            at = dropped.at,
+            bytes = dropped.bytes,
+            groups = dropped.groups,
+            kept_in = %dropped.kept_in.display(),
+            "cut off the end of the log, which was not known to be fsynced: an unfinished write, writes that were answered \
+             with durability async within the window before a loss of power, or damage to the very last write"
+        );
+    }
+    progress.enter(Phase::OpeningStorage);
+    let storage = Arc::new(Storage::open(&dir.join("db"), settings.low_memory)?);
+    let window = Duration::from_millis(settings.async_window_ms);
     let shared = Shared {
         dir: dir.to_owned(),
+        space: Space::new(dir, settings.disk_reserve_bytes),
         settings,
         components,
-        log: LocalLog::new(Arc::clone(&storage), 0),
+        log: LocalLog::new(Arc::clone(&storage), 0, window),
+        dropped,
         storage,
         collections: RwLock::default(),
         queue: Mutex::default(),
@@ -80,24 +117,37 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components) -> Re
         memory: Memory::default(),
         work: Signal::default(),
         finished: Signal::default(),
+        unsynced: Signal::default(),
         poison: Mutex::default(),
         counters: Counters::default(),
         merging: AtomicBool::new(false),
         naming: Mutex::default(),
         _lock: lock,
     };
+    progress.enter(Phase::OpeningSegments);
     {
         let mut applier = shared.applier.lock();
         load_meta(&shared, &mut applier)?;
-        load_segments(&shared, &mut applier)?;
-        load_growing(&shared, &mut applier)?;
-        publish_all(&applier);
-        replay(&shared, &mut applier)?;
+        load_segments(&shared, &mut applier, progress)?;
+    }
+    progress.enter(Phase::LoadingGrowing);
+    load_growing(&shared, progress)?;
+    publish_all(&shared.applier.lock());
+    progress.enter(Phase::Replaying);
+    replay(&shared, progress)?;
+    progress.enter(Phase::CleaningUp);
+    {
+        let mut applier = shared.applier.lock();
         remove_orphans(&shared, &mut applier)?;
         let all: Vec<Place> = places(&applier).collect();
         applier.changed.extend(all);
         shared.counters.applied.store(applier.applied.0, Ordering::Release);
+        shared
+            .counters
+            .requests
+            .store(applier.requests.count(), Ordering::Relaxed);
     }
+    progress.enter(Phase::Open);
     shared.work.ring();
     Ok(shared)
 }
@@ -135,6 +185,7 @@ fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
     if let Some(bytes) = storage.get(META, b"next_segment")? {
         applier.next_segment = u64::from_le_bytes(number(&bytes, "next_segment")?);
     }
+    applier.requests = Requests::load(storage)?;
     storage.scan(META, b"c", &[], |key, value| {
         let no = CollectionNo(u32::from_be_bytes(number(&key[1..], "a collection key")?));
         let stored: StoredCollection =
@@ -172,12 +223,18 @@ fn shard_mut(applier: &mut Applier, no: CollectionNo, shard: ShardNo) -> Option<
     applier.states.get_mut(&no)?.shards.get_mut(shard.0 as usize)
 }
 
-fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
+fn load_segments(shared: &Shared, applier: &mut Applier, progress: &Progress) -> Result<()> {
     let mut manifests = Vec::new();
     shared.storage.scan(META, b"m", &[], |key, value| {
         manifests.push((meta_place(key)?, decode::<Manifest>(value, "manifest")?));
         Ok(true)
     })?;
+    progress.expect(
+        manifests
+            .iter()
+            .map(|(_, manifest)| manifest.segments.len() as u64)
+            .sum(),
+    );
     for ((no, shard_no), manifest) in manifests {
         let Some(state) = applier.states.get_mut(&no) else {
             continue;
@@ -189,6 +246,7 @@ fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
             let path = files::segment_path(&shared.dir, no, shard_no, segment);
             let segment = Segment::open(&path, segment, &state.collection.schema)?;
             shard.sealed.push(SegmentView::fresh(Arc::new(segment)));
+            progress.step();
         }
         shared.storage.scan(DEATHS, &key::shard(no, shard_no), &[], |key, _| {
             let (_, _, row) = key::parse_row(key).ok_or_else(|| Error::damaged("deaths: a key of the wrong length"))?;
@@ -200,66 +258,112 @@ fn load_segments(shared: &Shared, applier: &mut Applier) -> Result<()> {
     Ok(())
 }
 
-/// One record at a time: what it holds for any shard is taken out before the next is read.
-fn load_growing(shared: &Shared, applier: &mut Applier) -> Result<()> {
-    let mut wanted: BTreeMap<Seq, Vec<(Place, Row, u32, u32)>> = BTreeMap::new();
-    let mut touched: BTreeSet<Place> = BTreeSet::new();
-    shared.storage.scan(ROWS, &[], &[], |key, value| {
-        let (no, shard_no, row) =
-            key::parse_row(key).ok_or_else(|| Error::damaged("rows: a key of the wrong length"))?;
-        let Some(state) = applier.states.get_mut(&no) else {
-            return Ok(true);
-        };
-        let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
-            return Ok(true);
-        };
-        touched.insert((no, shard_no));
-        match decode(value, "rows")? {
-            StoredRow::InLog { seq, op, point } => {
-                wanted.entry(seq).or_default().push(((no, shard_no), row, op, point));
+/// In the order of births, which is the order of rows in each shard; one record at a time, so that it is read once whatever
+/// number of shards it has rows in.
+fn load_growing(shared: &Shared, progress: &Progress) -> Result<()> {
+    let mut wanted: BTreeMap<Seq, Vec<(Place, Row, Source)>> = BTreeMap::new();
+    {
+        let applier = shared.applier.lock();
+        shared.storage.scan(ROWS, &[], &[], |key, value| {
+            let (no, shard_no, row) =
+                key::parse_row(key).ok_or_else(|| Error::damaged("rows: a key of the wrong length"))?;
+            let shards = applier.states.get(&no).map_or(0, |state| state.shards.len());
+            if shard_no.0 as usize >= shards {
+                return Ok(true);
             }
-            StoredRow::Inline { birth, point } => {
-                let pending = to_pending(&point, &state.collection.schema)?;
-                shard.pending.push(PendingRow {
-                    row,
-                    birth,
-                    inline: true,
-                    ..pending
-                });
-            }
-        }
-        Ok(true)
-    })?;
-    for (seq, rows) in wanted {
-        let (record, bytes) = shared
-            .log
-            .get(seq)?
-            .ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", seq.0)))?;
-        applier.account_log(seq, bytes as u64);
-        for ((no, shard_no), row, op, point) in rows {
-            let state = applier.states.get_mut(&no).expect("its rows were found by this state");
-            let content = point_of(&record, op, point).ok_or_else(|| {
-                Error::damaged(format!(
-                    "rows names point {point} of operation {op} of record {}, which is not there",
-                    seq.0
-                ))
-            })?;
-            let pending = to_pending(content, &state.collection.schema)?;
-            state.shards[shard_no.0 as usize].pending.push(PendingRow {
-                row,
-                birth: seq,
-                ..pending
-            });
-        }
+            let (birth, source) = match decode(value, "rows")? {
+                StoredRow::InLog { seq, op, point } => (seq, Source::Log { op, point }),
+                StoredRow::Inline { birth, .. } => (birth, Source::Here),
+            };
+            wanted.entry(birth).or_default().push(((no, shard_no), row, source));
+            Ok(true)
+        })?;
     }
-    for (no, shard_no) in touched {
-        let state = applier.states.get_mut(&no).expect("its rows were found by this state");
-        let shard = &mut state.shards[shard_no.0 as usize];
-        shard.pending.sort_by_key(|pending| pending.row);
-        let change = shard.settle(&state.collection.spec())?;
-        shared.memory.add(change);
+    progress.expect(wanted.values().map(|rows| rows.len() as u64).sum());
+    let group = group_bytes(shared);
+    let mut wanted = wanted.into_iter().peekable();
+    while wanted.peek().is_some() {
+        {
+            let mut applier = shared.applier.lock();
+            let mut touched = BTreeSet::new();
+            let mut bytes = 0;
+            while bytes < group
+                && let Some((birth, mut rows)) = wanted.next()
+            {
+                rows.sort_unstable_by_key(|(place, row, _)| (*place, *row));
+                touched.extend(rows.iter().map(|(place, ..)| *place));
+                bytes += load_rows(shared, &mut applier, birth, rows, progress)?;
+            }
+            shared.settle(&mut applier, touched.into_iter().collect())?;
+        }
+        // Not trimming: what rows that are not loaded yet hold of the log is not known.
+        shared.shrink()?;
     }
     Ok(())
+}
+
+/// Brings the rows of one birth back. Returns their bytes.
+fn load_rows(
+    shared: &Shared,
+    applier: &mut Applier,
+    birth: Seq,
+    rows: Vec<(Place, Row, Source)>,
+    progress: &Progress,
+) -> Result<usize> {
+    let mut record: Option<Record> = None;
+    if rows.iter().any(|(.., source)| matches!(source, Source::Log { .. })) {
+        let (found, bytes) = shared
+            .log
+            .get(birth)?
+            .ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", birth.0)))?;
+        applier.account_log(birth, bytes as u64);
+        record = Some(found);
+    }
+    let mut bytes = 0;
+    for ((no, shard_no), row, source) in rows {
+        let state = applier
+            .states
+            .get_mut(&no)
+            .expect("rows without a collection were left out");
+        let here;
+        let content = match source {
+            Source::Log { op, point } => record
+                .as_ref()
+                .and_then(|record| point_of(record, op, point))
+                .ok_or_else(|| {
+                    Error::damaged(format!(
+                        "rows names point {point} of operation {op} of record {}, which is not there",
+                        birth.0
+                    ))
+                })?,
+            Source::Here => {
+                let entry = shared.storage.get(ROWS, &key::row(no, shard_no, row))?;
+                let entry = entry.ok_or_else(|| Error::damaged("rows: an entry went away while it was read"))?;
+                match decode(&entry, "rows")? {
+                    StoredRow::Inline { point, .. } => here = point,
+                    StoredRow::InLog { .. } => return Err(Error::damaged("rows: an entry changed while it was read")),
+                }
+                &here
+            }
+        };
+        let pending = PendingRow {
+            row,
+            birth,
+            inline: matches!(source, Source::Here),
+            ..to_pending(content, &state.collection.schema)?
+        };
+        bytes += pending.bytes();
+        state.shards[shard_no.0 as usize].pending.push(pending);
+        progress.step();
+    }
+    Ok(bytes)
+}
+
+fn group_bytes(shared: &Shared) -> usize {
+    match shared.settings.low_memory {
+        true => GROUP_BYTES_LOW,
+        false => GROUP_BYTES,
+    }
 }
 
 fn point_of(record: &Record, op: u32, point: u32) -> Option<&PointRecord> {
@@ -289,34 +393,52 @@ fn publish_all(applier: &Applier) {
     }
 }
 
-fn replay(shared: &Shared, applier: &mut Applier) -> Result<()> {
-    let from = Seq(applier.applied.0 + 1);
-    applier.log_start = shared.log.first()?.unwrap_or(from);
-    // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
-    let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
-    applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);
-    let mut batch = Batch::new(&shared.storage);
-    let (mut in_batch, mut replayed) = (0usize, 0u64);
-    shared.log.read(from, |seq, record, bytes| {
-        if seq.0 != applier.applied.0 + 1 {
-            return Err(Error::damaged(format!(
-                "log gap: expected record {}, found {}",
-                applier.applied.0 + 1,
-                seq.0
-            )));
+fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
+    let mut from;
+    {
+        let mut applier = shared.applier.lock();
+        from = Seq(applier.applied.0 + 1);
+        applier.log_start = shared.log.first()?.unwrap_or(from);
+        // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
+        let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
+        applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);
+        let last = shared.log.last()?.map_or(0, |last| last.0);
+        progress.expect(last.saturating_sub(applier.applied.0));
+    }
+    let group = group_bytes(shared);
+    let mut replayed = 0u64;
+    loop {
+        let before = replayed;
+        {
+            let mut applier = shared.applier.lock();
+            let applier = &mut *applier;
+            let mut batch = Batch::new(&shared.storage);
+            let mut in_batch = 0;
+            shared.log.read(from, |seq, record, bytes| {
+                if seq.0 != applier.applied.0 + 1 {
+                    return Err(Error::damaged(format!(
+                        "log gap: expected record {}, found {}",
+                        applier.applied.0 + 1,
+                        seq.0
+                    )));
+                }
+                applier.apply(shared, &mut batch, seq, &record)?;
+                applier.account_log(seq, bytes as u64);
+                in_batch += bytes;
+                replayed += 1;
+                progress.step();
+                Ok(in_batch < group && batch.bytes() < group)
+            })?;
+            applier.finish(shared, batch)?;
+            from = Seq(applier.applied.0 + 1);
         }
-        applier.apply(shared, &mut batch, seq, &record)?;
-        applier.account_log(seq, bytes as u64);
-        in_batch += bytes;
-        replayed += 1;
-        if in_batch >= limits::GROUP_COMMIT_BYTES_MAX || batch.bytes() >= limits::GROUP_COMMIT_BYTES_MAX {
-            applier.finish(shared, std::mem::replace(&mut batch, Batch::new(&shared.storage)))?;
-            in_batch = 0;
+        if replayed == before {
+            break;
         }
-        Ok(true)
-    })?;
-    applier.finish(shared, batch)?;
+        shared.shrink()?;
+    }
     shared.counters.replayed.store(replayed, Ordering::Relaxed);
+    shared.log.begin(Seq(from.0 - 1));
     Ok(())
 }
 

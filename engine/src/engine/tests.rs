@@ -26,7 +26,7 @@ impl Clock for Frozen {
     }
 }
 
-fn components() -> Components {
+pub(super) fn components() -> Components {
     Components {
         clock: Arc::new(Frozen),
         workers: Workers::alone(),
@@ -34,7 +34,7 @@ fn components() -> Components {
 }
 
 /// Small numbers, so that seals and merges happen all the time.
-fn small() -> Settings {
+pub(super) fn small() -> Settings {
     Settings {
         seal_rows: 60,
         graph_rows_min: 100,
@@ -45,7 +45,7 @@ fn small() -> Settings {
 
 const DIM: usize = 8;
 
-fn schema(shards: u32) -> Schema {
+pub(super) fn schema(shards: u32) -> Schema {
     Schema {
         vectors: BTreeMap::from([(
             "dense".to_owned(),
@@ -70,6 +70,7 @@ fn schema(shards: u32) -> Schema {
         dynamic: true,
         shards,
         chunking: crate::schema::Chunking::default(),
+        durability: None,
     }
 }
 
@@ -136,7 +137,7 @@ struct Model {
     documents: BTreeMap<String, BTreeSet<String>>,
 }
 
-fn ids(ids: &[String]) -> Vec<PointId> {
+pub(super) fn ids(ids: &[String]) -> Vec<PointId> {
     ids.iter().map(|id| PointId::new(id.as_str()).unwrap()).collect()
 }
 
@@ -532,7 +533,7 @@ fn copy_dir(from: &Path, to: &Path) -> std::io::Result<BTreeSet<std::path::PathB
 
 /// What a crash now would leave. RocksDB compacts in the background: a copy during which files came or went is not one
 /// moment and is made again.
-fn crash_image(dir: &Path, to: &Path) {
+pub(super) fn crash_image(dir: &Path, to: &Path) {
     for _ in 0..50 {
         let scratch = tempfile::tempdir().unwrap();
         if let (Ok(before), Ok(after)) = (copy_dir(dir, to), copy_dir(dir, scratch.path()))
@@ -597,7 +598,7 @@ fn three() -> SparseVector {
     }
 }
 
-fn simple_point(id: &str, version: u64) -> PointInput {
+pub(super) fn simple_point(id: &str, version: u64) -> PointInput {
     PointInput {
         id: PointId::new(id).unwrap(),
         vectors: Vectors::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
@@ -611,7 +612,7 @@ fn simple_point(id: &str, version: u64) -> PointInput {
     }
 }
 
-fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
+pub(super) fn document(id: &str, version: u64, chunks: usize) -> DocumentInput {
     let mut checksum = [0; 16];
     checksum[..8].copy_from_slice(&version.to_le_bytes());
     DocumentInput {
@@ -824,7 +825,7 @@ fn a_dropped_collection_is_gone_with_its_files_and_its_name_is_free() {
     engine.upsert("c", points, &WriteOptions::default()).unwrap();
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert_eq!(engine.collection("c").unwrap().segments, 1);
-    engine.drop_collection("c").unwrap();
+    engine.drop_collection("c", &WriteOptions::default()).unwrap();
     assert_eq!(
         engine.count("c", &Filter::default()).unwrap_err().code,
         "collection_not_found"

@@ -28,6 +28,7 @@ fn schema(fields: &[(&str, FieldSpec)], dynamic: bool) -> Schema {
         dynamic,
         shards: 1,
         chunking: Default::default(),
+        durability: None,
     }
 }
 

@@ -4,12 +4,15 @@
 //! offset bytes
 //!      0     4  CRC-32C of everything after it
 //!      4     1  format version (2)
-//!      5     1  length r of the request id (0..64)
-//!      6     2  reserved, 0
+//!      5     1  length r of the request id (0..64), 0 = there is no request
+//!      6     2  length n of the note
 //!      8     4  group
 //!     12     8  timestamp, ms since the Unix epoch
 //!     20     r  request id, UTF-8
-//!   20+r     -  Vec<Op>, postcard
+//!   20+r     4  part of the request, if r > 0
+//!   24+r    16  fingerprint of the request, if r > 0
+//!   40+r     n  note, if r > 0
+//!      -     -  Vec<Op>, postcard
 //! ```
 //! All little-endian. Postcard's wire format is fixed since 1.0 (varint lengths, declaration order of enum variants: new
 //! operations are added at the end of [`Op`]).
@@ -28,31 +31,71 @@ pub struct Record {
     pub group: u32,
     /// When it was accepted; decides expiry and nothing about order.
     pub timestamp_ms: u64,
-    /// The client's id of the request; empty if it gave none.
-    pub request_id: String,
+    /// The request it is of, if its caller named one.
+    pub request: Option<Request>,
     /// Applied in order, visible together.
     pub ops: Vec<Op>,
+}
+
+/// A request that its caller may repeat: done once, answered alike every time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// Chosen by the caller, 1 to 64 bytes.
+    pub id: String,
+    /// Which record of the request, where it takes several.
+    pub part: u32,
+    /// Equal for equal requests: the same id with another fingerprint is refused.
+    pub fingerprint: [u8; 16],
+    /// What the caller wants to be given back when the request is repeated.
+    pub note: Vec<u8>,
+}
+
+impl Request {
+    /// The same request's `part`-th record.
+    #[must_use]
+    pub fn part(&self, part: u32) -> Self {
+        Self { part, ..self.clone() }
+    }
+
+    /// Refuses what a record cannot keep.
+    pub fn check(&self) -> Result<()> {
+        if self.id.is_empty() || self.id.len() > limits::REQUEST_ID_BYTES_MAX {
+            return Err(Error::invalid(
+                "bad_request_id",
+                format!(
+                    "a request id is 1 to {} bytes, got {}",
+                    limits::REQUEST_ID_BYTES_MAX,
+                    self.id.len()
+                ),
+            ));
+        }
+        if self.note.len() > limits::REQUEST_NOTE_BYTES_MAX {
+            return Err(Error::internal(format!(
+                "a request's note of {} bytes",
+                self.note.len()
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Record {
     /// The bytes.
     pub fn encode(&self) -> Result<Vec<u8>> {
-        let id = self.request_id.as_bytes();
-        if id.len() > limits::REQUEST_ID_BYTES_MAX {
-            return Err(Error::invalid(
-                "bad_request_id",
-                format!(
-                    "a request id is at most {} bytes, got {}",
-                    limits::REQUEST_ID_BYTES_MAX,
-                    id.len()
-                ),
-            ));
-        }
         let mut bytes = vec![0; 4];
-        bytes.extend_from_slice(&[VERSION, id.len() as u8, 0, 0]);
+        let request = self.request.as_ref();
+        request.map_or(Ok(()), Request::check)?;
+        let (id, note) = request.map_or((0, 0), |r| (r.id.len() as u8, r.note.len() as u16));
+        bytes.extend_from_slice(&[VERSION, id]);
+        bytes.extend_from_slice(&note.to_le_bytes());
         bytes.extend_from_slice(&self.group.to_le_bytes());
         bytes.extend_from_slice(&self.timestamp_ms.to_le_bytes());
-        bytes.extend_from_slice(id);
+        if let Some(request) = request {
+            bytes.extend_from_slice(request.id.as_bytes());
+            bytes.extend_from_slice(&request.part.to_le_bytes());
+            bytes.extend_from_slice(&request.fingerprint);
+            bytes.extend_from_slice(&request.note);
+        }
         let mut bytes =
             postcard::to_extend(&self.ops, bytes).map_err(|e| Error::internal(format!("encoding a record: {e}")))?;
         if bytes.len() > limits::RECORD_BYTES_MAX {
@@ -83,16 +126,35 @@ impl Record {
         if bytes[4] != VERSION {
             return Err(bad(&format!("format version {} is unknown to this build", bytes[4])));
         }
-        let end = HEADER + usize::from(bytes[5]);
-        let request_id = bytes.get(HEADER..end).ok_or_else(|| bad("request id cut off"))?;
-        let request_id = std::str::from_utf8(request_id)
-            .map_err(|_| bad("request id is not UTF-8"))?
-            .to_owned();
-        let ops = postcard::from_bytes(&bytes[end..]).map_err(|e| bad(&format!("operations do not decode: {e}")))?;
+        let (id, note) = (
+            usize::from(bytes[5]),
+            usize::from(u16::from_le_bytes([bytes[6], bytes[7]])),
+        );
+        let mut rest = &bytes[HEADER..];
+        let mut request = None;
+        if id > 0 {
+            let mut take = |n: usize| {
+                let (taken, left) = rest.split_at_checked(n).ok_or_else(|| bad("request cut off"))?;
+                rest = left;
+                Ok::<_, Error>(taken)
+            };
+            let id = std::str::from_utf8(take(id)?).map_err(|_| bad("request id is not UTF-8"))?;
+            let part = take(4)?.try_into().map_err(|_| bad("request cut off"))?;
+            let fingerprint = take(16)?.try_into().map_err(|_| bad("request cut off"))?;
+            request = Some(Request {
+                id: id.to_owned(),
+                part: u32::from_le_bytes(part),
+                fingerprint,
+                note: take(note)?.to_vec(),
+            });
+        } else if note > 0 {
+            return Err(bad("a note without a request"));
+        }
+        let ops = postcard::from_bytes(rest).map_err(|e| bad(&format!("operations do not decode: {e}")))?;
         Ok(Self {
             group: word(8),
             timestamp_ms: u64::from(word(12)) | (u64::from(word(16)) << 32),
-            request_id,
+            request,
             ops,
         })
     }

@@ -1,25 +1,38 @@
 //! The log's contract, checked on the local log: order, durability across reopen, damage noticed, any bytes survived.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{LocalLog, Record};
+use super::{LocalLog, Record, Request};
 use crate::op::Op;
 use crate::storage::{Effects, LOG, Storage, key};
-use crate::types::{CollectionNo, PointId, Seq};
+use crate::types::{CollectionNo, Durability, PointId, Seq};
 
 fn record(i: u64) -> Record {
     let ids = (0..i % 5).map(|n| PointId::new(format!("p{n}")).unwrap()).collect();
     Record {
         group: 0,
         timestamp_ms: 1_700_000_000_000 + i,
-        request_id: if i % 2 == 0 { String::new() } else { format!("req-{i}") },
+        request: (i % 2 == 1).then(|| Request {
+            id: format!("req-{i}"),
+            part: i as u32,
+            fingerprint: [i as u8; 16],
+            note: vec![7; (i % 3) as usize],
+        }),
         ops: vec![Op::Delete {
             no: CollectionNo(i as u32),
             ids,
         }],
     }
+}
+
+const WINDOW: Duration = Duration::from_secs(3_600);
+
+fn open(dir: &Path) -> LocalLog {
+    LocalLog::new(Arc::new(Storage::open(dir, false).unwrap()), 0, WINDOW)
 }
 
 fn read_all(log: &LocalLog, from: u64) -> Vec<(u64, Record)> {
@@ -37,17 +50,20 @@ fn what_was_appended_is_read_in_order_also_after_reopen() {
     let dir = tempfile::tempdir().unwrap();
     let expected: Vec<_> = (1..=20).map(|i| (i, record(i))).collect();
     {
-        let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
+        let log = open(dir.path());
         let bytes: Vec<_> = expected.iter().map(|(_, r)| r.encode().unwrap()).collect();
-        log.append(Seq(1), &bytes[..7]).unwrap();
-        log.append(Seq(8), &bytes[7..]).unwrap();
+        log.append(Seq(1), &bytes[..7], Durability::Sync).unwrap();
+        log.append(Seq(8), &bytes[7..], Durability::Sync).unwrap();
         assert_eq!(read_all(&log, 1), expected);
     }
-    let log = LocalLog::new(Arc::new(Storage::open(dir.path()).unwrap()), 0);
+    let log = open(dir.path());
     assert_eq!(read_all(&log, 1), expected);
     assert_eq!(read_all(&log, 13), expected[12..]);
     log.trim(Seq(1), Seq(11)).unwrap();
-    assert_eq!(log.first().unwrap(), Some(Seq(11)));
+    assert_eq!(
+        (log.first().unwrap(), log.last().unwrap()),
+        (Some(Seq(11)), Some(Seq(20)))
+    );
     assert_eq!(read_all(&log, 1), expected[10..]);
     assert!(log.get(Seq(10)).unwrap().is_none());
 }
@@ -55,15 +71,15 @@ fn what_was_appended_is_read_in_order_also_after_reopen() {
 #[test]
 fn a_gap_and_a_changed_byte_are_damage() {
     let dir = tempfile::tempdir().unwrap();
-    let storage = Arc::new(Storage::open(dir.path()).unwrap());
-    let log = LocalLog::new(Arc::clone(&storage), 0);
+    let storage = Arc::new(Storage::open(dir.path(), false).unwrap());
+    let log = LocalLog::new(Arc::clone(&storage), 0, WINDOW);
     let bytes: Vec<_> = (1..=3).map(|i| record(i).encode().unwrap()).collect();
-    log.append(Seq(1), &bytes).unwrap();
+    log.append(Seq(1), &bytes, Durability::Sync).unwrap();
     let mut bad = bytes[1].clone();
     bad[25] ^= 1;
     let mut batch = Effects::new(&storage);
     batch.put(LOG, &key::log(0, Seq(2)), &bad);
-    storage.append(batch).unwrap();
+    storage.append(batch, true).unwrap();
     let error = log.read(Seq(1), |_, _, _| Ok(true)).unwrap_err();
     assert!(
         error.message.contains("record 2") && error.message.contains("checksum"),
@@ -71,12 +87,41 @@ fn a_gap_and_a_changed_byte_are_damage() {
     );
     let mut batch = Effects::new(&storage);
     batch.delete(LOG, &key::log(0, Seq(2)));
-    storage.append(batch).unwrap();
+    storage.append(batch, true).unwrap();
     assert!(
         log.read(Seq(1), |_, _, _| Ok(true))
             .unwrap_err()
             .message
             .contains("gap")
+    );
+}
+
+#[test]
+fn an_asynchronous_append_is_synced_by_the_next_synchronous_one_and_by_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path());
+    let bytes: Vec<_> = (1..=4).map(|i| record(i).encode().unwrap()).collect();
+    let append = |i: usize, wanted| log.append(Seq(i as u64 + 1), &bytes[i..=i], wanted).unwrap();
+    assert_eq!(append(0, Durability::Async), Durability::Async);
+    assert_eq!(append(1, Durability::Async), Durability::Async);
+    assert_eq!((log.unsynced().records, log.fsyncs().count), (2, 0));
+    assert_eq!(log.durability(Seq(1)), Durability::Async);
+    assert_eq!(append(2, Durability::Sync), Durability::Sync);
+    assert_eq!((log.unsynced().records, log.fsyncs().count), (0, 1));
+    append(3, Durability::Async);
+    log.sync().unwrap();
+    log.sync().unwrap();
+    assert_eq!(log.fsyncs().count, 2, "nothing waits, so nothing is synced");
+    assert_eq!(log.durability(Seq(4)), Durability::Sync);
+    // One whose window is over is synced by the append itself.
+    let hasty = LocalLog::new(
+        Arc::new(Storage::open(&dir.path().join("2"), false).unwrap()),
+        0,
+        Duration::ZERO,
+    );
+    assert_eq!(
+        hasty.append(Seq(1), &bytes[..1], Durability::Async).unwrap(),
+        Durability::Sync
     );
 }
 

@@ -45,6 +45,7 @@ fn schema() -> Schema {
         dynamic: true,
         shards: 1,
         chunking: Chunking::default(),
+        durability: None,
     }
 }
 

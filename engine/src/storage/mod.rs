@@ -1,13 +1,15 @@
 //! RocksDB as we use it: which column families there are, how their keys are spelled, and what is synced.
 //!
 //! Two rules keep crashes simple. Records enter `log` in one batch with WAL and fsync: that is durability. Everything else
-//! (`ids`, `rows`, `deaths`, `docs`, `meta`) is an *effect* of records, written without WAL in one batch per group commit
+//! (`ids`, `rows`, `deaths`, `docs`, `requests`, `meta`) is an *effect* of records, written without WAL in one batch per group commit
 //! together with the applied sequence number; `atomic_flush` makes all column families reach disk at one point, so after a
 //! crash the effects are those of some prefix of the log, and the rest is replayed.
 //!
 //! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
 
 pub mod files;
+pub mod space;
+pub(crate) mod wal;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,48 +35,106 @@ pub const IDS: &str = "ids";
 pub const DEATHS: &str = "deaths";
 /// Documents by id.
 pub const DOCS: &str = "docs";
+/// Requests that were done, by id, and their order.
+pub const REQUESTS: &str = "requests";
 /// Format, applied sequence number, collections, shard counters, manifests.
 pub const META: &str = "meta";
 
-const FAMILIES: [&str; 6] = [LOG, ROWS, IDS, DEATHS, DOCS, META];
+const FAMILIES: [&str; 7] = [LOG, ROWS, IDS, DEATHS, DOCS, REQUESTS, META];
 
 type Rocks = DBWithThreadMode<MultiThreaded>;
 
 /// The one RocksDB of a log group.
 pub struct Storage {
     db: Rocks,
+    #[cfg(test)]
+    pub(crate) faults: Faults,
+}
+
+/// Failures that tests order.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// The next fsync of the log fails, after the bytes were written.
+    pub(crate) sync: std::sync::atomic::AtomicBool,
+    /// Flushes fail as on a full disk.
+    pub(crate) full: std::sync::atomic::AtomicBool,
+}
+
+/// How much memory RocksDB may take.
+struct Budget {
+    /// Of everything that is not flushed yet; one flush covers all families, so the log's size decides.
+    unflushed: usize,
+    /// Of one family's part of that.
+    unflushed_family: usize,
+    /// Of the log's files: what a restart reads at most.
+    wal: u64,
+    /// Of blocks that were read, in all families together.
+    cache: usize,
+    open_files: i32,
+}
+
+impl Budget {
+    fn new(low_memory: bool) -> Self {
+        match low_memory {
+            false => Self {
+                unflushed: 96 << 20,
+                unflushed_family: 64 << 20,
+                wal: 256 << 20,
+                cache: 64 << 20,
+                open_files: 512,
+            },
+            true => Self {
+                unflushed: 12 << 20,
+                unflushed_family: 8 << 20,
+                wal: 32 << 20,
+                cache: 4 << 20,
+                open_files: 64,
+            },
+        }
+    }
 }
 
 impl Storage {
-    /// Opens or creates it.
-    pub fn open(path: &Path) -> Result<Self> {
+    /// Opens or creates it. `wal::mend` comes before.
+    pub fn open(path: &Path, low_memory: bool) -> Result<Self> {
+        let budget = Budget::new(low_memory);
         let mut options = Options::default();
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_atomic_flush(true);
         options.set_paranoid_checks(true);
-        // A torn tail is what a crash leaves and is cut; a bad record in the middle refuses to open (docs/format.md).
+        // A record that was cut off is what a crash leaves; `wal::mend` has decided about anything else, and RocksDB must not
+        // (docs/format.md). A recycled file would end in old records, which this mode takes for the end.
         options.set_wal_recovery_mode(rocksdb::DBRecoveryMode::TolerateCorruptedTailRecords);
-        options.set_max_total_wal_size(256 << 20);
+        options.set_recycle_log_file_num(0);
+        // A closed log that is missing or shorter than it was refuses to open.
+        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_max_total_wal_size(budget.wal);
         options.set_max_background_jobs(2);
         options.set_keep_log_file_num(4);
-        options.set_max_open_files(512);
-        // One flush covers all families, so the log's size decides.
-        options.set_db_write_buffer_size(96 << 20);
+        options.set_max_open_files(budget.open_files);
+        options.set_db_write_buffer_size(budget.unflushed);
+        let cache = rocksdb::Cache::new_lru_cache(budget.cache);
         let families = FAMILIES.map(|name| {
             let mut family = Options::default();
-            family.set_write_buffer_size(64 << 20);
+            family.set_write_buffer_size(budget.unflushed_family);
             family.set_compression_type(rocksdb::DBCompressionType::Lz4);
             let mut table = rocksdb::BlockBasedOptions::default();
             table.set_format_version(5);
-            if name == IDS || name == DOCS {
+            table.set_block_cache(&cache);
+            if name == IDS || name == DOCS || name == REQUESTS {
                 table.set_bloom_filter(10.0, false);
             }
             family.set_block_based_table_factory(&table);
             ColumnFamilyDescriptor::new(name, family)
         });
         let db = Rocks::open_cf_descriptors(&options, path, families)?;
-        let storage = Self { db };
+        let storage = Self {
+            db,
+            #[cfg(test)]
+            faults: Faults::default(),
+        };
         storage.check_format()?;
         Ok(storage)
     }
@@ -124,11 +184,51 @@ impl Storage {
         Ok(())
     }
 
-    /// Writes records durably: one batch, WAL, fsync.
-    pub(crate) fn append(&self, batch: Effects<'_>) -> Result<()> {
-        let mut sync = WriteOptions::default();
-        sync.set_sync(true);
-        Ok(self.db.write_opt(batch.batch, &sync)?)
+    /// The last key of a family that has the prefix.
+    pub fn last_key(&self, family: &str, prefix: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut past = prefix.to_vec();
+        past.extend_from_slice(&[0xff; 9]);
+        let mode = rocksdb::IteratorMode::From(&past, rocksdb::Direction::Reverse);
+        match self.db.iterator_cf(&self.family(family), mode).next() {
+            None => Ok(None),
+            Some(entry) => {
+                let (key, _) = entry?;
+                Ok(key.starts_with(prefix).then(|| key.into_vec()))
+            }
+        }
+    }
+
+    /// Writes records: one batch, WAL, and an fsync of all that was written so far if `sync`.
+    pub(crate) fn append(&self, batch: Effects<'_>, sync: bool) -> Result<()> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        self.db.write_opt(batch.batch, &options)?;
+        match sync {
+            true => self.injected_sync_fault(),
+            false => Ok(()),
+        }
+    }
+
+    /// Fsyncs every record that was written so far.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.injected_sync_fault()?;
+        Ok(self.db.flush_wal(true)?)
+    }
+
+    #[cfg(test)]
+    fn injected_sync_fault(&self) -> Result<()> {
+        match self.faults.sync.swap(false, std::sync::atomic::Ordering::Relaxed) {
+            true => Err(Error::internal(
+                "rocksdb: IO error: While fdatasync: Input/output error",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "the tests' version looks")]
+    fn injected_sync_fault(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Writes effects: one batch, no WAL (see the module doc).
@@ -140,6 +240,10 @@ impl Storage {
 
     /// Brings every effect written so far to disk, all families at one point.
     pub fn flush(&self) -> Result<()> {
+        #[cfg(test)]
+        if self.faults.full.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::disk_full("rocksdb: IO error: No space left on device"));
+        }
         let handles: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect();
         let refs: Vec<_> = handles.iter().collect();
         let mut options = FlushOptions::default();
@@ -167,6 +271,10 @@ impl<'a> Effects<'a> {
             storage,
             batch: WriteBatch::default(),
         }
+    }
+    /// Says first what a group of records says of the log before it.
+    pub(crate) fn mark(&mut self, mark: &wal::Mark) {
+        self.batch.put_log_data(mark.encode());
     }
     /// Sets a key.
     pub fn put(&mut self, family: &str, key: &[u8], value: &[u8]) {
@@ -228,6 +336,19 @@ pub mod key {
         if let Some(shard_no) = shard_no {
             key.extend_from_slice(&shard_no.0.to_be_bytes());
         }
+        key
+    }
+    /// `requests`: a request by its id and part.
+    pub fn request(id: &str, part: u32) -> Vec<u8> {
+        let mut key = vec![b'i'];
+        key.extend_from_slice(&part.to_be_bytes());
+        key.extend_from_slice(id.as_bytes());
+        key
+    }
+    /// `requests`: the order in which they were done.
+    pub fn request_order(seq: Seq) -> [u8; 9] {
+        let mut key = [b's'; 9];
+        key[1..].copy_from_slice(&seq.0.to_be_bytes());
         key
     }
     /// Splits a `rows` or `deaths` key.

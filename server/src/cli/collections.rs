@@ -3,7 +3,7 @@
 use cairn_client::{ChunkStrategy, Client, CollectionInfo, Field, Index, Metric, Schema, SparseSpec, VectorSpec};
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{Connection, Failure, operations, output};
+use super::{Connection, DurabilityArg, Failure, operations, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -98,6 +98,10 @@ struct Create {
     /// Where documents are cut: at headings and blocks first; between sentences; or every max-tokens.
     #[arg(long, value_enum)]
     strategy: Option<StrategyArg>,
+    /// When writes are answered: after they are on disk, or before that, which then takes 100 ms at most [default: as the
+    /// server is configured, which is sync].
+    #[arg(long, value_enum)]
+    durability: Option<DurabilityArg>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -191,6 +195,7 @@ impl Create {
         }
         schema.fields.extend(self.fields.iter().cloned());
         schema.shards = self.shards;
+        schema.durability = self.durability.map(Into::into);
         if self.max_tokens.is_some() || self.overlap_tokens.is_some() || self.strategy.is_some() {
             let chunking = schema.chunking.get_or_insert_default();
             chunking.max_tokens = self.max_tokens;

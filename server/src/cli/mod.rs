@@ -96,6 +96,22 @@ impl Connection {
     }
 }
 
+/// When the server answers a write.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum DurabilityArg {
+    Sync,
+    Async,
+}
+
+impl From<DurabilityArg> for cairn_client::Durability {
+    fn from(arg: DurabilityArg) -> Self {
+        match arg {
+            DurabilityArg::Sync => Self::Sync,
+            DurabilityArg::Async => Self::Async,
+        }
+    }
+}
+
 /// Why a command ends without success, and with which exit code.
 #[derive(Debug)]
 struct Failure {

@@ -230,7 +230,10 @@ impl Collections for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             Ok(convert::applied_out(
-                &self.service.delete_collection(call, m.collection).await?,
+                &self
+                    .service
+                    .delete_collection(call, m.collection, convert::text_in(m.request_id))
+                    .await?,
             ))
         })
         .await
@@ -325,7 +328,12 @@ impl Points for Grpc {
             let points = convert::points_in(m.points)?;
             let applied = self
                 .service
-                .upsert(call, m.collection, points, convert::text_in(m.request_id))
+                .upsert(
+                    call,
+                    m.collection,
+                    points,
+                    convert::params_in(m.request_id, m.durability)?,
+                )
                 .await?;
             Ok(convert::applied_out(&applied))
         })
@@ -348,13 +356,21 @@ impl Points for Grpc {
                 call.held.take(m.encoded_len())?;
                 let points = convert::points_in(m.points)?;
                 self.service
-                    .upsert(call, collection.clone(), points, convert::text_in(m.request_id))
+                    .upsert(
+                        call,
+                        collection.clone(),
+                        points,
+                        convert::params_in(m.request_id, m.durability)?,
+                    )
                     .await
             };
             let applied = written.await.map_err(|e| status(&place(e)))?;
             done.token = applied.token.to_string();
             done.changed += applied.changed;
             done.batches += 1;
+            done.replayed += u64::from(applied.replayed);
+            // A larger number is less safe.
+            done.durability = done.durability.max(convert::durability_out(applied.durability));
         }
         Ok(Response::new(done))
     }
@@ -378,9 +394,9 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let selector = convert::selector_in(m.ids, m.filter)?;
-            let id = convert::text_in(m.request_id);
+            let params = convert::params_in(m.request_id, m.durability)?;
             Ok(convert::applied_out(
-                &self.service.delete_points(call, m.collection, selector, id).await?,
+                &self.service.delete_points(call, m.collection, selector, params).await?,
             ))
         })
         .await
@@ -416,9 +432,12 @@ impl Points for Grpc {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
             let change = convert::payload_change_in(m.set, m.unset, m.replace)?;
-            let id = convert::text_in(m.request_id);
+            let params = convert::params_in(m.request_id, m.durability)?;
             Ok(convert::applied_out(
-                &self.service.set_payload(call, m.collection, ids, change, id).await?,
+                &self
+                    .service
+                    .set_payload(call, m.collection, ids, change, params)
+                    .await?,
             ))
         })
         .await
@@ -474,9 +493,9 @@ impl Documents for Grpc {
             let (call, m) = self.open(request)?;
             let documents = convert::documents_in(m.documents)?;
             let on_near_duplicate = convert::on_near_duplicate_in(m.on_near_duplicate)?;
-            let id = convert::text_in(m.request_id);
+            let params = convert::params_in(m.request_id, m.durability)?;
             self.service
-                .put_documents(call, m.collection, documents, on_near_duplicate, id)
+                .put_documents(call, m.collection, documents, on_near_duplicate, params)
                 .await
                 .map(convert::put_all_out)
         })
@@ -490,14 +509,15 @@ impl Documents for Grpc {
         let messages = request.into_inner();
         let state = (self.service.clone(), messages, String::new());
         let answers = futures::stream::try_unfold(state, move |(service, mut messages, mut collection)| async move {
-            let Some(m) = next_message(&service, &mut messages).await? else {
+            let Some(mut m) = next_message(&service, &mut messages).await? else {
                 return Ok(None);
             };
             if !m.collection.is_empty() {
-                collection = m.collection;
+                collection.clone_from(&m.collection);
             }
             let call = service.call(Api::Grpc, asked);
-            let response = put_one(&service, call, collection.clone(), m.document, m.on_near_duplicate).await;
+            m.collection.clone_from(&collection);
+            let response = put_one(&service, call, m).await;
             Ok(Some((response, (service, messages, collection))))
         });
         Ok(Response::new(Box::pin(answers)))
@@ -526,9 +546,9 @@ impl Documents for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
-            let id = convert::text_in(m.request_id);
+            let params = convert::params_in(m.request_id, m.durability)?;
             Ok(convert::applied_out(
-                &self.service.delete_documents(call, m.collection, ids, id).await?,
+                &self.service.delete_documents(call, m.collection, ids, params).await?,
             ))
         })
         .await
@@ -564,22 +584,19 @@ impl Documents for Grpc {
 }
 
 /// One message of a document stream: an error answers it and does not end the stream.
-async fn put_one(
-    service: &Service,
-    call: Call,
-    collection: String,
-    document: Option<pb::DocumentInput>,
-    on_near_duplicate: i32,
-) -> pb::PutStreamResponse {
+async fn put_one(service: &Service, call: Call, m: pb::PutStreamRequest) -> pb::PutStreamResponse {
     use pb::put_stream_response::Outcome;
-    let id = document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
+    let id = m.document.as_ref().map(|d| d.id.clone()).unwrap_or_default();
     let put = async {
-        let document = document.ok_or_else(|| Error::invalid("bad_request", "a message holds a document"))?;
+        let document = m
+            .document
+            .ok_or_else(|| Error::invalid("bad_request", "a message holds a document"))?;
         call.held.take(document.encoded_len())?;
         let document = convert::document_in(document).map_err(|e| e.at("/document"))?;
-        let on_near_duplicate = convert::on_near_duplicate_in(on_near_duplicate)?;
+        let on_near_duplicate = convert::on_near_duplicate_in(m.on_near_duplicate)?;
+        let params = convert::params_in(m.request_id, m.durability)?;
         service
-            .put_document(call, collection, document, on_near_duplicate)
+            .put_document(call, m.collection, document, on_near_duplicate, params)
             .await
     };
     match put.await {

@@ -28,9 +28,10 @@ pub(crate) use self::guard::local_callers;
 use self::problem::Problem;
 pub(crate) use self::problem::retry_after_ms;
 use self::wire::{
-    CollectionOut, CollectionsOut, CountBody, CountOut, DeletePointsBody, DocumentViewOut, DocumentsOut, EnrichBody,
-    EnrichOut, GetPointsBody, OperationOut, OperationsOut, PageOut, PointsOut, PutDocumentsBody, PutDocumentsOut,
-    QueryBatchBody, QueryBatchOut, QueryBody, QueryOut, SchemaBody, ScrollBody, SetPayloadBody, UpsertBody, WriteOut,
+    CollectionOut, CollectionsOut, CountBody, CountOut, DeletePointsBody, DocumentViewOut, DocumentsOut,
+    DurabilityBody, EnrichBody, EnrichOut, GetPointsBody, OperationOut, OperationsOut, PageOut, PointsOut,
+    PutDocumentsBody, PutDocumentsOut, QueryBatchBody, QueryBatchOut, QueryBody, QueryOut, SchemaBody, ScrollBody,
+    SetPayloadBody, UpsertBody, WriteOut, params_in,
 };
 use crate::grpc;
 use crate::service::{CreateCollection, Service};
@@ -174,10 +175,12 @@ async fn get_collection(State(service): App, Plain(call): Plain, Name(name): Nam
 
 /// Removes a collection and everything in it.
 #[utoipa::path(delete, path = "/api/v1/collections/{collection}", tag = "collections",
-    params(("collection" = String, Path)),
+    params(("collection" = String, Path), ("request_id" = Option<String>, Query)),
     responses((status = 200, body = WriteOut), (status = "default", body = Problem)))]
-async fn delete_collection(State(service): App, Plain(call): Plain, Name(name): Name) -> Reply<WriteOut> {
-    Ok(Json(service.delete_collection(call, name).await?.into()))
+async fn delete_collection(State(service): App, params: Params, Name(name): Name) -> Reply<WriteOut> {
+    let call = params.call.clone();
+    let request_id = params.only(&["request_id"])?.pop().map(|(_, id)| id);
+    Ok(Json(service.delete_collection(call, name, request_id).await?.into()))
 }
 
 /// Seals what grows and merges each shard into as few segments as its settings allow. Reads and writes go on. Answers at
@@ -243,10 +246,8 @@ async fn upsert(
     Name(name): Name,
     Body(mut body): Body<UpsertBody>,
 ) -> Reply<WriteOut> {
-    let request_id = body.request_id.take();
-    Ok(Json(
-        service.upsert(call, name, body.points()?, request_id).await?.into(),
-    ))
+    let params = params_in(body.request_id.take(), body.durability);
+    Ok(Json(service.upsert(call, name, body.points()?, params).await?.into()))
 }
 
 /// Changes payloads of existing points; vectors stay.
@@ -259,11 +260,9 @@ async fn set_payload(
     Name(name): Name,
     Body(mut body): Body<SetPayloadBody>,
 ) -> Reply<WriteOut> {
-    let request_id = body.request_id.take();
+    let params = params_in(body.request_id.take(), body.durability);
     let (ids, change) = body.change()?;
-    Ok(Json(
-        service.set_payload(call, name, ids, change, request_id).await?.into(),
-    ))
+    Ok(Json(service.set_payload(call, name, ids, change, params).await?.into()))
 }
 
 /// Points by id, in the order asked; missing ones are left out.
@@ -293,10 +292,10 @@ async fn delete_points(
     Name(name): Name,
     Body(mut body): Body<DeletePointsBody>,
 ) -> Reply<WriteOut> {
-    let request_id = body.request_id.take();
+    let params = params_in(body.request_id.take(), body.durability);
     Ok(Json(
         service
-            .delete_points(call, name, body.selector()?, request_id)
+            .delete_points(call, name, body.selector()?, params)
             .await?
             .into(),
     ))
@@ -379,11 +378,11 @@ async fn put_documents(
     Name(name): Name,
     Body(mut body): Body<PutDocumentsBody>,
 ) -> Reply<PutDocumentsOut> {
-    let request_id = body.request_id.take();
+    let params = params_in(body.request_id.take(), body.durability);
     let on_near_duplicate = body.on_near_duplicate.into();
     Ok(Json(
         service
-            .put_documents(call, name, body.documents(), on_near_duplicate, request_id)
+            .put_documents(call, name, body.documents(), on_near_duplicate, params)
             .await?
             .into(),
     ))
@@ -415,20 +414,21 @@ async fn get_document(State(service): App, params: Params, Name(name): Name) -> 
 
 /// Deletes documents with their chunks; missing ids are ignored. `id` may be repeated.
 #[utoipa::path(delete, path = "/api/v1/collections/{collection}/documents", tag = "documents",
-    params(("collection" = String, Path), ("id" = Vec<String>, Query), ("request_id" = Option<String>, Query)),
+    params(("collection" = String, Path), ("id" = Vec<String>, Query), ("request_id" = Option<String>, Query),
+        ("durability" = Option<DurabilityBody>, Query)),
     responses((status = 200, body = WriteOut), (status = "default", body = Problem)))]
 async fn delete_documents(State(service): App, params: Params, Name(name): Name) -> Reply<WriteOut> {
     let call = params.call.clone();
-    let (mut ids, mut request_id) = (Vec::new(), None);
-    for (key, value) in params.only(&["id", "request_id"])? {
+    let (mut ids, mut request_id, mut durability) = (Vec::new(), None, None);
+    for (key, value) in params.only(&["id", "request_id", "durability"])? {
         match key.as_str() {
             "id" => ids.push(document_id(value)?),
+            "durability" => durability = Some(parameter(&key, &value, "sync or async")?),
             _ => request_id = Some(value),
         }
     }
-    Ok(Json(
-        service.delete_documents(call, name, ids, request_id).await?.into(),
-    ))
+    let params = params_in(request_id, durability);
+    Ok(Json(service.delete_documents(call, name, ids, params).await?.into()))
 }
 
 /// Documents page by page, in id order.

@@ -8,6 +8,7 @@ use cairn_engine::schema::{AnalyzerSpec, FieldSpec, IndexSpec, Metric, Quantizat
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::embed::fingerprint;
+use super::points::{WriteParams, write_options};
 use super::{Call, Core, Service, check_collection};
 use crate::rag::retrieval;
 
@@ -40,10 +41,17 @@ impl Service {
     }
 
     /// Removes a collection and everything in it.
-    pub async fn delete_collection(&self, call: Call, name: String) -> Result<Applied> {
-        self.write(call, "Collections.Delete", move |core, _| {
+    pub async fn delete_collection(&self, call: Call, name: String, request_id: Option<String>) -> Result<Applied> {
+        self.write(call, "Collections.Delete", move |core, budget| {
             check_collection(&name)?;
-            core.engine.drop_collection(&name).and_then(applied)
+            let params = WriteParams {
+                request_id,
+                durability: None,
+            };
+            let options = write_options(budget, params, |f| {
+                f.text("delete_collection").text(&name);
+            })?;
+            core.engine.drop_collection(&name, &options).and_then(applied)
         })
         .await
     }
@@ -110,6 +118,7 @@ pub(crate) fn empty_schema() -> Schema {
         dynamic: true,
         shards: 1,
         chunking: cairn_engine::schema::Chunking::default(),
+        durability: None,
     }
 }
 

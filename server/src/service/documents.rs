@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 
-use cairn_engine::engine::{ChunkInput, ChunkVectors, DocumentInfo, DocumentInput};
+use cairn_engine::engine::{ChunkInput, ChunkVectors, DocumentInfo, DocumentInput, WriteOptions};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::{ChunkStrategy, Schema};
-use cairn_engine::types::{Payload, Point, PointId, PointInput, Token};
+use cairn_engine::types::{Durability, Payload, Point, PointId, PointInput, Token};
 use cairn_engine::{Error, Result, limits};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -18,7 +19,7 @@ use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, REQUEST_TEXT_BYTES_MAX};
 use super::collections::applied;
 use super::embed::{By, Embedding, embed_passages, embed_sparse_passages};
 use super::intake::{self, DocumentText, NEAR_KEY, OnNearDuplicate, Signature};
-use super::points::write_options;
+use super::points::{WriteParams, write_options};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
 use crate::rag::chunk::{self, Chunk, ChunkSettings, Cut};
@@ -60,6 +61,10 @@ pub struct PutOne {
     pub skipped: bool,
     /// The write; none if nothing was written.
     pub token: Option<Token>,
+    /// How safe it is.
+    pub durability: Durability,
+    /// The request had stored it before.
+    pub replayed: bool,
 }
 
 /// What putting several did.
@@ -69,6 +74,8 @@ pub struct PutAll {
     pub results: Vec<PutOne>,
     /// The last write; none if nothing was written.
     pub token: Option<Token>,
+    /// How safe the least safe of them is.
+    pub durability: Durability,
 }
 
 /// A document, and its chunks if asked for.
@@ -97,7 +104,7 @@ impl Service {
         collection: String,
         documents: Vec<DocumentText>,
         on_near_duplicate: OnNearDuplicate,
-        request_id: Option<String>,
+        params: WriteParams,
     ) -> Result<PutAll> {
         self.write(call, "Documents.Put", move |core, budget| {
             let schema = core.schema(&collection)?;
@@ -106,23 +113,28 @@ impl Service {
             let mut prepared = Vec::with_capacity(documents.len());
             let mut text_bytes = 0;
             for (i, document) in documents.into_iter().enumerate() {
-                let one = core.prepare(&target, document, budget).and_then(|one| {
-                    text_bytes += one.text.text.len();
+                let options = put_options(budget, &params, &target, &document, i)?;
+                let one = core.prepare_once(&target, document, options, budget).and_then(|one| {
+                    text_bytes += match &one {
+                        Todo::Put(one, _) => one.text.text.len(),
+                        Todo::Done(_) => 0,
+                    };
                     check_text_bytes(text_bytes).map(|()| one)
                 });
                 prepared.push(one.map_err(|e| e.at(format!("/documents/{i}")))?);
             }
             let mut all = PutAll::default();
-            for (i, document) in prepared.into_iter().enumerate() {
-                let one = core
-                    .put(&target, document, budget, request_id.clone())
-                    .map_err(|mut e| {
-                        if i > 0 {
-                            e.message = format!("{}; the {i} documents before it were stored", e.message);
-                        }
-                        e.at(format!("/documents/{i}"))
-                    })?;
+            for (i, todo) in prepared.into_iter().enumerate() {
+                let one = core.put_once(&target, todo, budget).map_err(|mut e| {
+                    if i > 0 {
+                        e.message = format!("{}; the {i} documents before it were stored", e.message);
+                    }
+                    e.at(format!("/documents/{i}"))
+                })?;
                 all.token = one.token.or(all.token);
+                if one.durability == Durability::Async {
+                    all.durability = Durability::Async;
+                }
                 all.results.push(one);
             }
             Ok(all)
@@ -137,13 +149,15 @@ impl Service {
         collection: String,
         document: DocumentText,
         on_near_duplicate: OnNearDuplicate,
+        params: WriteParams,
     ) -> Result<PutOne> {
         self.write(call, "Documents.PutStream", move |core, budget| {
             let schema = core.schema(&collection)?;
             let target = core.target(&collection, &schema, on_near_duplicate)?;
+            let options = put_options(budget, &params, &target, &document, 0)?;
             let put = || {
-                let document = core.prepare(&target, document, budget)?;
-                core.put(&target, document, budget, None)
+                let todo = core.prepare_once(&target, document, options, budget)?;
+                core.put_once(&target, todo, budget)
             };
             put().map_err(|e| e.at("/document"))
         })
@@ -182,12 +196,14 @@ impl Service {
         call: Call,
         collection: String,
         ids: Vec<PointId>,
-        request_id: Option<String>,
+        params: WriteParams,
     ) -> Result<Applied> {
         self.write(call, "Documents.Delete", move |core, budget| {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
-            let options = write_options(budget, request_id)?;
+            let options = write_options(budget, params, |f| {
+                f.text("delete_documents").text(&collection).ids(&ids);
+            })?;
             core.engine
                 .delete_documents(&collection, ids, &options)
                 .and_then(applied)
@@ -240,7 +256,91 @@ struct Prepared {
     chunks: Option<Vec<Chunk>>,
 }
 
+/// A document of a request.
+enum Todo {
+    /// To be put.
+    Put(Box<Prepared>, WriteOptions),
+    /// The request was done before, and this is what it did.
+    Done(PutOne),
+}
+
+/// What a document's record keeps for a repetition of its request.
+#[derive(Serialize, Deserialize)]
+struct PutNote {
+    id: PointId,
+    chunks: usize,
+    embedded: usize,
+    near_duplicate_of: Option<PointId>,
+}
+
+impl PutNote {
+    fn encode(one: &PutOne) -> Result<Vec<u8>> {
+        let note = Self {
+            id: one.id.clone(),
+            chunks: one.chunks,
+            embedded: one.embedded,
+            near_duplicate_of: one.near_duplicate_of.clone(),
+        };
+        serde_json::to_vec(&note).map_err(|e| Error::internal(format!("a request's note: {e}")))
+    }
+
+    fn decode(done: &Applied) -> Result<PutOne> {
+        let note: Self =
+            serde_json::from_slice(&done.note).map_err(|e| Error::damaged(format!("requests: a note: {e}")))?;
+        Ok(PutOne {
+            id: note.id,
+            unchanged: done.changed == 0,
+            chunks: note.chunks,
+            embedded: note.embedded,
+            near_duplicate_of: note.near_duplicate_of,
+            skipped: false,
+            token: (done.changed > 0).then_some(done.token),
+            durability: done.durability,
+            replayed: true,
+        })
+    }
+}
+
+/// Each document of a request is a record of its own, so it is a part of the request.
+fn put_options(
+    budget: &Budget,
+    params: &WriteParams,
+    target: &Target<'_>,
+    document: &DocumentText,
+    i: usize,
+) -> Result<WriteOptions> {
+    let mut options = write_options(budget, params.clone(), |f| {
+        f.text("put")
+            .text(target.collection)
+            .number(target.on_near_duplicate as u64);
+        f.document(document);
+    })?;
+    options.request = options.request.map(|request| request.part(i as u32));
+    Ok(options)
+}
+
 impl Core {
+    /// Prepares a document, unless its request stored it before.
+    fn prepare_once(
+        &self,
+        target: &Target<'_>,
+        document: DocumentText,
+        options: WriteOptions,
+        budget: &Budget,
+    ) -> Result<Todo> {
+        match self.replayed(target.collection, &options)? {
+            Some(done) => PutNote::decode(&done).map(Todo::Done),
+            None => Ok(Todo::Put(Box::new(self.prepare(target, document, budget)?), options)),
+        }
+    }
+
+    fn put_once(&self, target: &Target<'_>, todo: Todo, budget: &Budget) -> Result<PutOne> {
+        match todo {
+            Todo::Done(one) => Ok(one),
+            Todo::Put(prepared, options) => self.put(target, *prepared, budget, options),
+        }
+    }
+
     fn target<'a>(
         &self,
         collection: &'a str,
@@ -286,10 +386,9 @@ impl Core {
         target: &Target<'_>,
         prepared: Prepared,
         budget: &Budget,
-        request_id: Option<String>,
+        mut options: WriteOptions,
     ) -> Result<PutOne> {
         budget.check()?;
-        let options = write_options(budget, request_id)?;
         let Target {
             collection,
             schema,
@@ -312,6 +411,8 @@ impl Core {
             near_duplicate_of: None,
             skipped: false,
             token: None,
+            durability: Durability::Sync,
+            replayed: false,
         };
         // Asked again: the same id may stand in the request twice.
         let stored = self.engine.document(collection, &id)?;
@@ -378,11 +479,19 @@ impl Core {
             text_bytes: text.text.len() as u64,
             chunks: inputs,
         };
+        if let Some(request) = &mut options.request {
+            request.note = PutNote::encode(&result)?;
+        }
         let done = self
             .engine
             .put_document(collection, input, &options)
             .and_then(applied)
             .map_err(in_metadata)?;
+        if done.replayed {
+            // Another attempt of this request was faster.
+            return PutNote::decode(&done);
+        }
+        result.durability = done.durability;
         result.unchanged = done.changed == 0;
         result.token = (done.changed > 0).then_some(done.token);
         Ok(result)

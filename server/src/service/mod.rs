@@ -13,6 +13,7 @@ mod collections;
 mod documents;
 mod embed;
 mod enrich;
+mod fingerprint;
 mod inputs;
 mod intake;
 mod operations;
@@ -38,7 +39,7 @@ pub use enrich::{Enrich, Enriched, Mode};
 pub use inputs::EmbedInput;
 pub use intake::{DocumentFormat, DocumentText, NEAR_KEY, OnNearDuplicate};
 pub use operations::{Operation, OperationState};
-pub use points::{GivenVectors, NewPoint, ScrollRequest};
+pub use points::{GivenVectors, NewPoint, ScrollRequest, WriteParams};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
 pub(crate) use snapshots::SnapshotsOf;
@@ -191,17 +192,4 @@ fn check_limit(limit: usize) -> Result<()> {
         return Ok(());
     }
     Err(Error::invalid("bad_limit", format!("limit must be 1 to {most}, got {limit}")).at("/limit"))
-}
-
-/// Refuses a request id that the log would not keep.
-fn check_request_id(id: Option<&str>) -> Result<()> {
-    let most = cairn_engine::limits::REQUEST_ID_BYTES_MAX;
-    match id {
-        Some(id) if id.len() > most => Err(Error::invalid(
-            "bad_request_id",
-            format!("a request id is at most {most} bytes, got {}", id.len()),
-        )
-        .at("/request_id")),
-        _ => Ok(()),
-    }
 }

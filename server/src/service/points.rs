@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 
 use cairn_engine::engine::{Page, PayloadChange, Scroll, Selector, WriteOptions};
 use cairn_engine::filter::Filter;
+use cairn_engine::log::Request;
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::Schema;
-use cairn_engine::types::{Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use cairn_engine::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
+use super::fingerprint::Fingerprint;
 use super::inputs::{EmbedInput, Wanted};
 use super::pools::Budget;
-use super::{Call, Core, Service, check_count, check_limit, check_request_id};
+use super::{Call, Core, Service, check_count, check_limit};
 
 /// A point as a caller gives it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,15 @@ pub enum GivenVectors {
     Only(Vec<f32>),
 }
 
+/// How a caller wants a write to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WriteParams {
+    /// The caller's name for the request, the same for all its attempts.
+    pub request_id: Option<String>,
+    /// When to answer; otherwise as the collection says.
+    pub durability: Option<Durability>,
+}
+
 /// A page of points.
 #[derive(Debug, Clone, Default)]
 pub struct ScrollRequest {
@@ -66,12 +77,17 @@ impl Service {
         call: Call,
         collection: String,
         points: Vec<NewPoint>,
-        request_id: Option<String>,
+        params: WriteParams,
     ) -> Result<Applied> {
         self.write(call, "Points.Upsert", move |core, budget| {
             let schema = core.schema(&collection)?;
             check_count("points", points.len(), limits::BATCH_POINTS_MAX, "/points")?;
-            let options = write_options(budget, request_id)?;
+            let options = write_options(budget, params, |f| {
+                f.text("upsert").text(&collection).all(&points, Fingerprint::point);
+            })?;
+            if let Some(done) = core.replayed(&collection, &options)? {
+                return Ok(done);
+            }
             let name =
                 |(i, point): (usize, NewPoint)| point.named(&schema).map_err(|e| e.at(format!("/points/{i}/vector")));
             let mut points = points;
@@ -105,7 +121,7 @@ impl Service {
         call: Call,
         collection: String,
         selector: Selector,
-        request_id: Option<String>,
+        params: WriteParams,
     ) -> Result<Applied> {
         self.write(call, "Points.Delete", move |core, budget| {
             core.schema(&collection)?;
@@ -118,7 +134,9 @@ impl Service {
                 }
                 Selector::Matching(filter) => filter.check().map_err(|e| e.at("/filter"))?,
             }
-            let options = write_options(budget, request_id)?;
+            let options = write_options(budget, params, |f| {
+                f.text("delete").text(&collection).selector(&selector);
+            })?;
             core.engine.delete(&collection, selector, &options).and_then(applied)
         })
         .await
@@ -149,7 +167,7 @@ impl Service {
         collection: String,
         ids: Vec<PointId>,
         change: PayloadChange,
-        request_id: Option<String>,
+        params: WriteParams,
     ) -> Result<Applied> {
         self.write(call, "Points.SetPayload", move |core, budget| {
             core.schema(&collection)?;
@@ -160,7 +178,9 @@ impl Service {
                     "set or unset must name a key, or replace must be true",
                 ));
             }
-            let options = write_options(budget, request_id)?;
+            let options = write_options(budget, params, |f| {
+                f.text("set_payload").text(&collection).ids(&ids).change(&change);
+            })?;
             core.engine
                 .set_payload(&collection, ids, change, &options)
                 .and_then(applied)
@@ -170,6 +190,14 @@ impl Service {
 }
 
 impl Core {
+    /// What a request was answered when it was done before: asked before work that would be in vain.
+    pub(super) fn replayed(&self, collection: &str, options: &WriteOptions) -> Result<Option<Applied>> {
+        let Some(request) = &options.request else {
+            return Ok(None);
+        };
+        self.engine.replayed(collection, request, options)
+    }
+
     fn scroll(&self, collection: &str, request: ScrollRequest, budget: &Budget) -> Result<Page> {
         self.schema(collection)?;
         let limit = request.limit.unwrap_or(DEFAULT_PAGE);
@@ -226,11 +254,27 @@ fn wanted(points: &mut [NewPoint]) -> Vec<Wanted> {
     points.iter_mut().enumerate().flat_map(of).collect()
 }
 
-/// What the engine is told about a write.
-pub(super) fn write_options(budget: &Budget, request_id: Option<String>) -> Result<WriteOptions> {
-    check_request_id(request_id.as_deref())?;
+/// What the engine is told about a write. `say` feeds what the request asks for, which is looked at if it has an id.
+pub(super) fn write_options(
+    budget: &Budget,
+    params: WriteParams,
+    say: impl FnOnce(&mut Fingerprint),
+) -> Result<WriteOptions> {
+    let request = params.request_id.map(|id| {
+        let mut fingerprint = Fingerprint::default();
+        say(&mut fingerprint);
+        Request {
+            id,
+            fingerprint: fingerprint.end(),
+            ..Request::default()
+        }
+    });
+    if let Some(request) = &request {
+        request.check().map_err(|e| e.at("/request_id"))?;
+    }
     Ok(WriteOptions {
-        request_id,
+        request,
+        durability: params.durability,
         deadline: Some(budget.deadline),
     })
 }

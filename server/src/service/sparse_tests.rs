@@ -121,7 +121,13 @@ impl Fixture {
         });
         let documents = documents.collect();
         self.service
-            .put_documents(self.call(), collection.into(), documents, OnNearDuplicate::Store, None)
+            .put_documents(
+                self.call(),
+                collection.into(),
+                documents,
+                OnNearDuplicate::Store,
+                WriteParams::default(),
+            )
             .await
     }
 

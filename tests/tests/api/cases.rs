@@ -50,6 +50,7 @@ async fn both_protocols_tell_the_same_story() {
         .chain(prompts())
         .chain(full_prompts())
         .chain(operations())
+        .chain(repeats())
         .chain(goodbye())
     {
         let by_rest = rest.send(&step.request).await;
@@ -1201,6 +1202,121 @@ fn full_prompts() -> Vec<Step> {
             "a template in a chat is the user's message",
             json!({"prompt": "leader?", "format": "messages", "template": "{{context}}{{prompt}}"}),
             Expect::Is(|a| a["messages"].as_array().unwrap().len() == 1 && a["messages"][0]["role"] == "user"),
+        ),
+    ]
+}
+
+/// Requests that are named, repeated, and answered at different times.
+fn repeats() -> Vec<Step> {
+    let on = |name, method, body, expect| step(name, method, "again", body, expect);
+    let upsert = |id: &str, more: Value| {
+        let mut body = json!({"points": [{"id": id, "vector": [1, 0], "payload": {"kind": "x"}}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let matching = json!({"filter": {"must": [{"field": "kind", "match": "x"}]}, "request_id": "r2"});
+    let documents =
+        json!({"documents": [{"id": "d", "text": "pears"}, {"id": "e", "text": "plums"}], "request_id": "r3"});
+    vec![
+        on(
+            "a collection may say when its writes are answered",
+            Method::CreateCollection,
+            json!({"vectors": {"v": {"dim": 2}}, "fields": {"text": {"type": "text"}}, "durability": "async"}),
+            Expect::Holds(json!({"schema": {"durability": "async"}})),
+        ),
+        on(
+            "and they are",
+            Method::Upsert,
+            upsert("a", json!({})),
+            Expect::Holds(json!({"changed": 1, "durability": "async", "replayed": false})),
+        ),
+        on(
+            "a request may say otherwise",
+            Method::Upsert,
+            upsert("b", json!({"durability": "sync", "request_id": "r1"})),
+            Expect::Holds(json!({"changed": 1, "durability": "sync", "replayed": false})),
+        ),
+        on(
+            "and is done once",
+            Method::Upsert,
+            upsert("b", json!({"request_id": "r1"})),
+            Expect::Holds(json!({"changed": 1, "durability": "sync", "replayed": true})),
+        ),
+        on(
+            "its id is taken",
+            Method::Upsert,
+            upsert("c", json!({"request_id": "r1"})),
+            Expect::Refused(Kind::Conflict, "request_id_reused"),
+        ),
+        on(
+            "also for another kind of write",
+            Method::SetPayload,
+            json!({"ids": ["b"], "set": {"kind": "y"}, "request_id": "r1"}),
+            Expect::Refused(Kind::Conflict, "request_id_reused"),
+        ),
+        on(
+            "what matches goes",
+            Method::DeletePoints,
+            matching.clone(),
+            Expect::Holds(json!({"changed": 2, "replayed": false})),
+        ),
+        on(
+            "what comes later",
+            Method::Upsert,
+            upsert("late", json!({})),
+            Expect::Holds(json!({"changed": 1})),
+        ),
+        on(
+            "is not taken by the repetition",
+            Method::DeletePoints,
+            matching,
+            Expect::Holds(json!({"changed": 2, "replayed": true})),
+        ),
+        on(
+            "and stays",
+            Method::Count,
+            json!({}),
+            Expect::Holds(json!({"count": 1})),
+        ),
+        on(
+            "documents of a request are stored",
+            Method::PutDocuments,
+            documents.clone(),
+            Expect::Holds(json!({"durability": "async", "results": [
+                {"id": "d", "chunks": 1, "unchanged": false, "replayed": false},
+                {"id": "e", "chunks": 1, "unchanged": false, "replayed": false}]})),
+        ),
+        on(
+            "one of them goes",
+            Method::DeleteDocuments,
+            json!({"ids": ["d"], "request_id": "r4", "durability": "sync"}),
+            Expect::Holds(json!({"changed": 1, "durability": "sync", "replayed": false})),
+        ),
+        on(
+            "and does not come back by the repetition, which is answered alike",
+            Method::PutDocuments,
+            documents,
+            Expect::Holds(json!({"results": [
+                {"id": "d", "chunks": 1, "unchanged": false, "replayed": true},
+                {"id": "e", "chunks": 1, "unchanged": false, "replayed": true}]})),
+        ),
+        on(
+            "it is gone",
+            Method::GetDocument,
+            json!({"id": "d"}),
+            Expect::Refused(Kind::NotFound, "document_not_found"),
+        ),
+        on(
+            "the collection goes as well",
+            Method::DeleteCollection,
+            json!({"request_id": "r5"}),
+            Expect::Holds(json!({"changed": 1, "replayed": false})),
+        ),
+        on(
+            "and going twice is as going once",
+            Method::DeleteCollection,
+            json!({"request_id": "r5"}),
+            Expect::Holds(json!({"changed": 1, "replayed": true})),
         ),
     ]
 }

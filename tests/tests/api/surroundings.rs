@@ -186,7 +186,7 @@ async fn a_stream_of_batches_is_written_in_order_and_says_where_it_stopped() {
     let batch = |collection: &str, points| pb::UpsertRequest {
         collection: collection.into(),
         points,
-        request_id: String::new(),
+        ..pb::UpsertRequest::default()
     };
     let batches = [
         batch("c", vec![vectors(1, vec![1.0, 0.0]), vectors(2, vec![0.0, 1.0])]),

@@ -36,6 +36,10 @@ class Written:
     token: str | None = None
     #: Points inserted, replaced or deleted.
     changed: int = 0
+    #: How safe it is now, of several the least safe: `sync` survives a loss of power, `async` is on disk within 100 ms.
+    durability: str = "sync"
+    #: The request had been done before (an attempt whose answer was lost); this is what was answered then.
+    replayed: bool = False
 
 
 # ---- collections ----
@@ -323,6 +327,8 @@ class PutResult:
     near_duplicate_of: str | None = None
     #: Not stored, because it is a near duplicate and the request said so.
     skipped: bool = False
+    #: The request had stored it before (an attempt whose answer was lost).
+    replayed: bool = False
 
 
 @dataclass(slots=True)
@@ -343,6 +349,8 @@ class Put:
     errors: list[PutError] = field(default_factory=list)
     #: Token of the last write; None if nothing was written.
     token: str | None = None
+    #: How safe the least safe of them is now, as of `Written`.
+    durability: str = "sync"
 
     @property
     def chunks(self) -> int:

@@ -120,6 +120,14 @@ class Chunking:
     strategy: Literal["structure", "sentence", "fixed"] | None = None
 
 
+#: When a write is answered: after it was fsynced, or before that, which is then done within 100 ms.
+Durability: TypeAlias = Literal["sync", "async"]
+
+
+def durability_json(durability: Durability | None) -> dict[str, Any]:
+    return {} if durability is None else {"durability": durability}
+
+
 @dataclass(slots=True)
 class Schema:
     """A collection's definition. Without vectors and fields it is the documents preset: a vector `dense` of the built-in
@@ -141,6 +149,8 @@ class Schema:
     #: 1 to 64. Default: 1.
     shards: int | None = None
     chunking: Chunking | None = None
+    #: When writes are answered that do not say it themselves. Default: as the server is configured, which is sync.
+    durability: Durability | None = None
 
     def to_json(self) -> dict[str, Any]:
         json = _given(self)

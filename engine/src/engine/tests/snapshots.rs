@@ -165,7 +165,7 @@ fn an_import_is_the_same_collection_in_any_number_of_shards() {
             .import(&source, &import, &|| false, &mut |part| told = told.max(part))
             .unwrap();
         assert_eq!(info.schema.shards, shards.unwrap_or(2));
-        assert!(told > 0.5, "{told}");
+        assert_eq!(told, 1.0);
         assert!(everything(&target, &import.name) == expected, "{shards:?}");
     }
     // Still so after a restart.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use cairn_client::{Collection, ErrorKind, OnNearDuplicate, Provenance, Schema, Trust};
 use clap::{Args, ValueEnum};
 
-use super::{Connection, Failure, output};
+use super::{Connection, DurabilityArg, Failure, output};
 
 use self::fields::Fields;
 use self::find::{Now, look};
@@ -95,6 +95,10 @@ pub(super) struct Ingest {
     /// What to do with a document that says almost the same as a stored one. Either way the report names it.
     #[arg(long, value_enum, default_value = "store")]
     on_near_duplicate: OnNearDuplicateArg,
+    /// When the server answers: after a document is on disk, or before that, which then takes 100 ms at most
+    /// [default: the collection's].
+    #[arg(long, value_enum)]
+    durability: Option<DurabilityArg>,
     #[command(flatten)]
     fields: Fields,
     /// Requests at the same time.
@@ -165,7 +169,11 @@ impl Ingest {
             }
             Err(e) => return Err(e.into()),
         }
-        Ok(client.collection(&self.collection))
+        let collection = client.collection(&self.collection);
+        Ok(match self.durability {
+            None => collection,
+            Some(durability) => collection.with_durability(durability.into()),
+        })
     }
 
     fn plan(&self) -> Result<Plan, Failure> {

@@ -11,6 +11,7 @@ use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
 use super::bad_enum;
+use super::points::{durability_in, durability_out};
 use crate::service::empty_schema;
 
 pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
@@ -50,6 +51,7 @@ pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
             overlap_tokens: chunking.overlap_tokens.unwrap_or(defaults.overlap_tokens),
             strategy: strategy_in(chunking.strategy).map_err(|e| e.at("/schema/chunking"))?,
         },
+        durability: durability_in(schema.durability).map_err(|e| e.at("/schema"))?,
     })
 }
 
@@ -223,6 +225,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
         fields: schema.fields.into_iter().map(field).collect(),
         dynamic: Some(schema.dynamic),
         shards: Some(schema.shards),
+        durability: schema.durability.map_or(0, durability_out),
         chunking: Some(pb::Chunking {
             max_tokens: Some(schema.chunking.max_tokens),
             overlap_tokens: Some(schema.chunking.overlap_tokens),
@@ -275,7 +278,7 @@ mod tests {
                 "k": {"type": "keyword"}, "i": {"type": "integer"}, "f": {"type": "float"}, "b": {"type": "bool"},
                 "s": {"type": "stored"}, "t": {"type": "text", "analyzer": {"language": "german", "version": 1}}
             },
-            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9, "strategy": "sentence"}
+            "dynamic": false, "shards": 3, "chunking": {"max_tokens": 99, "overlap_tokens": 9, "strategy": "sentence"}, "durability": "async"
         }))
         .unwrap();
         assert_eq!(schema_in(Some(schema_out(schema.clone()))).unwrap(), schema);

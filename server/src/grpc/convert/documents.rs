@@ -5,6 +5,7 @@ use cairn_engine::types::PointId;
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::points::durability_out;
 use super::{bad_enum, count_out, id_in, object_out, payload_in, size_in, text_in};
 use crate::rag::trust::{self, Provenance, Trust};
 use crate::service::{DocumentFormat, DocumentText, OnNearDuplicate, PutAll, PutOne};
@@ -81,6 +82,7 @@ pub(in crate::grpc) fn documents_in(documents: Vec<pb::DocumentInput>) -> Result
 pub(in crate::grpc) fn put_all_out(all: PutAll) -> pb::PutDocumentsResponse {
     pb::PutDocumentsResponse {
         token: all.token.map(|t| t.to_string()).unwrap_or_default(),
+        durability: durability_out(all.durability),
         results: all.results.into_iter().map(put_one_out).collect(),
     }
 }
@@ -93,6 +95,7 @@ pub(in crate::grpc) fn put_one_out(one: PutOne) -> pb::PutDocumentResult {
         embedded: count_out(one.embedded),
         near_duplicate_of: one.near_duplicate_of.map(|id| id.as_str().to_owned()),
         skipped: one.skipped,
+        replayed: one.replayed,
     }
 }
 

@@ -27,7 +27,9 @@ pub(super) use self::documents::{
 pub(super) use self::enrich::{enrich_in, enriched_out};
 pub(super) use self::filter::filter_in;
 pub(super) use self::operations::operation_out;
-pub(super) use self::points::{applied_out, payload_change_in, point_out, points_in, scroll_in, selector_in, with_in};
+pub(super) use self::points::{
+    applied_out, durability_out, params_in, payload_change_in, point_out, points_in, scroll_in, selector_in, with_in,
+};
 pub(super) use self::query::{answer_out, ask_in};
 pub(super) use self::snapshots::{restore_in, snapshot_out};
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
-use cairn_engine::types::{Point, SparseVector};
+use cairn_engine::types::{Durability, Point, SparseVector};
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
 use super::filter::filter_in;
-use super::{id_in, ids_in, object_out, payload_in, size_in, text_in, token_in};
-use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
+use super::{bad_enum, id_in, ids_in, object_out, payload_in, size_in, text_in, token_in};
+use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest, WriteParams};
 
 pub(in crate::grpc) fn with_in(with: Option<pb::With>) -> With {
     let with = with.unwrap_or_default();
@@ -101,7 +101,35 @@ pub(in crate::grpc) fn applied_out(applied: &Applied) -> pb::WriteResponse {
     pb::WriteResponse {
         token: applied.token.to_string(),
         changed: applied.changed,
+        durability: durability_out(applied.durability),
+        replayed: applied.replayed,
     }
+}
+
+/// How a write is wanted.
+pub(in crate::grpc) fn params_in(request_id: String, durability: i32) -> Result<WriteParams> {
+    Ok(WriteParams {
+        request_id: text_in(request_id),
+        durability: durability_in(durability)?,
+    })
+}
+
+pub(super) fn durability_in(durability: i32) -> Result<Option<Durability>> {
+    match pb::Durability::try_from(durability) {
+        Ok(pb::Durability::Unspecified) => Ok(None),
+        Ok(pb::Durability::Sync) => Ok(Some(Durability::Sync)),
+        Ok(pb::Durability::Async) => Ok(Some(Durability::Async)),
+        Err(_) => Err(bad_enum("durability", "Durability", durability)),
+    }
+}
+
+/// Numbers grow with what may be lost.
+pub(in crate::grpc) fn durability_out(durability: Durability) -> i32 {
+    match durability {
+        Durability::Sync => pb::Durability::Sync,
+        Durability::Async => pb::Durability::Async,
+    }
+    .into()
 }
 
 pub(in crate::grpc) fn selector_in(ids: Vec<String>, filter: Option<pb::Filter>) -> Result<Selector> {

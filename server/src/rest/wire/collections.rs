@@ -11,6 +11,7 @@ use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::DurabilityBody;
 use crate::service::empty_schema;
 
 /// A collection's definition. Without vectors, sparse vectors and fields it is the documents preset: a vector `dense` of the built-in
@@ -33,6 +34,9 @@ pub(in crate::rest) struct SchemaBody {
     shards: Option<u32>,
     /// How documents are cut.
     chunking: Option<ChunkingBody>,
+    /// When writes are answered that do not say it themselves. Default: as the server is configured, which is sync.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    durability: Option<DurabilityBody>,
 }
 
 /// One named dense vector.
@@ -244,6 +248,7 @@ impl SchemaBody {
             dynamic: self.dynamic.unwrap_or(empty.dynamic),
             shards: self.shards.unwrap_or(empty.shards),
             chunking,
+            durability: self.durability.map(Into::into),
         })
     }
 }
@@ -431,6 +436,7 @@ impl From<Schema> for SchemaBody {
             fields: schema.fields.into_iter().map(field).collect(),
             dynamic: Some(schema.dynamic),
             shards: Some(schema.shards),
+            durability: schema.durability.map(Into::into),
             chunking: Some(ChunkingBody {
                 max_tokens: Some(schema.chunking.max_tokens),
                 overlap_tokens: Some(schema.chunking.overlap_tokens),
@@ -464,7 +470,7 @@ mod tests {
                         "b": {"dim": 4}, "c": {"dim": 4, "quantization": "int4"}, "d": {"dim": 4, "quantization": "none"}},
             "sparse": {"s": {}, "u": {"embedder": {"name": "y", "dim": 30_522}}},
             "fields": {"k": {"type": "keyword"}, "t": {"type": "text", "analyzer": {"language": "none", "version": 1}}},
-            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0, "strategy": "fixed"}
+            "dynamic": false, "shards": 2, "chunking": {"max_tokens": 64, "overlap_tokens": 0, "strategy": "fixed"}, "durability": "async"
         }))
         .unwrap();
         let json = serde_json::to_value(SchemaBody::from(schema.clone())).unwrap();

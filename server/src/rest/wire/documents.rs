@@ -6,8 +6,8 @@ use cairn_engine::types::Payload;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Id;
 use super::points::PointOut;
+use super::{DurabilityBody, Id};
 use crate::rag::trust::{self, Provenance, Trust};
 use crate::service::{DocumentFormat, DocumentText, OnNearDuplicate, PutAll};
 
@@ -20,8 +20,11 @@ pub(in crate::rest) struct PutDocumentsBody {
     /// What to do with a document that says almost the same as another one of the collection. Default: store.
     #[serde(default)]
     pub(in crate::rest) on_near_duplicate: OnNearDuplicateBody,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 /// A document as it is put.
@@ -205,6 +208,8 @@ pub(in crate::rest) struct PutDocumentsOut {
     /// Token of the last write; absent if nothing was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
+    /// How safe the least safe of the documents is now.
+    durability: DurabilityBody,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -221,6 +226,8 @@ pub(in crate::rest) struct PutDocumentOut {
     near_duplicate_of: Option<String>,
     /// Not stored, because it is a near duplicate and the request said so.
     skipped: bool,
+    /// The request had stored this document before; nothing was done now, and the rest is what was answered then.
+    replayed: bool,
 }
 
 impl From<PutAll> for PutDocumentsOut {
@@ -232,10 +239,12 @@ impl From<PutAll> for PutDocumentsOut {
             embedded: one.embedded,
             near_duplicate_of: one.near_duplicate_of.map(|id| id.as_str().to_owned()),
             skipped: one.skipped,
+            replayed: one.replayed,
         };
         Self {
             results: all.results.into_iter().map(one).collect(),
             token: all.token.map(|t| t.to_string()),
+            durability: all.durability.into(),
         }
     }
 }

@@ -19,7 +19,7 @@ use std::fmt;
 
 use cairn_engine::Result;
 use cairn_engine::op::Applied;
-use cairn_engine::types::{PointId, Token};
+use cairn_engine::types::{Durability, PointId, Token};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
@@ -32,6 +32,7 @@ pub(super) use self::points::{
 };
 pub(super) use self::query::{QueryBatchBody, QueryBatchOut, QueryBody, QueryOut};
 pub(super) use self::snapshots::{CreateSnapshotBody, RestoreSnapshotBody, SnapshotOut, SnapshotsOut};
+use crate::service::WriteParams;
 
 /// An id: a string, or an integer that means its decimal digits. Ids come back as strings.
 #[derive(Debug, Clone)]
@@ -92,6 +93,57 @@ pub(super) struct WriteOut {
     token: String,
     /// Points inserted, replaced or deleted.
     changed: u64,
+    /// How safe it is now: what was asked for, or more.
+    durability: DurabilityBody,
+    /// The request had been done before. Nothing was done now; this is what was answered then.
+    replayed: bool,
+}
+
+/// When a write is answered, and how safe it is then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DurabilityBody {
+    /// After the write was fsynced: it survives a loss of power.
+    Sync,
+    /// Before that: it survives the end of the process, and is fsynced within the server's window (100 ms by default).
+    Async,
+}
+
+impl std::str::FromStr for DurabilityBody {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "sync" => Ok(Self::Sync),
+            "async" => Ok(Self::Async),
+            _ => Err(()),
+        }
+    }
+}
+
+impl From<DurabilityBody> for Durability {
+    fn from(body: DurabilityBody) -> Self {
+        match body {
+            DurabilityBody::Sync => Self::Sync,
+            DurabilityBody::Async => Self::Async,
+        }
+    }
+}
+
+impl From<Durability> for DurabilityBody {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Sync => Self::Sync,
+            Durability::Async => Self::Async,
+        }
+    }
+}
+
+/// How a write is wanted.
+pub(super) fn params_in(request_id: Option<String>, durability: Option<DurabilityBody>) -> WriteParams {
+    WriteParams {
+        request_id,
+        durability: durability.map(Into::into),
+    }
 }
 
 impl From<Applied> for WriteOut {
@@ -99,6 +151,8 @@ impl From<Applied> for WriteOut {
         Self {
             token: applied.token.to_string(),
             changed: applied.changed,
+            durability: applied.durability.into(),
+            replayed: applied.replayed,
         }
     }
 }

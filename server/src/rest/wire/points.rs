@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::filter::{FilterBody, filter_in};
-use super::{Id, after_in, ids_in, sizes};
+use super::{DurabilityBody, Id, after_in, ids_in, sizes};
 use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 
 /// Points to insert or replace, all or none.
@@ -20,8 +20,11 @@ use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
 pub(in crate::rest) struct UpsertBody {
     /// 1 to 10,000.
     points: Vec<PointBody>,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 /// A point as it is written.
@@ -224,8 +227,11 @@ pub(in crate::rest) struct DeletePointsBody {
     ids: Option<Vec<Id>>,
     /// Everything that matches. An empty filter is refused.
     filter: Option<FilterBody>,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 impl DeletePointsBody {
@@ -310,8 +316,11 @@ pub(in crate::rest) struct SetPayloadBody {
     /// Replace the whole payload by `set` instead of merging.
     #[serde(default)]
     replace: bool,
-    /// Chosen by the client, at most 64 bytes; kept in the log.
+    /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is
+    /// not done again and is answered what the first was answered. Another request with the same id is refused.
     pub(in crate::rest) request_id: Option<String>,
+    /// When to answer. Default: the collection's.
+    pub(in crate::rest) durability: Option<DurabilityBody>,
 }
 
 impl SetPayloadBody {

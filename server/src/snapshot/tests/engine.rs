@@ -52,6 +52,7 @@ fn schema(shards: u32) -> Schema {
         dynamic: true,
         shards,
         chunking: Chunking::default(),
+        durability: None,
     }
 }
 

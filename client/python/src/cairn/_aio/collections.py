@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -55,7 +56,8 @@ class AsyncCollections:
     async def delete(self, name: str, *, missing_ok: bool = False, timeout: float | None = None) -> Written:
         """Removes a collection and everything in it."""
         try:
-            return build(Written, await self._core.call(methods.DELETE_COLLECTION, {"collection": name}, timeout))
+            request = {"collection": name, "request_id": uuid.uuid4().hex}
+            return build(Written, await self._core.call(methods.DELETE_COLLECTION, request, timeout))
         except NotFoundError:
             if missing_ok:
                 return Written()

@@ -25,7 +25,7 @@ class AsyncCore:
                 return await self.transport.call(method, request, max(deadline - _now(), 0.001))
             except CairnError as error:
                 attempt += 1
-                await self._wait(error, method, attempt, deadline)
+                await self._wait(error, attempt, deadline)
 
     async def send_all(self, method: Method, requests: Sequence[Json], timeout: float | None = None) -> Json:
         """Requests that may all be repeated when one of them fails for now."""
@@ -35,7 +35,7 @@ class AsyncCore:
                 return await self.transport.send_all(method, requests, max(deadline - _now(), 0.001))
             except CairnError as error:
                 attempt += 1
-                await self._wait(error, method, attempt, deadline)
+                await self._wait(error, attempt, deadline)
 
     async def watch(self, method: Method, request: Json, timeout: float) -> AsyncIterator[Json]:
         """One request, answers until the end; begins anew when the connection breaks."""
@@ -48,10 +48,10 @@ class AsyncCore:
                 return
             except CairnError as error:
                 attempt += 1
-                await self._wait(error, method, attempt, deadline)
+                await self._wait(error, attempt, deadline)
 
-    async def _wait(self, error: CairnError, method: Method, attempt: int, deadline: float) -> None:
-        wait = self.retry.wait(error, attempt, method.repeat, deadline - _now())
+    async def _wait(self, error: CairnError, attempt: int, deadline: float) -> None:
+        wait = self.retry.wait(error, attempt, deadline - _now())
         if wait is None:
             raise error
         await asyncio.sleep(wait)

@@ -13,7 +13,7 @@ from .._wire import methods
 from .._wire.methods import Json
 from ..answers import DocumentPage, DocumentView, Put, PutError, PutResult, StoredDocument, Written, all_of, build
 from ..errors import InvalidError
-from ..requests import Document, DocumentLike, document_json
+from ..requests import Document, DocumentLike, Durability, document_json, durability_json
 from .core import AsyncCore
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class AsyncDocuments:
         on_near_duplicate: Literal["store", "skip"] | None = None,
         on_error: Literal["raise", "collect"] = "raise",
         batch: int = 64,
+        durability: Durability | None = None,
         progress: bool = False,
         total: int | None = None,
         timeout: float | None = None,
@@ -70,7 +71,9 @@ class AsyncDocuments:
             total = len(many)
         with bar(progress, unit="documents", total=total) as shown:
             for some in _batches(many, batch):
-                await self._put_batch(collection, some, on_near_duplicate, on_error == "collect", done, timeout)
+                settings = {"on_near_duplicate": on_near_duplicate} if on_near_duplicate is not None else {}
+                settings.update(durability_json(durability))
+                await self._put_batch(collection, some, settings, on_error == "collect", done, timeout)
                 shown.add(len(some))
         return done
 
@@ -78,7 +81,7 @@ class AsyncDocuments:
         self,
         collection: str,
         some: list[Json],
-        on_near_duplicate: str | None,
+        settings: Json,
         collect: bool,
         done: Put,
         timeout: float | None,
@@ -86,9 +89,7 @@ class AsyncDocuments:
         """All are checked before the first is written, so what is left when one was refused is simply sent again."""
         left = list(some)
         while left:
-            request: Json = {"collection": collection, "documents": left, "request_id": uuid.uuid4().hex}
-            if on_near_duplicate is not None:
-                request["on_near_duplicate"] = on_near_duplicate
+            request: Json = {"collection": collection, "documents": left, "request_id": uuid.uuid4().hex, **settings}
             try:
                 answer = await self._core.call(methods.PUT_DOCUMENTS, request, timeout)
             except InvalidError as error:
@@ -99,6 +100,8 @@ class AsyncDocuments:
                 continue
             done.results.extend(all_of(PutResult, answer.get("results", ())))
             done.token = answer.get("token") or done.token
+            if answer.get("durability") == "async":
+                done.durability = "async"
             return
 
     async def put_frame(
@@ -149,12 +152,18 @@ class AsyncDocuments:
         collection: str,
         ids: str | int | Iterable[str | int],
         *,
+        durability: Durability | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Deletes documents with their chunks; missing ids are ignored."""
         many = [str(ids)] if isinstance(ids, (str, int)) else [str(i) for i in ids]
-        request = {"collection": collection, "ids": many, "request_id": request_id or uuid.uuid4().hex}
+        request = {
+            "collection": collection,
+            "ids": many,
+            "request_id": request_id or uuid.uuid4().hex,
+            **durability_json(durability),
+        }
         return build(Written, await self._core.call(methods.DELETE_DOCUMENTS, request, timeout))
 
     async def list_page(

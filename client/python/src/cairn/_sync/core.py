@@ -25,7 +25,7 @@ class Core:
                 return self.transport.call(method, request, max(deadline - _now(), 0.001))
             except CairnError as error:
                 attempt += 1
-                self._wait(error, method, attempt, deadline)
+                self._wait(error, attempt, deadline)
 
     def send_all(self, method: Method, requests: Sequence[Json], timeout: float | None = None) -> Json:
         """Requests that may all be repeated when one of them fails for now."""
@@ -35,7 +35,7 @@ class Core:
                 return self.transport.send_all(method, requests, max(deadline - _now(), 0.001))
             except CairnError as error:
                 attempt += 1
-                self._wait(error, method, attempt, deadline)
+                self._wait(error, attempt, deadline)
 
     def watch(self, method: Method, request: Json, timeout: float) -> Iterator[Json]:
         """One request, answers until the end; begins anew when the connection breaks."""
@@ -48,10 +48,10 @@ class Core:
                 return
             except CairnError as error:
                 attempt += 1
-                self._wait(error, method, attempt, deadline)
+                self._wait(error, attempt, deadline)
 
-    def _wait(self, error: CairnError, method: Method, attempt: int, deadline: float) -> None:
-        wait = self.retry.wait(error, attempt, method.repeat, deadline - _now())
+    def _wait(self, error: CairnError, attempt: int, deadline: float) -> None:
+        wait = self.retry.wait(error, attempt, deadline - _now())
         if wait is None:
             raise error
         time.sleep(wait)

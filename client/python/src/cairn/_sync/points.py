@@ -16,7 +16,7 @@ from .._wire.methods import Json
 from ..answers import Page, Rows, StoredPoint, Written, build
 from ..errors import InvalidError
 from ..filters import FilterLike, whole_filter
-from ..requests import PointLike, point_json, with_json
+from ..requests import Durability, PointLike, durability_json, point_json, with_json
 from .core import Core
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Points:
         collection: str,
         points: PointLike | Sequence[PointLike],
         *,
+        durability: Durability | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
@@ -62,6 +63,7 @@ class Points:
             "collection": collection,
             "points": [point_json(p) for p in many],
             "request_id": request_id or uuid.uuid4().hex,
+            **durability_json(durability),
         }
         return build(Written, self._core.call(methods.UPSERT, request, timeout))
 
@@ -71,6 +73,7 @@ class Points:
         points: Iterable[PointLike],
         *,
         batch: int = 1_000,
+        durability: Durability | None = None,
         progress: bool = False,
         total: int | None = None,
         timeout: float | None = None,
@@ -86,7 +89,14 @@ class Points:
         window: list[Json] = []
         with bar(progress, unit="points", total=total if total is not None else _length(points)) as shown:
             for some in _batches(points, batch):
-                window.append({"collection": collection, "points": some, "request_id": uuid.uuid4().hex})
+                window.append(
+                    {
+                        "collection": collection,
+                        "points": some,
+                        "request_id": uuid.uuid4().hex,
+                        **durability_json(durability),
+                    }
+                )
                 if len(window) == _WINDOW:
                     self._send(window, done, timeout)
                     shown.add(sum(len(w["points"]) for w in window))
@@ -99,6 +109,8 @@ class Points:
     def _send(self, window: list[Json], done: Written, timeout: float | None) -> None:
         answer = build(Written, self._core.send_all(methods.UPSERT_STREAM, window, timeout))
         done.token, done.changed = answer.token or done.token, done.changed + answer.changed
+        if answer.durability == "async":
+            done.durability = "async"
 
     def upsert_arrays(
         self,
@@ -108,6 +120,7 @@ class Points:
         *,
         payloads: Sequence[Mapping[str, Any]] | None = None,
         batch: int = 1_000,
+        durability: Durability | None = None,
         progress: bool = False,
         timeout: float | None = None,
     ) -> Written:
@@ -135,6 +148,7 @@ class Points:
         document: str | None = None,
         payload: Sequence[str] | None = None,
         batch: int = 1_000,
+        durability: Durability | None = None,
         progress: bool = False,
         timeout: float | None = None,
     ) -> Written:
@@ -177,6 +191,7 @@ class Points:
         ids: str | int | Iterable[str | int] | None = None,
         *,
         filter: FilterLike | None = None,
+        durability: Durability | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
@@ -192,9 +207,13 @@ class Points:
         if (ids is None) == (filter is None):
             raise InvalidError("give ids or filter", code="bad_selector", pointer="/ids")
         selector = {"filter": whole_filter(filter)} if ids is None else {"ids": _ids(ids)}
-        request = {"collection": collection, **selector, "request_id": request_id or uuid.uuid4().hex}
-        method = methods.DELETE_MATCHING if ids is None else methods.DELETE_POINTS
-        return build(Written, self._core.call(method, request, timeout))
+        request = {
+            "collection": collection,
+            **selector,
+            "request_id": request_id or uuid.uuid4().hex,
+            **durability_json(durability),
+        }
+        return build(Written, self._core.call(methods.DELETE_POINTS, request, timeout))
 
     def scroll_page(
         self,
@@ -271,6 +290,7 @@ class Points:
         *,
         unset: Sequence[str] | None = None,
         replace: bool = False,
+        durability: Durability | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
@@ -288,6 +308,7 @@ class Points:
             "ids": _ids(ids),
             **{k: v for k, v in given.items() if v is not None},
             "request_id": request_id or uuid.uuid4().hex,
+            **durability_json(durability),
         }
         return build(Written, self._core.call(methods.SET_PAYLOAD, request, timeout))
 

@@ -28,8 +28,6 @@ class Method:
     #: `Service/Method`.
     name: str
     rest: Callable[[Json], RestRequest]
-    #: A repetition after a lost answer does no harm.
-    repeat: bool = True
 
 
 def _path(path: str, json: Json) -> str:
@@ -100,8 +98,6 @@ UPSERT_STREAM = Method("Points/UpsertStream", _body("POST", _C + "/points"))
 SET_PAYLOAD = Method("Points/SetPayload", _body("PATCH", _C + "/points"))
 GET_POINTS = Method("Points/Get", _body("POST", _C + "/points/get"))
 DELETE_POINTS = Method("Points/Delete", _body("POST", _C + "/points/delete"))
-# What came to match since the lost first attempt would be taken too.
-DELETE_MATCHING = Method("Points/Delete", _body("POST", _C + "/points/delete"), repeat=False)
 SCROLL = Method("Points/Scroll", _body("POST", _C + "/points/scroll"))
 COUNT = Method("Points/Count", _body("POST", _C + "/points/count"))
 

@@ -65,10 +65,12 @@ class GetCollectionRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ...) -> None: ...
 
 class DeleteCollectionRequest(_message.Message):
-    __slots__ = ("collection",)
+    __slots__ = ("collection", "request_id")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     collection: str
-    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+    request_id: str
+    def __init__(self, collection: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class ListCollectionsRequest(_message.Message):
     __slots__ = ()
@@ -81,7 +83,7 @@ class ListCollectionsResponse(_message.Message):
     def __init__(self, collections: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Schema(_message.Message):
-    __slots__ = ("vectors", "fields", "dynamic", "shards", "chunking", "sparse")
+    __slots__ = ("vectors", "fields", "dynamic", "shards", "chunking", "sparse", "durability")
     class VectorsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -109,13 +111,15 @@ class Schema(_message.Message):
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     CHUNKING_FIELD_NUMBER: _ClassVar[int]
     SPARSE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     vectors: _containers.MessageMap[str, VectorSpec]
     fields: _containers.MessageMap[str, FieldSpec]
     dynamic: bool
     shards: int
     chunking: Chunking
     sparse: _containers.MessageMap[str, SparseSpec]
-    def __init__(self, vectors: _Optional[_Mapping[str, VectorSpec]] = ..., fields: _Optional[_Mapping[str, FieldSpec]] = ..., dynamic: bool = ..., shards: _Optional[int] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., sparse: _Optional[_Mapping[str, SparseSpec]] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, vectors: _Optional[_Mapping[str, VectorSpec]] = ..., fields: _Optional[_Mapping[str, FieldSpec]] = ..., dynamic: bool = ..., shards: _Optional[int] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., sparse: _Optional[_Mapping[str, SparseSpec]] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class VectorSpec(_message.Message):
     __slots__ = ("dim", "metric", "flat", "hnsw", "embedder", "quantization")

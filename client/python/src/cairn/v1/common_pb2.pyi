@@ -1,10 +1,20 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Durability(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DURABILITY_UNSPECIFIED: _ClassVar[Durability]
+    DURABILITY_SYNC: _ClassVar[Durability]
+    DURABILITY_ASYNC: _ClassVar[Durability]
+DURABILITY_UNSPECIFIED: Durability
+DURABILITY_SYNC: Durability
+DURABILITY_ASYNC: Durability
 
 class Value(_message.Message):
     __slots__ = ("null", "bool", "int", "uint", "double", "string", "list", "struct")
@@ -220,9 +230,13 @@ class Ids(_message.Message):
     def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WriteResponse(_message.Message):
-    __slots__ = ("token", "changed")
+    __slots__ = ("token", "changed", "durability", "replayed")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     token: str
     changed: int
-    def __init__(self, token: _Optional[str] = ..., changed: _Optional[int] = ...) -> None: ...
+    durability: Durability
+    replayed: bool
+    def __init__(self, token: _Optional[str] = ..., changed: _Optional[int] = ..., durability: _Optional[_Union[Durability, str]] = ..., replayed: bool = ...) -> None: ...

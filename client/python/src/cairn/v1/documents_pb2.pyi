@@ -101,50 +101,60 @@ class DocumentInput(_message.Message):
     def __init__(self, id: _Optional[str] = ..., text: _Optional[str] = ..., format: _Optional[_Union[DocumentFormat, str]] = ..., title: _Optional[str] = ..., source: _Optional[str] = ..., metadata: _Optional[_Union[_common_pb2.Struct, _Mapping]] = ..., trust: _Optional[_Union[Trust, str]] = ..., provenance: _Optional[_Union[Provenance, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class PutDocumentsRequest(_message.Message):
-    __slots__ = ("collection", "documents", "request_id", "on_near_duplicate")
+    __slots__ = ("collection", "documents", "request_id", "on_near_duplicate", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ON_NEAR_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     documents: _containers.RepeatedCompositeFieldContainer[DocumentInput]
     request_id: str
     on_near_duplicate: OnNearDuplicate
-    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[DocumentInput, _Mapping]]] = ..., request_id: _Optional[str] = ..., on_near_duplicate: _Optional[_Union[OnNearDuplicate, str]] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[DocumentInput, _Mapping]]] = ..., request_id: _Optional[str] = ..., on_near_duplicate: _Optional[_Union[OnNearDuplicate, str]] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class PutDocumentsResponse(_message.Message):
-    __slots__ = ("results", "token")
+    __slots__ = ("results", "token", "durability")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[PutDocumentResult]
     token: str
-    def __init__(self, results: _Optional[_Iterable[_Union[PutDocumentResult, _Mapping]]] = ..., token: _Optional[str] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, results: _Optional[_Iterable[_Union[PutDocumentResult, _Mapping]]] = ..., token: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class PutDocumentResult(_message.Message):
-    __slots__ = ("id", "unchanged", "chunks", "embedded", "near_duplicate_of", "skipped")
+    __slots__ = ("id", "unchanged", "chunks", "embedded", "near_duplicate_of", "skipped", "replayed")
     ID_FIELD_NUMBER: _ClassVar[int]
     UNCHANGED_FIELD_NUMBER: _ClassVar[int]
     CHUNKS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDED_FIELD_NUMBER: _ClassVar[int]
     NEAR_DUPLICATE_OF_FIELD_NUMBER: _ClassVar[int]
     SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     id: str
     unchanged: bool
     chunks: int
     embedded: int
     near_duplicate_of: str
     skipped: bool
-    def __init__(self, id: _Optional[str] = ..., unchanged: bool = ..., chunks: _Optional[int] = ..., embedded: _Optional[int] = ..., near_duplicate_of: _Optional[str] = ..., skipped: bool = ...) -> None: ...
+    replayed: bool
+    def __init__(self, id: _Optional[str] = ..., unchanged: bool = ..., chunks: _Optional[int] = ..., embedded: _Optional[int] = ..., near_duplicate_of: _Optional[str] = ..., skipped: bool = ..., replayed: bool = ...) -> None: ...
 
 class PutStreamRequest(_message.Message):
-    __slots__ = ("collection", "document", "on_near_duplicate")
+    __slots__ = ("collection", "document", "on_near_duplicate", "request_id", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     DOCUMENT_FIELD_NUMBER: _ClassVar[int]
     ON_NEAR_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     document: DocumentInput
     on_near_duplicate: OnNearDuplicate
-    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., on_near_duplicate: _Optional[_Union[OnNearDuplicate, str]] = ...) -> None: ...
+    request_id: str
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., document: _Optional[_Union[DocumentInput, _Mapping]] = ..., on_near_duplicate: _Optional[_Union[OnNearDuplicate, str]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class PutStreamResponse(_message.Message):
     __slots__ = ("id", "result", "error", "token")
@@ -213,14 +223,16 @@ class GetDocumentResponse(_message.Message):
     def __init__(self, document: _Optional[_Union[Document, _Mapping]] = ..., chunks: _Optional[_Iterable[_Union[_common_pb2.Point, _Mapping]]] = ...) -> None: ...
 
 class DeleteDocumentsRequest(_message.Message):
-    __slots__ = ("collection", "ids", "request_id")
+    __slots__ = ("collection", "ids", "request_id", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class ListDocumentsRequest(_message.Message):
     __slots__ = ("collection", "after_id", "limit")

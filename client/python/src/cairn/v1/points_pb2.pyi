@@ -8,24 +8,30 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "points", "request_id")
+    __slots__ = ("collection", "points", "request_id", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     points: _containers.RepeatedCompositeFieldContainer[_common_pb2.PointInput]
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., points: _Optional[_Iterable[_Union[_common_pb2.PointInput, _Mapping]]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., points: _Optional[_Iterable[_Union[_common_pb2.PointInput, _Mapping]]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class UpsertStreamResponse(_message.Message):
-    __slots__ = ("token", "changed", "batches")
+    __slots__ = ("token", "changed", "batches", "replayed", "durability")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     token: str
     changed: int
     batches: int
-    def __init__(self, token: _Optional[str] = ..., changed: _Optional[int] = ..., batches: _Optional[int] = ...) -> None: ...
+    replayed: int
+    durability: _common_pb2.Durability
+    def __init__(self, token: _Optional[str] = ..., changed: _Optional[int] = ..., batches: _Optional[int] = ..., replayed: _Optional[int] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class GetPointsRequest(_message.Message):
     __slots__ = ("collection", "ids")
@@ -43,16 +49,18 @@ class GetPointsResponse(_message.Message):
     def __init__(self, points: _Optional[_Iterable[_Union[_common_pb2.Point, _Mapping]]] = ...) -> None: ...
 
 class DeletePointsRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter", "request_id")
+    __slots__ = ("collection", "ids", "filter", "request_id", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     filter: _common_pb2.Filter
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class ScrollRequest(_message.Message):
     __slots__ = ("collection", "filter", "limit", "cursor", "after")
@@ -92,17 +100,19 @@ class CountResponse(_message.Message):
     def __init__(self, count: _Optional[int] = ...) -> None: ...
 
 class SetPayloadRequest(_message.Message):
-    __slots__ = ("collection", "ids", "set", "unset", "replace", "request_id")
+    __slots__ = ("collection", "ids", "set", "unset", "replace", "request_id", "durability")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     SET_FIELD_NUMBER: _ClassVar[int]
     UNSET_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DURABILITY_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _containers.RepeatedScalarFieldContainer[str]
     set: _common_pb2.Struct
     unset: _containers.RepeatedScalarFieldContainer[str]
     replace: bool
     request_id: str
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., set: _Optional[_Union[_common_pb2.Struct, _Mapping]] = ..., unset: _Optional[_Iterable[str]] = ..., replace: bool = ..., request_id: _Optional[str] = ...) -> None: ...
+    durability: _common_pb2.Durability
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Iterable[str]] = ..., set: _Optional[_Union[_common_pb2.Struct, _Mapping]] = ..., unset: _Optional[_Iterable[str]] = ..., replace: bool = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...

@@ -1,0 +1,155 @@
+//! How much of the disk is left, and when to stop taking writes.
+//!
+//! A database that fills its disk cannot even clean up. So writes are refused while there is still room for what was taken:
+//! flushes, seals, and the deletes that make room again, which may use half of the reserve. Refusing ends by itself when
+//! there is room, an eighth more than the reserve, so that it does not flicker.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+/// What is known of the disk under a data directory.
+pub struct Space {
+    dir: PathBuf,
+    /// Bytes to keep free; 0 = 5 % of the disk, at most [`limits::DISK_RESERVE_BYTES`].
+    reserve: u64,
+    refusing: AtomicBool,
+    /// A flush found the disk full: nothing is taken before one succeeds, whatever the system says is free.
+    stuck: AtomicBool,
+}
+
+/// What the system says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Free {
+    /// Bytes that may still be written.
+    pub free: u64,
+    /// Bytes that are kept free.
+    pub reserve: u64,
+}
+
+/// What a write does to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// It takes room.
+    Takes,
+    /// In the end it gives room back.
+    Gives,
+}
+
+impl Space {
+    /// Of the disk that holds `dir`.
+    pub fn new(dir: &Path, reserve: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            reserve,
+            refusing: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+        }
+    }
+
+    /// What is free now.
+    pub fn free(&self) -> io::Result<Free> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let reserve = match self.reserve {
+            0 => (disk.f_blocks.saturating_mul(disk.f_frsize) / 20).min(limits::DISK_RESERVE_BYTES),
+            reserve => reserve,
+        };
+        Ok(Free {
+            free: disk.f_bavail.saturating_mul(disk.f_frsize),
+            reserve,
+        })
+    }
+
+    /// Whether writes are refused at the moment.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
+    /// Refuses a write of `bytes` if it would leave too little.
+    pub fn check(&self, bytes: u64, room: Room) -> Result<()> {
+        let Free { free, reserve } = self.free()?;
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        let refuses = stuck || is_short(free, reserve, bytes, room, self.is_refusing());
+        if room == Room::Takes {
+            self.refusing.store(refuses, Ordering::Relaxed);
+        }
+        match refuses {
+            false => Ok(()),
+            true => Err(Error::disk_full(format!(
+                "the disk of {} is full: {free} bytes are free and {reserve} are kept in reserve. Nothing was written, reads \
+                 go on, and writes do as soon as there is room: delete points or make the disk larger",
+                self.dir.display()
+            ))),
+        }
+    }
+
+    /// Whether `bytes` more fit beside the reserve: asked before work that can wait.
+    pub fn fits(&self, bytes: u64) -> Result<bool> {
+        let Free { free, reserve } = self.free()?;
+        Ok(free >= reserve.saturating_add(bytes))
+    }
+
+    /// Whether the last flush found the disk full.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// How a flush ended: found the disk full, or not.
+    pub fn flushed(&self, full: bool) {
+        self.stuck.store(full, Ordering::Relaxed);
+    }
+}
+
+/// The decision alone.
+fn is_short(free: u64, reserve: u64, bytes: u64, room: Room, refusing: bool) -> bool {
+    let wanted = match (room, refusing) {
+        (Room::Gives, _) => reserve / 2,
+        (Room::Takes, false) => reserve,
+        (Room::Takes, true) => reserve.saturating_add(reserve / 8),
+    };
+    free < wanted.saturating_add(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_stop_at_the_reserve_and_begin_again_above_it_and_deletes_go_further() {
+        let cases = [
+            // free, bytes, room, refusing, short
+            (1_000, 0, Room::Takes, false, false),
+            (999, 0, Room::Takes, false, true),
+            (1_100, 101, Room::Takes, false, true),
+            (1_124, 0, Room::Takes, true, true),
+            (1_125, 0, Room::Takes, true, false),
+            (500, 0, Room::Gives, true, false),
+            (499, 0, Room::Gives, false, true),
+        ];
+        for (free, bytes, room, refusing, short) in cases {
+            assert_eq!(
+                is_short(free, 1_000, bytes, room, refusing),
+                short,
+                "{free} {bytes} {room:?} {refusing}"
+            );
+        }
+        assert!(is_short(u64::MAX - 1, u64::MAX, 10, Room::Takes, true));
+    }
+
+    #[test]
+    fn a_full_flush_refuses_until_one_succeeds() {
+        let dir = tempfile::tempdir().unwrap();
+        let space = Space::new(dir.path(), 1);
+        space.check(0, Room::Takes).unwrap();
+        space.flushed(true);
+        let error = space.check(0, Room::Takes).unwrap_err();
+        assert_eq!(error.code, "disk_full");
+        assert!(space.is_refusing());
+        space.flushed(false);
+        space.check(0, Room::Takes).unwrap();
+        assert!(!space.is_refusing() && space.fits(0).unwrap() && !space.fits(u64::MAX / 2).unwrap());
+    }
+}

@@ -1,0 +1,429 @@
+//! RocksDB's write-ahead log as bytes: what a crash may leave in it, what is cut off, and what is refused.
+//!
+//! RocksDB itself ends its replay quietly where a record is cut off, skips a stretch of zeros quietly, and refuses any other
+//! bad record, even an unfinished write whose bytes reached the disk in the wrong order. [`mend`] looks first, and decides by
+//! evidence. Every group of records carries a [`Mark`]: how far the log was known to be fsynced when the group was written.
+//! A readable group after a bad place whose mark lies beyond that place proves that what is bad had been acknowledged by the
+//! disk: that is damage, and the directory is not opened. Without such a proof the bad place is the end of what was synced:
+//! the log is cut there, the bytes are set aside and reported, and what is lost was never promised. A flip in the very last
+//! group cannot be told from an unfinished write; it is cut and reported as well.
+//!
+//! The format (RocksDB's `db/log_format.h`): blocks of 32 KiB hold physical records `masked CRC-32C | u16 length | type |
+//! payload`, eleven bytes of header for recycled files (the log's number is the rest). A logical record is one physical one
+//! or a chain first, middle..., last. Fewer than 7 bytes at the end of a block are zeros. The payload is a write batch:
+//! u64 sequence, u32 count, then entries; ours begin with the mark as log data (tag 3), which RocksDB never applies.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::limits;
+
+#[cfg(test)]
+mod tests;
+
+const BLOCK: usize = 32 << 10;
+const HEADER: usize = 7;
+const RECYCLED_HEADER: usize = 11;
+/// Of a write batch: sequence and count.
+const BATCH_HEADER: usize = 12;
+/// Tag of log data in a write batch.
+const LOG_DATA: u8 = 3;
+const MAGIC: &[u8; 4] = b"CWM1";
+/// Bytes of a mark.
+const MARK: usize = 52;
+/// As much of a logical record as is looked at: its mark stands first.
+const PREFIX: usize = BATCH_HEADER + 2 + MARK;
+
+/// What a group of records says about the log before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    /// Sequence number of the group's first record.
+    pub(crate) first: u64,
+    /// Records in the group.
+    pub(crate) count: u64,
+    /// Last sequence number that was known to be fsynced when the group was written.
+    pub(crate) synced: u64,
+    /// Groups written since then.
+    pub(crate) unsynced_groups: u64,
+    /// And their bytes.
+    pub(crate) unsynced_bytes: u64,
+    /// Of this run of the engine, at random: a payload that looks like a group does not know it.
+    pub(crate) run: u64,
+}
+
+impl Mark {
+    /// The bytes, for the beginning of a write batch.
+    pub(crate) fn encode(&self) -> [u8; MARK] {
+        let mut bytes = [0; MARK];
+        bytes[..4].copy_from_slice(MAGIC);
+        let numbers = [
+            self.first,
+            self.count,
+            self.synced,
+            self.unsynced_groups,
+            self.unsynced_bytes,
+            self.run,
+        ];
+        for (slot, number) in bytes[4..].chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Of the first bytes of a logical record; none if they are not of a group of ours.
+    fn decode(record: &[u8]) -> Option<Self> {
+        let entry = record.get(BATCH_HEADER..PREFIX)?;
+        if entry[0] != LOG_DATA || usize::from(entry[1]) != MARK || &entry[2..6] != MAGIC {
+            return None;
+        }
+        let mut numbers = entry[6..]
+            .chunks_exact(8)
+            .filter_map(|bytes| bytes.try_into().ok().map(u64::from_le_bytes));
+        Some(Self {
+            first: numbers.next()?,
+            count: numbers.next()?,
+            synced: numbers.next()?,
+            unsynced_groups: numbers.next()?,
+            unsynced_bytes: numbers.next()?,
+            run: numbers.next()?,
+        })
+    }
+}
+
+/// What was cut off at the end of the log when the directory was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// The file that was cut.
+    pub file: PathBuf,
+    /// Where.
+    pub at: u64,
+    /// Bytes from there to the end of the log.
+    pub bytes: u64,
+    /// Readable groups of records among them, written after the last fsync.
+    pub groups: u64,
+    /// Where the bytes were copied to.
+    pub kept_in: PathBuf,
+}
+
+/// What one step over a file finds.
+enum Step {
+    /// A logical record that reads well: where it begins, and its first bytes.
+    Record { at: u64, prefix: Vec<u8> },
+    /// Bytes that do not belong to such a record.
+    Bad { at: u64 },
+}
+
+/// Walks over the logical records of one file.
+struct Walk<R> {
+    reader: R,
+    number: u64,
+    block: Vec<u8>,
+    /// Offset of the block in the file.
+    base: u64,
+    at: usize,
+    /// A record whose last fragment has not come yet.
+    open: Option<(u64, Vec<u8>)>,
+    /// Of the marks in this file, once one was read.
+    run: Option<u64>,
+    ended: bool,
+}
+
+impl<R: Read> Walk<R> {
+    fn new(reader: R, number: u64) -> Self {
+        Self {
+            reader,
+            number,
+            block: Vec::new(),
+            base: 0,
+            at: 0,
+            open: None,
+            run: None,
+            ended: false,
+        }
+    }
+
+    /// False at the end of the file.
+    fn next_block(&mut self) -> io::Result<bool> {
+        self.base += self.block.len() as u64;
+        self.at = 0;
+        self.block.clear();
+        (&mut self.reader).take(BLOCK as u64).read_to_end(&mut self.block)?;
+        Ok(!self.block.is_empty())
+    }
+
+    fn skip_block(&mut self) {
+        self.at = self.block.len();
+    }
+
+    /// The next step; none at the end of the file.
+    fn step(&mut self) -> io::Result<Option<Step>> {
+        while !self.ended {
+            let rest = &self.block[self.at..];
+            if rest.len() < HEADER {
+                // The end of a whole block is padded with zeros; anything else here is a header that was cut off.
+                let torn = rest.iter().any(|byte| *byte != 0) || (!rest.is_empty() && self.block.len() < BLOCK);
+                let at = self.base + self.at as u64;
+                if torn {
+                    self.skip_block();
+                    return Ok(Some(self.bad(at)));
+                }
+                if !self.next_block()? {
+                    self.ended = true;
+                    if let Some((at, _)) = self.open.take() {
+                        return Ok(Some(Step::Bad { at }));
+                    }
+                }
+                continue;
+            }
+            let at = self.base + self.at as u64;
+            let Some((kind, payload, end)) = physical(rest, self.number) else {
+                self.at = self.resumption();
+                return Ok(Some(self.bad(at)));
+            };
+            let head = payload[..payload.len().min(PREFIX)].to_vec();
+            if matches!(kind, Kind::Full | Kind::First)
+                && let Some((unfinished, _)) = self.open.take()
+            {
+                // This one is read again after the bad place was told of.
+                return Ok(Some(Step::Bad { at: unfinished }));
+            }
+            self.at += end;
+            match kind {
+                Kind::Full => return Ok(Some(self.record(at, head))),
+                Kind::First => self.open = Some((at, head)),
+                Kind::Middle | Kind::Last => match &mut self.open {
+                    None => return Ok(Some(Step::Bad { at })),
+                    Some((_, prefix)) => {
+                        let wanted = PREFIX - prefix.len().min(PREFIX);
+                        prefix.extend_from_slice(&head[..head.len().min(wanted)]);
+                        if kind == Kind::Last
+                            && let Some((at, prefix)) = self.open.take()
+                        {
+                            return Ok(Some(self.record(at, prefix)));
+                        }
+                    }
+                },
+                Kind::Other => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn record(&mut self, at: u64, prefix: Vec<u8>) -> Step {
+        let run = Mark::decode(&prefix).map(|mark| mark.run);
+        self.run = self.run.or(run);
+        Step::Record { at, prefix }
+    }
+
+    /// Where to go on in this block after the bad physical record at `self.at`: where its length says, if something reads
+    /// well there; else at the next group of this file; else nowhere, as a wrong length would lead anywhere, even into a
+    /// payload that looks like records.
+    fn resumption(&self) -> usize {
+        let rest = &self.block[self.at..];
+        let stated = HEADER + usize::from(u16::from_le_bytes([rest[4], rest[5]]));
+        if rest
+            .get(stated..)
+            .is_some_and(|bytes| physical(bytes, self.number).is_some())
+        {
+            return self.at + stated;
+        }
+        let group = |skip: &usize| {
+            let bytes = &rest[*skip..];
+            let mark = bytes.get(HEADER..).and_then(Mark::decode);
+            mark.is_some_and(|mark| self.run.is_none_or(|run| run == mark.run))
+                && physical(bytes, self.number).is_some()
+        };
+        (1..rest.len())
+            .find(group)
+            .map_or(self.block.len(), |skip| self.at + skip)
+    }
+
+    /// A bad place makes the record around it bad.
+    fn bad(&mut self, at: u64) -> Step {
+        let at = self.open.take().map_or(at, |(first, _)| first);
+        Step::Bad { at }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Full,
+    First,
+    Middle,
+    Last,
+    /// Of RocksDB's own bookkeeping, such as compression; RocksDB decides about it.
+    Other,
+}
+
+/// One physical record: kind, payload, and the bytes it takes. None if it does not read well.
+fn physical(bytes: &[u8], number: u64) -> Option<(Kind, &[u8], usize)> {
+    let stored = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+    let length = usize::from(u16::from_le_bytes(bytes.get(4..6)?.try_into().ok()?));
+    let kind = *bytes.get(6)?;
+    let recycled = matches!(kind, 5..=8 | 11 | 131);
+    let header = if recycled { RECYCLED_HEADER } else { HEADER };
+    let end = header + length;
+    let covered = bytes.get(6..end)?;
+    if kind == 0 || unmask(stored) != crc32c::crc32c(covered) {
+        return None;
+    }
+    if recycled {
+        // What a recycled file held before is nothing of this log.
+        let of = u32::from_le_bytes(bytes[HEADER..RECYCLED_HEADER].try_into().ok()?);
+        if u64::from(of) != number & u64::from(u32::MAX) {
+            return None;
+        }
+    }
+    let kind = match kind {
+        1 | 5 => Kind::Full,
+        2 | 6 => Kind::First,
+        3 | 7 => Kind::Middle,
+        4 | 8 => Kind::Last,
+        _ => Kind::Other,
+    };
+    Some((kind, &bytes[header..end], end))
+}
+
+/// RocksDB stores checksums rotated and shifted, because a log may hold logs.
+fn unmask(stored: u32) -> u32 {
+    stored.wrapping_sub(0xa282_ead8).rotate_left(15)
+}
+
+/// The first bad place of the log, and what stands before it.
+struct Place {
+    file: usize,
+    at: u64,
+    /// Last sequence number before it, if the log says.
+    last: Option<u64>,
+}
+
+/// Whether a group after a bad place proves that the place had been fsynced. `between` is the bytes from the one to the other.
+fn proves(place: &Place, mark: Option<Mark>, between: u64) -> bool {
+    // A group without a mark is not ours to explain away.
+    let Some(mark) = mark else { return true };
+    match place.last {
+        Some(last) => mark.synced > last,
+        // The log begins with the bad place. It had been synced in part if more bytes lie between than were unsynced, with
+        // the headers and paddings that those took at most.
+        None => {
+            let overhead = 7 * mark.unsynced_groups + 13 * (between / BLOCK as u64 + 1);
+            mark.unsynced_bytes.saturating_add(overhead) < between
+        }
+    }
+}
+
+/// Looks at every log of `db` and cuts off what a crash left unfinished, after it was copied to `aside`. Damage of what had
+/// been synced is an error that names the file and the place. Nothing of a log that reads well is touched.
+pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
+    let logs = logs(db)?;
+    let mut place: Option<Place> = None;
+    let (mut last, mut groups, mut before) = (None, 0, 0);
+    for (file, (number, path, _)) in logs.iter().enumerate() {
+        let reader = io::BufReader::with_capacity(8 * BLOCK, File::open(path)?);
+        let mut walk = Walk::new(reader, *number);
+        while let Some(step) = walk.step()? {
+            match (step, &place) {
+                (Step::Bad { at }, None) => {
+                    place = Some(Place { file, at, last });
+                    before = at;
+                }
+                (Step::Bad { .. }, Some(_)) => {}
+                (Step::Record { prefix, .. }, None) => {
+                    last = Mark::decode(&prefix).map_or(last, |mark| {
+                        Some(mark.first.saturating_add(mark.count).saturating_sub(1))
+                    });
+                }
+                (Step::Record { at, prefix }, Some(bad)) => {
+                    let between: u64 = logs[bad.file..file].iter().map(|(_, _, len)| len).sum::<u64>() + at - before;
+                    if proves(bad, Mark::decode(&prefix), between) {
+                        return Err(refusal(&logs[bad.file].1, bad.at, path, at));
+                    }
+                    groups += 1;
+                }
+            }
+        }
+    }
+    match place {
+        None => Ok(None),
+        Some(place) => cut(db, &logs, &place, groups, aside).map(Some),
+    }
+}
+
+fn refusal(file: &Path, at: u64, later: &Path, later_at: u64) -> Error {
+    Error::damaged(format!(
+        "the write-ahead log {} is damaged at byte {at}: what stands there had been written to disk safely, as the records \
+         at byte {later_at} of {} show. Opening would lose acknowledged writes silently, so this directory stays closed and \
+         unchanged: restore it from a copy or a snapshot, and check the disk",
+        file.display(),
+        later.file_name().unwrap_or_default().display(),
+    ))
+}
+
+/// Number, path and length of each log, in order.
+fn logs(db: &Path) -> Result<Vec<(u64, PathBuf, u64)>> {
+    let mut logs = Vec::new();
+    let entries = match fs::read_dir(db) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(logs),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = entry.path();
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        if let (Some(number), Some("log")) = (number, path.extension().and_then(|e| e.to_str())) {
+            logs.push((number, path, entry.metadata()?.len()));
+        }
+    }
+    logs.sort_unstable();
+    Ok(logs)
+}
+
+/// Copies what is cut off to `aside` first, so that a crash in between leaves everything as it was or nothing to do.
+fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, aside: &Path) -> Result<Dropped> {
+    fs::create_dir_all(aside)?;
+    let mut dropped = Dropped {
+        file: logs[place.file].1.clone(),
+        at: place.at,
+        bytes: 0,
+        groups,
+        kept_in: aside.to_owned(),
+    };
+    for (i, (number, path, _)) in logs.iter().enumerate().skip(place.file) {
+        let at = if i == place.file { place.at } else { 0 };
+        let mut source = File::open(path)?;
+        source.seek(SeekFrom::Start(at))?;
+        let kept = aside.join(format!("{number:06}-from-{at}.log"));
+        let mut copy = File::create(&kept)?;
+        dropped.bytes += io::copy(&mut source, &mut copy)?;
+        copy.sync_all()?;
+    }
+    super::files::sync_dir(aside)?;
+    if let Some(parent) = aside.parent() {
+        super::files::sync_dir(parent)?;
+    }
+    // The last file first: a log must never have a hole in its middle.
+    for (i, (_, path, _)) in logs.iter().enumerate().skip(place.file).rev() {
+        if i == place.file {
+            let file = OpenOptions::new().write(true).open(path)?;
+            file.set_len(place.at)?;
+            file.sync_all()?;
+        } else {
+            fs::remove_file(path)?;
+        }
+    }
+    super::files::sync_dir(db)?;
+    forget_oldest(aside)?;
+    Ok(dropped)
+}
+
+/// Keeps the newest pieces that were set aside.
+fn forget_oldest(aside: &Path) -> io::Result<()> {
+    let mut kept: Vec<PathBuf> = fs::read_dir(aside)?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<io::Result<_>>()?;
+    kept.sort_unstable();
+    let surplus = kept.len().saturating_sub(limits::DROPPED_LOGS_MAX);
+    kept.iter().take(surplus).try_for_each(fs::remove_file)
+}
