@@ -3,9 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+
+#[path = "../src/snapshot/tests/s3_server.rs"]
+mod s3_server;
+
+use s3_server::{BUCKET, S3};
 
 /// A command that sees no configuration of ours, and reaches the S3 server of the test.
 fn cairn(s3: Option<&S3>) -> Command {
@@ -84,63 +88,6 @@ impl Drop for Server {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// moto, with a bucket `backups`; ends with its value.
-struct S3 {
-    process: Child,
-    port: u16,
-}
-
-impl Drop for S3 {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl S3 {
-    fn start() -> Option<Self> {
-        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/cairn/s3-venv"));
-        let venv = std::env::var_os("S3_TEST_VENV").map(PathBuf::from).or_else(home)?;
-        if !venv.join("complete").is_file() {
-            eprintln!(
-                "SKIPPED: no S3 server in {} (scripts/s3.sh installs it)",
-                venv.display()
-            );
-            return None;
-        }
-        let port = std::net::TcpListener::bind(("127.0.0.1", 0))
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
-        let python = venv.join("bin/python");
-        let process = Command::new(python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, port };
-        let patience = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < patience {
-            if put_bucket(port).is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
-                return Some(server);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("the S3 server does not come up");
-    }
-}
-
-fn put_bucket(port: u16) -> std::io::Result<String> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"PUT /backups HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
@@ -227,5 +174,5 @@ fn an_instance_comes_back_from_a_directory() {
 fn an_instance_comes_back_from_s3_with_credentials_of_the_environment() {
     let Some(s3) = S3::start() else { return };
     let dir = tempfile::tempdir().unwrap();
-    there_and_back(dir.path(), "s3://backups/some/prefix", Some(&s3));
+    there_and_back(dir.path(), &format!("s3://{BUCKET}/some/prefix"), Some(&s3));
 }

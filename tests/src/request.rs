@@ -115,6 +115,8 @@ pub enum Kind {
     NotFound,
     /// It exists already, and differs.
     Exists,
+    /// The state forbids it.
+    Conflict,
     /// Wait and retry.
     Exhausted,
     /// Too late.
@@ -142,6 +144,7 @@ impl Kind {
             Self::Invalid => (400, Code::InvalidArgument),
             Self::NotFound => (404, Code::NotFound),
             Self::Exists => (409, Code::AlreadyExists),
+            Self::Conflict => (409, Code::FailedPrecondition),
             Self::Exhausted => (429, Code::ResourceExhausted),
             Self::Deadline => (504, Code::DeadlineExceeded),
             Self::Unavailable => (503, Code::Unavailable),

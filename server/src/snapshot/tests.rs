@@ -4,6 +4,7 @@
 mod engine;
 mod faulty;
 mod s3;
+mod s3_server;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

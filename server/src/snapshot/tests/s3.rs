@@ -1,12 +1,8 @@
 //! Snapshots against a server that speaks S3's protocol (moto, a process of its own), through a proxy that is slow, answers 503,
 //! resets connections, cuts answers short, and loses the answers of requests that succeeded.
-//!
-//! The server is installed by `scripts/s3.sh`; without it these tests say so and check nothing.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicUsize;
 
 use axum::body::Body;
@@ -17,62 +13,9 @@ use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
+use super::s3_server::{BUCKET, S3};
 use super::*;
 use crate::rag::remote::install_crypto;
-
-const BUCKET: &str = "snapshots";
-
-/// moto; ends with its value.
-struct Server {
-    process: Child,
-    addr: SocketAddr,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Server {
-    /// None if it is not installed.
-    async fn start() -> Option<Self> {
-        install_crypto();
-        let venv = std::env::var_os("S3_TEST_VENV").map(PathBuf::from).or_else(|| {
-            let home = std::env::var_os("HOME").map(PathBuf::from)?;
-            Some(home.join(".cache/cairn/s3-venv"))
-        })?;
-        let python = venv.join("bin/python");
-        if !venv.join("complete").is_file() {
-            eprintln!(
-                "SKIPPED: no S3 server in {} (scripts/s3.sh installs it)",
-                venv.display()
-            );
-            return None;
-        }
-        // Free when it was looked at, which nearly always is enough; a taken port fails below.
-        let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let addr = free.local_addr().unwrap();
-        drop(free);
-        let process = Command::new(python)
-            .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &addr.port().to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { process, addr };
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        for _ in 0..600 {
-            let made = client.put(format!("http://{addr}/{BUCKET}")).send().await;
-            if made.is_ok_and(|answer| answer.status().is_success()) {
-                return Some(server);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the S3 server at {addr} does not come up");
-    }
-}
 
 /// What the proxy does to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,9 +201,10 @@ async fn all_of_it(snapshots: &Snapshots) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_on_s3_survive_everything_that_passes() {
-    let Some(server) = Server::start().await else { return };
+    install_crypto();
+    let Some(server) = S3::start() else { return };
     for (faults, every) in FAULTS {
-        let proxy = Proxy::start(server.addr, faults, every).await;
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), faults, every).await;
         all_of_it(&Snapshots::new(proxy.store())).await;
         let suffered = proxy.suffered.load(Ordering::Relaxed);
         assert!(
@@ -272,8 +216,9 @@ async fn snapshots_on_s3_survive_everything_that_passes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_gone_or_refuses_is_said_and_nothing_is_half_done() {
-    let Some(server) = Server::start().await else { return };
-    let good = Proxy::start(server.addr, &[], 1).await;
+    install_crypto();
+    let Some(server) = S3::start() else { return };
+    let good = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), &[], 1).await;
     let files = Files::new(&[b"one"]);
     let missing = AmazonS3Builder::new()
         .with_bucket_name("no-such-bucket")

@@ -86,7 +86,7 @@ CANCEL_OPERATION = Method("Operations/Cancel", _params("DELETE", "/operations/{i
 
 _S = "/snapshots/{snapshot}"
 
-CREATE_SNAPSHOT = Method("Snapshots/Create", _body("POST", "/snapshots"), repeat=False)
+CREATE_SNAPSHOT = Method("Snapshots/Create", _body("POST", "/snapshots"))
 LIST_SNAPSHOTS = Method("Snapshots/List", _params("GET", "/snapshots"))
 GET_SNAPSHOT = Method("Snapshots/Get", _params("GET", _S))
 VERIFY_SNAPSHOT = Method("Snapshots/Verify", _params("POST", _S + "/verify"))
