@@ -40,7 +40,12 @@ CASES = {
         "service": {"type": "LoadBalancer", "port": 80, "annotations": {"a": "b"}},
         "persistence": {"size": "1Ti", "storageClassName": "fast", "annotations": {"a": "b"}},
         "config": {"limits": {"body_bytes_max": 67108864, "writes_max": 8}, "engine": {"seal_rows": 200000}},
-        "networkPolicy": {"from": [{"namespaceSelector": {"matchLabels": {"rag": "yes"}}}]},
+        "networkPolicy": {
+            "from": [{"namespaceSelector": {"matchLabels": {"rag": "yes"}}}],
+            "egress": [{"to": [{"podSelector": {"matchLabels": {"app": "tei"}}}], "ports": [{"port": 80}]}],
+        },
+        "extraVolumes": [{"name": "models", "persistentVolumeClaim": {"claimName": "models"}}],
+        "extraVolumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": True}],
         "topologySpread": {"whenUnsatisfiable": "DoNotSchedule"},
         "nodeSelector": {"disk": "nvme"},
         "tolerations": [{"key": "db", "operator": "Exists"}],
@@ -160,7 +165,7 @@ class Pod(unittest.TestCase):
             self.assertEqual(container[probe]["httpGet"]["path"], path)
 
     def test_writes_only_where_something_is_mounted(self):
-        for values in ({}, {"persistence": {"enabled": False}}):
+        for values in ({}, {"persistence": {"enabled": False}}, CASES["everything"]):
             spec = pod(values)
             mounted = {m["name"] for m in spec["containers"][0]["volumeMounts"]}
             there = {v["name"] for v in spec["volumes"]}
@@ -195,11 +200,11 @@ class Configuration(unittest.TestCase):
             "default_embedder": "e5.small",
             "embedders": {
                 "e5.small": {"type": "bert", "dir": "/models/e5", "query_prefix": "query: "},
-                "far": {"type": "tei", "url": "http://tei", "timeout_ms": 5000, "media": ["image"]},
+                "far": {"type": "tei", "url": "http://tei", "timeout_ms": 5000, "media": ["image"], "hybrid_weight": 0.25},
             },
             "rerankers": {"late": {"type": "late", "embedder": "e5.small"}},
         }
-        toml = self.toml({"config": given})
+        toml = self.toml({"config": given, "networkPolicy": {"egress": [{"to": [{"podSelector": {}}]}]}})
         for key, value in given.items():
             self.assertEqual(toml[key], value)
 
@@ -249,6 +254,11 @@ class Refused(unittest.TestCase):
 
     def test_less_grace_than_draining_takes(self):
         self.refused(merged(LEAST, {"config": {"drain_ms": 55000}}), "must be at least 65", "got 60")
+
+    def test_a_service_that_the_network_policy_keeps_away(self):
+        config = {"rerankers": {"far": {"type": "tei", "url": "http://tei"}}}
+        self.refused(merged(LEAST, {"config": config}), "config.rerankers.far is a service", "networkPolicy.egress")
+        manifests({"config": config, "networkPolicy": {"enabled": False}})
 
     def test_typos_anywhere(self):
         for values in (

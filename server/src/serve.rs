@@ -30,7 +30,9 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError, Limits};
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::{ModelError, Models};
+use crate::rag::tokens;
 use crate::service::{Service, SnapshotsOf};
 use crate::{grpc, rest, snapshot, telemetry};
 
@@ -156,8 +158,20 @@ pub async fn signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Starts a server and returns when it answers.
+/// Makes the tables of the default tokenizer of prompts, on a thread that nobody waits for: they take some hundred
+/// milliseconds, which the first prompt would take longer.
+pub fn warm_up() {
+    let make = || drop(tokens::counter(tokens::O200K_BASE).map(|counter| counter.count("warm")));
+    let _without_it_the_first_waits = std::thread::Builder::new().name("cairn-warm-up".to_owned()).spawn(make);
+}
+
+/// Starts a server and returns when it answers. It reads PDFs itself, in memory that nothing bounds: for files of one's own.
 pub async fn start(config: Config) -> Result<Running, ServeError> {
+    start_with(config, PdfReader::Here).await
+}
+
+/// Starts a server that reads PDFs with `pdfs`, and returns when it answers.
+pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, ServeError> {
     config.check()?;
     if !config.listen.ip().is_loopback() {
         tracing::warn!(listen = %config.listen, "anyone who can reach this address can read and change everything");
@@ -195,6 +209,7 @@ pub async fn start(config: Config) -> Result<Running, ServeError> {
     let service = Arc::new(Service::new(
         Arc::clone(&engine),
         models,
+        pdfs,
         config.limits.clone(),
         snapshots,
     ));

@@ -35,11 +35,15 @@ struct Server {
 
 impl Server {
     fn start(data_dir: &Path) -> Self {
+        Self::start_on("127.0.0.1:0", data_dir)
+    }
+
+    fn start_on(address: &str, data_dir: &Path) -> Self {
         let mut process = cairn()
             .args([
                 "serve",
                 "--listen",
-                "127.0.0.1:0",
+                address,
                 "--metrics-listen",
                 "127.0.0.1:0",
                 "--set",
@@ -403,6 +407,106 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
         "{report}"
     );
     assert!(report["documents"].as_u64().unwrap() >= 4, "{report}");
+}
+
+#[test]
+fn a_watch_outlives_its_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (docs, data) = (dir.path().join("docs"), dir.path().join("data"));
+    std::fs::create_dir(&docs).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(docs.join(name), text).unwrap();
+    write("first.txt", "There from the beginning.");
+    let server = Server::start(&data);
+    let (url, address) = (server.url.clone(), server.url.replace("http://", ""));
+    let watching = cairn()
+        .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"])
+        .args(["--watch", "--delete-missing", "--timeout-ms", "1000", "--url", &url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let stored = |server: &Server, documents: u64| {
+        let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        loop {
+            let found = server.run(&["collections", "get", "docs", "--json"]);
+            let found: Value = serde_json::from_slice(&found.stdout).unwrap_or_default();
+            if found["documents"] == documents {
+                return;
+            }
+            assert!(std::time::Instant::now() < ends, "{documents} documents: {found}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    stored(&server, 1);
+    assert_eq!(server.terminate(), Some(0));
+    write("second.txt", "Written while nobody listens.");
+    // Long enough for the change to be seen, and to fail.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let server = Server::start_on(&address, &data);
+    stored(&server, 2);
+    let (code, printed) = watching.interrupt();
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!((code, &report["failed"]), (Some(0), &0.into()), "{report}");
+}
+
+/// A PDF of 200 KB whose one object stream names one array two hundred times: 2.3 GiB for whoever makes the objects.
+fn bomb() -> Vec<u8> {
+    let index: String = (100..300).map(|n| format!("{n} 0 ")).collect();
+    let members = format!("{index}[{}]", "1 ".repeat(100_000));
+    let (first, length) = (index.len(), members.len());
+    let objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Count 0 /Kids [] >>".to_owned(),
+        format!("<< /Type /ObjStm /N 200 /First {first} /Length {length} >>\nstream\n{members}\nendstream"),
+    ];
+    let (mut file, mut places) = ("%PDF-1.5\n".to_owned(), Vec::new());
+    for (n, object) in objects.iter().enumerate() {
+        places.push(file.len());
+        file += &format!("{} 0 obj\n{object}\nendobj\n", n + 1);
+    }
+    let table = file.len();
+    file += "xref\n0 4\n0000000000 65535 f \n";
+    for place in places {
+        file += &format!("{place:010} 00000 n \n");
+    }
+    file += &format!("trailer\n<< /Size 4 /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n");
+    file.into_bytes()
+}
+
+/// The most memory that a process had, in MiB.
+fn peak_mib(process: &Child) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_pdf_that_stands_for_gigabytes_costs_a_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = dir.path().join("docs");
+    std::fs::create_dir(&docs).unwrap();
+    std::fs::write(docs.join("bomb.pdf"), bomb()).unwrap();
+    std::fs::write(docs.join("good.pdf"), include_bytes!("../src/rag/extract/sample.pdf")).unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let before = peak_mib(&server.process);
+    let partly = server.run(&["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"]);
+    assert_eq!(code(&partly), 4, "{}", stderr(&partly));
+    let summary: Value = serde_json::from_slice(&partly.stdout).unwrap();
+    assert_eq!((&summary["documents"], &summary["failed"]), (&2.into(), &1.into()));
+    let why = &summary["failures"][0];
+    assert!(
+        why["what"].as_str().unwrap().ends_with("bomb.pdf")
+            && why["why"].as_str().unwrap().contains("document_too_large"),
+        "{why}"
+    );
+    let grown = peak_mib(&server.process) - before;
+    assert!(grown < 400, "the server itself took {grown} MiB");
+    // The command line reads files in the same way.
+    let extracted = alone(&["extract", docs.join("bomb.pdf").to_str().unwrap()]);
+    assert_eq!(code(&extracted), 1);
+    assert!(stderr(&extracted).contains("memory"), "{}", stderr(&extracted));
+    let extracted = alone(&["extract", docs.join("good.pdf").to_str().unwrap(), "--title"]);
+    assert_eq!(stdout(&extracted).trim(), "Field notes");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import cairn
@@ -299,6 +300,15 @@ def test_documents_are_listed_read_and_deleted(client: Any, notes: str) -> None:
     assert client.documents.delete(notes, ["raft.md", "missing"]).changed >= 1
     with pytest.raises(cairn.NotFoundError):
         client.documents.get(notes, "raft.md")
+
+
+def test_many_documents_with_long_ids_are_deleted_at_once(client: Any, name: str) -> None:
+    client.collections.create(name)
+    ids = [f"{i}-{'ü' * 200}" for i in range(60)]
+    client.documents.put(name, [Document(id, "Tea is brewed.") for id in ids])
+    deleted = client.documents.delete(name, ids, request_id=2 * uuid.uuid4().hex)
+    assert deleted.changed == 60 and deleted.token
+    assert list(client.documents.list(name)) == []
 
 
 def test_what_is_unchanged_is_not_embedded_again(client: Any, notes: str) -> None:

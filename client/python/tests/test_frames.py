@@ -105,3 +105,44 @@ def test_conditions_do_not_pass_as_booleans() -> None:
         bool(cairn.Field("a") == 1)
     assert (Filter() | (cairn.Field("a") == 1)).to_json() == {}
     assert ((cairn.Field("a") == 1) & Filter()).to_json() == {"must": [{"field": "a", "match": 1}]}
+
+
+def test_a_row_without_an_id_is_refused_and_a_column_of_floats_is_one_of_integers(client: Any, vectors: str) -> None:
+    frame = pd.DataFrame({"id": [1.0, np.nan], "vector": [[1.0, 0.0], [0.0, 1.0]]})
+    with pytest.raises(cairn.InvalidError, match="row 1 has no id"):
+        client.points.upsert_frame(vectors, frame)
+    assert client.points.upsert_frame(vectors, frame[:1]).changed == 1
+    assert client.points.get(vectors, [1]).ids == ["1"]
+    with pytest.raises(cairn.InvalidError, match="row 0 has no id"):
+        client.points.upsert_arrays(vectors, [None], np.zeros((1, 2)))
+    twice = pd.concat([frame, frame[["id"]]], axis=1)
+    with pytest.raises(cairn.InvalidError, match="2 columns 'id'"):
+        client.points.upsert_frame(vectors, twice)
+
+
+def test_a_document_without_a_text_is_refused_and_never_nan(client: Any, name: str) -> None:
+    client.collections.create(name)
+    frame = pd.DataFrame({"id": ["a", "b", "c"], "text": ["Alpha.", np.nan, None]})
+    with pytest.raises(cairn.InvalidError, match="empty_document"):
+        client.documents.put_frame(name, frame)
+    put = client.documents.put_frame(name, frame, on_error="collect", on_near_duplicate="skip")
+    assert [r.id for r in put.results] == ["a"] and [e.id for e in put.errors] == ["b", "c"]
+    assert [d.id for d in client.documents.list(name)] == ["a"]
+
+
+@pytest.mark.parametrize("wrong", [["x", "y"], [[1.0], [2.0, 3.0]], object()])
+def test_a_vector_of_something_else_is_refused(client: Any, vectors: str, wrong: Any) -> None:
+    with pytest.raises(cairn.InvalidError, match="a vector holds numbers"):
+        client.points.upsert(vectors, {"id": "x", "vector": wrong})
+
+
+def test_batches_count_what_payloads_and_texts_take() -> None:
+    from cairn._sync import documents, points
+
+    most = points._BATCH_BYTES
+    large = [cairn.Point(str(i), payload={"text": "x" * (most // 3), "tags": ["a"]}) for i in range(7)]
+    assert [len(b) for b in points._batches(large, 1_000)] == [2, 2, 2, 1]
+    arrays = [cairn.Point(str(i), np.zeros(most // 12)) for i in range(5)]
+    assert [len(b) for b in points._batches(arrays, 1_000)] == [2, 2, 1]
+    wide = [cairn.Document(str(i), "你" * (most // 9)) for i in range(5)]
+    assert [len(b) for b in documents._batches(wide, 1_000)] == [2, 2, 1]

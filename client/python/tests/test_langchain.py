@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,3 +130,21 @@ async def test_the_retriever_finds_chunks_in_every_mode(server: str, name: str, 
         assert 0 <= found.metadata["score"] <= 1 and "text" not in found.metadata
     await retriever.aclose()
     retriever.close()
+
+
+async def test_a_client_of_ones_own_says_where_the_server_is_to_both_sides(server: str, name: str, transport: Any) -> None:
+    with Client(server, transport=transport, timeout=20.0) as client:
+        store = CairnVectorStore(DeterministicFakeEmbedding(size=8), collection=name, client=client)
+        store.add_texts(["a"], ids=["1"])
+        assert [d.id for d in await store.asimilarity_search("a", k=1)] == ["1"]
+        await store.aclose()
+
+
+def test_a_client_goes_when_its_loop_has_ended(server: str, name: str, transport: str) -> None:
+    store = CairnVectorStore(DeterministicFakeEmbedding(size=8), collection=name, url=server, transport=transport)
+    for i in range(5):
+        asyncio.run(store.aadd_texts([str(i)], ids=[str(i)]))
+    # That of the last loop is let go of when another loop asks.
+    assert len(store._loops._clients) == 1
+    assert len(store.get_by_ids([str(i) for i in range(5)])) == 5
+    store.close()

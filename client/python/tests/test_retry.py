@@ -194,7 +194,9 @@ def test_something_else_than_a_server_is_no_answer(connect: Any, rest_url: str, 
         connect("rest", rest_url).collections.list()
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "http://", "://"])
+@pytest.mark.parametrize(
+    "url", ["ftp://127.0.0.1", "http://", "://", "http://host:99999", "http://host/path", "http://me@host", "http://host?x=1"]
+)
 def test_a_wrong_url_is_said_at_once(url: str) -> None:
     with pytest.raises(cairn.InvalidError) as raised:
         cairn.Client(url)

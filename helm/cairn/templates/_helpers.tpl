@@ -58,6 +58,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if lt $grace (int $needed) -}}
 {{- fail (printf "terminationGracePeriodSeconds must be at least %d (config.drain_ms and 10 s), got %d: the kubelet would kill a server that still drains" $needed $grace) -}}
 {{- end -}}
+{{- if and .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) -}}
+{{- range $kind := list "embedders" "rerankers" -}}
+{{- range $name, $model := default dict (get $.Values.config $kind) -}}
+{{- if hasKey $model "url" -}}
+{{- fail (printf "config.%s.%s is a service, and the NetworkPolicy lets nothing out: name it (and DNS) in networkPolicy.egress, or set networkPolicy.enabled=false" $kind $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if eq .Values.image.tag "latest" -}}
 {{- fail "image.tag must not be latest: an unplanned restart would be an unplanned upgrade" -}}
 {{- end -}}
@@ -87,7 +96,7 @@ A dict of scalars, and of one level of tables, as TOML. Not `toToml`: values com
 {{- define "cairn.scalar" -}}
 {{- if kindIs "map" . -}}
 { {{- range $i, $key := keys . | sortAlpha }}{{ if $i }},{{ end }} {{ $key }} = {{ include "cairn.scalar" (get $ $key) }}{{ end }} }
-{{- else if kindIs "float64" . -}}
+{{- else if and (kindIs "float64" .) (eq . (floor .)) -}}
 {{- int64 . -}}
 {{- else -}}
 {{- toJson . -}}

@@ -86,7 +86,7 @@ struct Create {
     /// A payload field and its type: keyword, integer, float, bool, text, stored. Repeatable.
     #[arg(long = "field", value_name = "PATH=TYPE", value_parser = field)]
     fields: Vec<(String, Field)>,
-    /// Shards.
+    /// Parts that its points are divided into, 1 to 64 [default: 1].
     #[arg(long)]
     shards: Option<u32>,
     /// Most word pieces in a chunk of a document.

@@ -15,7 +15,7 @@ use cairn_server::{serve, telemetry};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{Failure, ask, ingest, output, rest};
+use super::{Failure, ask, ingest, output, read_pdf, rest};
 
 const COLLECTION: &str = "demo";
 const BUDGET: u32 = 600;
@@ -67,7 +67,8 @@ impl Demo {
             ..Config::default()
         };
         telemetry::init_logs(&config.log).map_err(|e| Failure::new(e.to_string()))?;
-        let (running, start) = timed(serve::start(config)).await;
+        serve::warm_up();
+        let (running, start) = timed(serve::start_with(config, read_pdf::apart()?)).await;
         let running = running?;
         let url = format!("http://{}", running.addr());
         output::out(format!(

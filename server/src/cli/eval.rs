@@ -9,6 +9,7 @@ mod ask;
 mod fit;
 mod report;
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -201,7 +202,18 @@ impl Eval {
         let mut fitted = None;
         if self.fit {
             let chosen_on = match &self.fit_queries {
-                Some(path) => self::cases(path, &judgments, &fields, None)?.0,
+                Some(path) => {
+                    let chosen_on = self::cases(path, &judgments, &fields, None)?.0;
+                    match shared(&chosen_on, &cases) {
+                        0 => chosen_on,
+                        n => {
+                            return Err(Failure::usage(format!(
+                                "{n} questions are in --queries and in --fit-queries: what is chosen on a question must not be \
+                                 reported on it"
+                            )));
+                        }
+                    }
+                }
                 None => fit::split_off(&mut cases),
             };
             if chosen_on.is_empty() || cases.is_empty() {
@@ -383,6 +395,14 @@ fn cases(
     Ok((cases, unjudged))
 }
 
+/// How many questions of `some` are asked in `others`, too. Ids of two files may mean different questions; words do not.
+fn shared(some: &[Case], others: &[Case]) -> usize {
+    let words: HashSet<&str> = others.iter().map(|case| case.question.text.trim()).collect();
+    some.iter()
+        .filter(|case| words.contains(case.question.text.trim()))
+        .count()
+}
+
 fn read_file(path: &Path) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))
 }
@@ -439,6 +459,23 @@ mod tests {
         ] {
             assert!(template(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn questions_of_both_files_are_found_by_their_words() {
+        let cases = |texts: &[&str]| -> Vec<Case> {
+            let question = |text: &&str| Question {
+                id: text.len().to_string(),
+                text: (*text).to_owned(),
+            };
+            let case = |text| Case {
+                question: question(text),
+                judged: Judged::default(),
+            };
+            texts.iter().map(case).collect()
+        };
+        assert_eq!(shared(&cases(&["one", "two "]), &cases(&["two", "six"])), 1);
+        assert_eq!(shared(&cases(&["one"]), &cases(&["two"])), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, output};
+use super::{Failure, output, read_pdf};
 use cairn_server::rag::chunk::{TextFormat, title_of};
 use cairn_server::rag::extract::{self, Extracted};
 
@@ -77,7 +77,10 @@ impl Extract {
         };
         match extension.to_ascii_lowercase().as_str() {
             "html" | "htm" | "xhtml" => Ok(extract::html_bytes(&bytes)),
-            "pdf" => extract::pdf(&bytes, &|| false).map_err(|e| e.to_string()),
+            "pdf" => {
+                let reader = read_pdf::apart().map_err(|e| e.message)?;
+                reader.read(&bytes, &|| false).map_err(|e| e.to_string())
+            }
             "md" | "markdown" => as_it_is(TextFormat::Markdown),
             "txt" => as_it_is(TextFormat::Plain),
             _ => Err("a file must end in .html, .htm, .xhtml, .pdf, .md, .markdown or .txt".to_owned()),

@@ -12,6 +12,7 @@ mod extract;
 mod ingest;
 mod operations;
 mod output;
+mod read_pdf;
 mod rest;
 mod restore;
 mod serve;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use cairn_client::{Client, ErrorKind};
+use cairn_server::rag::extract::apart;
 use clap::{Args, Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -73,6 +75,9 @@ enum Command {
     Restore(restore::Restore),
     /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
     Demo(demo::Demo),
+    /// Read one PDF from standard input; the server starts it.
+    #[command(hide = true, name = apart::COMMAND)]
+    ReadPdf(read_pdf::ReadPdf),
 }
 
 /// How a client command reaches its server.
@@ -178,6 +183,10 @@ impl fmt::Display for Failure {
 /// Parses the arguments, runs the command, and says how it ended. Wrong arguments end the process in clap, with code 2.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Command::ReadPdf(_) = &cli.command {
+        // Before there is a runtime: its threads would count against the bounds.
+        return ended(read_pdf::ReadPdf::run());
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -185,7 +194,11 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(Failure::FAILED);
         }
     };
-    match runtime.block_on(run(cli.command)) {
+    ended(runtime.block_on(run(cli.command)))
+}
+
+fn ended(how: Result<(), Failure>) -> ExitCode {
+    match how {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::error(&failure.message);
@@ -207,6 +220,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Snapshots(command) => Box::pin(command.run()).await,
         Command::Restore(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,
+        Command::ReadPdf(_) => read_pdf::ReadPdf::run(),
     }
 }
 
@@ -223,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_command_explains_itself_with_an_example() {
-        for command in Cli::command().get_subcommands() {
+        for command in Cli::command().get_subcommands().filter(|c| !c.is_hide_set()) {
             let help = command.clone().render_long_help().to_string();
             assert!(
                 help.contains("Examples:") && help.contains("cairn "),

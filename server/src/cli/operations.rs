@@ -23,7 +23,7 @@ pub(super) struct Operations {
     /// One of them; without it, all.
     id: Option<String>,
     /// Only those of this collection.
-    #[arg(long, conflicts_with = "id")]
+    #[arg(long, short, conflicts_with = "id")]
     collection: Option<String>,
     /// Wait for its end; the exit code says whether it ended well.
     #[arg(long, requires = "id", conflicts_with = "cancel")]

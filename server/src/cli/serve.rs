@@ -7,7 +7,7 @@ use cairn_server::serve::{self, ServeError};
 use cairn_server::telemetry;
 use clap::Args;
 
-use super::{Failure, output};
+use super::{Failure, output, read_pdf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -76,6 +76,8 @@ impl Serve {
 
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = Config::load(self.config.as_deref(), &self.flags()).map_err(|e| Failure::usage(e.to_string()))?;
+        let pdfs = read_pdf::apart()?;
+        serve::warm_up();
         telemetry::init_logs(&config.log).map_err(|e| Failure::usage(format!("log.filter: {e}")))?;
         // The handlers before the work: a signal during a long replay must end it, not kill it.
         let signals = serve::signals();
@@ -83,7 +85,7 @@ impl Serve {
         let running = tokio::select! {
             biased;
             signal = &mut signals => return signal.map_err(|e| Failure::new(format!("no signal handlers: {e}"))),
-            started = serve::start(config) => started?,
+            started = serve::start_with(config, pdfs) => started?,
         };
         output::out(format!(
             "cairn {} listening on http://{} metrics http://{}",

@@ -98,7 +98,9 @@ pub fn judgments(text: &str, fields: &Fields) -> Result<Judgments, String> {
     Ok(judgments)
 }
 
+/// Lines that hold something, with their numbers. Some editors begin a file with a byte order mark.
 fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let text = text.trim_start_matches('\u{feff}');
     let numbered = text.lines().enumerate().map(|(i, line)| (i + 1, line.trim()));
     numbered.filter(|(_, line)| !line.is_empty())
 }
@@ -171,7 +173,13 @@ mod tests {
     fn qrels_and_json_say_the_same() {
         let trec = judgments("q1 0 a 2\nq1 0 b 0\nq2\tQ0\tc\t1\nq2 0 spam -2\n", &Fields::default()).unwrap();
         let json = "{\"id\": \"q1\", \"relevant\": {\"a\": 2}}\n{\"id\": \"q2\", \"relevant\": [\"c\"]}";
-        assert_eq!(trec, judgments(json, &Fields::default()).unwrap());
+        for same in [
+            json.to_owned(),
+            format!("\u{feff}{json}"),
+            "\u{feff}q1 0 a 2\r\nq2 0 c 1\r\n".to_owned(),
+        ] {
+            assert_eq!(trec, judgments(&same, &Fields::default()).unwrap(), "{same:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! calls, stores and records; a test calls the same functions with a counter or an embedder of its own. Modules are listed
 //! from the base up.
 
+pub mod line;
 pub mod patience;
 pub mod remote;
 pub mod tokens;

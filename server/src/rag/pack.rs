@@ -229,6 +229,11 @@ impl Serialize for DropReason {
 /// size the next will not fit either. How many are tried in vain is bounded by how many candidates there are.
 const MISFITS_MAX: usize = 10;
 
+/// A passage of at most so many bytes is counted whole whenever a chunk joins it. A longer one grows by the count of what is
+/// new: counting it whole again and again would take time in the square of its length, and packing hundreds of chunks of
+/// one document minutes.
+const COUNTED_WHOLE_BYTES_MAX: usize = 16 << 10;
+
 /// Packs what fits. Pure: the same candidates, in any order, with the same request and neighbours give the same result.
 pub fn pack(
     candidates: &[Candidate],
@@ -477,9 +482,18 @@ impl Packer<'_> {
     fn admit(&self, tray: &mut Tray, at: usize) -> bool {
         let Join { joined, mut passage } = self.join(&tray.passages, at);
         // The number is not known yet. Three digits are seldom fewer tokens than what it will be.
-        passage.tokens = self
-            .counter
-            .count(&render::block(&self.fence, &self.block(&passage, 999)));
+        let mut block = self.block(&passage, 999);
+        let whole = (passage.text.len() <= COUNTED_WHOLE_BYTES_MAX)
+            .then(|| self.counter.count(&render::block(&self.fence, &block)));
+        block.text.clear();
+        passage.frame = self.counter.count(&render::block(&self.fence, &block));
+        passage.tokens = whole.unwrap_or_else(|| {
+            let texts: usize = joined
+                .iter()
+                .map(|&at| tray.passages[at].tokens.saturating_sub(tray.passages[at].frame))
+                .sum();
+            passage.frame + texts + self.count_new(at, joined.iter().map(|&at| tray.passages[at].span))
+        });
         let freed: usize = joined.iter().map(|&at| tray.passages[at].tokens).sum();
         let used = tray.used - freed + passage.tokens;
         if used > self.request.token_budget {
@@ -502,6 +516,23 @@ impl Packer<'_> {
         true
     }
 
+    /// The tokens of those parts of a chunk that are in none of the spans it touches.
+    fn count_new(&self, at: usize, spans: impl Iterator<Item = (usize, usize)>) -> usize {
+        let chunk = &self.chunks[at];
+        let (start, end) = chunk.span;
+        let mut spans: Vec<(usize, usize)> = spans.chain([(end, end)]).collect();
+        spans.sort_unstable();
+        let (mut from, mut tokens) = (start, 0);
+        for span in spans {
+            if from < span.0.min(end) {
+                let part = chunk.text.get(from - start..span.0.min(end) - start);
+                tokens += self.counter.count(part.unwrap_or(&chunk.text));
+            }
+            from = from.max(span.1);
+        }
+        tokens
+    }
+
     /// Step 7. Returns the blocks, their rendering and its tokens.
     fn verify(&self, tray: &mut Tray) -> (Vec<ContextBlock>, String, usize) {
         loop {
@@ -511,11 +542,21 @@ impl Packer<'_> {
             if tokens <= self.request.token_budget {
                 return (context, text, tokens);
             }
-            // There is one: without any the text is empty and has 0 tokens, which every budget allows.
-            if let Some(last) = tray.accepted.pop()
-                && last < self.candidates
-            {
-                tray.fates[last] = Some(Fate::Dropped(DropReason::OverBudget));
+            // As many as the excess takes, since each look counts everything: of each no less than it can have added, which
+            // is a block of its own; and an eighth at most, for counters whose sums are far off. There is one: without any
+            // the text is empty and has 0 tokens, which every budget allows.
+            let mut excess = tokens - self.request.token_budget;
+            for _ in 0..tray.accepted.len().div_ceil(8) {
+                if excess == 0 {
+                    break;
+                }
+                let Some(last) = tray.accepted.pop() else { break };
+                let alone = self.block(&self.join(&[], last).passage, 999);
+                let added = self.counter.count(&render::block(&self.fence, &alone));
+                excess = excess.saturating_sub(added.max(1));
+                if last < self.candidates {
+                    tray.fates[last] = Some(Fate::Dropped(DropReason::OverBudget));
+                }
             }
         }
     }
@@ -563,6 +604,8 @@ struct Passage {
     text: String,
     /// Of its rendered block; 0 before it is counted.
     tokens: usize,
+    /// Of its rendered block without the text.
+    frame: usize,
 }
 
 /// A candidate together with the passages it touches.
@@ -610,6 +653,7 @@ impl Packer<'_> {
             span: candidate.span,
             text: candidate.text.clone(),
             tokens: 0,
+            frame: 0,
         };
         let mut joined = Vec::new();
         let neighbours = |passage: &Passage| {
@@ -629,6 +673,7 @@ impl Packer<'_> {
                         span,
                         text,
                         tokens: 0,
+                        frame: 0,
                     };
                     joined.push(at);
                 }

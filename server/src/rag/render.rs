@@ -16,6 +16,7 @@
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
+use super::line::one_line;
 use super::pack::{ContextBlock, Packed};
 use super::template::Template;
 
@@ -82,15 +83,11 @@ pub(super) fn block(fence: &Fence, block: &ContextBlock) -> String {
             .filter(|heading| Some(*heading) != block.title.as_ref()),
     );
     let path = titles
-        .map(|title| one_line(title))
+        .map(|title| field(title))
         .filter(|title| !title.is_empty())
         .collect::<Vec<_>>()
         .join(" > ");
-    let source = block
-        .source
-        .as_deref()
-        .map(one_line)
-        .filter(|source| !source.is_empty());
+    let source = block.source.as_deref().map(field).filter(|source| !source.is_empty());
     let mut header = format!("[{}]", block.n);
     if !path.is_empty() {
         header.push(' ');
@@ -106,15 +103,11 @@ pub(super) fn block(fence: &Fence, block: &ContextBlock) -> String {
 /// A header field longer than this is cut; a citation has to be recognised, not read.
 const FIELD_CHARS_MAX: usize = 200;
 
-/// The text on one line: control, format and bidirectional characters dropped, white space runs as one space.
-fn one_line(text: &str) -> String {
+/// The text on one line, without control, format and bidirectional characters.
+fn field(text: &str) -> String {
     let visible = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
     let visible: String = visible.filter(|&c| !c.is_control() && !is_invisible(c)).collect();
-    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(FIELD_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    one_line(&visible, FIELD_CHARS_MAX)
 }
 
 /// Characters that change how others look without being seen: zero width, direction, tags.
@@ -255,16 +248,16 @@ mod tests {
 
     #[test]
     fn header_fields_cannot_leave_their_line_or_hide() {
-        for (field, line) in [
+        for (text, line) in [
             ("a\nb\r\n\tc", "a b c"),
             ("a\u{2028}b\u{85}c", "a b c"),
             ("a\u{0}\u{1b}[31mb", "a[31mb"),
             ("pay\u{202e}fdp\u{200b}", "payfdp"),
             ("  ", ""),
         ] {
-            assert_eq!(one_line(field), line, "{field:?}");
+            assert_eq!(field(text), line, "{text:?}");
         }
-        assert_eq!(one_line(&"é".repeat(500)).chars().count(), FIELD_CHARS_MAX + 1);
+        assert_eq!(field(&"é".repeat(500)).chars().count(), FIELD_CHARS_MAX + 1);
     }
 
     #[test]

@@ -359,7 +359,7 @@ impl Core {
     fn prepare(&self, target: &Target<'_>, mut document: DocumentText, budget: &Budget) -> Result<Prepared> {
         budget.check()?;
         let id = intake::check(&document)?;
-        let mut text = intake::read(&mut document, budget)?;
+        let mut text = intake::read(&mut document, &self.pdfs, budget)?;
         let given = document.title.take().filter(|title| !title.is_empty());
         let title = given
             .or_else(|| text.title.take())
@@ -429,6 +429,7 @@ impl Core {
             Some(chunks) => chunks,
             None => cut(schema, &text)?,
         };
+        check_carried(&document, &title, chunks.len())?;
         let signature = Signature::of(schema, &chunks);
         if let Some(signature) = &signature {
             result.near_duplicate_of = self.near_duplicate(collection, &id, signature, budget)?;
@@ -555,6 +556,25 @@ fn embed_missing(
         }
     }
     Ok((by_checksum, missing.len()))
+}
+
+/// Refuses a document whose chunks would together carry more than a record holds, before they are made: each carries title,
+/// source, metadata and labels.
+fn check_carried(document: &DocumentText, title: &str, chunks: usize) -> Result<()> {
+    let labels = json!([document.metadata, document.provenance]).to_string().len();
+    let each = labels + title.len() + document.source.len();
+    if each.saturating_mul(chunks) <= limits::RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "document_too_large",
+        format!(
+            "every chunk carries the title, the source and the metadata: {chunks} chunks of {each} bytes are more than the {} \
+             bytes of a document; shorten them",
+            limits::RECORD_BYTES_MAX
+        ),
+    )
+    .at("/metadata"))
 }
 
 /// Everything that decides a document's chunks and their payloads.
@@ -684,5 +704,22 @@ mod tests {
         let expected = json!({"lang": "en", "text": "t", "title": "T", "heading": ["H"], "source": "s.md",
                               "document": "d", "chunk": 2, "span": [3, 4]});
         assert_eq!(Value::Object(payload), expected);
+    }
+
+    #[test]
+    fn what_every_chunk_carries_counts_as_often_as_there_are_chunks() {
+        let document = |bytes: usize| DocumentText {
+            metadata: json!({"note": "x".repeat(bytes)}).as_object().unwrap().clone(),
+            ..DocumentText::default()
+        };
+        let most = limits::RECORD_BYTES_MAX;
+        assert!(check_carried(&document(most / 200), "title", 100).is_ok());
+        // Before, ten gigabytes were made of such a request, and then refused.
+        let error = check_carried(&document(1 << 20), "title", limits::DOCUMENT_CHUNKS_MAX).unwrap_err();
+        assert_eq!(
+            (error.code, error.pointer.as_deref()),
+            ("document_too_large", Some("/metadata"))
+        );
+        assert!(check_carried(&document(0), &"t".repeat(most), 2).is_err());
     }
 }

@@ -17,6 +17,7 @@ use super::bounds::{DOCUMENT_ID_BYTES_MAX, NEAR_CANDIDATES_MAX, NEAR_CHECKS_MAX}
 use super::documents::RESERVED_KEYS;
 use super::pools::Budget;
 use crate::rag::chunk::{Chunk, TextFormat};
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::extract::{self, ExtractError, Extracted};
 use crate::rag::near::{self, NEAR_JACCARD, Shingles};
 use crate::rag::trust::{Provenance, Trust};
@@ -109,7 +110,7 @@ pub(super) fn check(document: &DocumentText) -> Result<PointId> {
 }
 
 /// The document's text, out of its file if it is one. Takes the content: it is large.
-pub(super) fn read(document: &mut DocumentText, budget: &Budget) -> Result<Extracted> {
+pub(super) fn read(document: &mut DocumentText, pdfs: &PdfReader, budget: &Budget) -> Result<Extracted> {
     let text = std::mem::take(&mut document.text);
     let data = std::mem::take(&mut document.data);
     let at = if data.is_empty() { "/text" } else { "/data" };
@@ -123,7 +124,7 @@ pub(super) fn read(document: &mut DocumentText, budget: &Budget) -> Result<Extra
         DocumentFormat::Markdown => as_it_is(text, TextFormat::Markdown),
         DocumentFormat::Html if data.is_empty() => extract::html(&text),
         DocumentFormat::Html => extract::html_bytes(&data),
-        DocumentFormat::Pdf => match extract::pdf(&data, &|| budget.check().is_err()) {
+        DocumentFormat::Pdf => match pdfs.read(&data, &|| budget.check().is_err()) {
             Ok(read) => read,
             Err(ExtractError::Stopped) => {
                 budget.check()?;
@@ -145,6 +146,7 @@ fn refused(error: &ExtractError) -> Error {
         ExtractError::Encrypted => Error::invalid("encrypted_document", says),
         ExtractError::NoText => Error::invalid("empty_document", says),
         ExtractError::TooLarge(_) => Error::invalid("document_too_large", says),
+        ExtractError::Failed(_) => Error::internal(says),
     }
 }
 

@@ -48,6 +48,7 @@ pub use snapshots::{RestoreCollections, SnapshotCollection, SnapshotInfo};
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
 use crate::config::Limits;
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
 use crate::telemetry::{Api, Request};
 
@@ -75,6 +76,7 @@ pub struct Call {
 pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
+    pdfs: PdfReader,
     snapshots: SnapshotsOf,
 }
 
@@ -86,12 +88,19 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models` and a store of `snapshots`.
-    pub(crate) fn new(engine: Arc<Engine>, models: Models, limits: Limits, snapshots: SnapshotsOf) -> Self {
+    /// A service over `engine` with `models` and a store of `snapshots`, which reads PDFs with `pdfs`.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        models: Models,
+        pdfs: PdfReader,
+        limits: Limits,
+        snapshots: SnapshotsOf,
+    ) -> Self {
         Self {
             core: Arc::new(Core {
                 engine,
                 models,
+                pdfs,
                 snapshots,
             }),
             pools: Pools::new(&limits),

@@ -14,6 +14,7 @@ use super::embed::fingerprint;
 use super::*;
 use crate::config::Config;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
+use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
 use crate::rag::patience::Patience;
 
@@ -90,7 +91,13 @@ fn fixture() -> Fixture {
         ..Config::default()
     };
     Fixture {
-        service: Service::new(engine, models, Limits::default(), SnapshotsOf::open(&config).unwrap()),
+        service: Service::new(
+            engine,
+            models,
+            PdfReader::Here,
+            Limits::default(),
+            SnapshotsOf::open(&config).unwrap(),
+        ),
         words,
         _dir: dir,
     }

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidError
-from .requests import Document, Point
+from .requests import Document, Point, floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,22 +22,23 @@ def points_of_arrays(
     payloads: Sequence[Mapping[str, Any]] | None,
 ) -> Iterator[Point]:
     """Points of columns; lengths are compared first."""
-    only = None if isinstance(vectors, Mapping) else np.asarray(vectors, np.float32)
-    named = {n: np.asarray(v, np.float32) for n, v in vectors.items()} if isinstance(vectors, Mapping) else {}
+    only = None if isinstance(vectors, Mapping) else floats(vectors)
+    named = {n: floats(v) for n, v in vectors.items()} if isinstance(vectors, Mapping) else {}
     for name, matrix in [("vectors", only), *named.items()]:
         if matrix is not None and (matrix.ndim != 2 or len(matrix) != len(ids)):
             message = f"{name} has shape {matrix.shape}, which is not one row for each of {len(ids)} ids"
             raise InvalidError(message, code="bad_request")
     if payloads is not None and len(payloads) != len(ids):
         raise InvalidError(f"there are {len(payloads)} payloads for {len(ids)} ids", code="bad_request")
+    names = _ids(ids)
 
     def points() -> Iterator[Point]:
-        for i, id in enumerate(ids):
+        for i, id in enumerate(names):
             payload = None if payloads is None else payloads[i]
             if only is not None:
-                yield Point(_id(id), only[i], payload=payload)
+                yield Point(id, only[i], payload=payload)
             else:
-                yield Point(_id(id), vectors={n: m[i] for n, m in named.items()}, payload=payload)
+                yield Point(id, vectors={n: m[i] for n, m in named.items()}, payload=payload)
 
     return points()
 
@@ -54,18 +55,19 @@ def points_of_frame(
     only = vector if isinstance(vector, str) else None
     special = [c for c in (id, only, document, *named.values()) if c is not None]
     columns = _columns(frame, special, payload)
+    ids = _ids(frame.index if id is None else columns[id])
+    kept = _kept(frame, special, payload)
 
     def points() -> Iterator[Point]:
-        ids = frame.index if id is None else frame[id]
         for i, one in enumerate(ids):
-            at = {c: frame[c].iloc[i] for c in special}
-            parent = None if document is None or is_missing(at[document]) else at[document]
+            vector = None if only is None else columns[only][i]
+            parent = None if document is None else columns[document][i]
             yield Point(
-                _id(one),
-                None if only is None or is_missing(at[only]) else at[only],
-                vectors={n: at[c] for n, c in named.items() if not is_missing(at[c])} or None,
-                payload=_row(frame, columns, i),
-                document=None if parent is None else _id(parent),
+                one,
+                None if is_missing(vector) else vector,
+                vectors={n: columns[c][i] for n, c in named.items() if not is_missing(columns[c][i])} or None,
+                payload=_row(columns, kept, i),
+                document=None if is_missing(parent) else _id(parent),
             )
 
     return points()
@@ -77,28 +79,39 @@ def documents_of_frame(
     """Documents of rows."""
     special = [c for c in (id, text, title, source) if c is not None]
     columns = _columns(frame, special, metadata)
+    ids = _ids(frame.index if id is None else columns[id])
+    kept = _kept(frame, special, metadata)
 
     def documents() -> Iterator[Document]:
-        ids = frame.index if id is None else frame[id]
         for i, one in enumerate(ids):
-            at = {c: frame[c].iloc[i] for c in special}
-            said = {n: str(at[c]) for n, c in (("title", title), ("source", source)) if c and not is_missing(at[c])}
-            yield Document(str(_id(one)), str(at[text]), metadata=_row(frame, columns, i), **said)  # type: ignore[arg-type]
+            optional = {n: columns[c][i] for n, c in (("title", title), ("source", source)) if c is not None}
+            said = {n: str(v) for n, v in optional.items() if not is_missing(v)}
+            # What is missing is empty, not "nan": the server refuses it, and `on_error` says what follows.
+            words = "" if is_missing(columns[text][i]) else str(columns[text][i])
+            yield Document(str(one), words, metadata=_row(columns, kept, i), **said)  # type: ignore[arg-type]
 
     return documents()
 
 
-def _columns(frame: pd.DataFrame, special: Sequence[str], others: Sequence[str] | None) -> list[str]:
-    chosen = [c for c in frame.columns if c not in special] if others is None else list(others)
-    missing = [c for c in (*special, *chosen) if c not in frame.columns]
-    if missing:
-        have = ", ".join(map(str, frame.columns))
-        raise InvalidError(f"the frame has no column {missing[0]!r}; it has {have}", code="bad_request")
-    return chosen
+def _kept(frame: pd.DataFrame, special: Sequence[str], others: Sequence[str] | None) -> list[str]:
+    """The columns that become payload or metadata."""
+    return [c for c in frame.columns if c not in special] if others is None else list(others)
 
 
-def _row(frame: pd.DataFrame, columns: Sequence[str], i: int) -> dict[str, Any]:
-    values = ((str(c), frame[c].iloc[i]) for c in columns)
+def _columns(frame: pd.DataFrame, special: Sequence[str], others: Sequence[str] | None) -> dict[str, list[Any]]:
+    """The columns that are read, as lists: looking into a frame value by value takes a hundred times longer."""
+    wanted = list(dict.fromkeys([*special, *_kept(frame, special, others)]))
+    for name in wanted:
+        count = int((frame.columns == name).sum())
+        if count != 1:
+            have = ", ".join(map(str, frame.columns))
+            what = f"no column {name!r}" if count == 0 else f"{count} columns {name!r}"
+            raise InvalidError(f"the frame has {what}; it has {have}", code="bad_request")
+    return {name: frame[name].tolist() for name in wanted}
+
+
+def _row(columns: Mapping[str, list[Any]], names: Sequence[str], i: int) -> dict[str, Any]:
+    values = ((str(c), columns[c][i]) for c in names)
     return {c: v.item() if isinstance(v, np.generic) else v for c, v in values if not is_missing(v)}
 
 
@@ -109,5 +122,16 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and math.isnan(value)
 
 
+def _ids(values: Sequence[Any] | npt.NDArray[Any] | pd.Index) -> list[str | int]:
+    """Ids of rows. One that is missing is refused: every "nan" would replace the one before."""
+    ids = list(values)
+    missing = next((i for i, value in enumerate(ids) if is_missing(value)), None)
+    if missing is not None:
+        raise InvalidError(f"row {missing} has no id", code="bad_request")
+    return [_id(value) for value in ids]
+
+
 def _id(value: Any) -> str | int:
-    return value.item() if isinstance(value, np.generic) else value  # type: ignore[no-any-return]
+    value = value.item() if isinstance(value, np.generic) else value
+    # pandas makes floats of a column of integers in which one is missing.
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -64,10 +64,12 @@ class CairnVectorStore(VectorStore):
         client: Client | None = None,
         **options: Any,
     ) -> None:
-        """A store that embeds with `embedding`. `options` are those of `Client` (`transport`, `timeout`, ...)."""
+        """A store that embeds with `embedding`. `options` are those of `Client` (`transport`, `timeout`, ...). A `client` goes
+        before `url` and `options`; asynchronous methods ask the server that it asks.
+        """
         self._embedding, self._collection, self._metric = embedding, collection, metric
         self._client = client or Client(url, **options)
-        self._loops = PerLoop(lambda: AsyncClient(url, **options))
+        self._loops = PerLoop(lambda: AsyncClient(**self._client._made_with))
         self._made = False
 
     @property

@@ -251,10 +251,18 @@ def point_json(point: PointLike) -> dict[str, Any]:
 
 def dense(vector: VectorLike) -> npt.NDArray[np.float32]:
     """A dense vector as it is sent."""
-    array = np.asarray(vector, dtype=np.float32)
+    array = floats(vector)
     if array.ndim != 1:
         raise InvalidError(f"a vector has one dimension, got an array of shape {array.shape}", code="bad_request")
     return array
+
+
+def floats(values: Any) -> npt.NDArray[np.float32]:
+    """Numbers as they are sent."""
+    try:
+        return np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as e:
+        raise InvalidError(f"a vector holds numbers: {e}", code="bad_request") from None
 
 
 def sparse(vector: SparseLike) -> dict[str, Any]:
@@ -611,6 +619,21 @@ def scalar(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     raise InvalidError(f"{type(value).__name__} is no JSON value", code="bad_request")
+
+
+def weight(value: Any) -> int:
+    """About how many bytes a part of a request takes, so that requests stay below the server's bound."""
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    if isinstance(value, str):
+        return len(value) if value.isascii() else 3 * len(value)
+    if isinstance(value, (bytes, bytearray)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(8 + weight(k) + weight(v) for k, v in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return sum(8 + weight(v) for v in value)
+    return 8
 
 
 def _given(value: Any) -> dict[str, Any]:

@@ -126,6 +126,10 @@ pub(super) fn look(roots: &[PathBuf], path: &Path, prefix: &str) -> Now {
         if name.components().any(|part| is_hidden(part.as_os_str())) {
             return Now::Nothing;
         }
+        // As in a walk: links are not followed, but for a root that is one.
+        if path != root && fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+            return Now::Nothing;
+        }
         let mut sources = Vec::new();
         return match fs::metadata(path) {
             Ok(meta) if meta.is_dir() => match walk(root, path, prefix, &mut sources) {
@@ -245,6 +249,13 @@ mod tests {
         assert_eq!(there("gone.pdf"), "Gone(\"p/gone.pdf\")");
         assert_eq!(there("b/gone"), "GoneBelow(\"p/b/gone/\")");
         assert_eq!(look(&roots, dir.path(), ""), Now::Nothing);
+        // What a walk leaves out is left out here, too.
+        std::os::unix::fs::symlink(root.join("a/x.md"), root.join("link.md")).unwrap();
+        std::os::unix::fs::symlink(&root, root.join("loop")).unwrap();
+        assert_eq!(
+            (there("link.md").as_str(), there("loop").as_str()),
+            ("Nothing", "Nothing")
+        );
         // A file that was named itself has its name as id.
         let file = root.join("a/x.md");
         let Now::There(sources) = look(std::slice::from_ref(&file), &file, "") else {

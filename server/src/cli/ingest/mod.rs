@@ -6,10 +6,11 @@
 //! ids from everywhere. One wrong file does not stop the others.
 //!
 //! `find` says which files there are, `read` and `fields` what documents they hold, `send` sends them, `report` counts;
-//! `watch` says what changed since.
+//! `watch` says what changed since, and `follow` keeps up with it.
 
 mod fields;
 mod find;
+mod follow;
 mod progress;
 mod read;
 mod report;
@@ -17,6 +18,7 @@ mod send;
 mod stop;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -26,18 +28,15 @@ use clap::{Args, ValueEnum};
 use super::{Connection, DurabilityArg, Failure, output};
 
 use self::fields::Fields;
-use self::find::{Now, look};
 pub(super) use self::find::{Source, find, some};
+use self::follow::{Again, Follow};
 pub(super) use self::progress::Progress;
 use self::read::Reading;
 use self::report::FAILURES_SHOWN;
 pub(super) use self::report::Summary;
 pub(super) use self::send::{Plan, ingest};
 use self::stop::Stop;
-use self::watch::{Changes, Watch};
-
-/// Documents listed, or deleted, in one request.
-const PAGE: u32 = 1_000;
+use self::watch::Watch;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -143,12 +142,24 @@ impl Ingest {
         let sources = if self.watch { sources } else { some(sources)? };
         let collection = self.collection().await?;
         let plan = self.plan()?;
-        // Begun before the first look is worked on, so that no change falls between the two.
-        let watch = self.watch.then(|| Watch::start(&self.paths)).transpose()?;
         let mut summary = Summary::default();
-        ingest(&collection, sources, &plan, &Progress::new(true), &mut summary).await?;
-        if let Some(watch) = watch {
-            self.follow(watch, &collection, &plan, &mut summary).await?;
+        let progress = Progress::new(true);
+        if self.watch {
+            let watch = Watch::start(&self.paths)?;
+            // Looked for again: what came since the first look made no event.
+            let sources = find(&self.paths, &self.prefix)?;
+            let mut follow = Follow {
+                ingest: &self,
+                collection: &collection,
+                plan: &plan,
+                known: BTreeSet::new(),
+                again: Again::default(),
+            };
+            follow.first(sources, &progress, &mut summary).await;
+            follow.changes(watch, &mut summary).await;
+        } else if let Err(failure) = ingest(&collection, sources, &plan, &progress, &mut summary).await {
+            summary.show_failures();
+            return Err(failure);
         }
         self.report(&summary)
     }
@@ -202,54 +213,6 @@ impl Ingest {
         })
     }
 
-    /// Round after round of what changed, until somebody says stop.
-    async fn follow(
-        &self,
-        mut watch: Watch,
-        collection: &Collection,
-        plan: &Plan,
-        summary: &mut Summary,
-    ) -> Result<(), Failure> {
-        if !plan.stop.is_asked() {
-            output::note(format!("{summary}\nwatching; Ctrl-C ends it"));
-        }
-        while !plan.stop.is_asked() {
-            let changes = tokio::select! {
-                () = plan.stop.asked() => break,
-                changes = watch.changes() => changes,
-            };
-            let mut sources: Vec<Source> = Vec::new();
-            let mut gone: Vec<Now> = Vec::new();
-            match changes {
-                Changes::Anything => sources = find(&self.paths, &self.prefix)?,
-                Changes::Paths(paths) => {
-                    for path in paths {
-                        match look(&self.paths, &path, &self.prefix) {
-                            Now::There(found) => sources.extend(found),
-                            Now::Nothing => {}
-                            now => gone.push(now),
-                        }
-                    }
-                }
-            }
-            // A new directory is found by its own event and by those of its files.
-            sources.sort_by(|a, b| a.path.cmp(&b.path));
-            sources.dedup_by(|a, b| a.path == b.path);
-            if !sources.is_empty() {
-                let (written, failed) = (summary.written(), summary.failed);
-                ingest(collection, sources, plan, &Progress::new(false), summary).await?;
-                let (written, failed) = (summary.written() - written, summary.failed - failed);
-                if written + failed > 0 {
-                    output::note(format!("{written} new or changed, {failed} failed"));
-                }
-            }
-            if self.delete_missing {
-                delete(collection, gone, summary).await?;
-            }
-        }
-        Ok(())
-    }
-
     fn report(&self, summary: &Summary) -> Result<(), Failure> {
         if self.json {
             output::json(summary)?;
@@ -269,38 +232,4 @@ impl Ingest {
             n => Err(Failure::partly(format!("{n} documents failed"))),
         }
     }
-}
-
-/// Deletes the documents of what is gone.
-async fn delete(collection: &Collection, gone: Vec<Now>, summary: &mut Summary) -> Result<(), Failure> {
-    let mut ids = Vec::new();
-    for now in gone {
-        match now {
-            Now::Gone(id) => {
-                if collection.get_document(&id).await?.is_some() {
-                    ids.push(id);
-                }
-            }
-            // A directory: everything below it.
-            Now::GoneBelow(start) => {
-                let mut after = Some(start.clone());
-                while let Some(last) = after {
-                    let page = collection.list_documents(Some(&last), Some(PAGE)).await?;
-                    let below = page.documents.into_iter().map(|d| d.id);
-                    let below: Vec<String> = below.take_while(|id| id.starts_with(&start)).collect();
-                    after = page.next.filter(|next| next.starts_with(&start));
-                    ids.extend(below);
-                }
-            }
-            Now::There(_) | Now::Nothing => {}
-        }
-    }
-    for ids in ids.chunks(PAGE as usize) {
-        collection.delete_documents(ids.iter().cloned()).await?;
-        summary.deleted += ids.len() as u64;
-    }
-    if !ids.is_empty() {
-        output::note(format!("{} deleted", ids.len()));
-    }
-    Ok(())
 }

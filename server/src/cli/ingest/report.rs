@@ -1,5 +1,6 @@
 //! What became of the documents: counted, with the first failures and near duplicates by name.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use cairn_client::PutResult;
@@ -74,6 +75,16 @@ impl Summary {
         }
     }
 
+    /// Failures of these files are tried again: they are neither failures nor documents any more.
+    pub(super) fn take_back(&mut self, files: &HashSet<String>) {
+        let before = self.failures.len();
+        let of_file = |what: &str| what.rsplit_once(':').is_some_and(|(file, _)| files.contains(file));
+        self.failures.retain(|f| !(files.contains(&f.what) || of_file(&f.what)));
+        let taken = (before - self.failures.len()) as u64;
+        self.failed -= taken;
+        self.documents -= taken;
+    }
+
     /// Documents that were written.
     pub(super) fn written(&self) -> u64 {
         self.documents - self.unchanged - self.empty - self.skipped - self.failed
@@ -140,5 +151,19 @@ mod tests {
             (2_000, NAMED_MAX, 0)
         );
         assert!(summary.to_string().contains("2,000 failed; 0 chunks"), "{summary}");
+    }
+
+    #[test]
+    fn what_is_tried_again_has_not_failed() {
+        let mut summary = Summary::default();
+        for what in ["a/x.md", "rows.csv:3", "rows.csv:4", "b:c.md", "a/y.md"] {
+            summary.documents += 1;
+            summary.failed(what.into(), "why".into());
+        }
+        summary.take_back(&["a/x.md", "rows.csv", "b:c.md"].map(str::to_owned).into());
+        assert_eq!(
+            (summary.documents, summary.failed, summary.failures[0].what.as_str()),
+            (1, 1, "a/y.md")
+        );
     }
 }

@@ -43,14 +43,15 @@ impl Default for Plan {
     }
 }
 
-/// Reads and sends everything, and adds what became of it to `summary`. Fails only if nothing answers any more.
+/// Reads and sends everything, and adds what became of it to `summary`. Gives back the names, as in the report, of what the
+/// server could not take now and may take later. Fails only if nothing answers any more.
 pub(in crate::cli) async fn ingest(
     collection: &Collection,
     sources: Vec<Source>,
     plan: &Plan,
     progress: &Progress,
     summary: &mut Summary,
-) -> Result<(), Failure> {
+) -> Result<HashSet<String>, Failure> {
     let began = Instant::now();
     let before = (summary.documents, summary.chunks);
     progress.begin(sources.iter().map(|s| s.bytes).sum());
@@ -71,6 +72,7 @@ pub(in crate::cli) async fn ingest(
         .buffer_unordered(plan.parallel);
 
     let mut lost = None;
+    let mut later = HashSet::new();
     while let Some(outcomes) = answers.next().await {
         for Outcome { what, bytes, result } in outcomes {
             summary.documents += 1;
@@ -79,11 +81,14 @@ pub(in crate::cli) async fn ingest(
                 Ok(None) => summary.empty += 1,
                 Ok(Some(put)) => summary.put(put),
                 Err(why) => {
-                    if let Why::Refused(e) = &why
-                        && e.kind() == ErrorKind::Unreachable
-                    {
-                        unreachable.store(true, Ordering::Relaxed);
-                        lost.get_or_insert_with(|| e.clone());
+                    if let Why::Refused(e) = &why {
+                        if e.kind() == ErrorKind::Unreachable {
+                            unreachable.store(true, Ordering::Relaxed);
+                            lost.get_or_insert_with(|| e.clone());
+                        }
+                        if e.is_retryable() || e.kind() == ErrorKind::Deadline {
+                            later.insert(what.clone());
+                        }
                     }
                     summary.failed(what, why.to_string());
                 }
@@ -106,7 +111,7 @@ pub(in crate::cli) async fn ingest(
             );
             Err(failure)
         }
-        None => Ok(()),
+        None => Ok(later),
     }
 }
 

@@ -26,6 +26,8 @@ const EVENTS_MAX: usize = 10_000;
 pub(super) struct Watch {
     events: Receiver<Vec<PathBuf>>,
     lost: Arc<AtomicBool>,
+    /// What changed since the last answer. Here, so that nothing is lost if nobody waits for the answer.
+    gathered: BTreeSet<PathBuf>,
     /// Stops watching when dropped.
     _watcher: RecommendedWatcher,
 }
@@ -73,24 +75,27 @@ impl Watch {
         Ok(Self {
             events,
             lost,
+            gathered: BTreeSet::new(),
             _watcher: watcher,
         })
     }
 
     /// Waits for a change, and then until it is quiet.
     pub(super) async fn changes(&mut self) -> Changes {
-        let mut paths = BTreeSet::new();
-        match self.events.recv().await {
-            Some(first) => paths.extend(first),
-            // The watcher is ours, so its end of the channel is open.
-            None => std::future::pending::<()>().await,
+        if self.gathered.is_empty() {
+            match self.events.recv().await {
+                Some(first) => self.gathered.extend(first),
+                // The watcher is ours, so its end of the channel is open.
+                None => std::future::pending::<()>().await,
+            }
         }
         let longest = Instant::now() + GATHER_MAX;
-        while paths.len() < EVENTS_MAX
+        while self.gathered.len() < EVENTS_MAX
             && let Ok(Some(more)) = timeout_at(longest.min(Instant::now() + QUIET), self.events.recv()).await
         {
-            paths.extend(more);
+            self.gathered.extend(more);
         }
+        let paths = std::mem::take(&mut self.gathered);
         if paths.len() >= EVENTS_MAX || self.lost.swap(false, Ordering::AcqRel) {
             return Changes::Anything;
         }
@@ -137,6 +142,18 @@ mod tests {
         until(&mut watch, &file).await;
         fs::remove_file(below.join("new.md")).unwrap();
         until(&mut watch, &below.join("new.md")).await;
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_for_changes_loses_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut watch = Watch::start(&[dir.path().to_owned()]).unwrap();
+        let path = dir.path().join("x.md");
+        fs::write(&path, "a").unwrap();
+        while !watch.gathered.contains(&path) {
+            let _ = tokio::time::timeout(Duration::from_millis(20), watch.changes()).await;
+        }
+        until(&mut watch, &path).await;
     }
 
     #[tokio::test]

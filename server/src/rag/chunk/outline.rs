@@ -6,6 +6,7 @@
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::TextFormat;
+use crate::rag::line::{self, one_line};
 
 /// A heading longer than this is cut in heading paths: every chunk below carries it.
 pub(super) const HEADING_CHARS_MAX: usize = 200;
@@ -151,8 +152,7 @@ impl FrontMatter<'_> {
             '>' | '|' | '&' | '*' | '[' | '{' => return None,
             _ => value.split(" #").next().unwrap_or_default().trim_end().to_owned(),
         };
-        let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
-        (!title.is_empty()).then_some(title)
+        line::title(&title)
     }
 }
 
@@ -315,7 +315,7 @@ fn markdown_marks(text: &str, from: usize) -> Vec<Mark> {
                 if let Some(title) = title.take()
                     && let Some((_, empty)) = marks.iter_mut().rev().find_map(|mark| mark.heading.as_mut())
                 {
-                    *empty = heading_text(&title);
+                    *empty = one_line(&title, HEADING_CHARS_MAX);
                 }
             }
             Event::End(TagEnd::BlockQuote(_) | TagEnd::FootnoteDefinition | TagEnd::List(_)) => {
@@ -353,12 +353,4 @@ fn one_mark_a_line(marks: &mut Vec<Mark>) {
         }
         same
     });
-}
-
-fn heading_text(title: &str) -> String {
-    let words = title.split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.char_indices().nth(HEADING_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &words[..end]),
-        None => words,
-    }
 }

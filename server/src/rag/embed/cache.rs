@@ -3,7 +3,7 @@
 //!
 //! One cache for all models of the server, bounded in bytes; what was not asked for again goes first. A key is 128 bits
 //! of fingerprint, kind of text and text, hashed with a seed of the process, so that nobody outside can aim at a
-//! collision. Nothing is kept over a restart. The built-in embedder is not wrapped: it is as quick as a lookup.
+//! collision. A URL of an image or sound is no key: what it leads to may change. Nothing is kept over a restart. The built-in embedder is not wrapped: it is as quick as a lookup.
 
 use std::sync::Arc;
 
@@ -69,7 +69,11 @@ impl EmbeddingCache {
         }
     }
 
-    fn key(&self, of: &Fingerprint, kind: TextKind, medium: Medium, text: &str) -> u128 {
+    /// None for what may be another thing the next time.
+    fn key(&self, of: &Fingerprint, kind: TextKind, medium: Medium, text: &str) -> Option<u128> {
+        if medium != Medium::Text && !text.starts_with("data:") {
+            return None;
+        }
         let mut hash = Xxh3::with_seed(self.seed);
         for part in [&of.name, &of.revision, of.prefix(kind)] {
             hash.update(&(part.len() as u64).to_le_bytes());
@@ -78,15 +82,22 @@ impl EmbeddingCache {
         hash.update(&[kind as u8, medium as u8, u8::from(of.normalized)]);
         hash.update(&(of.dim as u64).to_le_bytes());
         hash.update(text.as_bytes());
-        hash.digest128()
+        Some(hash.digest128())
     }
 
     /// For each key what is there; the places of those that are not.
-    fn look<T>(&self, keys: &[u128], take: impl Fn(Made) -> Option<T>) -> (Vec<Option<T>>, Vec<usize>) {
-        let found: Vec<Option<T>> = keys.iter().map(|key| self.made.get(key).and_then(&take)).collect();
+    fn look<T>(&self, keys: &[Option<u128>], take: impl Fn(Made) -> Option<T>) -> (Vec<Option<T>>, Vec<usize>) {
+        let look = |key: &Option<u128>| self.made.get(key.as_ref()?).and_then(&take);
+        let found: Vec<Option<T>> = keys.iter().map(look).collect();
         let missing: Vec<usize> = (0..keys.len()).filter(|&i| found[i].is_none()).collect();
         telemetry::embeddings_looked_up(keys.len() - missing.len(), missing.len());
         (found, missing)
+    }
+
+    fn keep(&self, key: Option<u128>, made: impl FnOnce() -> Made) {
+        if let Some(key) = key {
+            self.made.insert(key, made());
+        }
     }
 }
 
@@ -116,7 +127,7 @@ impl Embedder for Cached {
     fn embed(&self, inputs: &[Input<'_>], kind: TextKind, patience: &Patience) -> Result<Vec<Vec<f32>>, EmbedError> {
         let of = self.fingerprint();
         let key = |input: &Input<'_>| self.cache.key(of, kind, input.medium(), input.text());
-        let keys: Vec<u128> = inputs.iter().map(key).collect();
+        let keys: Vec<Option<u128>> = inputs.iter().map(key).collect();
         let (mut vectors, missing) = self.cache.look(&keys, |made| match made {
             Made::Dense(vector) => Some(vector.to_vec()),
             Made::Sparse(_) => None,
@@ -125,7 +136,7 @@ impl Embedder for Cached {
             let asked: Vec<Input<'_>> = part.iter().map(|&i| inputs[i]).collect();
             let made = self.inner.embed(&asked, kind, patience).map_err(|e| e.among(part))?;
             for (&i, vector) in part.iter().zip(made) {
-                self.cache.made.insert(keys[i], Made::Dense(vector.as_slice().into()));
+                self.cache.keep(keys[i], || Made::Dense(vector.as_slice().into()));
                 vectors[i] = Some(vector);
             }
         }
@@ -140,7 +151,7 @@ impl SparseEmbedder for CachedSparse {
 
     fn embed(&self, texts: &[&str], kind: TextKind, patience: &Patience) -> Result<Vec<SparseVector>, EmbedError> {
         let of = self.fingerprint();
-        let keys: Vec<u128> = texts
+        let keys: Vec<Option<u128>> = texts
             .iter()
             .map(|text| self.cache.key(of, kind, Medium::Text, text))
             .collect();
@@ -152,7 +163,7 @@ impl SparseEmbedder for CachedSparse {
             let asked: Vec<&str> = part.iter().map(|&i| texts[i]).collect();
             let made = self.inner.embed(&asked, kind, patience).map_err(|e| e.among(part))?;
             for (&i, vector) in part.iter().zip(made) {
-                self.cache.made.insert(keys[i], Made::Sparse(Arc::new(vector.clone())));
+                self.cache.keep(keys[i], || Made::Sparse(Arc::new(vector.clone())));
                 vectors[i] = Some(vector);
             }
         }
@@ -265,9 +276,19 @@ mod tests {
         )
         .unwrap();
         assert_eq!(newer.asked(), ["a"], "another revision is another model");
-        let image = [Input::Image("a")];
         let patience = Patience::lasting(Duration::from_secs(60));
-        cached.embed(&image, TextKind::Passage, &patience).unwrap();
+        for (reference, asked) in [("https://here/a.png", 2), ("data:image/png;base64,AA==", 1)] {
+            for _ in 0..2 {
+                cached
+                    .embed(&[Input::Image(reference)], TextKind::Passage, &patience)
+                    .unwrap();
+            }
+            // Under a URL there may be another image the next time.
+            assert_eq!(model.asked(), vec![reference; asked]);
+        }
+        cached
+            .embed(&[Input::Image("a")], TextKind::Passage, &patience)
+            .unwrap();
         assert_eq!(model.asked(), ["a"], "a reference is not a text");
 
         let sparse = CachedSparse::new(Arc::clone(&model) as _, cache);

@@ -3,13 +3,18 @@
 //! Pure functions from bytes to text, the format in which to cut it, and the title the file gives itself. Spans of
 //! chunks, and so citations, are bytes of this text; `cairn extract` prints it.
 //!
-//! Any bytes are survived, in time and memory that bounds with names limit. What cannot be read is an error that says why,
-//! never a guess: a damaged PDF gives no half of itself.
+//! Any bytes are survived. The time and memory of HTML are those of its length; of a PDF they are bounded by [`apart`], and
+//! only there: what the library makes of a hostile file is not bounded within the process that reads it. What cannot be read
+//! is an error that says why, never a guess: a damaged PDF gives no half of itself.
 
+pub mod apart;
+mod attributes;
 mod charset;
 mod html;
 mod markdown;
 mod pdf;
+
+use serde::{Deserialize, Serialize};
 
 use super::chunk::TextFormat;
 
@@ -27,7 +32,7 @@ pub struct Extracted {
 }
 
 /// Why a file gave no text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum ExtractError {
     /// Not such a file, or a damaged one.
     #[error("{0}")]
@@ -44,6 +49,9 @@ pub enum ExtractError {
     /// The caller said stop.
     #[error("stopped")]
     Stopped,
+    /// The file could not be looked at; it is no fault of the file.
+    #[error("the file could not be read: {0}")]
+    Failed(String),
 }
 
 /// The visible text of an HTML page, with headings, lists, tables and code in Markdown. Scripts, styles, navigation and
@@ -63,7 +71,7 @@ pub fn html_bytes(bytes: &[u8]) -> Extracted {
 }
 
 /// The text layer of a PDF, page by page, in the order in which it was drawn. `stop` is asked at every page and every few
-/// thousand drawing operators.
+/// thousand drawing operators. For files of strangers see [`apart::PdfReader`].
 pub fn pdf(bytes: &[u8], stop: &dyn Fn() -> bool) -> Result<Extracted, ExtractError> {
     pdf::read(bytes, stop)
 }

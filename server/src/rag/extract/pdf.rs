@@ -4,9 +4,10 @@
 //! The crates that extract text themselves were not taken: they follow forms that contain themselves until the stack
 //! ends, which no caller can catch, or know no places at all and glue words together.
 //!
-//! Bounded: pages, bytes of drawing operators over the whole file (a form that is drawn a thousand times counts a thousand
-//! times), bytes that a single stream may inflate to, depth of forms. A panic of the library is caught here and is an
-//! error like any other damage.
+//! Bounded: pages, bytes of drawing operators over the whole file, as they are stored and inflated (a form that is drawn a
+//! thousand times counts a thousand times), bytes that a single stream may inflate to, depth of forms. A panic of the library
+//! is caught here and is an error like any other damage. Not bounded here is what the library makes of the file before any
+//! of this begins; see [`super::apart`].
 //!
 //! Not read: pictures, annotations, form fields, and text in fonts that say nothing of their characters (composite fonts
 //! without a `ToUnicode` map). Columns come in the order in which they were drawn.
@@ -20,6 +21,7 @@ use lopdf::{DecompressError, Dictionary, Document, Encoding, Error, LoadOptions,
 
 use super::{ExtractError, Extracted};
 use crate::rag::chunk::TextFormat;
+use crate::rag::line;
 
 /// Pages of one document: the largest standards have some thousand.
 pub const PAGES_MAX: usize = 10_000;
@@ -33,7 +35,7 @@ const MAP_BYTES_MAX: usize = 8 << 20;
 const OPERATIONS_A_STOP: usize = 1 << 12;
 /// Bytes of text: what a document may have in a request. Operators are at least as long as the text they show, but a
 /// font's map may make many characters of one byte.
-const TEXT_BYTES_MAX: usize = 32 << 20;
+pub(super) const TEXT_BYTES_MAX: usize = 32 << 20;
 /// Forms within forms.
 const FORM_DEPTH_MAX: usize = 12;
 /// States saved at once (`q`); the format's own bound is 28.
@@ -102,9 +104,7 @@ fn failed(error: Error) -> ExtractError {
 fn title(document: &Document) -> Option<String> {
     let info = document.trailer.get(b"Info").ok()?;
     let info = document.dereference(info).ok()?.1.as_dict().ok()?;
-    let title = lopdf::decode_text_string(info.get_deref(b"Title", document).ok()?).ok()?;
-    let title = title.split_whitespace().collect::<Vec<_>>().join(" ");
-    (!title.is_empty()).then_some(title)
+    line::title(&lopdf::decode_text_string(info.get_deref(b"Title", document).ok()?).ok()?)
 }
 
 // ---- walking ----
@@ -151,10 +151,11 @@ impl Default for State {
 
 impl<'a> Walk<'a> {
     fn page(&mut self, page: ObjectId) -> Result<(), ExtractError> {
+        if (self.stop)() {
+            return Err(ExtractError::Stopped);
+        }
         let document = self.document;
-        let content = document
-            .get_page_content_with_limit(page, self.content_left.min(STREAM_BYTES_MAX))
-            .map_err(failed)?;
+        let content = self.content(page)?;
         let (own, inherited) = document.get_page_resources(page).map_err(failed)?;
         let inherited = inherited.iter().filter_map(|id| document.get_dictionary(*id).ok());
         let resources: Vec<&Dictionary> = own.into_iter().chain(inherited).collect();
@@ -169,6 +170,33 @@ impl<'a> Walk<'a> {
             self.text.push_str(&joined(page));
         }
         Ok(())
+    }
+
+    /// The operators of a page. Its streams are charged as they are in the file, too: a page may name one a thousand times,
+    /// and what inflates to nothing costs time all the same.
+    fn content(&mut self, page: ObjectId) -> Result<Vec<u8>, ExtractError> {
+        let document = self.document;
+        let mut content = Vec::new();
+        for id in document.get_page_contents(page) {
+            if (self.stop)() {
+                return Err(ExtractError::Stopped);
+            }
+            let Ok(stream) = document.get_object(id).and_then(Object::as_stream) else {
+                continue;
+            };
+            self.charge(stream.content.len() + FORM_COST)?;
+            let left = self.content_left.min(STREAM_BYTES_MAX).saturating_sub(content.len());
+            match stream.get_plain_content_with_limit(left) {
+                Ok(plain) => content.extend_from_slice(&plain),
+                Err(error @ Error::Decompress(DecompressError::MemoryLimitExceeded { .. })) => {
+                    return Err(failed(error));
+                }
+                // In an unknown filter, or damaged: missing from the page, like a picture.
+                Err(_) => {}
+            }
+            content.push(b'\n');
+        }
+        Ok(content)
     }
 
     fn draw(
@@ -278,6 +306,7 @@ impl<'a> Walk<'a> {
         depth: usize,
     ) -> Result<(), ExtractError> {
         let document = self.document;
+        self.charge(form.content.len())?;
         let limit = self.content_left.min(STREAM_BYTES_MAX);
         let content = match form.get_plain_content_with_limit(limit) {
             Ok(content) => content,

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::rag::chunk::{ChunkSettings, Cut, chunk, title_of};
+use crate::rag::line::TITLE_CHARS_MAX;
 
 #[track_caller]
 fn check(page: &str, expected: &str) {
@@ -178,11 +179,36 @@ fn large_and_deep_pages_end() {
         "<!--",
         "<script>",
         "<b><div></b>",
+        "<p><b><b><b><b>",
     ] {
         let page = unit.repeat(400_000 / unit.len());
         let text = html(&page).text;
         assert!(text.len() <= 8 * page.len(), "{unit}: {}", text.len());
     }
+}
+
+/// One tag of many attributes: time in the square of their number would be minutes.
+#[test]
+fn a_tag_of_many_attributes_ends() {
+    let names: Vec<String> = (0..300_000).map(|n| format!("a{n}=\"\"")).collect();
+    for tag in [
+        format!("<div {}>", names.join(" ")),
+        format!("</div {}>", names.join(" ")),
+    ] {
+        check(&format!("<div>{tag}text"), "text");
+    }
+}
+
+#[test]
+fn of_an_attribute_that_is_there_twice_the_first_counts() {
+    check("<p style='' style='display: none'>seen</p>", "seen");
+    check("<p hidden style=''>unseen</p>", "");
+}
+
+#[test]
+fn a_title_is_bounded() {
+    let page = html(&format!("<title>{}</title><p>x", "long ".repeat(100_000)));
+    assert_eq!(page.title.unwrap().chars().count(), TITLE_CHARS_MAX + 1);
 }
 
 // ---- PDF ----
@@ -353,6 +379,32 @@ fn a_stream_that_inflates_without_end_is_refused() {
         "{:?}",
         read(&file)
     );
+}
+
+/// A page that names one stream a thousand times draws it a thousand times.
+#[test]
+fn what_is_read_again_and_again_is_counted_each_time() {
+    let objects = |stream_of: Vec<u8>| {
+        let again = "5 0 R ".repeat(40_000);
+        pdf_of(&[
+            b"<< /Type /Catalog /Pages 2 0 R >>".to_vec(),
+            b"<< /Type /Pages /Count 1 /Kids [4 0 R] >>".to_vec(),
+            b"<< >>".to_vec(),
+            format!("<< /Type /Page /Parent 2 0 R /Contents [{again}] >>").into_bytes(),
+            stream_of,
+        ])
+    };
+    // Stored, it is 10 KB; inflated, nothing.
+    let mut empty = vec![0x78, 0x01];
+    empty.extend([0, 0, 0, 0xff, 0xff].repeat(2_000));
+    empty.extend([1, 0, 0, 0xff, 0xff, 0, 0, 0, 1]);
+    let file = objects(stream("/Filter /FlateDecode", &empty));
+    assert!(
+        matches!(read(&file), Err(ExtractError::TooLarge(_))),
+        "{:?}",
+        read(&file)
+    );
+    assert_eq!(pdf(&file, &|| true), Err(ExtractError::Stopped));
 }
 
 #[test]

@@ -880,6 +880,54 @@ fn a_hundred_candidates_cost_about_as_much_as_the_budget() {
     }
 }
 
+/// All of a long document, chunk after chunk: each is counted with what is near it, and not with all that is before it.
+#[test]
+fn a_long_passage_grows_in_time_of_its_length() {
+    let source: String = (0..20_000)
+        .map(|n| format!("Sentence number {n} says something about leader election. "))
+        .collect();
+    for (max_tokens, overlap_tokens) in [(256, 0), (256, 32)] {
+        let settings = ChunkSettings {
+            max_tokens,
+            overlap_tokens,
+            strategy: Cut::Structure,
+        };
+        let chunks = chunk(&source, TextFormat::Plain, &settings, &|text| bert().count(text));
+        // Forwards, backwards, and with the gaps filled last.
+        let forwards: Vec<usize> = (0..chunks.len()).collect();
+        let backwards: Vec<usize> = forwards.iter().rev().copied().collect();
+        let gaps: Vec<usize> = forwards
+            .iter()
+            .step_by(2)
+            .chain(forwards.iter().skip(1).step_by(2))
+            .copied()
+            .collect();
+        for order in [forwards, backwards, gaps] {
+            let candidates: Vec<Candidate> = order
+                .iter()
+                .enumerate()
+                .map(|(place, &n)| Candidate {
+                    id: format!("d#{n}"),
+                    span: chunks[n].span,
+                    text: chunks[n].text.clone(),
+                    place,
+                    ..found("d", &source, "Sentence", 1.0)
+                })
+                .collect();
+            let counter = Counting {
+                counter: bert(),
+                bytes: Default::default(),
+            };
+            let packed = pack(&candidates, &request(10_000_000), &counter);
+            assert_eq!((packed.context.len(), packed.dropped.len()), (1, 0));
+            assert_eq!(packed.context[0].text, source.trim_end());
+            // Up to 16 KiB are counted again with every chunk: fifteen times the bytes at most.
+            let bytes = counter.bytes.into_inner();
+            assert!(bytes < 40 * source.len(), "counted {bytes} of {} bytes", source.len());
+        }
+    }
+}
+
 struct Counting {
     counter: Arc<dyn TokenCounter>,
     bytes: std::sync::atomic::AtomicUsize,

@@ -7,6 +7,10 @@ pub(super) const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// Bound of any wait that the service did not ask for: a model that is being loaded takes about as long.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(10);
 
+/// The longest `Retry-After` that is believed: everybody is kept from a service as long as it asks for, and one wrong header
+/// must not do that for a year.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
+
 /// The wait before repetition `n` (from 1), with *full jitter*: `dice`, uniform in 0..1, of an exponential bound
 /// (Brooker, "Exponential Backoff and Jitter", AWS 2015), because those who were refused together would otherwise come
 /// back together. What the service asked for comes on top: nobody comes back before it.
@@ -16,9 +20,12 @@ pub(super) fn wait(n: u32, asked: Option<Duration>, dice: f64) -> Duration {
     asked.unwrap_or_default().saturating_add(jitter)
 }
 
-/// `Retry-After`: seconds, or a date of HTTP. Anything else says nothing.
+/// `Retry-After`: seconds, or a date of HTTP, up to [`RETRY_AFTER_MAX`]. Anything else says nothing.
 pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
-    let header = header.trim();
+    asked(header.trim(), now).map(|asked| asked.min(RETRY_AFTER_MAX))
+}
+
+fn asked(header: &str, now: SystemTime) -> Option<Duration> {
     if let Ok(seconds) = header.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
     }
@@ -57,6 +64,11 @@ mod tests {
             ("Wed, 25 Nov 2026 10:00:20 GMT", Some(20_000)),
             // A date that has passed: at once.
             ("Wed, 25 Nov 2026 09:00:00 GMT", Some(0)),
+            // What would overflow a clock, or keep everybody away for a year, is cut.
+            ("18446744073709551615", Some(3_600_000)),
+            ("1e300", None),
+            ("31536000", Some(3_600_000)),
+            ("Wed, 25 Nov 2099 10:00:00 GMT", Some(3_600_000)),
             ("-1", None),
             ("soon", None),
             ("", None),

@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use self::breaker::{Breaker, Pass};
 pub(crate) use self::bridge::Bridge;
+use super::line::one_line;
 use super::patience::{OutOfPatience, Patience};
 use crate::telemetry::{ModelCall, ModelRole};
 
@@ -168,8 +169,9 @@ impl Remote {
         // Counts itself as given up if the caller drops us.
         let call = ModelCall::begin(self.role, &self.name);
         let answer = self.attempts(ask, patience, &call).await;
-        let answer = answer
-            .and_then(|body| read(&body).map_err(|why| CallError::BadAnswer(format!("{}: {why}", self.shown(ask)))));
+        // What is wrong with an answer may quote it, and an answer has megabytes.
+        let wrong = |why: String| CallError::BadAnswer(format!("{}: {}", self.shown(ask), self.short(&why)));
+        let answer = answer.and_then(|body| read(&body).map_err(wrong));
         call.end(match &answer {
             Ok(_) => "ok",
             Err(CallError::Rejected(_)) => "rejected",
@@ -374,11 +376,12 @@ impl Remote {
 
     /// The service's own words, short, without our key.
     fn said(&self, body: &[u8]) -> String {
-        let mut text = said(body);
-        if let Some(key) = &self.key {
-            text = text.replace(&key.text, "[key]");
-        }
+        let text = self.short(&words(body));
         if text.is_empty() { text } else { format!(": {text}") }
+    }
+
+    fn short(&self, text: &str) -> String {
+        short(text, self.key.as_ref().map(|key| key.text.as_str()))
     }
 
     fn shown(&self, ask: &Ask<'_>) -> String {
@@ -492,18 +495,18 @@ fn key(settings: &Settings<'_>) -> Result<Option<Key>, String> {
 }
 
 /// What a service says went wrong, wherever it puts it.
-fn said(body: &[u8]) -> String {
+fn words(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
     let places = ["/error/message", "/error", "/message", "/detail/0/msg", "/detail"];
     let message = places.iter().find_map(|at| json.pointer(at).and_then(Value::as_str));
-    let words: Vec<&str> = message.unwrap_or(&text).split_whitespace().collect();
-    let mut said: String = words.join(" ");
-    if let Some((cut, _)) = said.char_indices().nth(SAID_CHARS_MAX) {
-        said.truncate(cut);
-        said.push_str("...");
-    }
-    said
+    message.unwrap_or(&text).to_owned()
+}
+
+/// On one line, without the key, cut after [`SAID_CHARS_MAX`]; in this order, so that no part of a key is left at the cut.
+fn short(text: &str, key: Option<&str>) -> String {
+    let text = key.map_or_else(|| text.to_owned(), |key| text.replace(key, "[key]"));
+    one_line(&text, SAID_CHARS_MAX)
 }
 
 /// The first cause of a failure says only that something failed, the last one what.
@@ -534,6 +537,7 @@ mod tests {
 
     #[test]
     fn the_words_of_a_service_are_found_and_kept_short() {
+        let said = |body: &[u8]| short(&words(body), Some("s3cret-key"));
         let cases = [
             (r#"{"error": {"message": "too long", "type": "x"}}"#, "too long"),
             (
@@ -552,8 +556,13 @@ mod tests {
         for (body, expected) in cases {
             assert_eq!(said(body.as_bytes()), expected, "{body}");
         }
-        assert_eq!(said("ä".repeat(1_000).as_bytes()).chars().count(), SAID_CHARS_MAX + 3);
+        assert_eq!(said("ä".repeat(1_000).as_bytes()).chars().count(), SAID_CHARS_MAX + 1);
         assert!(!said(&[0xff, 0xfe]).is_empty());
+        // A key that is echoed where the message is cut leaves nothing of itself.
+        for before in SAID_CHARS_MAX - 12..=SAID_CHARS_MAX {
+            let echo = said(format!("{}s3cret-key is no key of ours", "x".repeat(before)).as_bytes());
+            assert!(!echo.contains("s3"), "{echo}");
+        }
     }
 
     #[test]

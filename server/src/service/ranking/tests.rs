@@ -86,6 +86,7 @@ impl Bench {
             ..Config::default()
         };
         let core = Core {
+            pdfs: Default::default(),
             engine: Arc::new(engine),
             models,
             snapshots: SnapshotsOf::open(&config).unwrap(),

@@ -43,6 +43,10 @@ class AsyncClient:
         `timeout` is in seconds, over all attempts of a call; every method takes its own. `headers` go with every
         request.
         """
+        #: What another client of the same server is made with.
+        self._made_with: dict[str, Any] = {
+            "url": url, "transport": transport, "timeout": timeout, "retry": retry, "headers": headers,
+        }  # fmt: skip
         made = _transport(url, transport, headers or {})
         self._core = AsyncCore(made, timeout, retry or Retry())
         #: What points of one kind have in common.
@@ -185,12 +189,19 @@ class AsyncClient:
 
 
 def _transport(url: str, transport: str, headers: Mapping[str, str]) -> AsyncTransport:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidError(f"a server is named as http://host:port, got {url!r}", code="bad_url")
+    wrong = InvalidError(f"a server is named as http://host:port, got {url!r}", code="bad_url")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    # A path or a user would be left out silently.
+    more = parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc
+    if parts.scheme not in ("http", "https") or not parts.hostname or more:
+        raise wrong
     secure = parts.scheme == "https"
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    port = parts.port or (443 if secure else 7700)
+    port = port or (443 if secure else 7700)
     if transport == "rest":
         return AsyncRestTransport(f"{parts.scheme}://{host}:{port}", headers=headers)
     if transport == "grpc":

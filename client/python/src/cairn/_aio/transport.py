@@ -139,14 +139,18 @@ class AsyncRestTransport:
         self._http: httpx.AsyncClient | None = None
 
     async def call(self, method: Method, request: Json, timeout: float) -> Json:
+        parts = method.parts(request)
+        if len(parts) > 1:
+            return await self.send_all(method, parts, timeout)
         rest = method.rest(request)
         return await self._send(rest.verb, rest.path, rest.params, rest.body, timeout)
 
     async def send_all(self, method: Method, requests: Sequence[Json], timeout: float) -> Json:
         answer: Json = {}
         changed = 0
+        deadline = _now() + timeout
         for request in requests:
-            answer = await self.call(method, request, timeout)
+            answer = await self.call(method, request, max(deadline - _now(), 0.001))
             changed += answer.get("changed", 0)
         return {**answer, "changed": changed}
 
@@ -219,8 +223,12 @@ def _problem(answer: httpx.Response) -> Json:
     try:
         found = answer.json()
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        found = None
+    problem = found if isinstance(found, dict) else {}
+    # What stands between us and the server says it in a header only.
+    if "retry_after_ms" not in problem and (seconds := answer.headers.get("retry-after", "")).isdecimal():
+        problem["retry_after_ms"] = 1000 * int(seconds)
+    return problem
 
 
 def _now() -> float:

@@ -13,7 +13,7 @@ from .._wire import methods
 from .._wire.methods import Json
 from ..answers import DocumentPage, DocumentView, Put, PutError, PutResult, StoredDocument, Written, all_of, build
 from ..errors import InvalidError
-from ..requests import Document, DocumentLike, Durability, document_json, durability_json
+from ..requests import Document, DocumentLike, Durability, document_json, durability_json, weight
 from .core import Core
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Most documents in one request: the server's bound.
 _DOCUMENTS_MAX = 1_000
-#: Most bytes of text in one request: a request that takes long to embed runs into its deadline.
+#: About how many bytes one request has at most: a request that takes long to embed runs into its deadline.
 _BATCH_BYTES = 4 << 20
 
 
@@ -114,6 +114,7 @@ class Documents:
         title: str | None = None,
         source: str | None = None,
         metadata: Sequence[str] | None = None,
+        on_near_duplicate: Literal["store", "skip"] | None = None,
         on_error: Literal["raise", "collect"] = "raise",
         batch: int = 64,
         progress: bool = False,
@@ -124,6 +125,7 @@ class Documents:
         return self.put(
             collection,
             documents,
+            on_near_duplicate=on_near_duplicate,
             on_error=on_error,
             batch=batch,
             progress=progress,
@@ -204,11 +206,11 @@ def _batches(documents: Iterable[DocumentLike], most: int) -> Iterable[list[Json
     size = 0
     for document in documents:
         json = document_json(document)
-        weight = len(json.get("text", "")) + len(json.get("data", b""))
-        if some and (len(some) == most or size + weight > _BATCH_BYTES):
+        bytes_ = weight(json)
+        if some and (len(some) == most or size + bytes_ > _BATCH_BYTES):
             yield some
             some, size = [], 0
         some.append(json)
-        size += weight
+        size += bytes_
     if some:
         yield some

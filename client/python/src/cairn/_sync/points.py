@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 
 from .. import _frames
@@ -16,7 +15,7 @@ from .._wire.methods import Json
 from ..answers import Page, Rows, StoredPoint, Written, build
 from ..errors import InvalidError
 from ..filters import FilterLike, whole_filter
-from ..requests import Durability, PointLike, durability_json, point_json, with_json
+from ..requests import Durability, PointLike, durability_json, point_json, weight, with_json
 from .core import Core
 
 if TYPE_CHECKING:
@@ -24,8 +23,9 @@ if TYPE_CHECKING:
 
 #: Most points in one write: the server's bound.
 _POINTS_MAX = 10_000
-#: Most bytes of vectors in one message of a stream: far below the server's bound of 32 MiB, payloads come on top.
-_BATCH_BYTES = 8 << 20
+#: About how many bytes one message of a stream has at most: far below the server's bound of 32 MiB, since a number of four
+#: bytes takes up to twenty in JSON.
+_BATCH_BYTES = 4 << 20
 #: Messages after which a stream is closed and acknowledged. What is not acknowledged is kept to be sent again.
 _WINDOW = 8
 
@@ -326,15 +326,11 @@ def _batches(points: Iterable[PointLike], most: int) -> Iterable[list[Json]]:
     size = 0
     for point in points:
         json = point_json(point)
-        weight = sum(v.nbytes for v in (json.get("vector"), *json.get("vectors", {}).values()) if _is_array(v))
-        if some and (len(some) == most or size + weight > _BATCH_BYTES):
+        bytes_ = weight(json)
+        if some and (len(some) == most or size + bytes_ > _BATCH_BYTES):
             yield some
             some, size = [], 0
         some.append(json)
-        size += weight
+        size += bytes_
     if some:
         yield some
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, np.ndarray)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
@@ -28,6 +29,8 @@ class Method:
     #: `Service/Method`.
     name: str
     rest: Callable[[Json], RestRequest]
+    #: What is one request in gRPC may be several in REST.
+    parts: Callable[[Json], list[Json]] = field(default=lambda json: [json])
 
 
 def _path(path: str, json: Json) -> str:
@@ -71,6 +74,28 @@ def _enrich(json: Json) -> RestRequest:
     return _body("POST", "/collections/{collection}/enrich" if one else "/enrich")(json)
 
 
+#: Most bytes of ids in a URL: servers and proxies take some tens of kilobytes.
+_URL_IDS_BYTES = 8 << 10
+
+
+def _by_url(json: Json) -> list[Json]:
+    """Ids that go into the URL, in as many requests as they need. Each repeats itself under an id of its own."""
+    parts: list[list[str]] = []
+    size = 0
+    for one in json.get("ids", ()):
+        bytes_ = len(quote(str(one), safe="")) + len("&id=")
+        if not parts or size + bytes_ > _URL_IDS_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(one)
+        size += bytes_
+    if len(parts) < 2:
+        return [json]
+    # A hash, as an id has a bound; the same at each attempt, as the server does a request once.
+    names = (hashlib.sha256(f"{json.get('request_id')} {n}".encode()).hexdigest()[:32] for n in range(len(parts)))
+    return [{**json, "ids": ids, "request_id": name} for ids, name in zip(parts, names, strict=True)]
+
+
 _C = "/collections/{collection}"
 
 CREATE_COLLECTION = Method("Collections/Create", _body("PUT", _C, whole="schema"))
@@ -106,6 +131,6 @@ QUERY_BATCH = Method("Query/RunBatch", _body("POST", _C + "/query/batch"))
 
 PUT_DOCUMENTS = Method("Documents/Put", _body("POST", _C + "/documents"))
 GET_DOCUMENT = Method("Documents/Get", _params("GET", _C + "/documents"))
-DELETE_DOCUMENTS = Method("Documents/Delete", _params("DELETE", _C + "/documents", ids="id"))
+DELETE_DOCUMENTS = Method("Documents/Delete", _params("DELETE", _C + "/documents", ids="id"), parts=_by_url)
 LIST_DOCUMENTS = Method("Documents/List", _params("GET", _C + "/documents/list"))
 ENRICH = Method("Documents/Enrich", _enrich)
