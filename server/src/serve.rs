@@ -34,8 +34,8 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::{ModelError, Models};
 use crate::rag::tokens;
-use crate::service::Service;
-use crate::{grpc, rest, telemetry};
+use crate::service::{Service, SnapshotsOf};
+use crate::{grpc, rest, snapshot, telemetry};
 
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS_MAX: u32 = 1_024;
@@ -208,7 +208,16 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
     let models = models(&config).await?;
     let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
-    let service = Arc::new(Service::new(Arc::clone(&engine), models, pdfs, config.limits.clone()));
+    let setup = |why: String| ServeError::Setup { what: "snapshots", why };
+    let snapshots = SnapshotsOf::open(&config).map_err(setup)?;
+    snapshot::remove_leftovers(&config.data_dir).map_err(|e| setup(e.to_string()))?;
+    let service = Arc::new(Service::new(
+        Arc::clone(&engine),
+        models,
+        pdfs,
+        config.limits.clone(),
+        snapshots,
+    ));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
         what: "reflection",
         why: e.to_string(),
@@ -297,6 +306,14 @@ impl Clock for SystemClock {
     }
 }
 
+/// What engines of this process are given.
+pub(crate) fn components(workers: cairn_engine::config::Workers) -> Components {
+    Components {
+        clock: Arc::new(SystemClock),
+        workers,
+    }
+}
+
 async fn models(config: &Config) -> Result<Models, ServeError> {
     let config = config.clone();
     let made = tokio::task::spawn_blocking(move || Models::open(&config)).await;
@@ -311,11 +328,7 @@ async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeE
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
     let state = Arc::clone(state);
     let opened = tokio::task::spawn_blocking(move || {
-        let components = Components {
-            clock: Arc::new(SystemClock),
-            workers,
-        };
-        let engine = Engine::open_watched(&dir, settings, components, &state.progress)?;
+        let engine = Engine::open_watched(&dir, settings, components(workers), &state.progress)?;
         telemetry::opened(&state.progress.finished());
         Ok::<_, cairn_engine::Error>(engine)
     });

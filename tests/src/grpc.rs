@@ -329,6 +329,45 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             "/cairn.v1.Operations/List",
             pb::ListOperationsRequest { collection }.encode_to_vec(),
         ),
+        Method::CreateSnapshot => (
+            "/cairn.v1.Snapshots/Create",
+            pb::CreateSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::ListSnapshots => ("/cairn.v1.Snapshots/List", pb::ListSnapshotsRequest {}.encode_to_vec()),
+        Method::GetSnapshot => (
+            "/cairn.v1.Snapshots/Get",
+            pb::GetSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::VerifySnapshot => (
+            "/cairn.v1.Snapshots/Verify",
+            pb::VerifySnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::RestoreSnapshot => {
+            let message = pb::RestoreSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+                collection: text(b, "collection"),
+                r#as: text(b, "as"),
+                shards: number(b, "shards").unwrap_or_default(),
+                replace: flag(b, "replace"),
+            };
+            ("/cairn.v1.Snapshots/Restore", message.encode_to_vec())
+        }
+        Method::DeleteSnapshot => (
+            "/cairn.v1.Snapshots/Delete",
+            pb::DeleteSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
     }
 }
 
@@ -881,7 +920,18 @@ fn decode(method: Method, bytes: Bytes) -> Value {
             without_nulls(json!({"documents": documents, "next": m.next}))
         }
         Method::Enrich => enriched_json(read(bytes)),
-        Method::Optimize | Method::GetOperation | Method::CancelOperation => operation_json(read(bytes)),
+        Method::Optimize
+        | Method::GetOperation
+        | Method::CancelOperation
+        | Method::CreateSnapshot
+        | Method::VerifySnapshot
+        | Method::RestoreSnapshot
+        | Method::DeleteSnapshot => operation_json(read(bytes)),
+        Method::GetSnapshot => snapshot_json(read(bytes)),
+        Method::ListSnapshots => {
+            let m: pb::ListSnapshotsResponse = read(bytes);
+            json!({"snapshots": m.snapshots.into_iter().map(snapshot_json).collect::<Vec<_>>()})
+        }
         Method::ListOperations => {
             let m: pb::ListOperationsResponse = read(bytes);
             json!({"operations": m.operations.into_iter().map(operation_json).collect::<Vec<_>>()})
@@ -898,7 +948,18 @@ fn operation_json(o: pb::Operation) -> Value {
     without_nulls(json!({
         "id": o.id, "kind": o.kind, "collection": o.collection, "state": state, "progress": o.progress,
         "message": o.message, "started_at_ms": o.started_at_ms, "ended_at_ms": o.ended_at_ms,
-        "error_code": o.error_code, "error": o.error,
+        "error_code": o.error_code, "error": o.error, "snapshot": o.snapshot,
+    }))
+}
+
+fn snapshot_json(s: pb::Snapshot) -> Value {
+    let collection =
+        |c: pb::SnapshotCollection| json!({"collection": c.collection, "points": c.points, "documents": c.documents});
+    let collections: Vec<Value> = s.collections.into_iter().map(collection).collect();
+    without_nulls(json!({
+        "snapshot": s.snapshot, "created_at_ms": s.created_at_ms, "token": s.token, "cairn": s.cairn, "files": s.files,
+        "bytes": s.bytes, "collections_total": s.collections_total, "damaged": s.damaged,
+        "collections": if collections.is_empty() { Value::Null } else { json!(collections) },
     }))
 }
 

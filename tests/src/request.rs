@@ -48,6 +48,18 @@ pub enum Method {
     CancelOperation,
     /// No body; only those of the collection.
     ListOperations,
+    /// `snapshot`, if it is to have a name.
+    CreateSnapshot,
+    /// No body.
+    ListSnapshots,
+    /// `snapshot`.
+    GetSnapshot,
+    /// `snapshot`.
+    VerifySnapshot,
+    /// `snapshot`, and what of it: `collection`, `as`, `shards`, `replace`.
+    RestoreSnapshot,
+    /// `snapshot`.
+    DeleteSnapshot,
 }
 
 /// One request, in the names that both protocols share. The strings `"NaN"` and `"inf"` in a vector are those numbers,
@@ -103,7 +115,7 @@ pub enum Kind {
     NotFound,
     /// It exists already, and differs.
     Exists,
-    /// Something else stands in its way.
+    /// The state forbids it.
     Conflict,
     /// Wait and retry.
     Exhausted,

@@ -112,6 +112,26 @@ def test_an_operation_is_watched_to_its_end(client: Any, vectors: str) -> None:
     assert client.collections.get(vectors).indexed_points == 3
 
 
+# ---- snapshots ----
+
+
+def test_a_snapshot_brings_a_collection_back_under_another_name(client: Any, vectors: str, name: str) -> None:
+    made = client.snapshots.create()
+    assert client.operations.wait(made.id).state == "done" and made.snapshot
+    held = {c.collection: c.points for c in client.snapshots.get(made.snapshot).collections}
+    assert held[vectors] == 3
+    assert made.snapshot in [s.snapshot for s in client.snapshots.list()]
+    assert client.operations.wait(client.snapshots.verify(made.snapshot).id).state == "done"
+    with pytest.raises(cairn.ConflictError, match="exists"):
+        client.snapshots.restore(made.snapshot, collection=vectors)
+    restored = client.snapshots.restore(made.snapshot, collection=vectors, rename=f"{name}-copy", shards=2)
+    assert client.operations.wait(restored.id).state == "done"
+    assert client.points.count(f"{name}-copy") == 3
+    assert client.operations.wait(client.snapshots.delete(made.snapshot).id).state == "done"
+    with pytest.raises(cairn.NotFoundError):
+        client.snapshots.get(made.snapshot)
+
+
 # ---- points ----
 
 

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, OperationState};
 use crate::retry::Retry;
 use crate::schema::{CollectionInfo, Schema};
+use crate::snapshot::{Restore, Snapshot};
 use crate::wire;
 
 /// Answers may hold whole documents or vectors: more than gRPC's default of 4 MiB. The server bounds them in bytes of JSON
@@ -223,6 +224,71 @@ impl Client {
         }
     }
 
+    /// Makes a snapshot of this moment; without a name it gets the date and time. Answers at once with the operation that
+    /// does it, which names the snapshot.
+    pub async fn create_snapshot(&self, name: Option<&str>) -> Result<Operation> {
+        let request = v1::CreateSnapshotRequest {
+            snapshot: name.unwrap_or_default().to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().create(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// All snapshots of the server's store, the newest first, without their collections.
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let all = self
+            .call(v1::ListSnapshotsRequest {}, |c, r| async move {
+                c.snapshots_service().list(r).await
+            })
+            .await?;
+        Ok(all.snapshots.into_iter().map(wire::snapshot).collect())
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        let request = v1::GetSnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().get(r).await })
+            .await
+            .map(wire::snapshot)
+    }
+
+    /// Reads everything that a snapshot names and compares it with what it should be. Answers at once with the operation.
+    pub async fn verify_snapshot(&self, name: &str) -> Result<Operation> {
+        let request = v1::VerifySnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().verify(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Brings collections of a snapshot back. Answers at once with the operation.
+    pub async fn restore_snapshot(&self, name: &str, what: Restore) -> Result<Operation> {
+        let request = v1::RestoreSnapshotRequest {
+            snapshot: name.to_owned(),
+            collection: what.collection,
+            r#as: what.rename,
+            shards: what.shards,
+            replace: what.replace,
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().restore(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Removes a snapshot and what no other needs. Answers at once with the operation.
+    pub async fn delete_snapshot(&self, name: &str) -> Result<Operation> {
+        let request = v1::DeleteSnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().delete(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
     /// One unary call: the message is cloned for each attempt, which carries the time that is left.
     pub(crate) async fn call<M, R, C, F>(&self, message: M, call: C) -> Result<R>
     where
@@ -271,6 +337,10 @@ impl Client {
 
     pub(crate) fn operations(&self) -> v1::operations_client::OperationsClient<Channel> {
         stub!(self, v1::operations_client::OperationsClient<Channel>)
+    }
+
+    pub(crate) fn snapshots_service(&self) -> v1::snapshots_client::SnapshotsClient<Channel> {
+        stub!(self, v1::snapshots_client::SnapshotsClient<Channel>)
     }
 
     pub(crate) fn documents(&self) -> v1::documents_client::DocumentsClient<Channel> {

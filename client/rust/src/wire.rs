@@ -20,6 +20,7 @@ use crate::schema::{
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
 };
+use crate::snapshot::{Snapshot, SnapshotCollection};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -498,6 +499,7 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
         id: o.id,
         kind: o.kind,
         collection: o.collection,
+        snapshot: o.snapshot,
         state,
         progress: o.progress,
         message: o.message,
@@ -505,6 +507,27 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
         ended_at_ms: o.ended_at_ms,
         error: o.error_code.map(|code| (code, o.error.unwrap_or_default())),
     })
+}
+
+// --- snapshots ---------------------------------------------------------------------------------------------------
+
+pub(crate) fn snapshot(s: v1::Snapshot) -> Snapshot {
+    let collections = s.collections.into_iter().map(|c| SnapshotCollection {
+        collection: c.collection,
+        points: c.points,
+        documents: c.documents,
+    });
+    Snapshot {
+        snapshot: s.snapshot,
+        created_at_ms: s.created_at_ms,
+        token: s.token,
+        cairn: s.cairn,
+        files: s.files,
+        bytes: s.bytes,
+        collections_total: s.collections_total,
+        collections: collections.collect(),
+        damaged: s.damaged,
+    }
 }
 
 // --- queries -----------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ impl Shared {
 
     /// The applier, unless a failure stopped the engine: memory and disk may differ then, and disk must stay as it is. The
     /// check comes after the lock, because who stops the engine holds it.
-    fn locked(&self) -> Result<MutexGuard<'_, Applier>> {
+    pub(super) fn locked(&self) -> Result<MutexGuard<'_, Applier>> {
         let applier = self.applier.lock();
         self.check_alive()?;
         Ok(applier)
@@ -625,7 +625,7 @@ fn next_segment(applier: &mut Applier) -> u64 {
     no
 }
 
-fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
+pub(super) fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
     match stop() {
         true => Err(Error::new(
             ErrorKind::Cancelled,

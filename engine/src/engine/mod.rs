@@ -1,8 +1,9 @@
 //! The engine's face: open, write, read, maintain.
 //!
 //! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
-//! `check` refuses bad input before it enters the log. Readers of points never wait for writers: they take a
-//! collection's last view. (`collection` waits for the commit under way.)
+//! `check` refuses bad input before it enters the log. `snapshot` takes a copy of one moment as files, `import` copies a
+//! collection of another engine. Readers of points never wait for writers: they take a collection's last view.
+//! (`collection` waits for the commit under way.)
 
 mod applier;
 mod ask;
@@ -10,11 +11,13 @@ mod check;
 mod commit;
 #[cfg(test)]
 mod durability_tests;
+mod import;
 mod maintain;
 mod moment;
 mod progress;
 mod recover;
 mod requests;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +32,10 @@ pub use ask::{
     OptimizeStep, Optimizing, Page, PayloadChange, Scroll, Selector, WriteOptions,
 };
 use commit::Write;
+pub use import::Import;
 pub use moment::Moment;
 pub use progress::{Phase, Progress};
+pub use snapshot::{Cut, CutCollection, CutFile};
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -64,9 +69,11 @@ impl Engine {
 
     /// The same, telling `progress` how far it is.
     pub fn open_watched(dir: &Path, settings: Settings, components: Components, progress: &Progress) -> Result<Self> {
-        Ok(Self {
+        let engine = Self {
             shared: recover::open(dir, settings, components, progress)?,
-        })
+        };
+        engine.drop_unfinished_imports()?;
+        Ok(engine)
     }
 
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
@@ -168,9 +175,14 @@ impl Engine {
         Ok(Arc::clone(&self.find(name)?.schema))
     }
 
-    /// Names of all collections, in order.
+    /// Names of all collections, in order; one that is being imported has none yet.
     pub fn collection_names(&self) -> Vec<String> {
-        self.shared.collections.read().keys().cloned().collect()
+        let collections = self.shared.collections.read();
+        collections
+            .keys()
+            .filter(|name| !import::is_unfinished(name))
+            .cloned()
+            .collect()
     }
 
     /// Inserts points or replaces them whole: atomic, durable when it returns.

@@ -22,6 +22,7 @@ use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode,
 use super::commit::{Counters, Memory, Shared, Signal};
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
+use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +76,16 @@ pub(super) fn open(dir: &Path, settings: Settings, components: Components, progr
             format!("another process has the data directory {} open", dir.display()),
         )
     })?;
+    if dir.join(files::RESTORING).exists() {
+        return Err(Error::invalid(
+            "restore_incomplete",
+            format!(
+                "a restore into {} did not come to its end: restore again",
+                dir.display()
+            ),
+        ));
+    }
+    snapshot::remove_leftovers(dir)?;
     progress.enter(Phase::CheckingLog);
     let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
     if let Some(dropped) = &dropped {
@@ -364,7 +375,8 @@ fn point_of(record: &Record, op: u32, point: u32) -> Option<&PointRecord> {
         | Op::Delete { .. }
         | Op::DeleteMatching { .. }
         | Op::SetPayload { .. }
-        | Op::DeleteDocuments { .. } => None,
+        | Op::DeleteDocuments { .. }
+        | Op::RenameCollection { .. } => None,
     }
 }
 

@@ -3,6 +3,8 @@
 //! A crash is a copy of the data directory taken while the engine runs: what the operating system has of the files, without
 //! what RocksDB still keeps in memory.
 
+mod snapshots;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;

@@ -71,8 +71,11 @@ fn create_unless_there(dir: &Path) -> io::Result<()> {
 
 /// What a data directory holds, and what file systems and people put beside it: the root of an ext4 volume has
 /// `lost+found`, macOS leaves `.DS_Store`.
-const OURS: [&str; 3] = ["LOCK.cairn", "db", "segments"];
+const OURS: [&str; 4] = ["LOCK.cairn", "db", "segments", RESTORING];
 const HARMLESS: [&str; 2] = ["lost+found", ".DS_Store"];
+
+/// While this is in a data directory, a restore into it has not come to its end.
+pub const RESTORING: &str = "restoring";
 
 /// The first entry of a directory that is not empty and was never a data directory: `--data-dir ~` must not fill a home
 /// with our files. None if the directory may be used.

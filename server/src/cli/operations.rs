@@ -107,11 +107,16 @@ fn show(o: &Operation) {
         let took = Duration::from_millis(end.saturating_sub(o.started_at_ms));
         format!(" in {:.1} s", took.as_secs_f64())
     });
+    let on = o.snapshot.as_deref().unwrap_or(&o.collection);
+    let said = match o.message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
     let why = o
         .error
         .as_ref()
-        .map_or_else(String::new, |(code, message)| format!(": {message} ({code})"));
-    output::out(format!("{}  {} {}: {state}{time}{why}", o.id, o.kind, o.collection));
+        .map_or(said, |(code, message)| format!(": {message} ({code})"));
+    output::out(format!("{}  {} {on}: {state}{time}{why}", o.id, o.kind));
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]

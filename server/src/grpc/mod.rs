@@ -1,6 +1,7 @@
 //! The gRPC adapter: `cairn.v1`, health and reflection. Every method is decode, call, encode.
 
 mod convert;
+mod snapshots;
 mod status;
 
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use cairn_proto::v1::documents_server::{Documents, DocumentsServer};
 use cairn_proto::v1::operations_server::{Operations, OperationsServer};
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use cairn_proto::v1::query_server::{Query, QueryServer};
+use cairn_proto::v1::snapshots_server::SnapshotsServer;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use http::HeaderMap;
@@ -63,6 +65,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
         .add_service(bounded!(QueryServer))
         .add_service(bounded!(DocumentsServer))
         .add_service(bounded!(OperationsServer))
+        .add_service(bounded!(SnapshotsServer))
         .add_service(health_service)
         .add_service(reflection)
         .prepare()

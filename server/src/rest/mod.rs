@@ -7,6 +7,7 @@ mod answer;
 mod extract;
 mod guard;
 mod problem;
+mod snapshots;
 mod wire;
 
 use std::any::Any;
@@ -58,6 +59,7 @@ type Reply<T> = Result<Json<T>, Problem>;
         (name = "query", description = "Nearest vectors, full text, hybrids"),
         (name = "documents", description = "Text in, cited context out"),
         (name = "operations", description = "Work that outlives the request that asked for it"),
+        (name = "snapshots", description = "One moment of the whole database, kept in a store"),
     ),
 )]
 struct Contract;
@@ -130,6 +132,7 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(list_documents))
         .routes(routes!(enrich))
         .routes(routes!(enrich_from_several))
+        .merge(snapshots::routes())
 }
 
 // ---- collections ----

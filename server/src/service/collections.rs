@@ -150,5 +150,5 @@ pub(crate) fn empty_schema() -> Schema {
 
 /// True for the error of making what exists already, which gRPC has a status of its own for.
 pub(crate) fn already_exists(error: &Error) -> bool {
-    error.kind == ErrorKind::Conflict && error.code == "collection_exists"
+    error.kind == ErrorKind::Conflict && matches!(error.code, "collection_exists" | "snapshot_exists")
 }

@@ -23,6 +23,7 @@ pub(crate) mod pools;
 mod query;
 mod ranking;
 mod retrieve;
+mod snapshots;
 #[cfg(test)]
 mod sparse_tests;
 
@@ -42,6 +43,8 @@ pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest, WriteParams};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
+pub(crate) use snapshots::SnapshotsOf;
+pub use snapshots::{RestoreCollections, SnapshotCollection, SnapshotInfo};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
@@ -75,6 +78,7 @@ pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
     pdfs: PdfReader,
+    snapshots: SnapshotsOf,
 }
 
 /// Which places a request needs.
@@ -85,10 +89,21 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models`, which reads PDFs with `pdfs`.
-    pub fn new(engine: Arc<Engine>, models: Models, pdfs: PdfReader, limits: Limits) -> Self {
+    /// A service over `engine` with `models` and a store of `snapshots`, which reads PDFs with `pdfs`.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        models: Models,
+        pdfs: PdfReader,
+        limits: Limits,
+        snapshots: SnapshotsOf,
+    ) -> Self {
         Self {
-            core: Arc::new(Core { engine, models, pdfs }),
+            core: Arc::new(Core {
+                engine,
+                models,
+                pdfs,
+                snapshots,
+            }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
             operations: Arc::default(),

@@ -1,4 +1,4 @@
-//! Operations: work that outlives the request that asked for it. Today: `optimize`.
+//! Operations: work that outlives the request that asked for it: `optimize`, and what is done with snapshots.
 //!
 //! An operation is a thread of the blocking pool with a state that anybody may look at, watch and cancel. There are bounds
 //! on how many run and on how many ended ones are remembered. They live in memory: a restart forgets them, which is said in
@@ -32,8 +32,10 @@ pub struct Operation {
     pub id: String,
     /// What kind of work.
     pub kind: &'static str,
-    /// On which collection.
+    /// On which collection; empty: on all, or on none.
     pub collection: String,
+    /// With which snapshot, if it is one that has to do with them.
+    pub snapshot: Option<String>,
     /// How it stands.
     pub state: OperationState,
     /// 0 to 1.
@@ -89,6 +91,17 @@ impl Handle<'_> {
         self.entry.cancel.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed)
     }
 
+    /// How far it is, as `tell`, still at what was said last.
+    pub(super) fn progress(&self, part: f32) {
+        let message = self.entry.now.borrow().message.clone();
+        self.tell(part, message);
+    }
+
+    /// Says what it is at, or what came of it.
+    pub(super) fn say(&self, message: String) {
+        self.entry.now.send_modify(|now| now.message = message);
+    }
+
     /// How far it is, 0 to 1, which never goes back; and what it is at, in words.
     pub(super) fn tell(&self, part: f32, message: String) {
         // Whoever asked it to stop was told that it does.
@@ -137,12 +150,13 @@ impl Default for Operations {
 }
 
 impl Operations {
-    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs. One that
-    /// was asked to stop is none: what it leaves undone would stay undone.
-    fn start(
+    /// Begins `work` on a blocking thread, or answers with the operation of the same kind, collection and snapshot that runs.
+    /// One that was asked to stop is none: what it leaves undone would stay undone.
+    pub(super) fn start(
         self: &Arc<Self>,
         kind: &'static str,
         collection: &str,
+        snapshot: Option<&str>,
         work: impl FnOnce(&Handle<'_>) -> Result<()> + Send + 'static,
     ) -> Result<Operation> {
         let mut all = self.all.lock();
@@ -156,7 +170,10 @@ impl Operations {
         let running = || all.iter().filter(|entry| entry.runs());
         let same = |entry: &&Arc<Entry>| {
             let now = entry.now.borrow();
-            now.kind == kind && now.collection == collection && !entry.cancel.load(Ordering::Relaxed)
+            now.kind == kind
+                && now.collection == collection
+                && now.snapshot.as_deref() == snapshot
+                && !entry.cancel.load(Ordering::Relaxed)
         };
         if let Some(entry) = running().find(same) {
             return Ok(entry.now.borrow().clone());
@@ -172,6 +189,7 @@ impl Operations {
             id: format!("op-{:08x}-{}", self.run, self.last.fetch_add(1, Ordering::Relaxed) + 1),
             kind,
             collection: collection.to_owned(),
+            snapshot: snapshot.map(str::to_owned),
             state: OperationState::Running,
             progress: 0.0,
             message: String::new(),
@@ -275,7 +293,7 @@ impl Service {
             // Says at once that there is no such collection.
             found.engine.schema(&collection)?;
             let name = collection.clone();
-            operations.start("optimize", &collection, move |handle| {
+            operations.start("optimize", &collection, None, move |handle| {
                 let mut tell = |at: Optimizing| handle.tell(at.part, words(&at));
                 core.engine.optimize(&name, &|| handle.stopped(), &mut tell)
             })
@@ -361,7 +379,7 @@ mod tests {
             ),
         ];
         for (work, state) in cases {
-            let id = operations.start("test", "c", work).unwrap().id;
+            let id = operations.start("test", "c", None, work).unwrap().id;
             let last = ended(&operations, &id).await;
             assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
             assert_eq!(last.error.is_some(), state == OperationState::Failed);
@@ -377,13 +395,13 @@ mod tests {
             }
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c0", wait).unwrap();
-        assert_eq!(operations.start("test", "c0", wait).unwrap().id, first.id);
+        let first = operations.start("test", "c0", None, wait).unwrap();
+        assert_eq!(operations.start("test", "c0", None, wait).unwrap().id, first.id);
         let mut ids = vec![first.id];
         for n in 1..RUNNING_MAX {
-            ids.push(operations.start("test", &format!("c{n}"), wait).unwrap().id);
+            ids.push(operations.start("test", "c0", Some(&format!("s{n}")), wait).unwrap().id);
         }
-        let refused = operations.start("test", "one too many", wait).unwrap_err();
+        let refused = operations.start("test", "one too many", None, wait).unwrap_err();
         assert_eq!(refused.code, "too_many_operations");
         operations.find(&ids[0]).unwrap().cancel();
         assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
@@ -392,7 +410,7 @@ mod tests {
             assert_eq!(ended(&operations, id).await.state, OperationState::Cancelled);
         }
         assert_eq!(
-            operations.start("test", "late", wait).unwrap_err().code,
+            operations.start("test", "late", None, wait).unwrap_err().code,
             "shutting_down"
         );
         assert_eq!(operations.find("op-0").err().unwrap().code, "operation_not_found");
@@ -408,7 +426,7 @@ mod tests {
             handle.tell(0.2, "still working".into());
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c", slow_to_stop).unwrap();
+        let first = operations.start("test", "c", None, slow_to_stop).unwrap();
         let entry = operations.find(&first.id).unwrap();
         let mut watch = entry.now.subscribe();
         watch.wait_for(|now| now.message == "working").await.unwrap();
@@ -417,7 +435,7 @@ mod tests {
             (asked.state, asked.message.as_str()),
             (OperationState::Running, "stopping")
         );
-        let second = operations.start("test", "c", |_| Ok(())).unwrap();
+        let second = operations.start("test", "c", None, |_| Ok(())).unwrap();
         assert_ne!(second.id, first.id, "the first one stops");
         assert_eq!(ended(&operations, &second.id).await.state, OperationState::Done);
         release.send(()).unwrap();
@@ -463,10 +481,10 @@ mod tests {
             handle.tell(0.2, "at another".into());
             Err(Error::internal("half way"))
         };
-        let id = operations.start("test", "c", work).unwrap().id;
+        let id = operations.start("test", "c", None, work).unwrap().id;
         assert_eq!(ended(&operations, &id).await.progress, 0.5);
         for _ in 0..ENDED_MAX + 2 {
-            let next = operations.start("test", "c", |_| Ok(())).unwrap().id;
+            let next = operations.start("test", "c", None, |_| Ok(())).unwrap().id;
             ended(&operations, &next).await;
         }
         assert_eq!(operations.find(&id).err().unwrap().code, "operation_not_found");

@@ -12,6 +12,7 @@ use cairn_engine::{Engine, Error};
 
 use super::embed::fingerprint;
 use super::*;
+use crate::config::Config;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
 use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
@@ -93,8 +94,18 @@ fn fixture() -> Fixture {
     });
     let mut models = Models::builtin();
     models.add_sparse_embedder(Arc::clone(&words) as Arc<dyn SparseEmbedder>);
+    let config = Config {
+        data_dir: dir.path().to_owned(),
+        ..Config::default()
+    };
     Fixture {
-        service: Service::new(engine, models, PdfReader::Here, Limits::default()),
+        service: Service::new(
+            engine,
+            models,
+            PdfReader::Here,
+            Limits::default(),
+            SnapshotsOf::open(&config).unwrap(),
+        ),
         words,
         _dir: dir,
     }

@@ -10,4 +10,5 @@ mod models;
 mod pictures;
 mod refusals;
 mod reliability;
+mod snapshots;
 mod surroundings;

@@ -13,6 +13,7 @@ mod operations;
 mod points;
 mod query;
 mod ranking;
+mod snapshots;
 
 use cairn_engine::types::{Payload, PointId, Token};
 use cairn_engine::{Error, Result, limits};
@@ -31,6 +32,7 @@ pub(super) use self::points::{
     selector_in, with_in,
 };
 pub(super) use self::query::{answer_out, ask_in};
+pub(super) use self::snapshots::{restore_in, snapshot_out};
 
 fn value_in(value: pb::Value, depth: usize) -> Result<Value> {
     use pb::value::Kind;

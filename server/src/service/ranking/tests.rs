@@ -13,9 +13,11 @@ use cairn_engine::types::PointInput;
 use serde_json::json;
 
 use super::*;
+use crate::config::Config;
 use crate::rag::models::Models;
 use crate::rag::rerank::RerankError;
 use crate::rag::{OutOfPatience, Patience};
+use crate::service::SnapshotsOf;
 use crate::service::pools::Budget;
 
 /// The day that ages are counted from.
@@ -79,10 +81,15 @@ impl Bench {
         engine.upsert("c", points.collect(), &WriteOptions::default()).unwrap();
         let mut models = Models::builtin();
         rerankers.into_iter().for_each(|reranker| models.add_reranker(reranker));
+        let config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
         let core = Core {
             pdfs: Default::default(),
             engine: Arc::new(engine),
             models,
+            snapshots: SnapshotsOf::open(&config).unwrap(),
         };
         Self { _dir: dir, core }
     }
