@@ -728,8 +728,9 @@ fn points() -> Vec<Case> {
             ),
             Invalid,
             "bad_request",
-            "urability",
-        ),
+            "",
+        )
+        .at("/durability"),
         both(
             "an id that is a list",
             point(json!({"id": ["p"]})),
