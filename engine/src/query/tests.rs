@@ -150,7 +150,7 @@ impl Moment {
             schema: &self.schema,
             analyzers: &analyzers,
             now_ms: 0,
-            patience: crate::patience::Patience::default(),
+            patience: crate::patience::Patience::endless(),
             answer_bytes: Cell::new(0),
         };
         let query = Query {
