@@ -54,6 +54,7 @@ fn schema(metric: Metric, quantization: Quantization) -> Schema {
         dynamic: true,
         shards: 1,
         chunking: Default::default(),
+        durability: None,
     }
 }
 

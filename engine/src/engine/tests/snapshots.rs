@@ -145,7 +145,9 @@ fn an_import_is_the_same_collection_in_any_number_of_shards() {
         let mut points = engine.scroll(name, &scroll).unwrap().points;
         points.iter_mut().for_each(|p| p.version = Token::local(Seq(0)));
         points.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut documents = engine.documents(name, None, 1_000).unwrap();
+        let mut documents = engine
+            .documents(name, None, 1_000, crate::patience::Patience::endless())
+            .unwrap();
         documents.iter_mut().for_each(|d| d.version = Token::local(Seq(0)));
         (points, documents)
     };
