@@ -224,6 +224,7 @@ fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32
         dynamic: true,
         shards: 1,
         chunking: Chunking::default(),
+        durability: None,
     };
     engine.create_collection("filters", schema)?;
     let started = Instant::now();
