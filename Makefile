@@ -58,6 +58,11 @@ bench: setup ## the short measurements; records go to target/bench/*.jsonl
 	@cargo build $(CARGO_ARGS) --release --bins
 	@PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
 
+.PHONY: torture
+torture: setup ## crashes, losses of power, damage at the numbers of a release: an hour (TORTURE_ARGS="--minutes 10 --seed 7")
+	@cargo build $(CARGO_ARGS) --release --bins
+	@"$(CARGO_TARGET_DIR)/release/cairn-bench" torture $(TORTURE_ARGS)
+
 .PHONY: env
 env: ## settings for a shell: eval "$(make -s env)"
 	@for v in CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC CARGO_INCREMENTAL; do printf 'export %s=%q\n' "$$v" "$${!v}"; done

@@ -4,13 +4,14 @@ use std::{env, error::Error, fs, path::Path};
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "cairn/v1/common.proto",
     "cairn/v1/collections.proto",
     "cairn/v1/points.proto",
     "cairn/v1/query.proto",
     "cairn/v1/documents.proto",
     "cairn/v1/operations.proto",
+    "cairn/v1/snapshots.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -16,6 +16,9 @@ step "chart" helm/tests/run.sh
 # Tests of the real models need them; all others make a tiny one themselves.
 export CAIRN_MODELS=${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/models
 scripts/models.sh || warn "THE REAL MODELS ARE NOT CHECKED: they could not be fetched (make models)"
+# Snapshots are tested against a server that speaks S3's protocol, in this directory.
+scripts/s3.sh || warn "SNAPSHOTS ARE NOT CHECKED AGAINST S3: its server could not be installed (scripts/s3.sh)"
+export S3_TEST_VENV=${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/s3-venv
 # To the servers that tests start, CAIRN_... variables are configuration.
 cache=${CAIRN_CACHE:-}
 unset CAIRN_CACHE

@@ -7,7 +7,7 @@ use cairn_tests::{Grpc, Method, Request, Rest};
 use serde_json::json;
 
 use crate::report::{Report, Table, Verdict};
-use crate::server::Launch;
+use cairn_tests::process::Launch;
 
 /// `cairn-bench badinput` has no options.
 #[derive(clap::Args)]

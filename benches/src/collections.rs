@@ -9,7 +9,7 @@ use cairn_client::{Client, Field, Schema, VectorSpec};
 
 use crate::place;
 use crate::report::{Report, Table, Verdict};
-use crate::server::{Launch, Server};
+use cairn_tests::process::{Launch, Server};
 
 /// Requests under way at the same time.
 const CLIENTS: usize = 16;

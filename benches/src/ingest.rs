@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::place;
 use crate::report::{Report, Table, Verdict};
-use crate::server::{Launch, Server};
+use cairn_tests::process::{Launch, Server};
 
 const COLLECTION: &str = "docs";
 /// What a page gets at its end: one short paragraph, which is one chunk more or one chunk changed.
@@ -203,7 +203,7 @@ async fn measure(
 
 /// As a person would.
 fn ingest(server: &Server, docs: &Path) -> anyhow::Result<Summary> {
-    let mut command = Command::new(place::server_binary()?);
+    let mut command = Command::new(cairn_tests::process::binary()?);
     command.arg("ingest").arg(docs);
     command.args(["--collection", COLLECTION, "--json", "--timeout-ms", "600000"]);
     command.args(["--url", &format!("http://{}", server.addr)]);

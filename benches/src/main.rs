@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench but `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
+//! Every bench but `ann`, `filters`, `kernels` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
 //! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
@@ -10,15 +10,16 @@ mod badinput;
 mod collections;
 mod crash;
 mod data;
+mod filters;
 mod ingest;
 mod kernels;
 mod load;
 mod measure;
 mod place;
 mod report;
-mod server;
 mod sparse;
 mod squad;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,7 @@ Examples:
   cairn-bench crash --cycles 100 --seed 7
   cairn-bench badinput
   cairn-bench collections --count 10000
+  cairn-bench torture --minutes 30     kills, losses of power, torn writes, damage
   cairn-bench sparse --rows 100000     sparse vectors: bytes, time, postings read
 
 Environment: CAIRN_DATA (data sets; default ../shared/data beside the workspace), CAIRN_BIN (the server; default: beside this binary),
@@ -65,11 +67,15 @@ enum Bench {
     Collections(collections::Args),
     /// The index core beside other libraries: recall against speed, build time, memory.
     Ann(ann::Args),
+    /// Filtered search at every share of matching rows: recall, missing hits, latency, in this process.
+    Filters(filters::Args),
     /// The inner loops: nanoseconds a distance.
     Kernels(kernels::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
-    /// The short ones of all of these.
+    /// R1 to R6 at the numbers of a release: kills, losses of power, torn writes, failed fsyncs, full disks, damage.
+    Torture(torture::Args),
+    /// The short ones of all of these but the last.
     All,
 }
 
@@ -109,8 +115,10 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Badinput(args) => Box::pin(badinput::run(args)).await,
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
         Bench::Ann(args) => Box::pin(ann::run(args)).await,
+        Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
         Bench::Kernels(args) => kernels::run(args),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
+        Bench::Torture(args) => Box::pin(torture::run(args)).await,
         Bench::All => all().await,
     }
 }
@@ -125,6 +133,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Ingest(ingest::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
+        Bench::Filters(filters::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
         Bench::Sparse(sparse::Args::short()),

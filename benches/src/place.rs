@@ -1,4 +1,4 @@
-//! Where things are: the workspace, the data sets, the server's binary; and what a record says of the machine and the commit.
+//! Where things are: the workspace and the data sets; and what a record says of the machine and the commit.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -34,20 +34,6 @@ pub(crate) fn model(name: &str) -> Result<PathBuf, String> {
         return Ok(dir);
     }
     Err(format!("{} holds no model: run `make models`", dir.display()))
-}
-
-/// The server: `CAIRN_BIN`, else `cairn` beside this binary, so that both are of one profile.
-pub(crate) fn server_binary() -> anyhow::Result<PathBuf> {
-    let path = match std::env::var_os("CAIRN_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => std::env::current_exe()?.with_file_name("cairn"),
-    };
-    anyhow::ensure!(
-        path.is_file(),
-        "no server at {}: build it (cargo build --bins), or name it with CAIRN_BIN",
-        path.display()
-    );
-    Ok(path)
 }
 
 /// The commit that is measured, with `+` if the tree has changes.

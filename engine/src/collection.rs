@@ -24,7 +24,8 @@ pub struct Collection {
     /// One a text field; shared by collections whose fields are analysed alike.
     pub analyzers: BTreeMap<String, &'static Analyzer>,
     view: ArcSwap<View>,
-    dropped: AtomicBool,
+    /// Shared with whoever has this collection under an older name.
+    dropped: Arc<AtomicBool>,
 }
 
 impl Collection {
@@ -47,8 +48,20 @@ impl Collection {
             schema: Arc::new(schema),
             analyzers,
             view: ArcSwap::from_pointee(view),
-            dropped: AtomicBool::new(false),
+            dropped: Arc::default(),
         })
+    }
+
+    /// The same collection under another name. The old value shows the moment it shows now to whoever still holds it.
+    pub fn renamed(&self, name: String) -> Self {
+        Self {
+            no: self.no,
+            name,
+            schema: Arc::clone(&self.schema),
+            analyzers: self.analyzers.clone(),
+            view: ArcSwap::new(self.view()),
+            dropped: Arc::clone(&self.dropped),
+        }
     }
 
     /// The newest moment.

@@ -11,6 +11,7 @@ pub mod error;
 pub mod limits;
 pub mod log;
 pub mod op;
+pub mod patience;
 pub mod schema;
 pub mod storage;
 pub mod types;

@@ -6,6 +6,10 @@ pub const ID_BYTES_MAX: usize = 512;
 pub const NAME_BYTES_MAX: usize = 128;
 /// Dimensions of a dense vector: covers every published text and image embedder; the peers' bound too.
 pub const DIM_MAX: usize = 65_535;
+/// Euclidean length of a dense vector: the inner product of two, and the square of their distance, are numbers of an f32 then.
+pub const VECTOR_LENGTH_MAX: f64 = 1e18;
+/// A weight of a text field or of a leg: the sums they scale stay numbers of an f32.
+pub const WEIGHT_MAX: f32 = 1e6;
 /// Named dense vectors of a collection.
 pub const VECTORS_MAX: usize = 16;
 /// Named sparse vectors of a collection.

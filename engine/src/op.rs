@@ -76,6 +76,15 @@ pub enum Op {
         /// Which.
         ids: Vec<PointId>,
     },
+    /// Gives a collection another name, which may be that of one that ends with this.
+    RenameCollection {
+        /// Which.
+        no: CollectionNo,
+        /// Its new name.
+        name: String,
+        /// If another collection has the name, remove that one; else the record changes nothing.
+        replace: bool,
+    },
 }
 
 /// A point in the log.

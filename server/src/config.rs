@@ -21,6 +21,7 @@ pub use self::models::{
     EmbedderConfig, Encoding, HttpEmbedder, HttpReranker, LateReranker, LocalModel, MediaShape, RerankerConfig,
 };
 use crate::rag::models::BUILTIN_EMBEDDER;
+use crate::service::bounds::{READS_MAX, WRITES_MAX};
 
 /// Environment variables with our prefix that are not configuration of the server: those that the
 /// command line and the build read themselves.
@@ -54,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// The engine.
     pub engine: EngineConfig,
+    /// Snapshots.
+    pub snapshots: SnapshotsConfig,
     /// Logs.
     pub log: LogConfig,
     /// Models that turn text into vectors, by name, besides the built-in one.
@@ -122,6 +125,30 @@ pub struct EngineConfig {
     pub low_memory: bool,
 }
 
+/// Snapshots: where they are kept, and what may be asked of that place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SnapshotsConfig {
+    /// A directory, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; empty: the directory beside
+    /// `data_dir` that is called like it, with `-snapshots` at the end. Credentials come from the environment alone.
+    pub url: String,
+    /// Files that are sent or fetched at the same time.
+    pub transfers_max: usize,
+    /// Bytes a second that are sent and fetched, of all transfers together; 0: no bound.
+    pub bytes_per_second_max: u64,
+    /// Time for one request to the store, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// How long a request that failed for reasons that may pass is sent again, in milliseconds.
+    pub retry_ms: u64,
+}
+
+impl SnapshotsConfig {
+    /// The longest `request_timeout_ms`; leases rely on it.
+    pub const REQUEST_TIMEOUT_MS_MAX: u64 = 120_000;
+    /// The longest `retry_ms`; leases rely on it.
+    pub const RETRY_MS_MAX: u64 = 300_000;
+}
+
 /// Logs, written to standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -160,6 +187,7 @@ impl Default for Config {
             embedding_cache_bytes: 64 << 20,
             limits: Limits::default(),
             engine: EngineConfig::default(),
+            snapshots: SnapshotsConfig::default(),
             log: LogConfig::default(),
             embedders: BTreeMap::new(),
             rerankers: BTreeMap::new(),
@@ -202,6 +230,18 @@ impl Default for EngineConfig {
             async_window_ms: s.async_window_ms,
             disk_reserve_bytes: s.disk_reserve_bytes,
             low_memory: s.low_memory,
+        }
+    }
+}
+
+impl Default for SnapshotsConfig {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            transfers_max: 4,
+            bytes_per_second_max: 0,
+            request_timeout_ms: 30_000,
+            retry_ms: 120_000,
         }
     }
 }
@@ -265,9 +305,9 @@ impl Config {
                 1 << 40,
             ),
             ("limits.connections_max", l.connections_max as u64, 1, 1 << 20),
-            ("limits.reads_max", l.reads_max as u64, 0, 4_096),
+            ("limits.reads_max", l.reads_max as u64, 0, READS_MAX as u64),
             ("limits.reads_queued_max", l.reads_queued_max as u64, 0, 1 << 20),
-            ("limits.writes_max", l.writes_max as u64, 1, 4_096),
+            ("limits.writes_max", l.writes_max as u64, 1, WRITES_MAX as u64),
             ("limits.writes_queued_max", l.writes_queued_max as u64, 0, 1 << 20),
             ("limits.timeout_ms", l.timeout_ms, 1, l.timeout_ms_max),
             ("limits.timeout_ms_max", l.timeout_ms_max, 1, 86_400_000),
@@ -306,12 +346,32 @@ impl Config {
                 1,
                 100,
             ),
+            ("snapshots.transfers_max", self.snapshots.transfers_max as u64, 1, 64),
+            (
+                "snapshots.bytes_per_second_max",
+                self.snapshots.bytes_per_second_max,
+                0,
+                1 << 40,
+            ),
+            (
+                "snapshots.request_timeout_ms",
+                self.snapshots.request_timeout_ms,
+                100,
+                SnapshotsConfig::REQUEST_TIMEOUT_MS_MAX,
+            ),
+            (
+                "snapshots.retry_ms",
+                self.snapshots.retry_ms,
+                0,
+                SnapshotsConfig::RETRY_MS_MAX,
+            ),
         ];
         for (key, value, least, most) in bounds {
             if !(least..=most).contains(&value) {
                 return Err(ConfigError(format!("{key} must be {least} to {most}, got {value}")));
             }
         }
+        crate::snapshot::Place::parse(&self.snapshots.url).map_err(ConfigError)?;
         for (name, embedder) in &self.embedders {
             embedder.check(name)?;
         }
@@ -504,6 +564,11 @@ mod tests {
             ("engine.segment_rows_max", "999"),
             ("engine.log_bytes_max", "1"),
             ("engine.build_threads", "1025"),
+            ("limits.reads_max", "257"),
+            ("limits.writes_max", "129"),
+            ("snapshots.transfers_max", "0"),
+            ("snapshots.retry_ms", "300001"),
+            ("snapshots.url", "ftp://x/y"),
         ] {
             let message = flag(key, value).unwrap_err().to_string();
             assert!(message.starts_with(key), "{message}");

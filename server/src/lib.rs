@@ -4,7 +4,7 @@
 //! pure and synchronous: text in, chunks, vectors and prompts out; no clock, no network, no ambient randomness.
 //!
 //! ```text
-//! rest | grpc -> service -> { pools, rag } -> engine
+//! rest | grpc -> service -> { pools, rag, snapshot } -> engine
 //! ```
 //!
 //! [`eval`] stands beside it: what retrieval is worth, from answers and judgments.
@@ -13,6 +13,7 @@ pub mod config;
 pub mod eval;
 pub mod rag;
 pub mod service;
+pub mod snapshot;
 pub mod telemetry;
 
 mod grpc;

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,8 +35,8 @@ use crate::config::{Config, ConfigError, Limits};
 use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::{ModelError, Models};
 use crate::rag::tokens;
-use crate::service::Service;
-use crate::{grpc, rest, telemetry};
+use crate::service::{Service, SnapshotsOf};
+use crate::{grpc, rest, snapshot, telemetry};
 
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS_MAX: u32 = 1_024;
@@ -50,6 +50,9 @@ const MAINTENANCE_THREADS: usize = 2;
 const MAINTENANCE_NAP: Duration = Duration::from_millis(250);
 /// How long background work waits after a failure that may pass, such as a full disk.
 const MAINTENANCE_BACKOFF: Duration = Duration::from_secs(5);
+/// How often measured times are put into their histograms. Until then each is kept by itself, so that a server whose
+/// metrics nobody reads would grow with every request.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// How long the last blocking calls may hold the engine after the drain.
 const RELEASE_WAIT: Duration = Duration::from_secs(5);
 
@@ -200,12 +203,22 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
         Arc::clone(&state),
         metrics_limits,
     )));
+    let upkeep = JoinOnDrop(tokio::spawn(every(METRICS_UPKEEP, || recorder.run_upkeep())));
 
     // Before the engine: a wrong model directory should not cost a replay of the log.
     let models = models(&config).await?;
     let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
-    let service = Arc::new(Service::new(Arc::clone(&engine), models, pdfs, config.limits.clone()));
+    let setup = |why: String| ServeError::Setup { what: "snapshots", why };
+    let snapshots = SnapshotsOf::open(&config).map_err(setup)?;
+    snapshot::remove_leftovers(&config.data_dir).map_err(|e| setup(e.to_string()))?;
+    let service = Arc::new(Service::new(
+        Arc::clone(&engine),
+        models,
+        pdfs,
+        config.limits.clone(),
+        snapshots,
+    ));
     let (grpc_routes, health) = grpc::router(&service).map_err(|e| ServeError::Setup {
         what: "reflection",
         why: e.to_string(),
@@ -223,7 +236,14 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
     let addr = address(&listener, config.listen)?;
     let stop = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
-    let maintenance = Maintenance::spawn(&engine, failed).map_err(|e| ServeError::Setup {
+    let work = {
+        let engine = Arc::clone(&engine);
+        move |work, stop: &dyn Fn() -> bool| match work {
+            Work::Maintain => maintain(&engine, stop),
+            Work::Sync => engine.keep_synced(stop),
+        }
+    };
+    let maintenance = Maintenance::spawn(work, failed).map_err(|e| ServeError::Setup {
         what: "the maintenance threads",
         why: e.to_string(),
     })?;
@@ -250,7 +270,7 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
                 connections.drain(Duration::from_millis(config.drain_ms)).await;
             }
             let flushed = close(engine, &state, maintenance, failure.is_none()).await;
-            drop(metrics);
+            drop((metrics, upkeep));
             tracing::info!("stopped");
             match failure {
                 Some(failure) => Err(ServeError::Engine(failure)),
@@ -287,6 +307,15 @@ impl Clock for SystemClock {
     }
 }
 
+/// What engines of this process are given.
+pub(crate) fn components(workers: cairn_engine::config::Workers) -> Components {
+    Components {
+        clock: Arc::new(SystemClock),
+        workers,
+        files: Arc::new(LocalDir),
+    }
+}
+
 async fn models(config: &Config) -> Result<Models, ServeError> {
     let config = config.clone();
     let made = tokio::task::spawn_blocking(move || Models::open(&config)).await;
@@ -301,12 +330,7 @@ async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeE
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
     let state = Arc::clone(state);
     let opened = tokio::task::spawn_blocking(move || {
-        let components = Components {
-            clock: Arc::new(SystemClock),
-            workers,
-            files: Arc::new(LocalDir),
-        };
-        let engine = Engine::open_watched(&dir, settings, components, &state.progress)?;
+        let engine = Engine::open_watched(&dir, settings, components(workers), &state.progress)?;
         telemetry::opened(&state.progress.finished());
         Ok::<_, cairn_engine::Error>(engine)
     });
@@ -350,29 +374,33 @@ struct Maintenance {
 }
 
 impl Maintenance {
-    fn spawn(engine: &Arc<Engine>, failed: oneshot::Sender<cairn_engine::Error>) -> io::Result<Self> {
-        let failed = Arc::new(Mutex::new(Some(failed)));
+    /// Each thread does `work` until it is told to stop. A failure or a panic ends the server: it would go on without
+    /// anybody who seals, until writers find no memory. (The engine makes an error of a panic while a file is built.)
+    fn spawn(
+        work: impl Fn(Work, &dyn Fn() -> bool) -> cairn_engine::Result<()> + Send + Sync + 'static,
+        failed: oneshot::Sender<cairn_engine::Error>,
+    ) -> io::Result<Self> {
+        let (work, failed) = (Arc::new(work), Arc::new(Mutex::new(Some(failed))));
         let mut maintenance = Self {
             stop: Arc::new(AtomicBool::new(false)),
             threads: Vec::with_capacity(MAINTENANCE_THREADS + 1),
         };
         let maintainers = (0..MAINTENANCE_THREADS).map(|n| (format!("cairn-maintain-{n}"), Work::Maintain));
         for (name, task) in maintainers.chain([("cairn-fsync".to_owned(), Work::Sync)]) {
-            let (engine, failed, stop) = (Arc::clone(engine), Arc::clone(&failed), Arc::clone(&maintenance.stop));
-            let work = move || {
-                let stop = || stop.load(Ordering::Acquire);
-                let done = match task {
-                    Work::Maintain => maintain(&engine, &stop),
-                    Work::Sync => engine.keep_synced(&stop),
-                };
+            let (work, failed, stop) = (Arc::clone(&work), Arc::clone(&failed), Arc::clone(&maintenance.stop));
+            let thread = move || {
+                let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(task, &|| stop.load(Ordering::Acquire))));
+                let done = done.unwrap_or_else(|_| Err(cairn_engine::Error::internal("background work panicked")));
+                // It holds the engine, which is to be free when the threads have ended.
+                drop(work);
                 let Err(e) = done else { return };
-                tracing::error!(error = %e, code = e.code, "background work found what cannot be trusted, stopping");
+                tracing::error!(error = %e, code = e.code, "background work cannot go on, stopping");
                 // The first failure ends the server; the receiver is gone only if it is ending anyway.
                 if let Some(failed) = failed.lock().take() {
                     let _ = failed.send(e);
                 }
             };
-            match std::thread::Builder::new().name(name).spawn(work) {
+            match std::thread::Builder::new().name(name).spawn(thread) {
                 Ok(thread) => maintenance.threads.push(thread),
                 Err(e) => {
                     maintenance.stop();
@@ -386,9 +414,7 @@ impl Maintenance {
     fn stop(self) {
         self.stop.store(true, Ordering::Release);
         for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a maintenance thread had panicked");
-            }
+            thread.join().expect("a panic of its work is caught");
         }
     }
 }
@@ -407,10 +433,7 @@ fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()
     while !stop() {
         // A write that failed half-way stops the engine: reads could go on, but nobody would notice.
         engine.check_alive()?;
-        // A panic leaves the engine as it was before that piece of work, or stopped.
-        let worked = catch_unwind(AssertUnwindSafe(|| engine.maintain(stop)))
-            .unwrap_or_else(|_| Err(cairn_engine::Error::internal("background work panicked")));
-        match worked {
+        match engine.maintain(stop) {
             Ok(Maintained::Worked) => {}
             Ok(Maintained::Idle) => engine.wait_for_work(MAINTENANCE_NAP),
             Err(e) if matches!(e.kind, ErrorKind::Damaged | ErrorKind::Unavailable) => return Err(e),
@@ -532,6 +555,14 @@ struct State {
     progress: Progress,
 }
 
+/// Does some work again and again.
+async fn every(period: Duration, mut work: impl FnMut()) {
+    loop {
+        tokio::time::sleep(period).await;
+        work();
+    }
+}
+
 /// A task that ends with its owner.
 struct JoinOnDrop(JoinHandle<()>);
 
@@ -554,10 +585,12 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits)
         let state = Arc::clone(&state);
         move || async move {
             let engine = state.engine.lock().clone();
-            if let Some(engine) = engine {
-                telemetry::engine_gauges(&engine.stats());
+            // It asks the file system how full it is, which may take any time.
+            if let Some(engine) = engine
+                && let Ok(stats) = tokio::task::spawn_blocking(move || engine.stats()).await
+            {
+                telemetry::engine_gauges(&stats);
             }
-            state.recorder.run_upkeep();
             (
                 [("content-type", "text/plain; version=0.0.4; charset=utf-8")],
                 state.recorder.render(),
@@ -577,4 +610,44 @@ async fn serve_metrics(listener: TcpListener, state: Arc<State>, limits: Limits)
     // The same loop as the API's, so that a scraper that opens connections and never closes them runs out of places, not
     // the process out of file descriptors. It has no end of its own: the task is aborted with its owner.
     accept(listener, router, limits, CancellationToken::new()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_of_background_work_is_a_failure_of_the_server() {
+        let (failed, failure) = oneshot::channel();
+        let maintenance = Maintenance::spawn(|_, _| panic!("on purpose"), failed).unwrap();
+        let error = tokio::time::timeout(Duration::from_secs(20), failure).await.unwrap();
+        assert_eq!(error.unwrap().kind, ErrorKind::Internal);
+        maintenance.stop();
+    }
+
+    #[tokio::test]
+    async fn background_work_that_is_told_to_stop_is_no_failure() {
+        let (failed, failure) = oneshot::channel();
+        let until_told = |_, stop: &dyn Fn() -> bool| {
+            while !stop() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        };
+        let maintenance = Maintenance::spawn(until_told, failed).unwrap();
+        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 1);
+        tokio::task::spawn_blocking(|| maintenance.stop()).await.unwrap();
+        assert!(failure.await.is_err(), "nobody has anything to report");
+    }
+
+    #[tokio::test]
+    async fn upkeep_is_done_again_and_again() {
+        let (done, mut doing) = tokio::sync::mpsc::unbounded_channel();
+        let _upkeep = JoinOnDrop(tokio::spawn(every(Duration::from_millis(1), move || {
+            let _ = done.send(());
+        })));
+        for _ in 0..3 {
+            doing.recv().await.unwrap();
+        }
+    }
 }

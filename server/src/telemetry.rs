@@ -26,6 +26,10 @@ const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
 const FSYNCS: &str = "cairn_wal_fsyncs_total";
 const REPLAYS: &str = "cairn_replayed_requests_total";
 const MODEL_BREAKER: &str = "cairn_model_breaker_open";
+const STORE_REQUESTS: &str = "cairn_object_store_requests_total";
+const STORE_SECONDS: &str = "cairn_object_store_duration_seconds";
+const STORE_BYTES: &str = "cairn_object_store_bytes_total";
+const SNAPSHOT_AT: &str = "cairn_snapshot_last_success_timestamp_seconds";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
 const SECONDS: [f64; 16] = [
@@ -104,6 +108,19 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_gauge!(
         MODEL_BREAKER,
         "1 while such a service is not asked because it failed too often"
+    );
+    describe_counter!(
+        STORE_REQUESTS,
+        "Requests to the store of snapshots, by operation and outcome (ok, refused, unavailable, cancelled)"
+    );
+    describe_histogram!(
+        STORE_SECONDS,
+        "Time of one request to the store of snapshots, by operation"
+    );
+    describe_counter!(STORE_BYTES, "Bytes to and from the store of snapshots, by operation");
+    describe_gauge!(
+        SNAPSHOT_AT,
+        "When this process last finished a snapshot, in seconds since the Unix epoch"
     );
     Ok(HANDLE.get_or_init(|| handle))
 }
@@ -245,6 +262,76 @@ impl Drop for ModelCall<'_> {
     }
 }
 
+/// What is asked of the store of snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreOperation {
+    Put,
+    PutPart,
+    Get,
+    Head,
+    List,
+    Delete,
+}
+
+impl StoreOperation {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Put => "put",
+            Self::PutPart => "put_part",
+            Self::Get => "get",
+            Self::Head => "head",
+            Self::List => "list",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One request to the store of snapshots. Dropping it unanswered counts as `cancelled`.
+pub(crate) struct StoreRequest {
+    operation: StoreOperation,
+    started: Instant,
+    outcome: &'static str,
+}
+
+impl StoreRequest {
+    pub(crate) fn begin(operation: StoreOperation) -> Self {
+        Self {
+            operation,
+            started: Instant::now(),
+            outcome: "cancelled",
+        }
+    }
+
+    pub(crate) fn done(mut self) {
+        self.outcome = "ok";
+    }
+
+    pub(crate) fn failed(mut self, outcome: &'static str) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for StoreRequest {
+    fn drop(&mut self) {
+        let operation = self.operation.label();
+        counter!(STORE_REQUESTS, "operation" => operation, "outcome" => self.outcome).increment(1);
+        histogram!(STORE_SECONDS, "operation" => operation).record(self.started.elapsed().as_secs_f64());
+    }
+}
+
+/// Bytes of contents and manifests that went to or came from the store of snapshots.
+pub(crate) fn store_moved(operation: StoreOperation, bytes: u64) {
+    counter!(STORE_BYTES, "operation" => operation.label()).increment(bytes);
+}
+
+/// A snapshot was finished now.
+pub(crate) fn snapshot_finished() {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    gauge!(SNAPSHOT_AT).set(now.as_secs_f64().floor());
+}
+
 /// The engine's numbers as gauges; called when metrics are scraped.
 pub(crate) fn engine_gauges(stats: &EngineStats) {
     #[expect(
@@ -274,6 +361,12 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_disk_free_bytes", stats.disk.free);
     set("cairn_disk_reserve_bytes", stats.disk.reserve);
     set("cairn_disk_full", u64::from(stats.disk_full));
+    set("cairn_graphs_refined", stats.graphs.refined);
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
+    graphs("int8", stats.graphs.int8);
+    graphs("int4", stats.graphs.int4);
+    graphs("none", stats.graphs.f32);
 }
 
 /// How long each phase of opening took.

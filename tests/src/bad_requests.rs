@@ -499,6 +499,42 @@ fn points() -> Vec<Case> {
         )
         .at("/points/1/embed/dense"),
         both(
+            "vectors that are said to be of another model",
+            Request::new(
+                Method::Upsert,
+                DOCUMENTS,
+                json!({"points": [{"id": "p", "vectors": {"dense": vec![0.5; 256]}}], "embedders": {"dense": {"name": "e5"}}}),
+            ),
+            Invalid,
+            "embedder_mismatch",
+            "vectors of static-minilm-256",
+        )
+        .at("/embedders/dense"),
+        both(
+            "a model of a vector that records none",
+            Request::new(
+                Method::Upsert,
+                POINTS,
+                json!({"points": [{"id": "p", "vector": [1, 0, 0, 0]}], "embedders": {"v": {"name": "e5"}}}),
+            ),
+            Invalid,
+            "embedder_mismatch",
+            "records no embedder",
+        )
+        .at("/embedders/v"),
+        both(
+            "a model of a vector with a name nobody gave",
+            Request::new(
+                Method::Upsert,
+                POINTS,
+                json!({"points": [{"id": "p", "vector": [1, 0, 0, 0]}], "embedders": {"w": {"name": "e5"}}}),
+            ),
+            Invalid,
+            "vector_not_found",
+            "v, s",
+        )
+        .at("/embedders/w"),
+        both(
             "NaN in a vector",
             point(json!({"id": "p", "vector": [1, "NaN", 3, 4]})),
             Invalid,
@@ -523,6 +559,14 @@ fn points() -> Vec<Case> {
             "finite",
         )
         .only(Send::Message),
+        both(
+            "a vector whose products are beyond f32",
+            point(json!({"id": "p", "vector": [1e38, 0, 0, 0]})),
+            Invalid,
+            "vector_too_long",
+            "1e18",
+        )
+        .at("/points/0/vectors/v"),
         both(
             "a number beyond f32 in JSON",
             point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),
@@ -684,8 +728,9 @@ fn points() -> Vec<Case> {
             ),
             Invalid,
             "bad_request",
-            "urability",
-        ),
+            "",
+        )
+        .at("/durability"),
         both(
             "an id that is a list",
             point(json!({"id": ["p"]})),
@@ -908,9 +953,85 @@ fn queries() -> Vec<Case> {
             query(json!({"nearest": {}})),
             Invalid,
             "bad_query",
-            "vector or a text",
+            "vector, text, image, audio",
         )
         .at("/nearest"),
+        both(
+            "nearest to two things",
+            query(json!({"nearest": {"text": "cat", "image": "https://example.org/cat.png"}})),
+            Invalid,
+            "bad_query",
+            "exactly one",
+        )
+        .only(Send::Json)
+        .at("/nearest"),
+        both(
+            "an image for a model of text",
+            on(DOCUMENTS, json!({"nearest": {"image": "https://example.org/cat.png"}})),
+            Invalid,
+            "medium_not_supported",
+            "static-minilm-256, which makes this vector, does not take an image",
+        )
+        .at("/nearest/image"),
+        both(
+            "a sound for a model of text, in a leg",
+            on(DOCUMENTS, json!({"prefetch": [{"nearest": {"audio": "data:audio/wav;base64,AAAA"}}]})),
+            Invalid,
+            "medium_not_supported",
+            "does not take audio",
+        )
+        .at("/prefetch/0/nearest/audio"),
+        both(
+            "an image for a vector without an embedder",
+            query(json!({"nearest": {"image": "https://example.org/cat.png"}})),
+            Invalid,
+            "no_embedder",
+            "give a vector",
+        )
+        .at("/nearest"),
+        both(
+            "an image that is no reference",
+            on(DOCUMENTS, json!({"nearest": {"image": "cat.png"}})),
+            Invalid,
+            "bad_input",
+            "http://, https:// or data:",
+        )
+        .at("/nearest/image"),
+        both(
+            "an image without end",
+            on(DOCUMENTS, json!({"nearest": {"image": format!("data:image/png;base64,{}", "A".repeat(8 << 20))}})),
+            Invalid,
+            "bad_input",
+            "8388608",
+        )
+        .at("/nearest/image"),
+        both(
+            "a query vector of another model",
+            on(DOCUMENTS, json!({"nearest": {"vector": vec![0.5; 256], "embedder": {"name": "e5"}}})),
+            Invalid,
+            "embedder_mismatch",
+            "vectors of static-minilm-256",
+        )
+        .at("/nearest/embedder"),
+        both(
+            "a text for another model, in a leg",
+            on(
+                DOCUMENTS,
+                json!({"prefetch": [{"nearest": {"text": "cat", "embedder": {"name": "static-minilm-256", "revision": "0"}}}]}),
+            ),
+            Invalid,
+            "embedder_mismatch",
+            "differs in revision",
+        )
+        .at("/prefetch/0/nearest/embedder"),
+        both(
+            "a sparse query vector of a model that is not recorded",
+            query(json!({"sparse": {"vector": {"indices": [1], "values": [1]}, "embedder": {"name": "splade"}}})),
+            Invalid,
+            "embedder_mismatch",
+            "records no embedder",
+        )
+        .at("/sparse/embedder"),
         both(
             "a query vector of the wrong dimension",
             query(json!({"nearest": {"vector": [1, 2]}})),
@@ -939,6 +1060,13 @@ fn queries() -> Vec<Case> {
             Invalid,
             "vector_not_found",
             "v",
+        ),
+        both(
+            "a name as long as a page, which the answer repeats",
+            query(json!({"nearest": {"vector": [1, 0, 0, 0], "using": "w".repeat(100_000)}})),
+            Invalid,
+            "vector_not_found",
+            "(cut)",
         ),
         both(
             "an unnamed vector where there are two",
@@ -1142,6 +1270,21 @@ fn queries() -> Vec<Case> {
             "bad_weight",
             "at least 0",
         ),
+        both(
+            "a field weight whose sums are beyond f32",
+            query(json!({"text": {"query": "hello", "fields": ["body^1e38"]}})),
+            Invalid,
+            "bad_weight",
+            "1e6",
+        ),
+        both(
+            "one field very often",
+            query(json!({"text": {"query": "hello", "fields": vec!["body"; 129]}})),
+            Invalid,
+            "query_too_large",
+            "128",
+        )
+        .at("/text/fields"),
         both(
             "a prefetch without legs",
             query(json!({"prefetch": []})),
@@ -1910,6 +2053,26 @@ fn http() -> Vec<Case> {
             Invalid,
             "bad_request",
             "object",
+        ),
+        raw(
+            "a query parameter that is not UTF-8",
+            "DELETE",
+            "/api/v1/collections/bad-documents/documents?id=a%ff",
+            &[],
+            nothing,
+            Invalid,
+            "bad_utf8",
+            "UTF-8",
+        ),
+        raw(
+            "the id of an operation that is not UTF-8",
+            "GET",
+            "/api/v1/operations/%ff",
+            &[],
+            nothing,
+            Invalid,
+            "bad_id",
+            "UTF-8",
         ),
         raw(
             "a body that is not UTF-8",

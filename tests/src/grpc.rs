@@ -172,6 +172,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 points: list(b, "points", point),
                 request_id: text(b, "request_id"),
+                embedders: map(b.get("embedders"), embedder),
                 durability: durability(b),
             };
             ("/cairn.v1.Points/Upsert", message.encode_to_vec())
@@ -327,6 +328,45 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
         Method::ListOperations => (
             "/cairn.v1.Operations/List",
             pb::ListOperationsRequest { collection }.encode_to_vec(),
+        ),
+        Method::CreateSnapshot => (
+            "/cairn.v1.Snapshots/Create",
+            pb::CreateSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::ListSnapshots => ("/cairn.v1.Snapshots/List", pb::ListSnapshotsRequest {}.encode_to_vec()),
+        Method::GetSnapshot => (
+            "/cairn.v1.Snapshots/Get",
+            pb::GetSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::VerifySnapshot => (
+            "/cairn.v1.Snapshots/Verify",
+            pb::VerifySnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
+        ),
+        Method::RestoreSnapshot => {
+            let message = pb::RestoreSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+                collection: text(b, "collection"),
+                r#as: text(b, "as"),
+                shards: number(b, "shards").unwrap_or_default(),
+                replace: flag(b, "replace"),
+            };
+            ("/cairn.v1.Snapshots/Restore", message.encode_to_vec())
+        }
+        Method::DeleteSnapshot => (
+            "/cairn.v1.Snapshots/Delete",
+            pb::DeleteSnapshotRequest {
+                snapshot: text(b, "snapshot"),
+            }
+            .encode_to_vec(),
         ),
     }
 }
@@ -613,14 +653,19 @@ fn ranking(r: &Value) -> pb::Ranking {
 
 fn nearest(n: &Value) -> pb::Nearest {
     use pb::nearest::To;
-    let to = match (n.get("vector"), n.get("text")) {
-        (Some(v), _) => Some(To::Vector(vector(v))),
-        (None, Some(t)) => Some(To::Text(string(t))),
-        (None, None) => None,
+    let to = if let Some(v) = n.get("vector") {
+        Some(To::Vector(vector(v)))
+    } else if let Some(t) = n.get("text") {
+        Some(To::Text(string(t)))
+    } else if let Some(i) = n.get("image") {
+        Some(To::Image(string(i)))
+    } else {
+        n.get("audio").map(|a| To::Audio(string(a)))
     };
     pb::Nearest {
         to,
         using: text(n, "using"),
+        embedder: some(n, "embedder", embedder),
     }
 }
 
@@ -634,6 +679,7 @@ fn sparse(s: &Value) -> pb::Sparse {
     pb::Sparse {
         to,
         using: text(s, "using"),
+        embedder: some(s, "embedder", embedder),
     }
 }
 
@@ -874,7 +920,18 @@ fn decode(method: Method, bytes: Bytes) -> Value {
             without_nulls(json!({"documents": documents, "next": m.next}))
         }
         Method::Enrich => enriched_json(read(bytes)),
-        Method::Optimize | Method::GetOperation | Method::CancelOperation => operation_json(read(bytes)),
+        Method::Optimize
+        | Method::GetOperation
+        | Method::CancelOperation
+        | Method::CreateSnapshot
+        | Method::VerifySnapshot
+        | Method::RestoreSnapshot
+        | Method::DeleteSnapshot => operation_json(read(bytes)),
+        Method::GetSnapshot => snapshot_json(read(bytes)),
+        Method::ListSnapshots => {
+            let m: pb::ListSnapshotsResponse = read(bytes);
+            json!({"snapshots": m.snapshots.into_iter().map(snapshot_json).collect::<Vec<_>>()})
+        }
         Method::ListOperations => {
             let m: pb::ListOperationsResponse = read(bytes);
             json!({"operations": m.operations.into_iter().map(operation_json).collect::<Vec<_>>()})
@@ -891,7 +948,18 @@ fn operation_json(o: pb::Operation) -> Value {
     without_nulls(json!({
         "id": o.id, "kind": o.kind, "collection": o.collection, "state": state, "progress": o.progress,
         "message": o.message, "started_at_ms": o.started_at_ms, "ended_at_ms": o.ended_at_ms,
-        "error_code": o.error_code, "error": o.error,
+        "error_code": o.error_code, "error": o.error, "snapshot": o.snapshot,
+    }))
+}
+
+fn snapshot_json(s: pb::Snapshot) -> Value {
+    let collection =
+        |c: pb::SnapshotCollection| json!({"collection": c.collection, "points": c.points, "documents": c.documents});
+    let collections: Vec<Value> = s.collections.into_iter().map(collection).collect();
+    without_nulls(json!({
+        "snapshot": s.snapshot, "created_at_ms": s.created_at_ms, "token": s.token, "cairn": s.cairn, "files": s.files,
+        "bytes": s.bytes, "collections_total": s.collections_total, "damaged": s.damaged,
+        "collections": if collections.is_empty() { Value::Null } else { json!(collections) },
     }))
 }
 
@@ -997,11 +1065,12 @@ fn provenance_json(p: pb::Provenance) -> Value {
 }
 
 fn collection_json(c: pb::Collection) -> Value {
-    json!({
+    let notes = (!c.notes.is_empty()).then_some(c.notes);
+    without_nulls(json!({
         "name": c.name, "schema": schema_json(c.schema.unwrap_or_default()), "points": c.points, "documents": c.documents,
         "indexed_points": c.indexed_points, "segments": c.segments, "dead_rows": c.dead_rows, "disk_bytes": c.disk_bytes,
-        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing,
-    })
+        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing, "notes": notes,
+    }))
 }
 
 fn schema_json(s: pb::Schema) -> Value {

@@ -236,6 +236,8 @@ fn answer(path: &str, body: &Value, script: &Script, fault: Option<&Fault>) -> V
         }
         vector
     };
+    // Null is sent as NaN.
+    let score = |i: usize| (fault != Some(&Fault::NaN)).then(|| score_of(query, text(i)));
     let mut order: Vec<usize> = (0..count).collect();
     if script.reversed {
         order.reverse();
@@ -256,11 +258,11 @@ fn answer(path: &str, body: &Value, script: &Script, fault: Option<&Fault>) -> V
             json!({"object": "list", "model": "answered-model", "data": data, "usage": {"total_tokens": 1}})
         }
         "rerank" if body.get("documents").is_some() => {
-            let one = |i: usize| json!({"index": index(i), "relevance_score": score_of(query, text(i))});
+            let one = |i: usize| json!({"index": index(i), "relevance_score": score(i)});
             json!({"results": order.into_iter().map(one).collect::<Value>()})
         }
         _ => {
-            let one = |i: usize| json!({"index": index(i), "score": score_of(query, text(i))});
+            let one = |i: usize| json!({"index": index(i), "score": score(i)});
             order.into_iter().map(one).collect()
         }
     }

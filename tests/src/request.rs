@@ -48,6 +48,18 @@ pub enum Method {
     CancelOperation,
     /// No body; only those of the collection.
     ListOperations,
+    /// `snapshot`, if it is to have a name.
+    CreateSnapshot,
+    /// No body.
+    ListSnapshots,
+    /// `snapshot`.
+    GetSnapshot,
+    /// `snapshot`.
+    VerifySnapshot,
+    /// `snapshot`, and what of it: `collection`, `as`, `shards`, `replace`.
+    RestoreSnapshot,
+    /// `snapshot`.
+    DeleteSnapshot,
 }
 
 /// One request, in the names that both protocols share. The strings `"NaN"` and `"inf"` in a vector are those numbers,
@@ -103,6 +115,8 @@ pub enum Kind {
     NotFound,
     /// It exists already, and differs.
     Exists,
+    /// The state forbids it.
+    Conflict,
     /// Wait and retry.
     Exhausted,
     /// Too late.
@@ -130,6 +144,7 @@ impl Kind {
             Self::Invalid => (400, Code::InvalidArgument),
             Self::NotFound => (404, Code::NotFound),
             Self::Exists => (409, Code::AlreadyExists),
+            Self::Conflict => (409, Code::FailedPrecondition),
             Self::Exhausted => (429, Code::ResourceExhausted),
             Self::Deadline => (504, Code::DeadlineExceeded),
             Self::Unavailable => (503, Code::Unavailable),

@@ -29,7 +29,12 @@ impl Rest {
         let mut body = Vec::new();
         if matches!(verb, "POST" | "PUT" | "PATCH") {
             headers.push(("content-type", "application/json".to_owned()));
-            body = request.body.to_string().into_bytes();
+            let mut json = request.body.clone();
+            if let (Method::RestoreSnapshot, Some(fields)) = (request.method, json.as_object_mut()) {
+                // It is in the path.
+                fields.remove("snapshot");
+            }
+            body = json.to_string().into_bytes();
         }
         if let Some(ms) = request.timeout_ms {
             headers.push(("cairn-timeout-ms", ms.to_string()));
@@ -91,6 +96,8 @@ fn unanswered(error: &reqwest::Error) -> Failure {
     }
 }
 
+const SNAPSHOTS: &str = "/api/v1/snapshots";
+
 fn route(request: &Request) -> (&'static str, String) {
     let escape = |text: &str| {
         form_urlencoded::byte_serialize(text.as_bytes())
@@ -124,6 +131,10 @@ fn route(request: &Request) -> (&'static str, String) {
         let id = request.body.get("id").and_then(Value::as_str).unwrap_or_default();
         format!("/api/v1/operations/{}", escape(id))
     };
+    let snapshot = || {
+        let name = request.body.get("snapshot").and_then(Value::as_str).unwrap_or_default();
+        format!("{SNAPSHOTS}/{}", escape(name))
+    };
     match request.method {
         Method::CreateCollection => ("PUT", base),
         Method::GetCollection => ("GET", base),
@@ -156,5 +167,11 @@ fn route(request: &Request) -> (&'static str, String) {
             "GET",
             format!("/api/v1/operations?collection={}", escape(&request.collection)),
         ),
+        Method::CreateSnapshot => ("POST", SNAPSHOTS.to_owned()),
+        Method::ListSnapshots => ("GET", SNAPSHOTS.to_owned()),
+        Method::GetSnapshot => ("GET", snapshot()),
+        Method::VerifySnapshot => ("POST", format!("{}/verify", snapshot())),
+        Method::RestoreSnapshot => ("POST", format!("{}/restore", snapshot())),
+        Method::DeleteSnapshot => ("DELETE", snapshot()),
     }
 }

@@ -25,7 +25,9 @@ const TOP: [&str; 2] = ["cairn-tests", "cairn-bench"];
 /// Modules of the engine, from the base up. A module imports only from tiers below its own; in the base, which is plain
 /// data, errors, bytes and files, from its siblings as well.
 const TIERS: [&[&str]; 7] = [
-    &["config", "error", "limits", "log", "op", "schema", "storage", "types"],
+    &[
+        "config", "error", "limits", "log", "op", "patience", "schema", "storage", "types",
+    ],
     &["inverted"],
     &["filter", "sparse", "text", "vector"],
     &["segment"],

@@ -165,7 +165,7 @@ fn floats(array: &Npy) -> Vec<f32> {
     (0..array.rows).flat_map(|row| array.row_f32(row)).collect()
 }
 
-fn wordnet() -> anyhow::Result<Result<(Vec<f32>, Vec<f32>), String>> {
+pub(crate) fn wordnet() -> anyhow::Result<Result<(Vec<f32>, Vec<f32>), String>> {
     let paths = ["wordnet_minilm_384.npy", "wordnet_queries_minilm_384.npy"].map(place::data);
     Ok(match paths {
         [Ok(base), Ok(queries)] => Ok((floats(&Npy::read(&base)?), floats(&Npy::read(&queries)?))),
@@ -203,7 +203,7 @@ fn fashion() -> anyhow::Result<Result<(Vec<f32>, Vec<f32>), String>> {
 }
 
 /// Takes out every so-manieth row as a query.
-fn hold_out(all: &[f32], dim: usize, queries: usize) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn hold_out(all: &[f32], dim: usize, queries: usize) -> (Vec<f32>, Vec<f32>) {
     let step = (all.len() / dim / queries.max(1)).max(1);
     let (mut base, mut asked) = (Vec::with_capacity(all.len()), Vec::new());
     for (i, row) in all.chunks_exact(dim).enumerate() {
@@ -215,7 +215,7 @@ fn hold_out(all: &[f32], dim: usize, queries: usize) -> (Vec<f32>, Vec<f32>) {
 
 /// A thousand clusters of different sizes and widths: what data made of topics looks like, and what stalls a walk that does
 /// not find its way between them.
-fn clustered(rows: usize, dim: usize) -> Vec<f32> {
+pub(crate) fn clustered(rows: usize, dim: usize) -> Vec<f32> {
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
     let mut rng = StdRng::seed_from_u64(1);

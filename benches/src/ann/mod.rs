@@ -8,8 +8,8 @@
 //! Recall@10 counts an answer as right if it is as near as the tenth of the exact answer. Queries a second at a recall are
 //! interpolated between the settings swept, on a logarithmic scale.
 
-mod cases;
-mod ours;
+pub(crate) mod cases;
+pub(crate) mod ours;
 mod peer;
 mod plot;
 

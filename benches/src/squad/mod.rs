@@ -22,7 +22,7 @@ use self::cases::{Cases, METRICS, Measured, NDCG_10, RECALL_10, hybrid_broken};
 use self::sets::Set;
 use crate::place;
 use crate::report::{Report, Verdict};
-use crate::server::{Launch, Server};
+use cairn_tests::process::{Launch, Server};
 
 /// BM25 of the baseline: recall@10 and nDCG@10 on all of dev.
 const BM25_BASELINE: (f64, f64) = (0.9535, 0.8676);

@@ -24,7 +24,7 @@ WORDS = [
     (r"\bawait ", ""),
     (r"async for", "for"),
     (r"\b__a(enter|exit)__", r"__\1__"),
-    (r"\bAsync(Client|Core|Transport|GrpcTransport|RestTransport|Collections|Operations|Points|Documents|Iterator)\b", r"\1"),
+    (r"\bAsync(Client|Core|Transport|GrpcTransport|RestTransport|Collections|Operations|Points|Documents|Snapshots|Iterator)\b", r"\1"),
     (r"\baclose\b", "close"),
     (r"^import grpc\.aio\n", ""),
     (r"\bgrpc\.aio\.", "grpc."),

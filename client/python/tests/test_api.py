@@ -112,6 +112,26 @@ def test_an_operation_is_watched_to_its_end(client: Any, vectors: str) -> None:
     assert client.collections.get(vectors).indexed_points == 3
 
 
+# ---- snapshots ----
+
+
+def test_a_snapshot_brings_a_collection_back_under_another_name(client: Any, vectors: str, name: str) -> None:
+    made = client.snapshots.create()
+    assert client.operations.wait(made.id).state == "done" and made.snapshot
+    held = {c.collection: c.points for c in client.snapshots.get(made.snapshot).collections}
+    assert held[vectors] == 3
+    assert made.snapshot in [s.snapshot for s in client.snapshots.list()]
+    assert client.operations.wait(client.snapshots.verify(made.snapshot).id).state == "done"
+    with pytest.raises(cairn.ConflictError, match="exists"):
+        client.snapshots.restore(made.snapshot, collection=vectors)
+    restored = client.snapshots.restore(made.snapshot, collection=vectors, rename=f"{name}-copy", shards=2)
+    assert client.operations.wait(restored.id).state == "done"
+    assert client.points.count(f"{name}-copy") == 3
+    assert client.operations.wait(client.snapshots.delete(made.snapshot).id).state == "done"
+    with pytest.raises(cairn.NotFoundError):
+        client.snapshots.get(made.snapshot)
+
+
 # ---- points ----
 
 
@@ -213,6 +233,35 @@ def test_every_source_finds_the_best(client: Any, vectors: str, source: Any, bes
     answer = client.query(vectors, source, limit=2)
     assert answer[0].id == best and 0 <= answer[0].score <= 1
     assert answer[0].legs and answer.token and answer.took_ms is not None
+
+
+def test_vectors_of_another_model_are_refused(client: Any, name: str) -> None:
+    mine = cairn.Embedder("mine", revision="3", dim=2)
+    client.collections.create(name, Schema(vectors={"v": VectorSpec(embedder=mine)}, sparse={"s": SparseSpec("terms")}))
+    point = Point("a", vectors={"v": [1, 0]}, sparse={"s": {3: 1.0}})
+    assert client.points.upsert(name, point, embedders={"v": mine, "s": "terms"}).changed == 1
+    assert client.points.upsert_many(name, [point], embedders={"v": "mine"}).changed == 1
+    assert client.query(name, Nearest([1, 0], embedder="mine")).ids == ["a"]
+    assert client.query(name, Sparse({3: 1.0}, embedder="terms")).ids == ["a"]
+    yours = cairn.Embedder("mine", revision="4")
+    wrong = [
+        lambda: client.points.upsert(name, point, embedders={"v": yours}),
+        lambda: client.points.upsert_many(name, [point], embedders={"v": yours}),
+        lambda: client.query(name, Nearest([1, 0], embedder=yours)),
+        lambda: client.query(name, Sparse({3: 1.0}, embedder="mine")),
+    ]
+    for refused in wrong:
+        with pytest.raises(cairn.InvalidError) as error:
+            refused()
+        assert error.value.code == "embedder_mismatch"
+
+
+@pytest.mark.parametrize(("input", "medium"), [({"image": "https://example.org/cat.png"}, "an image"), ({"audio": "data:audio/wav;base64,AA"}, "audio")])
+def test_images_and_sounds_reach_the_vectors_model(client: Any, name: str, input: Any, medium: str) -> None:
+    client.collections.create(name)
+    with pytest.raises(cairn.InvalidError, match=f"static-minilm-256.* does not take {medium}") as refused:
+        client.query(name, Nearest(**input))
+    assert (refused.value.code, refused.value.pointer) == ("medium_not_supported", f"/nearest/{next(iter(input))}")
 
 
 def test_a_query_says_what_was_asked_for(client: Any, vectors: str) -> None:

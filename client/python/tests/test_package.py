@@ -45,7 +45,7 @@ def test_the_package_is_typed() -> None:
 
 def test_both_clients_have_the_same_methods() -> None:
     def methods(client: Any) -> dict[str, list[str]]:
-        parts = {"": client, **{n: getattr(client, n) for n in ("collections", "points", "documents", "operations")}}
+        parts = {"": client, **{n: getattr(client, n) for n in ("collections", "points", "documents", "operations", "snapshots")}}
         return {
             f"{part}.{name}": list(inspect.signature(method).parameters)
             for part, thing in parts.items()
@@ -58,7 +58,7 @@ def test_both_clients_have_the_same_methods() -> None:
 
 def test_every_public_method_says_what_it_does() -> None:
     client = cairn.Client()
-    things = [client, client.collections, client.points, client.documents, client.operations, *vars(cairn).values()]
+    things = [client, client.collections, client.points, client.documents, client.operations, client.snapshots, *vars(cairn).values()]
     for thing in things:
         if inspect.ismodule(thing) or isinstance(thing, (str, list)):
             continue

@@ -12,7 +12,7 @@ import pytest
 from cairn import Document, Nearest, Point, Schema, VectorSpec
 from cairn._wire import proto
 from cairn.requests import Query
-from cairn.v1 import collections_pb2, common_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2
+from cairn.v1 import collections_pb2, common_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2, snapshots_pb2
 
 
 def comparable(value: Any) -> Any:
@@ -43,6 +43,7 @@ def comparable(value: Any) -> Any:
         lambda c, n: c.enrich(n, "How is a leader elected?", max_chunks=1),
         lambda c, n: [m.role for m in c.enrich(n, "Which tea?", format="messages").messages],
         lambda c, n: c.operations.list(n),
+        lambda c, n: c.snapshots.list(),
     ],
 )
 def test_both_transports_answer_with_equal_values(connect: Any, name: str, ask: Any) -> None:
@@ -83,6 +84,8 @@ PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     (cairn.Chunking, collections_pb2.Chunking, set(), set()),
     (cairn.Collection, collections_pb2.Collection, set(), set()),
     (cairn.Operation, operations_pb2.Operation, set(), set()),
+    (cairn.Snapshot, snapshots_pb2.Snapshot, set(), set()),
+    (cairn.SnapshotCollection, snapshots_pb2.SnapshotCollection, set(), set()),
     (cairn.Point, common_pb2.PointInput, set(), set()),
     (cairn.StoredPoint, common_pb2.Point, set(), set()),
     (cairn.EmbedInput, common_pb2.EmbedInput, set(), set()),

@@ -16,10 +16,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::operation::{Operation, OperationState};
 use crate::retry::Retry;
 use crate::schema::{CollectionInfo, Schema};
+use crate::snapshot::{Restore, Snapshot};
 use crate::wire;
 
-/// Answers may hold whole documents or vectors: more than gRPC's default of 4 MiB, with room above the server's own bound.
-const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// Answers may hold whole documents or vectors: more than gRPC's default of 4 MiB. The server bounds them in bytes of JSON
+/// (64 MiB), of which a message may need several for each; this is its bound for messages.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
 
 /// Generated clients have the same settings under unrelated types.
 macro_rules! stub {
@@ -179,23 +181,112 @@ impl Client {
             .and_then(wire::operation)
     }
 
-    /// Waits for an operation's end, however long it takes, and tells every change on the way.
+    /// Waits for an operation's end, however long it takes, and tells every change on the way. A connection that breaks is
+    /// made again as often as a call would be repeated, counted anew with each change that is heard of. A server that was
+    /// started again has forgotten the operation ([`ErrorKind::NotFound`]).
     pub async fn wait(&self, id: &str, mut told: impl FnMut(&Operation)) -> Result<Operation> {
-        let request = v1::GetOperationRequest { id: id.to_owned() };
-        let watching = self
-            .operations()
-            .watch(request)
-            .await
-            .map_err(|s| Error::from_status(&s))?;
-        let mut watching = watching.into_inner();
-        while let Some(now) = watching.message().await.map_err(|s| Error::from_status(&s))? {
-            let now = wire::operation(now)?;
-            told(&now);
-            if now.state != OperationState::Running {
-                return Ok(now);
+        let mut last: Option<Operation> = None;
+        let mut broken = 0;
+        loop {
+            let request = v1::GetOperationRequest { id: id.to_owned() };
+            // No timeout goes with it: it would be that of the whole stream.
+            let mut watching = self
+                .retrying(|client, _| {
+                    let request = Request::new(request.clone());
+                    async move { client.operations().watch(request).await }
+                })
+                .await?;
+            let error = loop {
+                match watching.message().await {
+                    Ok(Some(now)) => {
+                        let now = wire::operation(now)?;
+                        if last.as_ref() != Some(&now) {
+                            told(&now);
+                            broken = 0;
+                        }
+                        if now.state != OperationState::Running {
+                            return Ok(now);
+                        }
+                        last = Some(now);
+                    }
+                    Ok(None) => break Error::bad_answer("the server stopped telling of an operation before its end"),
+                    Err(status) => match Error::from_status(&status) {
+                        error if error.is_retryable() => break error,
+                        error => return Err(error),
+                    },
+                }
+            };
+            broken += 1;
+            if broken > self.retry.retries {
+                return Err(error);
             }
+            tokio::time::sleep(self.retry.wait(broken, &error)).await;
         }
-        self.operation(id).await
+    }
+
+    /// Makes a snapshot of this moment; without a name it gets the date and time. Answers at once with the operation that
+    /// does it, which names the snapshot.
+    pub async fn create_snapshot(&self, name: Option<&str>) -> Result<Operation> {
+        let request = v1::CreateSnapshotRequest {
+            snapshot: name.unwrap_or_default().to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().create(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// All snapshots of the server's store, the newest first, without their collections.
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>> {
+        let all = self
+            .call(v1::ListSnapshotsRequest {}, |c, r| async move {
+                c.snapshots_service().list(r).await
+            })
+            .await?;
+        Ok(all.snapshots.into_iter().map(wire::snapshot).collect())
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&self, name: &str) -> Result<Snapshot> {
+        let request = v1::GetSnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().get(r).await })
+            .await
+            .map(wire::snapshot)
+    }
+
+    /// Reads everything that a snapshot names and compares it with what it should be. Answers at once with the operation.
+    pub async fn verify_snapshot(&self, name: &str) -> Result<Operation> {
+        let request = v1::VerifySnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().verify(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Brings collections of a snapshot back. Answers at once with the operation.
+    pub async fn restore_snapshot(&self, name: &str, what: Restore) -> Result<Operation> {
+        let request = v1::RestoreSnapshotRequest {
+            snapshot: name.to_owned(),
+            collection: what.collection,
+            r#as: what.rename,
+            shards: what.shards,
+            replace: what.replace,
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().restore(r).await })
+            .await
+            .and_then(wire::operation)
+    }
+
+    /// Removes a snapshot and what no other needs. Answers at once with the operation.
+    pub async fn delete_snapshot(&self, name: &str) -> Result<Operation> {
+        let request = v1::DeleteSnapshotRequest {
+            snapshot: name.to_owned(),
+        };
+        self.call(request, |c, r| async move { c.snapshots_service().delete(r).await })
+            .await
+            .and_then(wire::operation)
     }
 
     /// One unary call: the message is cloned for each attempt, which carries the time that is left.
@@ -246,6 +337,10 @@ impl Client {
 
     pub(crate) fn operations(&self) -> v1::operations_client::OperationsClient<Channel> {
         stub!(self, v1::operations_client::OperationsClient<Channel>)
+    }
+
+    pub(crate) fn snapshots_service(&self) -> v1::snapshots_client::SnapshotsClient<Channel> {
+        stub!(self, v1::snapshots_client::SnapshotsClient<Channel>)
     }
 
     pub(crate) fn documents(&self) -> v1::documents_client::DocumentsClient<Channel> {

@@ -1,5 +1,6 @@
 //! Everything that is said to one collection.
 
+use std::collections::BTreeMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
 use crate::points::{Durability, Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
-use crate::schema::CollectionInfo;
+use crate::schema::{CollectionInfo, Embedder};
 use crate::wire;
 
 /// Points in one message of a stream, that is in one atomic write.
@@ -32,6 +33,8 @@ const PUT_DOCUMENTS_MAX: usize = 1_000;
 pub struct Collection {
     client: Client,
     name: String,
+    /// By vector name.
+    made_by: BTreeMap<String, v1::Embedder>,
     durability: Option<Durability>,
 }
 
@@ -56,6 +59,7 @@ impl Collection {
         Self {
             client,
             name,
+            made_by: BTreeMap::new(),
             durability: None,
         }
     }
@@ -81,6 +85,14 @@ impl Collection {
         &self.name
     }
 
+    /// The same, saying with every point that is written here that the vectors of this name are of this model: the server
+    /// refuses them if the collection records another. What is left empty of the embedder is not compared.
+    #[must_use]
+    pub fn vectors_made_by(mut self, vector: impl Into<String>, embedder: Embedder) -> Self {
+        self.made_by.insert(vector.into(), wire::embedder(embedder));
+        self
+    }
+
     /// Its definition and state.
     pub async fn info(&self) -> Result<CollectionInfo> {
         self.client.get_collection(&self.name).await
@@ -94,6 +106,7 @@ impl Collection {
             collection: self.name.clone(),
             points: points.into_iter().map(Into::into).collect(),
             request_id: request_id(),
+            embedders: self.made_by.clone(),
             durability: self.durability(),
         };
         let answer = self
@@ -157,6 +170,7 @@ impl Collection {
                     collection,
                     points: Vec::new(),
                     request_id: request_id(),
+                    embedders: self.made_by.clone(),
                     durability: self.durability(),
                 });
             }
@@ -334,7 +348,7 @@ impl Collection {
     }
 
     /// Any number of documents, in as few requests as the server's bounds allow. Each document is atomic; after an
-    /// error, those of earlier requests are stored.
+    /// error, those of earlier requests are stored. An error that points at a document counts from the first one given.
     pub async fn put_documents(&self, documents: impl IntoIterator<Item = Document>) -> Result<PutSummary> {
         self.put_documents_unless(documents, OnNearDuplicate::Store).await
     }
@@ -372,7 +386,8 @@ impl Collection {
             let answer = self
                 .client
                 .call(request, |c, r| async move { c.documents().put(r).await })
-                .await?;
+                .await
+                .map_err(|e| e.after("/documents/", summary.results.len()))?;
             if answer.results.len() != sent {
                 return Err(Error::bad_answer(format!(
                     "{sent} documents were put, {} answered for",

@@ -86,6 +86,18 @@ impl Error {
         }
     }
 
+    /// Of a request whose list continues one of which `before` were sent already: its pointer counts them too.
+    pub(crate) fn after(mut self, list: &str, before: usize) -> Self {
+        let counted = self.pointer.as_deref().and_then(|pointer| {
+            let inside = pointer.strip_prefix(list)?;
+            let digits = inside.split('/').next().unwrap_or(inside);
+            let at: usize = digits.parse().ok()?;
+            Some(format!("{list}{}{}", at + before, &inside[digits.len()..]))
+        });
+        self.pointer = counted.or(self.pointer);
+        self
+    }
+
     pub(crate) fn bad_answer(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Server, "bad_answer", message)
     }
@@ -224,7 +236,26 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use super::percent_decoded;
+    use super::{Error, percent_decoded};
+
+    #[test]
+    fn a_pointer_into_a_later_request_counts_what_was_sent_before() {
+        let cases = [
+            ("/documents/3", "/documents/1003"),
+            ("/documents/3/text", "/documents/1003/text"),
+            ("/documents", "/documents"),
+            ("/documents/x", "/documents/x"),
+            ("/collection", "/collection"),
+        ];
+        for (sent, read) in cases {
+            let error = Error {
+                pointer: Some(sent.to_owned()),
+                ..Error::bad_answer("")
+            };
+            assert_eq!(error.after("/documents/", 1_000).pointer(), Some(read));
+        }
+        assert_eq!(Error::bad_answer("").after("/documents/", 1).pointer(), None);
+    }
 
     #[test]
     fn pointers_may_hold_any_name_and_any_nonsense() {

@@ -19,6 +19,7 @@ mod query;
 mod ranking;
 mod retry;
 mod schema;
+mod snapshot;
 mod wire;
 
 pub use client::{Builder, Client};
@@ -41,3 +42,4 @@ pub use schema::{
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
 };
+pub use snapshot::{Restore, Snapshot, SnapshotCollection};

@@ -10,8 +10,10 @@ pub struct Operation {
     pub id: String,
     /// What kind of work, e.g. `optimize`.
     pub kind: String,
-    /// On which collection.
+    /// On which collection; empty: on all, or on none.
     pub collection: String,
+    /// With which snapshot, if it is one that has to do with them.
+    pub snapshot: Option<String>,
     /// How it stands.
     pub state: OperationState,
     /// 0 to 1.

@@ -57,6 +57,7 @@ pub struct Point {
 }
 
 /// What an embedder makes a vector of. References are http(s) URLs or `data:` URIs; only models that say so take them.
+/// A `&str` or a `String` is a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EmbedInput {
@@ -91,8 +92,8 @@ impl Point {
         self.embed(vector, EmbedInput::Text(text.into()))
     }
     /// Lets the server make one of its named vectors.
-    pub fn embed(mut self, vector: impl Into<String>, input: EmbedInput) -> Self {
-        self.embed.insert(vector.into(), input);
+    pub fn embed(mut self, vector: impl Into<String>, input: impl Into<EmbedInput>) -> Self {
+        self.embed.insert(vector.into(), input.into());
         self
     }
     /// One of the sparse vectors.
@@ -126,6 +127,18 @@ impl Point {
             .sum::<usize>();
         let embed = self.embed.iter().map(|(name, input)| name.len() + input.bytes());
         self.id.len() + vectors + sparse + embed.sum::<usize>() + payload + 64
+    }
+}
+
+impl From<&str> for EmbedInput {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for EmbedInput {
+    fn from(text: String) -> Self {
+        Self::Text(text)
     }
 }
 

@@ -3,8 +3,9 @@
 use serde::Serialize;
 
 use crate::filter::Filter;
-use crate::points::{SparseVector, StoredPoint};
+use crate::points::{EmbedInput, SparseVector, StoredPoint};
 use crate::ranking::{Ranking, Stage};
+use crate::schema::Embedder;
 
 /// A question to one collection.
 ///
@@ -40,14 +41,16 @@ pub(crate) enum Source {
     Nearest {
         vector: Vec<f32>,
         using: String,
+        made_by: Option<Embedder>,
     },
-    NearestText {
-        text: String,
+    NearestEmbedded {
+        input: EmbedInput,
         using: String,
     },
     Sparse {
         vector: SparseVector,
         using: String,
+        made_by: Option<Embedder>,
     },
     SparseText {
         text: String,
@@ -72,18 +75,28 @@ impl Source {
     fn set_using(&mut self, name: String) {
         match self {
             Self::Nearest { using, .. }
-            | Self::NearestText { using, .. }
+            | Self::NearestEmbedded { using, .. }
             | Self::Sparse { using, .. }
             | Self::SparseText { using, .. }
             | Self::Hybrid { using, .. } => *using = name,
             Self::Text { .. } | Self::Fused { .. } => {}
         }
     }
+    fn set_made_by(&mut self, embedder: Embedder) {
+        match self {
+            Self::Nearest { made_by, .. } | Self::Sparse { made_by, .. } => *made_by = Some(embedder),
+            Self::NearestEmbedded { .. }
+            | Self::SparseText { .. }
+            | Self::Text { .. }
+            | Self::Hybrid { .. }
+            | Self::Fused { .. } => {}
+        }
+    }
     fn set_fields(&mut self, names: Vec<String>) {
         match self {
             Self::Text { fields, .. } | Self::Hybrid { fields, .. } => *fields = names,
             Self::Nearest { .. }
-            | Self::NearestText { .. }
+            | Self::NearestEmbedded { .. }
             | Self::Sparse { .. }
             | Self::SparseText { .. }
             | Self::Fused { .. } => {}
@@ -139,12 +152,17 @@ impl Query {
         Self::of(Source::Nearest {
             vector: vector.into(),
             using: String::new(),
+            made_by: None,
         })
     }
     /// Points whose vector is nearest to that of a text, which the server embeds.
     pub fn nearest_text(text: impl Into<String>) -> Self {
-        Self::of(Source::NearestText {
-            text: text.into(),
+        Self::nearest_embedded(EmbedInput::Text(text.into()))
+    }
+    /// Points whose vector is nearest to that of an image or a sound, which the server embeds with the vector's model.
+    pub fn nearest_embedded(input: impl Into<EmbedInput>) -> Self {
+        Self::of(Source::NearestEmbedded {
+            input: input.into(),
             using: String::new(),
         })
     }
@@ -153,6 +171,7 @@ impl Query {
         Self::of(Source::Sparse {
             vector,
             using: String::new(),
+            made_by: None,
         })
     }
     /// The same with the sparse vector of a text, which the server embeds.
@@ -190,6 +209,12 @@ impl Query {
         if let Source::Fused { fuse, .. } = &mut self.source {
             *fuse = how;
         }
+        self
+    }
+    /// The model that made the given vector: the server refuses it if the collection records another. Queries without one
+    /// ignore it.
+    pub fn made_by(mut self, embedder: Embedder) -> Self {
+        self.source.set_made_by(embedder);
         self
     }
     /// The vector to search, where a collection has several.
@@ -283,12 +308,17 @@ impl Leg {
         Self::of(Source::Nearest {
             vector: vector.into(),
             using: String::new(),
+            made_by: None,
         })
     }
     /// As [`Query::nearest_text`].
     pub fn nearest_text(text: impl Into<String>) -> Self {
-        Self::of(Source::NearestText {
-            text: text.into(),
+        Self::nearest_embedded(EmbedInput::Text(text.into()))
+    }
+    /// As [`Query::nearest_embedded`].
+    pub fn nearest_embedded(input: impl Into<EmbedInput>) -> Self {
+        Self::of(Source::NearestEmbedded {
+            input: input.into(),
             using: String::new(),
         })
     }
@@ -297,6 +327,7 @@ impl Leg {
         Self::of(Source::Sparse {
             vector,
             using: String::new(),
+            made_by: None,
         })
     }
     /// As [`Query::sparse_text`].
@@ -331,6 +362,11 @@ impl Leg {
     /// Name under which its scores are reported.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+    /// As [`Query::made_by`].
+    pub fn made_by(mut self, embedder: Embedder) -> Self {
+        self.source.set_made_by(embedder);
         self
     }
     /// The vector to search, where a collection has several.
@@ -411,7 +447,7 @@ pub struct Explain {
     pub shard: u32,
     /// Segment number; growing segments have none.
     pub segment: Option<u64>,
-    /// `exact`, `codes`, `graph`, `graph+exact` or `postings`.
+    /// `exact`, `codes`, `graph`, `graph+exact`, `graph+codes` or `postings`.
     pub strategy: String,
     /// Points of the segment that live and match the filter.
     pub matches: u64,

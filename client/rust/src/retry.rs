@@ -46,6 +46,12 @@ impl Retry {
             .min(self.wait_max)
     }
 
+    /// How long to wait after `error` before attempt `n` (1 is the first repetition).
+    pub(crate) fn wait(&self, n: u32, error: &Error) -> Duration {
+        let jittered = rand::rng().random_range(Duration::ZERO..=self.bound(n));
+        jittered.max(error.retry_after().unwrap_or_default())
+    }
+
     /// Runs `attempt` until it succeeds, fails for good, or `timeout` is over. It is given the time that is left.
     pub(crate) async fn run<T, F, A>(&self, timeout: Duration, mut attempt: A) -> Result<T>
     where
@@ -62,8 +68,7 @@ impl Retry {
                 Ok(Err(e)) => return Err(e),
                 Err(_) => return Err(Error::deadline(timeout, last)),
             };
-            let jittered = rand::rng().random_range(Duration::ZERO..=self.bound(n + 1));
-            let wait = jittered.max(error.retry_after().unwrap_or_default());
+            let wait = self.wait(n + 1, &error);
             if Instant::now() + wait >= deadline {
                 // Waiting it out could only end in a deadline error that says less.
                 return Err(error);

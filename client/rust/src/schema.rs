@@ -306,4 +306,6 @@ pub struct CollectionInfo {
     pub growing_bytes: u64,
     /// A seal or merge is due or running.
     pub optimizing: bool,
+    /// What the caller should know, e.g. that the server does not have the embedder of a vector.
+    pub notes: Vec<String>,
 }

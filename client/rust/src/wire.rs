@@ -20,6 +20,7 @@ use crate::schema::{
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
 };
+use crate::snapshot::{Snapshot, SnapshotCollection};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -217,7 +218,7 @@ impl From<VectorSpec> for v1::VectorSpec {
     }
 }
 
-fn embedder(e: Embedder) -> v1::Embedder {
+pub(crate) fn embedder(e: Embedder) -> v1::Embedder {
     v1::Embedder {
         name: e.name,
         revision: e.revision,
@@ -261,6 +262,7 @@ pub(crate) fn collection(c: v1::Collection) -> Result<CollectionInfo> {
         disk_bytes: c.disk_bytes,
         growing_bytes: c.growing_bytes,
         optimizing: c.optimizing,
+        notes: c.notes,
     })
 }
 
@@ -497,6 +499,7 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
         id: o.id,
         kind: o.kind,
         collection: o.collection,
+        snapshot: o.snapshot,
         state,
         progress: o.progress,
         message: o.message,
@@ -506,13 +509,37 @@ pub(crate) fn operation(o: v1::Operation) -> Result<Operation> {
     })
 }
 
+// --- snapshots ---------------------------------------------------------------------------------------------------
+
+pub(crate) fn snapshot(s: v1::Snapshot) -> Snapshot {
+    let collections = s.collections.into_iter().map(|c| SnapshotCollection {
+        collection: c.collection,
+        points: c.points,
+        documents: c.documents,
+    });
+    Snapshot {
+        snapshot: s.snapshot,
+        created_at_ms: s.created_at_ms,
+        token: s.token,
+        cairn: s.cairn,
+        files: s.files,
+        bytes: s.bytes,
+        collections_total: s.collections_total,
+        collections: collections.collect(),
+        damaged: s.damaged,
+    }
+}
+
 // --- queries -----------------------------------------------------------------------------------------------------
 
 pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest> {
     use v1::query_request::Source as Wire;
     let source = match query.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(query.source)),
-        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(query.source)),
+        Source::Sparse { vector, using, made_by } => Wire::Sparse(v1::Sparse {
+            embedder: made_by.map(embedder),
+            ..sparse_to(v1::sparse::To::Vector(sparse(vector)), using)
+        }),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),
@@ -583,20 +610,39 @@ fn stage(s: v1::Stage) -> Stage {
 
 fn nearest(source: Source) -> v1::Nearest {
     use v1::nearest::To;
+    let mut stated = None;
     let (to, using) = match source {
-        Source::Nearest { vector, using } => (Some(To::Vector(v1::Vector { values: vector })), using),
-        Source::NearestText { text, using } => (Some(To::Text(text)), using),
+        Source::Nearest { vector, using, made_by } => {
+            stated = made_by.map(embedder);
+            (Some(To::Vector(v1::Vector { values: vector })), using)
+        }
+        Source::NearestEmbedded { input, using } => {
+            let to = match input {
+                EmbedInput::Text(text) => To::Text(text),
+                EmbedInput::Image(reference) => To::Image(reference),
+                EmbedInput::Audio(reference) => To::Audio(reference),
+            };
+            (Some(to), using)
+        }
         Source::Sparse { .. }
         | Source::SparseText { .. }
         | Source::Text { .. }
         | Source::Hybrid { .. }
         | Source::Fused { .. } => (None, String::new()),
     };
-    v1::Nearest { to, using }
+    v1::Nearest {
+        to,
+        using,
+        embedder: stated,
+    }
 }
 
 fn sparse_to(to: v1::sparse::To, using: String) -> v1::Sparse {
-    v1::Sparse { to: Some(to), using }
+    v1::Sparse {
+        to: Some(to),
+        using,
+        embedder: None,
+    }
 }
 
 fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
@@ -613,8 +659,11 @@ fn prefetch(legs: Vec<Leg>, fuse: Fuse) -> Result<v1::Prefetch> {
 fn leg(leg: Leg) -> Result<v1::Leg> {
     use v1::leg::Source as Wire;
     let source = match leg.source {
-        Source::Nearest { .. } | Source::NearestText { .. } => Wire::Nearest(nearest(leg.source)),
-        Source::Sparse { vector, using } => Wire::Sparse(sparse_to(v1::sparse::To::Vector(sparse(vector)), using)),
+        Source::Nearest { .. } | Source::NearestEmbedded { .. } => Wire::Nearest(nearest(leg.source)),
+        Source::Sparse { vector, using, made_by } => Wire::Sparse(v1::Sparse {
+            embedder: made_by.map(embedder),
+            ..sparse_to(v1::sparse::To::Vector(sparse(vector)), using)
+        }),
         Source::SparseText { text, using } => Wire::Sparse(sparse_to(v1::sparse::To::Text(text), using)),
         Source::Text { query, fields } => Wire::Text(v1::Text { query, fields }),
         Source::Hybrid { text, using, fields } => Wire::Hybrid(v1::Hybrid { text, using, fields }),

@@ -8,9 +8,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cairn_client::{Client, Collection, Durability, EmbedInput, ErrorKind, Filter, Point, Retry, Selection};
+use cairn_client::{
+    Client, Collection, Durability, EmbedInput, ErrorKind, Filter, Leg, Point, Query, Retry, Selection,
+};
 use cairn_proto::v1;
 use cairn_proto::v1::points_server::{Points, PointsServer};
+use cairn_proto::v1::query_server::{Query as Queries, QueryServer};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -27,6 +30,7 @@ struct Script {
     deletes: Vec<String>,
     streams: Vec<Vec<v1::UpsertRequest>>,
     timeouts: Vec<String>,
+    queries: Vec<v1::QueryRequest>,
 }
 
 impl Scripted {
@@ -88,14 +92,36 @@ impl Points for Scripted {
             ..Default::default()
         }))
     }
+    /// As much as a server may say in one message, and a little less.
     async fn scroll(&self, _: Request<v1::ScrollRequest>) -> Result<Response<v1::ScrollResponse>, Status> {
-        Err(Status::unimplemented("not scripted"))
+        let point = |i: usize| v1::Point {
+            id: i.to_string(),
+            version: "c1-1-0-1".into(),
+            document: Some("x".repeat(1 << 20)),
+            ..v1::Point::default()
+        };
+        Ok(Response::new(v1::ScrollResponse {
+            points: (0..100).map(point).collect(),
+            cursor: None,
+        }))
     }
     async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
         self.refusal()?;
         Ok(Response::new(v1::CountResponse { count: 7 }))
     }
     async fn set_payload(&self, _: Request<v1::SetPayloadRequest>) -> Result<Response<v1::WriteResponse>, Status> {
+        Err(Status::unimplemented("not scripted"))
+    }
+}
+
+#[tonic::async_trait]
+impl Queries for Scripted {
+    async fn run(&self, request: Request<v1::QueryRequest>) -> Result<Response<v1::QueryResponse>, Status> {
+        self.0.lock().unwrap().queries.push(request.into_inner());
+        self.refusal()?;
+        Ok(Response::new(v1::QueryResponse::default()))
+    }
+    async fn run_batch(&self, _: Request<v1::QueryBatchRequest>) -> Result<Response<v1::QueryBatchResponse>, Status> {
         Err(Status::unimplemented("not scripted"))
     }
 }
@@ -122,9 +148,11 @@ async fn serve(refusals: impl IntoIterator<Item = Status>) -> (Collection, Scrip
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let service = PointsServer::new(server.clone()).max_decoding_message_size(32 << 20);
+    let queries = QueryServer::new(server.clone());
     tokio::spawn(
         tonic::transport::Server::builder()
             .add_service(service)
+            .add_service(queries)
             .serve_with_incoming(TcpListenerStream::new(listener)),
     );
     let client = Client::builder(url)
@@ -338,6 +366,46 @@ async fn what_the_server_should_embed_is_sent_by_the_vectors_name() {
 }
 
 #[tokio::test]
+async fn what_a_query_compares_with_is_sent_as_what_it_is() {
+    use v1::nearest::To;
+    use v1::query_request::Source;
+    let (collection, server) = serve([]).await;
+    let picture = || EmbedInput::Image("https://example.org/cat.png".into());
+    let sound = EmbedInput::Audio("https://example.org/purr.wav".into());
+    let legs = [Leg::nearest_embedded(sound), Leg::nearest_text("a cat")];
+    collection
+        .query(Query::nearest_embedded(picture()).using("looks"))
+        .await
+        .unwrap();
+    collection.query(Query::nearest_embedded("a cat")).await.unwrap();
+    collection.query(Query::fused(legs)).await.unwrap();
+    let sent: Vec<_> = server
+        .0
+        .lock()
+        .unwrap()
+        .queries
+        .drain(..)
+        .map(|q| q.source.unwrap())
+        .collect();
+    let [Source::Nearest(one), Source::Nearest(two), Source::Prefetch(three)] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    let image = Some(To::Image("https://example.org/cat.png".into()));
+    assert_eq!((&one.to, one.using.as_str()), (&image, "looks"));
+    assert_eq!(two.to, Some(To::Text("a cat".into())));
+    let legs: Vec<_> = three.legs.iter().map(|leg| leg.source.clone().unwrap()).collect();
+    let near = |to| {
+        v1::leg::Source::Nearest(v1::Nearest {
+            to: Some(to),
+            using: String::new(),
+            embedder: None,
+        })
+    };
+    let audio = To::Audio("https://example.org/purr.wav".into());
+    assert_eq!(legs, [near(audio), near(To::Text("a cat".into()))]);
+}
+
+#[tokio::test]
 async fn large_points_make_small_batches() {
     let (collection, server) = serve([]).await;
     // 256 KiB each: 16 of them are 4 MiB.
@@ -362,6 +430,13 @@ async fn nothing_to_stream_asks_nothing() {
     let (collection, server) = serve([]).await;
     assert_eq!(collection.upsert_all(Vec::new()).await.unwrap(), Default::default());
     assert!(server.0.lock().unwrap().streams.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_large_as_a_server_makes_it() {
+    let (collection, _server) = serve([]).await;
+    let page = collection.scroll(cairn_client::Scroll::new()).await.unwrap();
+    assert_eq!(page.points.len(), 100);
 }
 
 #[tokio::test]

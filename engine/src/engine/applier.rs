@@ -163,6 +163,14 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Res
     postcard::from_bytes(bytes).map_err(|e| Error::damaged(format!("{what}: an entry does not decode: {e}")))
 }
 
+fn taken(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "collection_exists",
+        format!("collection {name:?} exists already"),
+    )
+}
+
 /// What the first of equal requests was answered.
 pub(super) fn replayed(done: Done) -> Applied {
     Applied {
@@ -275,6 +283,7 @@ impl Applier {
                 ids.iter()
                     .try_fold(0, |changed, id| Ok(changed + at.delete_document(id)?))
             }
+            Op::RenameCollection { no, name, replace } => self.rename(shared, batch, *no, name, *replace),
         }
     }
 
@@ -292,11 +301,7 @@ impl Applier {
         schema: &str,
     ) -> Result<u64> {
         if shared.collections.read().contains_key(name) {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "collection_exists",
-                format!("collection {name:?} exists already"),
-            ));
+            return Err(taken(name));
         }
         let schema: Schema = serde_json::from_str(schema).map_err(|e| Error::damaged(format!("schema: {e}")))?;
         let stored = StoredCollection {
@@ -330,7 +335,12 @@ impl Applier {
     fn drop_collection(&mut self, shared: &Shared, batch: &mut Batch<'_>, no: CollectionNo) -> Result<u64> {
         let state = self.states.remove(&no).ok_or_else(gone)?;
         state.collection.mark_dropped();
-        shared.collections.write().remove(&state.collection.name);
+        // Another one may have its name by now.
+        let mut collections = shared.collections.write();
+        if collections.get(&state.collection.name).is_some_and(|c| c.no == no) {
+            collections.remove(&state.collection.name);
+        }
+        drop(collections);
         let (from, to) = (key::collection(no), key::collection(CollectionNo(no.0 + 1)));
         for family in [IDS, ROWS, DEATHS, DOCS] {
             batch.effects.delete_range(family, &from, &to);
@@ -349,6 +359,41 @@ impl Applier {
         self.changed.retain(|(n, _)| *n != no);
         self.trash.push(files::collection_dir(&shared.dir, no));
         Ok(1)
+    }
+
+    /// Readers find one collection or the other under the name at any time, and what they began on the old one they end on it.
+    fn rename(
+        &mut self,
+        shared: &Shared,
+        batch: &mut Batch<'_>,
+        no: CollectionNo,
+        name: &str,
+        replace: bool,
+    ) -> Result<u64> {
+        let state = self.states.get_mut(&no).ok_or_else(gone)?;
+        let old = shared.collections.read().get(name).map(|other| other.no);
+        if old == Some(no) {
+            return Ok(0);
+        }
+        if old.is_some() && !replace {
+            return Err(taken(name));
+        }
+        let stored = StoredCollection {
+            name: name.to_owned(),
+            schema: (*state.collection.schema).clone(),
+        };
+        let json = serde_json::to_vec(&stored).map_err(|e| Error::internal(format!("schema: {e}")))?;
+        batch.effects.put(META, &key::meta(b'c', no, None), &json);
+        let renamed = Arc::new(state.collection.renamed(stored.name));
+        let mut collections = shared.collections.write();
+        collections.insert(name.to_owned(), Arc::clone(&renamed));
+        collections.remove(&state.collection.name);
+        drop(collections);
+        state.collection = renamed;
+        match old {
+            Some(old) => self.drop_collection(shared, batch, old),
+            None => Ok(1),
+        }
     }
 
     /// Notes bytes that were appended, in stretches that keep the account short.

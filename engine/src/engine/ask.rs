@@ -1,12 +1,13 @@
 //! What callers of the engine hand in and get back: plain data.
 
-use std::time::Instant;
-
 use crate::filter::Filter;
 use crate::log::{Fsyncs, Request, Unsynced};
+use crate::patience::Patience;
 use crate::schema::Schema;
 use crate::storage::space::Free;
 use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use crate::vector::Coding;
+use crate::vector::kernels::Bits;
 
 use crate::query::With;
 
@@ -17,8 +18,8 @@ pub struct WriteOptions {
     pub request: Option<Request>,
     /// When to answer; otherwise as the collection says, or the engine's settings.
     pub durability: Option<Durability>,
-    /// Give up waiting at this instant. The write may still happen.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits. A write that is under way when that ends may still happen.
+    pub patience: Patience,
 }
 
 /// Which points a delete means.
@@ -114,8 +115,8 @@ pub struct Scroll {
     pub with: With,
     /// Answer only from a view that has seen this write.
     pub after: Option<Token>,
-    /// Give up at this instant.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits.
+    pub patience: Patience,
 }
 
 /// A page of points.
@@ -125,6 +126,8 @@ pub struct Page {
     pub points: Vec<Point>,
     /// Give this back for the next page; none at the end.
     pub cursor: Option<String>,
+    /// Of the payloads and vectors in it.
+    pub bytes: usize,
 }
 
 /// A collection and its state.
@@ -175,6 +178,8 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Graphs of sealed segments, by what they are walked on.
+    pub graphs: GraphCounts,
     /// Fsyncs of the log since open.
     pub fsyncs: Fsyncs,
     /// Acknowledged records that are not fsynced yet.
@@ -189,6 +194,65 @@ pub struct EngineStats {
     pub disk: Free,
     /// Writes are refused because the disk is full.
     pub disk_full: bool,
+}
+
+/// How far an `optimize` is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Optimizing {
+    /// 0 to 1, of the whole.
+    pub part: f32,
+    /// Which shard, from 0.
+    pub shard: u32,
+    /// Of how many.
+    pub shards: u32,
+    /// What it does there.
+    pub step: OptimizeStep,
+}
+
+/// What an `optimize` is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OptimizeStep {
+    /// Makes one sealed segment of so many growing ones.
+    Seal {
+        /// So many.
+        segments: usize,
+    },
+    /// Makes one sealed segment of some.
+    Merge {
+        /// So many.
+        segments: usize,
+        /// Of so many sealed ones of the shard.
+        of: usize,
+    },
+    /// Waits for background work: a shard is sealed by one thread, and of all threads one merges.
+    Wait,
+    /// Forgets what the log need not hold any more.
+    Trim,
+}
+
+/// How many graphs there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GraphCounts {
+    /// Walked on codes of 8 bits.
+    pub int8: u64,
+    /// Walked on codes of 4 bits.
+    pub int4: u64,
+    /// Walked on the vectors themselves.
+    pub f32: u64,
+    /// Those among them whose vectors the codes that were wanted could not tell apart, so that finer ones or none are used.
+    pub refined: u64,
+}
+
+impl GraphCounts {
+    /// Counts a graph over vectors of such codes; `None` is a vector of which no codes were wanted.
+    pub(super) fn add(&mut self, coding: Option<&Coding>) {
+        match coding.and_then(|coding| coding.used) {
+            Some(Bits::Eight) => self.int8 += 1,
+            Some(Bits::Four) => self.int4 += 1,
+            None => self.f32 += 1,
+        }
+        self.refined += u64::from(coding.is_some_and(Coding::is_refused));
+    }
 }
 
 /// What one step of background work did.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::limits;
 use crate::op::{DocumentRecord, PointRecord, SparseRecord, VectorRecord};
-use crate::query::check_finite;
+use crate::query::check_vector;
 use crate::schema::{Metric, Schema};
 use crate::sparse::row;
 use crate::types::{Payload, PointId, PointInput};
@@ -48,7 +48,7 @@ fn point(schema: &Schema, point: &PointInput) -> Result<()> {
             )
             .at(at));
         }
-        check_finite(vector).map_err(|e| e.at(&at))?;
+        check_vector(vector).map_err(|e| e.at(&at))?;
         if spec.metric == Metric::Cosine && vector.iter().all(|x| *x == 0.0) {
             return Err(Error::invalid(
                 "zero_vector",

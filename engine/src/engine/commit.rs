@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
@@ -20,12 +20,16 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::log::{Log, Record, Request};
 use crate::op::{Applied, Op};
+use crate::patience::{OutOfPatience, Patience};
 use crate::shard::Shard;
 use crate::storage::files::DirLock;
 use crate::storage::space::{Room, Space};
 use crate::storage::wal::Dropped;
 use crate::storage::{Effects, Storage};
 use crate::types::{CollectionNo, Durability, Seq, ShardNo};
+
+/// How often a writer who waits for memory looks whether its caller is still there.
+const MEMORY_LOOK: Duration = Duration::from_millis(25);
 
 /// What all threads share.
 pub(super) struct Shared {
@@ -59,6 +63,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) applied: AtomicU64,
+    pub(super) log_start: AtomicU64,
     pub(super) replayed: AtomicU64,
     pub(super) seals: AtomicU64,
     pub(super) merges: AtomicU64,
@@ -107,13 +112,14 @@ impl Memory {
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed).max(0) as u64
     }
-    /// Waits until there is room, at most until `deadline`.
-    fn wait(&self, max: usize, deadline: Instant) -> bool {
+    /// Waits while there is patience until there is room; false if there is none.
+    fn wait(&self, max: usize, patience: &Patience) -> bool {
         let mut guard = self.lock.lock();
         while self.bytes() >= max as u64 {
-            if self.freed.wait_until(&mut guard, deadline).timed_out() {
-                return self.bytes() < max as u64;
+            if patience.is_over() {
+                return false;
             }
+            self.freed.wait_for(&mut guard, patience.left().min(MEMORY_LOOK));
         }
         true
     }
@@ -161,6 +167,18 @@ impl Signal {
     }
 }
 
+/// What a caller is told whose patience ended before its record was queued.
+fn nothing_written(why: OutOfPatience) -> Error {
+    let what = match why {
+        OutOfPatience::Late => "the deadline passed",
+        OutOfPatience::Gone => "the caller went away",
+    };
+    Error {
+        message: format!("{what} before the write began; nothing was written"),
+        ..why.into()
+    }
+}
+
 impl Shared {
     /// Refuses everything after a failure that memory and disk may disagree about.
     pub(super) fn check_alive(&self) -> Result<()> {
@@ -193,28 +211,18 @@ impl Shared {
         {
             return Ok(done);
         }
+        options.patience.check().map_err(nothing_written)?;
         let wait = Duration::from_millis(self.settings.write_wait_ms);
-        let deadline = options.deadline.unwrap_or_else(|| Instant::now() + wait);
-        if Instant::now() >= deadline {
-            return Err(Error::new(
-                ErrorKind::Deadline,
-                "deadline_exceeded",
-                "the deadline had passed before the write began; nothing was written",
-            ));
-        }
-        if grows
-            && !self
-                .memory
-                .wait(self.settings.growing_bytes_max, deadline.min(Instant::now() + wait))
-        {
+        let max = self.settings.growing_bytes_max;
+        if grows && !self.memory.wait(max, &options.patience.at_most(wait)) {
             self.work.ring();
+            if let Err(why @ OutOfPatience::Gone) = options.patience.check() {
+                return Err(nothing_written(why));
+            }
             return Err(Error::new(
                 ErrorKind::Exhausted,
                 "growing_memory_full",
-                format!(
-                    "unindexed points fill their {} bytes and indexing has not caught up; retry later",
-                    self.settings.growing_bytes_max
-                ),
+                format!("unindexed points fill their {max} bytes and indexing has not caught up; retry later"),
             ));
         }
         let record = Record {
@@ -225,7 +233,7 @@ impl Shared {
         };
         let answer = self.enqueue(record, durability, grows)?;
         loop {
-            let mut applier = match options.deadline {
+            let mut applier = match options.patience.deadline() {
                 None => self.applier.lock(),
                 Some(deadline) => match self.applier.try_lock_until(deadline) {
                     Some(applier) => applier,

@@ -4,13 +4,14 @@
 //! exchange of the segment list happens under the applier lock. Several threads may call it: a shard is sealed by one and
 //! merged by one at a time, and of all threads one merges, so that sealing is never stuck behind a long merge.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::applier::{Applier, StoredRow, encode, to_record};
-use super::ask::Maintained;
+use super::ask::{Maintained, OptimizeStep, Optimizing};
 use super::commit::{Shared, StopOnUnwind};
 use super::recover::{Manifest, Place};
 use parking_lot::MutexGuard;
@@ -47,10 +48,12 @@ struct Build {
     shard: ShardNo,
     inputs: Vec<SegmentView>,
     no: u64,
+    /// Without them a seal takes a fraction of the time; the next merge makes them.
+    graphs: bool,
 }
 
 /// The right to seal what grows in a shard, or to merge what is sealed in it (and of all shards to be the one that merges).
-/// It ends however the work ends: a build that panics must not keep its shard for ever.
+/// It ends however the work ends: one that fails or panics must not keep its shard for ever.
 struct Claim<'a> {
     shared: &'a Shared,
     place: Place,
@@ -108,7 +111,7 @@ impl Shared {
 
     /// The applier, unless a failure stopped the engine: memory and disk may differ then, and disk must stay as it is. The
     /// check comes after the lock, because who stops the engine holds it.
-    fn locked(&self) -> Result<MutexGuard<'_, Applier>> {
+    pub(super) fn locked(&self) -> Result<MutexGuard<'_, Applier>> {
         let applier = self.applier.lock();
         self.check_alive()?;
         Ok(applier)
@@ -226,6 +229,7 @@ impl Shared {
             shard: place.1,
             inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
             no: next_segment(applier),
+            graphs: true,
         };
         let claim = Claim {
             shared: self,
@@ -253,6 +257,7 @@ impl Shared {
             shard: place.1,
             inputs: shard.sealed[from..to].to_vec(),
             no: next_segment(applier),
+            graphs: true,
         };
         let claim = Claim {
             shared: self,
@@ -273,24 +278,28 @@ impl Shared {
         &self,
         collection: &Arc<Collection>,
         stop: &dyn Fn() -> bool,
-        progress: &mut dyn FnMut(f32),
+        progress: &mut dyn FnMut(Optimizing),
     ) -> Result<()> {
         let shards = collection.schema.shards;
+        let mut tell = |shard: u32, part: f32, step: OptimizeStep| {
+            progress(Optimizing {
+                part: (shard as f32 + part) / shards as f32,
+                shard,
+                shards,
+                step,
+            });
+        };
         for i in 0..shards {
             let place = (collection.no, ShardNo(i));
-            let share = |part: f32| (i as f32 + part) / shards as f32;
-            progress(share(0.0));
-            self.seal_now(place, stop)?;
-            progress(share(0.3));
-            self.merge_now(place, stop, &mut |part| progress(share(0.3 + 0.7 * part)))?;
+            self.seal_now(place, stop, &mut |step| tell(i, 0.0, step))?;
+            self.merge_now(place, stop, &mut |part, step| tell(i, 0.3 + 0.7 * part, step))?;
         }
-        self.flush_and_trim()?;
-        progress(1.0);
-        Ok(())
+        tell(shards - 1, 1.0, OptimizeStep::Trim);
+        self.flush_and_trim()
     }
 
     /// Until every row that grows now is sealed; rows that are written meanwhile may stay.
-    fn seal_now(&self, place: Place, stop: &dyn Fn() -> bool) -> Result<()> {
+    fn seal_now(&self, place: Place, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(OptimizeStep)) -> Result<()> {
         let mut upto: Option<Row> = None;
         loop {
             check_stop(stop)?;
@@ -306,22 +315,28 @@ impl Shared {
             };
             match claimed {
                 Some((build, claim)) => {
+                    tell(OptimizeStep::Seal {
+                        segments: build.inputs.len(),
+                    });
                     self.run_seal(&build, claim, stop)?;
                     self.flush_and_trim()?;
                 }
-                None => self.finished.wait(OTHERS_WAIT),
+                None => {
+                    tell(OptimizeStep::Wait);
+                    self.finished.wait(OTHERS_WAIT);
+                }
             }
         }
     }
 
     /// Until nothing is left to merge, or everything that was there at the start was merged twice: writes that go on
     /// leave dead rows behind for ever.
-    fn merge_now(&self, place: Place, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
+    fn merge_now(&self, place: Place, stop: &dyn Fn() -> bool, tell: &mut dyn FnMut(f32, OptimizeStep)) -> Result<()> {
         let mut merges = 0;
         let mut most = None;
         loop {
             check_stop(stop)?;
-            let (claimed, most) = {
+            let (claimed, sealed) = {
                 let mut applier = self.locked()?;
                 let shard = shard_at(&mut applier, place)?;
                 let most = *most.get_or_insert(2 * shard.sealed.len());
@@ -331,15 +346,24 @@ impl Shared {
                 if merges == most {
                     return Ok(());
                 }
-                (self.claim_merge(&mut applier, place, run), most)
+                let sealed = shard.sealed.len();
+                (self.claim_merge(&mut applier, place, run), sealed)
             };
-            progress(merges as f32 / most as f32);
+            let part = merges as f32 / most.unwrap_or(1).max(1) as f32;
             match claimed {
                 Some((build, claim)) => {
+                    let step = OptimizeStep::Merge {
+                        segments: build.inputs.len(),
+                        of: sealed,
+                    };
+                    tell(part, step);
                     self.run_merge(&build, claim, stop)?;
                     merges += 1;
                 }
-                None => self.finished.wait(OTHERS_WAIT),
+                None => {
+                    tell(part, OptimizeStep::Wait);
+                    self.finished.wait(OTHERS_WAIT);
+                }
             }
         }
     }
@@ -392,7 +416,8 @@ impl Shared {
                 largest.and_then(|(_, place)| self.claim_seal(&mut applier, place))
             };
             match claimed {
-                Some((build, claim)) => self.run_seal(&build, claim, &|| false)?,
+                // Who starts is waited for: graphs come later.
+                Some((build, claim)) => self.run_seal(&Build { graphs: false, ..build }, claim, &|| false)?,
                 None => break,
             }
         }
@@ -488,7 +513,8 @@ impl Shared {
         files::segment_path(&self.dir, build.collection.no, build.shard, no)
     }
 
-    /// Makes one file of the live rows of some segments. None if no row lives.
+    /// Makes one file of the live rows of some segments. None if no row lives. A panic (a bug, or one of a helping thread) is
+    /// an error of this file only: nothing that readers or the manifest see has changed, so it may be tried again.
     fn build(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<Option<Arc<Segment>>> {
         let kept: Vec<Kept> = build.inputs.iter().map(Kept::live).collect();
         if kept.iter().all(|k| k.ordinals.is_empty()) {
@@ -496,21 +522,22 @@ impl Shared {
         }
         let path = self.path_of(build, Some(build.no));
         let stop = || stop() || build.collection.is_dropped();
-        let sealed = seal(
-            &build.collection.spec(),
-            &kept,
-            &*self.components.files,
-            &path,
-            build.no,
-            &Graphs {
-                rows_min: self.settings.graph_rows_min,
-                workers: &self.components.workers,
-                stop: &stop,
+        let graphs = Graphs {
+            rows_min: match build.graphs {
+                true => self.settings.graph_rows_min,
+                false => usize::MAX,
             },
-        );
+            workers: &self.components.workers,
+            stop: &stop,
+        };
+        let disk = &*self.components.files;
+        let sealed = catch_unwind(AssertUnwindSafe(|| {
+            seal(&build.collection.spec(), &kept, disk, &path, build.no, &graphs)
+        }));
         match sealed {
-            Ok(segment) => Ok(Some(Arc::new(segment))),
-            Err(error) => {
+            Ok(Ok(segment)) => Ok(Some(Arc::new(segment))),
+            Err(_) => Err(Error::internal("a seal or merge panicked")),
+            Ok(Err(error)) => {
                 if !build.collection.is_dropped() {
                     self.stop_unless_full(&error);
                 }
@@ -608,6 +635,7 @@ impl Shared {
         }
         self.log.trim(applier.log_start, to)?;
         applier.log_start = to;
+        self.counters.log_start.store(to.0, Ordering::Relaxed);
         // A stretch that straddles the trim keeps its bytes: the sum is a bound, not an account.
         while applier.log_sizes.get(1).is_some_and(|(next, _)| *next <= to) {
             applier.log_sizes.pop_front();
@@ -659,7 +687,7 @@ fn next_segment(applier: &mut Applier) -> u64 {
     no
 }
 
-fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
+pub(super) fn check_stop(stop: &dyn Fn() -> bool) -> Result<()> {
     match stop() {
         true => Err(Error::new(
             ErrorKind::Cancelled,

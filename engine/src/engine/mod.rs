@@ -1,8 +1,9 @@
 //! The engine's face: open, write, read, maintain.
 //!
 //! `applier` turns records into state, `commit` is the way in for writers, `recover` opens, `maintain` does background work,
-//! `check` refuses bad input before it enters the log. Readers of points never wait for writers: they take a
-//! collection's last view. (Statistics wait for the commit under way.)
+//! `check` refuses bad input before it enters the log. `snapshot` takes a copy of one moment as files, `import` copies a
+//! collection of another engine. Readers of points never wait for writers: they take a collection's last view.
+//! (`collection` waits for the commit under way.)
 
 mod applier;
 mod ask;
@@ -10,6 +11,7 @@ mod check;
 mod commit;
 #[cfg(test)]
 mod durability_tests;
+mod import;
 mod maintain;
 #[cfg(test)]
 mod model;
@@ -19,6 +21,7 @@ mod recover;
 mod requests;
 #[cfg(test)]
 mod sim;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -26,15 +29,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use ask::{
-    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, Maintained, Page,
-    PayloadChange, Scroll, Selector, WriteOptions,
+    ChunkInput, ChunkVectors, CollectionInfo, DocumentInfo, DocumentInput, EngineStats, GraphCounts, Maintained,
+    OptimizeStep, Optimizing, Page, PayloadChange, Scroll, Selector, WriteOptions,
 };
 use commit::Write;
+pub use import::Import;
 pub use moment::Moment;
 pub use progress::{Phase, Progress};
+pub use snapshot::{Cut, CutCollection, CutFile};
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -43,6 +48,7 @@ use crate::filter::{Filter, extract};
 use crate::limits;
 use crate::log::{LocalLog, Request};
 use crate::op::{Applied, Op};
+use crate::patience::Patience;
 use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
 use crate::shard::policy;
@@ -67,11 +73,13 @@ impl Engine {
 
     /// The same, telling `progress` how far it is.
     pub fn open_watched(dir: &Path, settings: Settings, components: Components, progress: &Progress) -> Result<Self> {
-        Ok(Self {
+        let engine = Self {
             shared: recover::open(dir, settings, components, progress, |storage, window| {
                 Arc::new(LocalLog::new(Arc::clone(storage), 0, window))
             })?,
-        })
+        };
+        engine.drop_unfinished_imports()?;
+        Ok(engine)
     }
 
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
@@ -173,9 +181,14 @@ impl Engine {
         Ok(Arc::clone(&self.find(name)?.schema))
     }
 
-    /// Names of all collections, in order.
+    /// Names of all collections, in order; one that is being imported has none yet.
     pub fn collection_names(&self) -> Vec<String> {
-        self.shared.collections.read().keys().cloned().collect()
+        let collections = self.shared.collections.read();
+        collections
+            .keys()
+            .filter(|name| !import::is_unfinished(name))
+            .cloned()
+            .collect()
     }
 
     /// Inserts points or replaces them whole: atomic, durable when it returns.
@@ -329,21 +342,23 @@ impl Engine {
     pub fn query(&self, collection: &str, query: &Query) -> Result<QueryResult> {
         let collection = self.find(collection)?;
         self.check_after(query.after)?;
-        self.read(&collection, query.deadline, |context| query::run(context, query))
+        self.read(&collection, &query.patience, |context| query::run(context, query))
     }
 
     /// Points by id, in the order asked; missing ones are left out.
     pub fn get(&self, collection: &str, ids: &[PointId], with: With) -> Result<Vec<Point>> {
         let collection = self.find(collection)?;
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
-        self.read(&collection, None, |context| query::get(context, ids, with))
+        self.read(&collection, Patience::endless(), |context| {
+            query::get(context, ids, with)
+        })
     }
 
     /// A page of points.
     pub fn scroll(&self, collection: &str, scroll: &Scroll) -> Result<Page> {
         let collection = self.find(collection)?;
         self.check_after(scroll.after)?;
-        self.read(&collection, scroll.deadline, |context| {
+        self.read(&collection, &scroll.patience, |context| {
             let (points, cursor) = query::scroll(
                 context,
                 &scroll.filter,
@@ -351,19 +366,25 @@ impl Engine {
                 scroll.cursor.as_deref(),
                 scroll.with,
             )?;
-            Ok(Page { points, cursor })
+            Ok(Page {
+                points,
+                cursor,
+                bytes: context.answer_bytes.get(),
+            })
         })
     }
 
     /// Live points that match.
     pub fn count(&self, collection: &str, filter: &Filter) -> Result<u64> {
         let collection = self.find(collection)?;
-        self.read(&collection, None, |context| query::count(context, filter))
+        self.read(&collection, Patience::endless(), |context| {
+            query::count(context, filter)
+        })
     }
 
     /// One document.
     pub fn document(&self, collection: &str, id: &PointId) -> Result<Option<DocumentInfo>> {
-        let found = self.document_with_chunks(collection, id, With::default())?;
+        let found = self.document_with_chunks(collection, id, With::default(), Patience::endless())?;
         Ok(found.map(|(info, _)| info))
     }
 
@@ -373,18 +394,25 @@ impl Engine {
         collection: &str,
         id: &PointId,
         with: With,
+        patience: &Patience,
     ) -> Result<Option<(DocumentInfo, Vec<Point>)>> {
         let collection = self.find(collection)?;
         let (stored, view) = self.document_moment(&collection, id)?;
         let Some(stored) = stored else { return Ok(None) };
-        let chunks = self.chunks_of(&collection, &view, id, Some(&stored), with)?;
+        let chunks = self.chunks_of(&collection, &view, id, Some(&stored), with, patience)?;
         // An expired chunk is invisible, and the document is not whole for a reader.
         let whole = stored.is_whole(chunks.iter().map(|point| point.version.seq));
         Ok(Some((document_info(stored, whole)?, chunks)))
     }
 
     /// A page of documents in id order, after `after`.
-    pub fn documents(&self, collection: &str, after: Option<&PointId>, limit: usize) -> Result<Vec<DocumentInfo>> {
+    pub fn documents(
+        &self,
+        collection: &str,
+        after: Option<&PointId>,
+        limit: usize,
+        patience: &Patience,
+    ) -> Result<Vec<DocumentInfo>> {
         let collection = self.find(collection)?;
         if limit == 0 || limit > limits::TOP_K_MAX {
             return Err(Error::invalid(
@@ -393,35 +421,48 @@ impl Engine {
             )
             .at("/limit"));
         }
-        let mut found: BTreeMap<String, applier::StoredDocument> = BTreeMap::new();
+        let mut found: BTreeMap<String, PointId> = BTreeMap::new();
         for shard in (0..collection.schema.shards).map(ShardNo) {
             let prefix = key::shard(collection.no, shard);
             let from = after.map_or_else(Vec::new, |id| key::id(collection.no, shard, id));
-            let mut taken = 0;
             self.shared.storage.scan(DOCS, &prefix, &from, |key, value| {
-                if key != from {
-                    let stored: applier::StoredDocument = applier::decode(value, "docs")?;
-                    found.insert(stored.record.id.as_str().to_owned(), stored);
-                    taken += 1;
+                patience.check()?;
+                if key == from {
+                    return Ok(true);
                 }
-                Ok(taken < limit)
+                let stored: applier::StoredDocument = applier::decode(value, "docs")?;
+                let id = stored.record.id;
+                found.insert(id.as_str().to_owned(), id.clone());
+                if found.len() > limit {
+                    found.pop_last();
+                }
+                // A shard is read in id order: after one that is not among the first, none is.
+                Ok(found.contains_key(id.as_str()))
             })?;
         }
         // Each as of one moment of its own; one that was deleted since the scan is left out.
-        let ids = found.into_values().take(limit).map(|stored| stored.record.id);
-        ids.filter_map(|id| self.document(&collection.name, &id).transpose())
-            .collect()
+        let mut documents = Vec::with_capacity(found.len());
+        for id in found.into_values() {
+            patience.check()?;
+            documents.extend(self.document(&collection.name, &id)?);
+        }
+        Ok(documents)
     }
 
     /// The chunks of a document, in order, of one view.
-    pub fn chunks(&self, collection: &str, document: &PointId, with: With) -> Result<Vec<Point>> {
+    pub fn chunks(&self, collection: &str, document: &PointId, with: With, patience: &Patience) -> Result<Vec<Point>> {
         let collection = self.find(collection)?;
         let (stored, view) = self.document_moment(&collection, document)?;
-        self.chunks_of(&collection, &view, document, stored.as_ref(), with)
+        self.chunks_of(&collection, &view, document, stored.as_ref(), with, patience)
     }
 
     /// Vectors of the document's stored chunks by the checksum of the text they were made from: what need not be embedded again.
-    pub fn chunk_vectors(&self, collection: &str, document: &PointId) -> Result<HashMap<[u8; 16], ChunkVectors>> {
+    pub fn chunk_vectors(
+        &self,
+        collection: &str,
+        document: &PointId,
+        patience: &Patience,
+    ) -> Result<HashMap<[u8; 16], ChunkVectors>> {
         let collection = self.find(collection)?;
         let (stored, view) = self.document_moment(&collection, document)?;
         let Some(stored) = stored else {
@@ -431,7 +472,7 @@ impl Engine {
             vectors: true,
             ..With::default()
         };
-        let chunks = self.chunks_of(&collection, &view, document, Some(&stored), with)?;
+        let chunks = self.chunks_of(&collection, &view, document, Some(&stored), with, patience)?;
         let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
         Ok(chunks
             .into_iter()
@@ -480,10 +521,12 @@ impl Engine {
         document: &PointId,
         stored: Option<&applier::StoredDocument>,
         with: With,
+        patience: &Patience,
     ) -> Result<Vec<Point>> {
         let chunks = stored.map_or(&[][..], |stored| &stored.record.chunks);
         let order: HashMap<&PointId, usize> = chunks.iter().enumerate().map(|(i, (id, _))| (id, i)).collect();
-        let mut points = query::chunks(&self.context(collection, view, None), document, with)?;
+        let context = self.context(collection, view, patience);
+        let mut points = context.ask(|context| query::chunks(context, document, with))?;
         // A chunk whose payload was changed is a new row: its place comes from the document.
         points.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
         Ok(points)
@@ -495,9 +538,14 @@ impl Engine {
     }
 
     /// Seals what grows in a collection now and merges each shard into as few segments as `segment_rows_max` allows, on the
-    /// caller's thread. Reads, writes and [`Self::maintain`] go on. `progress` gets 0 to 1; once `stop` says true it ends as
-    /// `Cancelled`, and what it had finished stays.
-    pub fn optimize(&self, collection: &str, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
+    /// caller's thread. Reads, writes and [`Self::maintain`] go on. `progress` is told what it is at; once `stop` says true it
+    /// ends as `Cancelled`, and what it had finished stays.
+    pub fn optimize(
+        &self,
+        collection: &str,
+        stop: &dyn Fn() -> bool,
+        progress: &mut dyn FnMut(Optimizing),
+    ) -> Result<()> {
         self.shared.check_alive()?;
         let collection = self.find(collection)?;
         self.shared.optimize(&collection, stop, progress)
@@ -531,7 +579,7 @@ impl Engine {
         self.shared.flush_and_trim()
     }
 
-    /// Numbers of the whole engine.
+    /// Numbers of the whole engine. Waits for nobody: it is asked from threads that must not.
     pub fn stats(&self) -> EngineStats {
         let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
         let counters = &self.shared.counters;
@@ -542,7 +590,7 @@ impl Engine {
             replayed_records: counters.replayed.load(Ordering::Relaxed),
             seals: counters.seals.load(Ordering::Relaxed),
             merges: counters.merges.load(Ordering::Relaxed),
-            log_start_seq: self.shared.applier.lock().log_start.0,
+            log_start_seq: counters.log_start.load(Ordering::Relaxed),
             fsyncs: self.shared.log.fsyncs(),
             unsynced: self.shared.log.unsynced(),
             dropped_log_bytes: self.shared.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
@@ -563,6 +611,7 @@ impl Engine {
             {
                 stats.segments += 1;
                 stats.segment_bytes += segment.segment.bytes() as u64;
+                segment.segment.graphs().for_each(|coding| stats.graphs.add(coding));
             }
         }
         stats
@@ -589,22 +638,20 @@ impl Engine {
     fn read<T>(
         &self,
         collection: &Collection,
-        deadline: Option<Instant>,
+        patience: &Patience,
         ask: impl FnOnce(&Context<'_>) -> Result<T>,
     ) -> Result<T> {
         let view: Arc<View> = collection.view();
-        let context = self.context(collection, &view, deadline);
-        context.check_deadline()?;
-        ask(&context)
+        self.context(collection, &view, patience).ask(ask)
     }
 
-    fn context<'a>(&self, collection: &'a Collection, view: &'a View, deadline: Option<Instant>) -> Context<'a> {
+    fn context<'a>(&self, collection: &'a Collection, view: &'a View, patience: &'a Patience) -> Context<'a> {
         Context {
             view,
             schema: &collection.schema,
             analyzers: &collection.analyzers,
             now_ms: self.shared.components.clock.now_ms(),
-            deadline,
+            patience,
             answer_bytes: std::cell::Cell::new(0),
         }
     }

@@ -108,7 +108,7 @@ pub(super) struct Space {
 pub(super) struct Model {
     pub(super) points: BTreeMap<String, PointInput>,
     /// With the number of chunks that each was stored with.
-    documents: BTreeMap<String, usize>,
+    pub(super) documents: BTreeMap<String, usize>,
 }
 
 /// A write to a collection.
@@ -375,7 +375,7 @@ pub(super) fn check_points(engine: &Engine, name: &str, model: &Model, chance: &
         let id = PointId::new(document.as_str()).unwrap();
         assert_eq!(engine.document(name, &id).unwrap().unwrap().chunks, *chunks as u64);
         let got: BTreeSet<String> = engine
-            .chunks(name, &id, With::default())
+            .chunks(name, &id, With::default(), Patience::endless())
             .unwrap()
             .iter()
             .map(|p| p.id.to_string())
@@ -399,7 +399,7 @@ pub(super) fn query(source: Source, filter: Filter, limit: usize) -> Query {
         },
         params: Params::default(),
         after: None,
-        deadline: None,
+        patience: Patience::default(),
     }
 }
 

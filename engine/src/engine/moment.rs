@@ -6,12 +6,12 @@
 //! of one request.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{Engine, check};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::filter::Filter;
+use crate::patience::Patience;
 use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::Schema;
 use crate::types::{Point, PointId, Token};
@@ -22,13 +22,13 @@ pub struct Moment<'e> {
     collection: Arc<Collection>,
     view: Arc<View>,
     now_ms: u64,
-    deadline: Option<Instant>,
+    patience: Patience,
 }
 
 impl Engine {
-    /// The newest moment of a collection, which has seen the write `after`. Every question put to it ends with a deadline
-    /// error at `deadline`.
-    pub fn moment(&self, collection: &str, after: Option<Token>, deadline: Option<Instant>) -> Result<Moment<'_>> {
+    /// The newest moment of a collection, which has seen the write `after`. Every question put to it ends with an error when
+    /// `patience` does.
+    pub fn moment(&self, collection: &str, after: Option<Token>, patience: Patience) -> Result<Moment<'_>> {
         let collection = self.find(collection)?;
         self.check_after(after)?;
         Ok(Moment {
@@ -36,7 +36,7 @@ impl Engine {
             collection,
             now_ms: self.now_ms(),
             engine: self,
-            deadline,
+            patience,
         })
     }
 
@@ -52,7 +52,7 @@ impl Moment<'_> {
         &self.collection.schema
     }
 
-    /// Answers a query. What it says of `after` and of a deadline is the moment's business.
+    /// Answers a query. What it says of `after` and of patience is the moment's business.
     pub fn query(&self, query: &Query) -> Result<QueryResult> {
         self.read(|context| query::run(context, query))
     }
@@ -74,11 +74,10 @@ impl Moment<'_> {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Context<'_>) -> Result<T>) -> Result<T> {
-        let mut context = self.engine.context(&self.collection, &self.view, self.deadline);
+        let mut context = self.engine.context(&self.collection, &self.view, &self.patience);
         // What has expired is decided once.
         context.now_ms = self.now_ms;
-        context.check_deadline()?;
-        ask(&context)
+        context.ask(ask)
     }
 }
 

@@ -22,6 +22,7 @@ use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode,
 use super::commit::{Counters, Memory, Shared, Signal};
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
+use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -83,6 +84,16 @@ pub(super) fn open(
             format!("another process has the data directory {} open", dir.display()),
         )
     })?;
+    if disk.list(dir)?.iter().any(|entry| entry.name == files::RESTORING) {
+        return Err(Error::invalid(
+            "restore_incomplete",
+            format!(
+                "a restore into {} did not come to its end: restore again",
+                dir.display()
+            ),
+        ));
+    }
+    snapshot::remove_leftovers(&*disk, dir)?;
     progress.enter(Phase::CheckingLog);
     let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
     if let Some(dropped) = &dropped {
@@ -99,7 +110,7 @@ pub(super) fn open(
     progress.enter(Phase::OpeningStorage);
     let open = || Storage::open(&dir.join("db"), settings.low_memory);
     let storage = Arc::new(disk.around("database", open)?);
-    // RocksDB syncs what is in `db`, not `db` as an entry of ours.
+    // RocksDB syncs what it makes in `db`, but not the name of `db` itself.
     disk.sync_dir(dir)?;
     let window = Duration::from_millis(settings.async_window_ms);
     let shared = Shared {
@@ -373,7 +384,8 @@ fn point_of(record: &Record, op: u32, point: u32) -> Option<&PointRecord> {
         | Op::Delete { .. }
         | Op::DeleteMatching { .. }
         | Op::SetPayload { .. }
-        | Op::DeleteDocuments { .. } => None,
+        | Op::DeleteDocuments { .. }
+        | Op::RenameCollection { .. } => None,
     }
 }
 
@@ -397,6 +409,7 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
         let mut applier = shared.applier.lock();
         from = Seq(applier.applied.0 + 1);
         applier.log_start = shared.log.first()?.unwrap_or(from);
+        shared.counters.log_start.store(applier.log_start.0, Ordering::Relaxed);
         // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
         let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
         applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);

@@ -3,6 +3,10 @@
 //! A crash is a copy of the data directory taken while the engine runs: what the operating system has of the files, without
 //! what RocksDB still keeps in memory.
 
+mod patience;
+mod snapshots;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
@@ -50,6 +54,17 @@ const SPACE: Space = Space {
     batch: 25,
 };
 
+/// One random write, to the engine and to the model.
+fn write(engine: &Engine, model: &mut Model, chance: &mut Chance, n: u64) {
+    let write = Write::random(chance, SPACE, n + 1);
+    let expected = write.apply(model);
+    let applied = write.run(engine, "c", &WriteOptions::default()).unwrap();
+    assert!(
+        expected.is_none_or(|changed| changed == applied.changed),
+        "{write:?}: {applied:?}"
+    );
+}
+
 fn run_model(seed: u64, shards: u32, steps: u64) {
     let mut chance = Chance::new(seed);
     let root = tempfile::tempdir().unwrap();
@@ -58,13 +73,7 @@ fn run_model(seed: u64, shards: u32, steps: u64) {
     engine.create_collection("c", schema(shards)).unwrap();
     let mut model = Model::default();
     for n in 0..steps {
-        let write = Write::random(&mut chance, SPACE, n + 1);
-        let expected = write.apply(&mut model);
-        let applied = write.run(&engine, "c", &WriteOptions::default()).unwrap();
-        assert!(
-            expected.is_none_or(|changed| changed == applied.changed),
-            "{write:?}: {applied:?}"
-        );
+        write(&engine, &mut model, &mut chance, n);
         if chance.below(4) == 0 {
             engine.maintain(&|| false).unwrap();
         }
@@ -184,7 +193,7 @@ fn readers_see_all_old_or_all_new_chunks_never_a_mix() {
                         let id = PointId::new(name.as_str()).unwrap();
                         // Two ways to read: the document's chunks, and a query that finds them.
                         let versions: Vec<u64> = if i % 2 == 0 {
-                            let points = engine.chunks("c", &id, with).unwrap();
+                            let points = engine.chunks("c", &id, with, Patience::endless()).unwrap();
                             points
                                 .iter()
                                 .map(|p| p.payload.as_ref().unwrap()["version"].as_u64().unwrap())
@@ -392,16 +401,19 @@ fn directories_named_like_ours_are_not_ours() {
 fn a_panic_while_a_file_is_built_gives_its_shard_back() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
     let components = Components {
-        files: Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults))),
+        files: Arc::<FaultyDir>::clone(&disk),
         ..components()
     };
     let engine = Engine::open(dir.path(), small(), components).unwrap();
     engine.create_collection("c", schema(1)).unwrap();
     let panics = || {
         faults.plan_at(" sync temporary: before", 0, How::Panic);
-        let work = || drop(engine.maintain(&|| false));
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_err();
+        assert_eq!(engine.maintain(&|| false).unwrap_err().kind, ErrorKind::Internal);
+        engine.check_alive().unwrap();
+        let unfinished = |path: &PathBuf| path.extension().is_some_and(|e| e == "tmp");
+        assert!(!disk.files().iter().any(unfinished));
         assert!(!engine.shared.merging.load(Ordering::Acquire));
         let applier = engine.shared.applier.lock();
         let shard = &applier.states[&CollectionNo(0)].shards[0];
@@ -608,7 +620,7 @@ fn a_document_that_lost_a_chunk_is_written_again() {
     };
     engine.set_payload("c", ids(&["d#0".into()]), change, &options).unwrap();
     let order: Vec<String> = engine
-        .chunks("c", &id, With::default())
+        .chunks("c", &id, With::default(), Patience::endless())
         .unwrap()
         .iter()
         .map(|p| p.id.to_string())
@@ -749,7 +761,7 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
         // Two of them and ordinary background work share the shards' flags.
         scope.spawn(|| engine.optimize("c", &|| false, &mut |_| {}).unwrap());
         scope.spawn(|| while engine.maintain(&|| false).unwrap() == Maintained::Worked {});
-        engine.optimize("c", &|| false, &mut |part| told.push(part)).unwrap();
+        engine.optimize("c", &|| false, &mut |at| told.push(at)).unwrap();
     });
     let info = engine.collection("c").unwrap();
     assert_eq!(
@@ -758,12 +770,18 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
         "{info:?}"
     );
     assert_eq!(info.points, 410);
-    assert!(
-        told.is_sorted() && told.first() == Some(&0.0) && told.last() == Some(&1.0),
-        "{told:?}"
+    assert!(told.is_sorted_by(|a, b| a.part <= b.part), "{told:?}");
+    let last = told.last().unwrap();
+    assert_eq!(
+        (last.part, last.shard, last.shards, last.step),
+        (1.0, 1, 2, OptimizeStep::Trim)
     );
     let again = engine.stats();
-    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let mut told = Vec::new();
+    engine
+        .optimize("c", &|| false, &mut |at: Optimizing| told.push(at.step))
+        .unwrap();
+    assert_eq!(told, [OptimizeStep::Trim]);
     assert_eq!(
         (engine.stats().seals, engine.stats().merges),
         (again.seals, again.merges),
@@ -773,9 +791,20 @@ fn optimize_leaves_one_segment_a_shard_while_others_work() {
     engine
         .upsert("c", vec![simple_point("late", 1)], &WriteOptions::default())
         .unwrap();
+    engine
+        .upsert("c", vec![simple_point("later", 1)], &WriteOptions::default())
+        .unwrap();
     let cancelled = engine.optimize("c", &|| true, &mut |_| {}).unwrap_err();
     assert_eq!(cancelled.kind, ErrorKind::Cancelled);
     assert!(engine.collection("c").unwrap().growing_bytes > 0, "nothing was sealed");
+    let mut told = Vec::new();
+    engine
+        .optimize("c", &|| false, &mut |at: Optimizing| told.push(at.step))
+        .unwrap();
+    let step = |step: &OptimizeStep| matches!(step, OptimizeStep::Seal { segments } if *segments > 0);
+    assert!(told.iter().any(step), "{told:?}");
+    let merge = |step: &OptimizeStep| matches!(step, OptimizeStep::Merge { segments: 2, of: 2 });
+    assert!(told.iter().any(merge), "{told:?}");
     let missing = engine.optimize("d", &|| false, &mut |_| {}).unwrap_err();
     assert_eq!(missing.code, "collection_not_found");
 }
@@ -818,7 +847,7 @@ fn a_moment_does_not_see_later_writes_seals_or_merges() {
     engine
         .put_document("c", document("d", 1, 5), &WriteOptions::default())
         .unwrap();
-    let moment = engine.moment("c", None, None).unwrap();
+    let moment = engine.moment("c", None, Patience::default()).unwrap();
     let written = engine
         .put_document("c", document("d", 2, 2), &WriteOptions::default())
         .unwrap();
@@ -861,8 +890,32 @@ fn a_moment_does_not_see_later_writes_seals_or_merges() {
         assert_eq!(seen, expected, "{what}");
     }
     assert_eq!(moment.count(&Filter::default()).unwrap(), 5);
-    let later = engine.moment("c", Some(written.token), None).unwrap();
+    let later = engine.moment("c", Some(written.token), Patience::default()).unwrap();
     assert_eq!(later.count(&Filter::default()).unwrap(), 202);
-    let passed = engine.moment("c", None, Some(Instant::now())).unwrap();
+    let passed = engine.moment("c", None, Patience::lasting(Duration::ZERO)).unwrap();
     assert_eq!(passed.count(&Filter::default()).unwrap_err().code, "deadline_exceeded");
+}
+
+#[test]
+fn a_panic_of_a_helping_thread_fails_the_build_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let components = Components {
+        workers: Workers::new(|_, _| panic!("on purpose")),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..200).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    let failed = engine.optimize("c", &|| false, &mut |_| {}).unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::Internal);
+    engine.check_alive().unwrap();
+    let options = WriteOptions::default();
+    engine.upsert("c", vec![simple_point("p0", 1)], &options).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 200);
+    drop(engine);
+    let engine = Engine::open(dir.path(), small(), self::components()).unwrap();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let info = engine.collection("c").unwrap();
+    assert_eq!((info.segments, info.points), (1, 200));
 }

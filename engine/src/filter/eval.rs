@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 
 use super::index::{FieldView, FilterIndexView, Identity};
 use super::{Condition, Filter, Scalar};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::types::PointId;
 
 /// Who has which id: the segment knows.
@@ -23,19 +23,31 @@ pub trait IdLookup {
 /// The rows out of `0..rows` that match. An empty filter matches all. Expects a filter that passed [`Filter::check`],
 /// which bounds the work; `rows` is the segment's own number, so that an index of another segment is found out.
 pub fn eval(filter: &Filter, view: &FilterIndexView<'_>, rows: u32, ids: &dyn IdLookup) -> Result<RoaringBitmap> {
+    eval_within(filter, view, rows, ids, &|| false)
+}
+
+/// The same, unless `stop` says so before it is done: the thousands of values that a filter may name are looked up one by one.
+pub fn eval_within(
+    filter: &Filter,
+    view: &FilterIndexView<'_>,
+    rows: u32,
+    ids: &dyn IdLookup,
+    stop: &dyn Fn() -> bool,
+) -> Result<RoaringBitmap> {
     if view.rows() != rows {
         return Err(Error::damaged(format!(
             "filter index covers {} rows, its segment has {rows}",
             view.rows()
         )));
     }
-    Eval { view, rows, ids }.filter(filter)
+    Eval { view, rows, ids, stop }.filter(filter)
 }
 
 struct Eval<'e, 'v> {
     view: &'e FilterIndexView<'v>,
     rows: u32,
     ids: &'e dyn IdLookup,
+    stop: &'e dyn Fn() -> bool,
 }
 
 impl<'v> Eval<'_, 'v> {
@@ -117,15 +129,29 @@ impl<'v> Eval<'_, 'v> {
         Ok(RoaringBitmap::from_sorted_iter(enough).expect("counted upwards"))
     }
 
+    /// Asked before every set that is made of a value.
+    fn go_on(&self) -> Result<()> {
+        if (self.stop)() {
+            return Err(Error::new(
+                ErrorKind::Deadline,
+                "deadline_exceeded",
+                "the deadline passed while a filter was evaluated",
+            ));
+        }
+        Ok(())
+    }
+
     fn condition(&self, condition: &Condition) -> Result<RoaringBitmap> {
+        self.go_on()?;
         match condition {
-            Condition::Any { field, values } => self.of_field(field, |field| any(&field, values)),
-            Condition::Except { field, values } => self.of_field(field, |field| except(&field, values)),
+            Condition::Any { field, values } => self.of_field(field, |field| self.any(&field, values)),
+            Condition::Except { field, values } => self.of_field(field, |field| self.except(&field, values)),
             Condition::Range { field, range } => self.of_field(field, |field| field.range(range)?.bitmap()),
             Condition::IsEmpty { field } => Ok(self.all() - self.of_field(field, |field| field.present().bitmap())?),
             Condition::HasId { ids } => {
                 let mut rows = RoaringBitmap::new();
                 for id in ids {
+                    self.go_on()?;
                     rows |= self.ids.ordinals_of_id(id)?;
                 }
                 Ok(self.known(rows))
@@ -133,6 +159,7 @@ impl<'v> Eval<'_, 'v> {
             Condition::HasDocument { ids } => {
                 let mut rows = RoaringBitmap::new();
                 for id in ids {
+                    self.go_on()?;
                     rows |= self.ids.ordinals_of_document(id)?;
                 }
                 Ok(self.known(rows))
@@ -185,54 +212,58 @@ impl<'v> Eval<'_, 'v> {
         rows.remove_range(self.rows..);
         rows
     }
-}
 
-fn any(field: &FieldView<'_>, values: &[Scalar]) -> Result<RoaringBitmap> {
-    let mut union = RoaringBitmap::new();
-    for value in values {
-        union |= field.equal(value.into())?.bitmap()?;
-    }
-    Ok(union)
-}
-
-/// Rows with a value outside the list: those that hold none of the list, and of those that hold some, the ones with more
-/// values than they hold of the list. Only rows with several values need counting.
-fn except(field: &FieldView<'_>, values: &[Scalar]) -> Result<RoaringBitmap> {
-    let mut listed = Vec::with_capacity(values.len());
-    let mut seen = HashSet::with_capacity(values.len());
-    for value in values {
-        // 1 and 1.0 are one value and must count once.
-        if seen.insert(Identity::of(value.into())) {
-            listed.push(field.equal(value.into())?.bitmap()?);
+    fn any(&self, field: &FieldView<'_>, values: &[Scalar]) -> Result<RoaringBitmap> {
+        let mut union = RoaringBitmap::new();
+        for value in values {
+            self.go_on()?;
+            union |= field.equal(value.into())?.bitmap()?;
         }
+        Ok(union)
     }
-    let mut holders = RoaringBitmap::new();
-    for rows in &listed {
-        holders |= rows;
-    }
-    let mut outside = field.present().bitmap()? - &holders;
 
-    let mut several = field.several()?;
-    several.retain(|(ordinal, _)| holders.contains(*ordinal));
-    if several.is_empty() {
-        return Ok(outside);
-    }
-    let in_question = RoaringBitmap::from_sorted_iter(several.iter().map(|(ordinal, _)| *ordinal))
-        .map_err(|_| Error::damaged("filter index: ordinals do not ascend"))?;
-    for rows in listed {
-        for ordinal in rows & &in_question {
-            let i = several.partition_point(|(other, _)| *other < ordinal);
-            several[i].1 = several[i]
-                .1
-                .checked_sub(1)
-                .ok_or_else(|| Error::damaged("filter index: a row has more values than were counted"))?;
+    /// Rows with a value outside the list: those that hold none of the list, and of those that hold some, the ones with more
+    /// values than they hold of the list. Only rows with several values need counting.
+    fn except(&self, field: &FieldView<'_>, values: &[Scalar]) -> Result<RoaringBitmap> {
+        // Not as bitmaps: thousands of large ones are gigabytes.
+        let mut listed = Vec::with_capacity(values.len());
+        let mut seen = HashSet::with_capacity(values.len());
+        for value in values {
+            // 1 and 1.0 are one value and must count once.
+            if seen.insert(Identity::of(value.into())) {
+                listed.push(field.equal(value.into())?);
+            }
         }
+        let mut holders = RoaringBitmap::new();
+        for rows in &listed {
+            self.go_on()?;
+            holders |= rows.bitmap()?;
+        }
+        let mut outside = field.present().bitmap()? - &holders;
+
+        let mut several = field.several()?;
+        several.retain(|(ordinal, _)| holders.contains(*ordinal));
+        if several.is_empty() {
+            return Ok(outside);
+        }
+        let in_question = RoaringBitmap::from_sorted_iter(several.iter().map(|(ordinal, _)| *ordinal))
+            .map_err(|_| Error::damaged("filter index: ordinals do not ascend"))?;
+        for rows in listed {
+            self.go_on()?;
+            for ordinal in rows.bitmap()? & &in_question {
+                let i = several.partition_point(|(other, _)| *other < ordinal);
+                several[i].1 = several[i]
+                    .1
+                    .checked_sub(1)
+                    .ok_or_else(|| Error::damaged("filter index: a row has more values than were counted"))?;
+            }
+        }
+        outside.extend(
+            several
+                .into_iter()
+                .filter(|(_, rest)| *rest > 0)
+                .map(|(ordinal, _)| ordinal),
+        );
+        Ok(outside)
     }
-    outside.extend(
-        several
-            .into_iter()
-            .filter(|(_, rest)| *rest > 0)
-            .map(|(ordinal, _)| ordinal),
-    );
-    Ok(outside)
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use roaring::RoaringBitmap;
 use serde_json::{Value as Json, json};
 
-use super::eval::{IdLookup, eval};
+use super::eval::{IdLookup, eval, eval_within};
 use super::extract::{Value, check_filter, check_payload, extract, text_values};
 use super::index::{FilterIndexBuilder, FilterIndexLayout, merge};
 use super::{Condition, Filter, Range, Scalar};
@@ -355,6 +355,49 @@ fn build(rows: &[Row]) -> Vec<u8> {
         .unwrap();
     }
     builder.finish(rows.len() as u32)
+}
+
+#[test]
+fn a_long_filter_ends_when_the_time_is_up_wherever_that_is() {
+    let rows: Vec<Row> = (0..50)
+        .map(|i| Row {
+            id: i.to_string(),
+            document: None,
+            payload: payload(json!({"n": [i, i + 1]})),
+        })
+        .collect();
+    let section = build(&rows);
+    let view = FilterIndexLayout::parse(&section).unwrap().view(&section);
+    let values: Vec<Scalar> = (0..40).map(Scalar::Int).collect();
+    let ids: Vec<PointId> = (0..40).map(|i| PointId::new(i.to_string()).unwrap()).collect();
+    let field = || "n".to_owned();
+    for condition in [
+        Condition::Any {
+            field: field(),
+            values: values.clone(),
+        },
+        Condition::Except { field: field(), values },
+        Condition::HasId { ids: ids.clone() },
+        Condition::HasDocument { ids },
+    ] {
+        let filter = Filter::must(condition);
+        let (asked, late) = (std::cell::Cell::new(0), std::cell::Cell::new(u32::MAX));
+        let stop = || {
+            asked.set(asked.get() + 1);
+            asked.get() > late.get()
+        };
+        let within = || eval_within(&filter, &view, 50, &rows.as_slice(), &stop);
+        let complete = within().unwrap();
+        assert_eq!(complete, eval(&filter, &view, 50, &rows.as_slice()).unwrap());
+        let times = asked.get();
+        assert!(times >= 40, "{filter:?}: asked {times} times");
+        for n in 0..times {
+            asked.set(0);
+            late.set(n);
+            let error = within().unwrap_err();
+            assert_eq!((error.kind, error.code), (ErrorKind::Deadline, "deadline_exceeded"));
+        }
+    }
 }
 
 fn check_against_naive(rows: &[Row], section: &[u8], filters: &[Filter]) {

@@ -1,10 +1,9 @@
 //! The shape of a query and of its answer: plain data, no logic but bounds.
 
-use std::time::Instant;
-
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::limits;
+use crate::patience::Patience;
 use crate::types::{Point, SparseVector, Token};
 
 /// One retrieval request on one collection.
@@ -26,8 +25,8 @@ pub struct Query {
     pub params: Params,
     /// Answer only from a view that has seen this write.
     pub after: Option<Token>,
-    /// Give up at this instant with a deadline error, never with a short list.
-    pub deadline: Option<Instant>,
+    /// How long the caller waits; then there is an error, never a short list.
+    pub patience: Patience,
 }
 
 /// Where candidates come from.
@@ -173,7 +172,8 @@ pub struct ExplainLeg {
     pub shard: u32,
     /// Segment number; growing segments have none.
     pub segment: Option<u64>,
-    /// `exact`, `graph`, `graph+exact` (a filtered walk that came back short and was finished exactly) or `postings`.
+    /// `exact`, `codes`, `graph`, `graph+exact` and `graph+codes` (a filtered walk that came back short, or would have cost more
+    /// than a scan, and was finished by one), or `postings`.
     pub strategy: &'static str,
     /// Points of the segment that live and match the filter.
     pub matches: u64,
@@ -239,7 +239,7 @@ impl Source {
             .at("/prefetch"));
         }
         match self {
-            Self::Nearest { vector, .. } => check_finite(vector).map_err(|e| e.at("/nearest/vector")),
+            Self::Nearest { vector, .. } => check_vector(vector).map_err(|e| e.at("/nearest/vector")),
             Self::Sparse { vector, .. } => vector.check().map_err(|e| e.at("/sparse/vector")),
             Self::Text { query, fields } => {
                 if query.len() > limits::QUERY_TEXT_BYTES_MAX {
@@ -253,10 +253,24 @@ impl Source {
                     )
                     .at("/text/query"));
                 }
-                match fields.iter().position(|f| !f.weight.is_finite() || f.weight < 0.0) {
+                if fields.len() > limits::FIELDS_MAX {
+                    return Err(Error::invalid(
+                        "query_too_large",
+                        format!(
+                            "a text query searches at most {} fields, got {}",
+                            limits::FIELDS_MAX,
+                            fields.len()
+                        ),
+                    )
+                    .at("/text/fields"));
+                }
+                match fields
+                    .iter()
+                    .position(|f| !(0.0..=limits::WEIGHT_MAX).contains(&f.weight))
+                {
                     Some(i) => Err(Error::invalid(
                         "bad_weight",
-                        "a field weight must be a finite number of at least 0",
+                        format!("a field weight must be at least 0 and at most {:e}", limits::WEIGHT_MAX),
                     )
                     .at(format!("/text/fields/{i}"))),
                     None => Ok(()),
@@ -278,12 +292,17 @@ impl Source {
                     )
                     .at("/fuse"));
                 }
-                if weights.iter().any(|w| !w.is_finite() || *w < 0.0)
-                    || (!weights.is_empty() && weights.iter().sum::<f32>() <= 0.0)
+                if weights.iter().any(|w| !(0.0..=limits::WEIGHT_MAX).contains(w))
+                    || (!weights.is_empty() && weights.iter().all(|w| *w == 0.0))
                 {
-                    return Err(
-                        Error::invalid("bad_weight", "weights must be finite, at least 0, and not all 0").at("/fuse"),
-                    );
+                    return Err(Error::invalid(
+                        "bad_weight",
+                        format!(
+                            "weights must be at least 0, at most {:e}, and not all 0",
+                            limits::WEIGHT_MAX
+                        ),
+                    )
+                    .at("/fuse"));
                 }
                 if let Fuse::Rrf { k, .. } = method
                     && !(k.is_finite() && *k >= 0.0)
@@ -310,13 +329,23 @@ impl Source {
     }
 }
 
-/// A vector without NaN and infinities.
-pub(crate) fn check_finite(vector: &[f32]) -> Result<()> {
-    match vector.iter().position(|x| !x.is_finite()) {
-        Some(i) => Err(Error::invalid(
+/// A vector without NaN and infinities, and not so long that products of two of them are.
+pub(crate) fn check_vector(vector: &[f32]) -> Result<()> {
+    if let Some(i) = vector.iter().position(|x| !x.is_finite()) {
+        return Err(Error::invalid(
             "not_finite",
             format!("a vector must hold finite numbers, element {i} is {}", vector[i]),
-        )),
-        None => Ok(()),
+        ));
     }
+    let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    if length > limits::VECTOR_LENGTH_MAX {
+        return Err(Error::invalid(
+            "vector_too_long",
+            format!(
+                "a vector's Euclidean length is at most {:e}, got {length:e}: scale it down",
+                limits::VECTOR_LENGTH_MAX
+            ),
+        ));
+    }
+    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use roaring::RoaringBitmap;
 
@@ -11,8 +10,9 @@ use super::{Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Sourc
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
 use crate::limits;
+use crate::patience::{OutOfPatience, Patience};
 use crate::schema::Schema;
-use crate::segment::{Segment, SegmentView};
+use crate::segment::{Segment, SegmentView, parse_payload};
 use crate::text::analyzer::Analyzer;
 use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
 use crate::vector::BitSet;
@@ -24,7 +24,7 @@ pub(crate) struct Context<'a> {
     pub(crate) analyzers: &'a BTreeMap<String, &'static Analyzer>,
     /// Rows that expire at or before this are invisible.
     pub(crate) now_ms: u64,
-    pub(crate) deadline: Option<Instant>,
+    pub(crate) patience: &'a Patience,
     /// Bytes of payloads and vectors fetched so far.
     pub(crate) answer_bytes: Cell<usize>,
 }
@@ -77,19 +77,18 @@ impl Counted {
 }
 
 impl Context<'_> {
-    pub(super) fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    /// Asks, unless nobody waits for the answer.
+    pub(crate) fn ask<T>(&self, question: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        self.check_patience()?;
+        question(self).map_err(|error| match (error.kind, self.patience.check()) {
+            // A leaf knows only that it was to stop, and calls that a deadline.
+            (ErrorKind::Deadline, Err(why @ OutOfPatience::Gone)) => why.into(),
+            _ => error,
+        })
     }
 
-    pub(crate) fn check_deadline(&self) -> Result<()> {
-        if self.is_late() {
-            return Err(Error::new(
-                ErrorKind::Deadline,
-                "deadline_exceeded",
-                "the deadline passed before the answer was complete; nothing partial is returned",
-            ));
-        }
-        Ok(())
+    pub(super) fn check_patience(&self) -> Result<()> {
+        Ok(self.patience.check()?)
     }
 
     /// Evaluates filters on one segment: live, unexpired rows that satisfy all of them.
@@ -97,7 +96,8 @@ impl Context<'_> {
         let segment = &view.segment;
         let mut set: Option<RoaringBitmap> = None;
         for filter in filters.iter().filter(|f| !f.is_empty()) {
-            let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)?;
+            let late = || self.patience.is_over();
+            let matching = eval::eval_within(filter, &segment.filter(), segment.rows(), &**segment, &late)?;
             set = Some(match set {
                 Some(set) => set & matching,
                 None => matching,
@@ -175,6 +175,8 @@ impl Context<'_> {
     }
 
     fn point(&self, place: Place, with: With) -> Result<Point> {
+        // Thousands may be asked for, and each unpacks a block.
+        self.check_patience()?;
         let segment = &self.view.segment(place).segment;
         if with.vectors {
             self.spend(self.schema.vectors.values().map(|v| v.dim as usize * 4).sum())?;
@@ -197,8 +199,9 @@ impl Context<'_> {
             vectors,
             sparse,
             payload: if with.payload {
-                self.spend(segment.payload_json(place.ordinal)?.len())?;
-                Some(segment.payload_of(place.ordinal)?)
+                let json = segment.payload_json(place.ordinal)?;
+                self.spend(json.len())?;
+                Some(parse_payload(&json)?)
             } else {
                 None
             },
@@ -249,7 +252,7 @@ impl Context<'_> {
         query: &Query,
         explain: &mut Vec<ExplainLeg>,
     ) -> Result<Vec<Found>> {
-        self.check_deadline()?;
+        self.check_patience()?;
         match source {
             Source::Nearest { using, vector } => {
                 let found = nearest::search(
@@ -370,6 +373,7 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
         .filter(|f| query.score_threshold.is_none_or(|t| f.score >= t))
         .skip(query.offset)
     {
+        context.check_patience()?;
         hits.push(Hit {
             point: context.point(found.place, query.with)?,
             score: found.score,
@@ -396,7 +400,7 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
 pub(crate) fn get(context: &Context<'_>, ids: &[PointId], with: With) -> Result<Vec<Point>> {
     let mut points = Vec::with_capacity(ids.len());
     for id in ids {
-        context.check_deadline()?;
+        context.check_patience()?;
         let place = context.view.segments().find_map(|(place, view)| {
             let ordinal = view
                 .segment
@@ -419,7 +423,7 @@ pub(crate) fn count(context: &Context<'_>, filter: &Filter) -> Result<u64> {
         .map_err(|e| e.at("/filter"))?;
     let mut count = 0;
     for (_, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         count += context.matches(view, &[filter])?.count();
     }
     Ok(count)
@@ -429,13 +433,14 @@ pub(crate) fn count(context: &Context<'_>, filter: &Filter) -> Result<u64> {
 pub(crate) fn chunks(context: &Context<'_>, document: &PointId, with: With) -> Result<Vec<Point>> {
     let mut points = Vec::new();
     for (place, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         for ordinal in view
             .segment
             .find_document(document.as_str())
             .iter()
             .filter(|o| context.is_visible(view, *o))
         {
+            context.check_patience()?;
             points.push(context.point(Place { ordinal, ..place }, with)?);
         }
     }
@@ -470,7 +475,7 @@ pub(crate) fn scroll(
     'shards: for (shard_no, shard) in context.view.shards.iter().enumerate().skip(first_shard) {
         let from = if shard_no == first_shard { first_row } else { Row(0) };
         for (segment_no, view) in shard.segments.iter().enumerate() {
-            context.check_deadline()?;
+            context.check_patience()?;
             let start = view.segment.lower_bound(from);
             if start == view.segment.rows() {
                 continue;
@@ -480,6 +485,7 @@ pub(crate) fn scroll(
                     next = Some(format!("s{shard_no:x}-{:x}", view.segment.row_of(ordinal).0));
                     return Ok(false);
                 }
+                context.check_patience()?;
                 points.push(context.point(
                     Place {
                         shard: shard_no as u32,

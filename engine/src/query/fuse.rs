@@ -9,41 +9,41 @@ use super::view::Place;
 /// Joins the legs' lists (each best first). The result is unsorted; `key` and `score` are the fused score, 0..1.
 pub(super) fn fuse(method: &Fuse, legs: Vec<Vec<Found>>) -> Vec<Found> {
     let (Fuse::Rrf { weights, .. } | Fuse::Weighted { weights }) = method;
-    let weight = |leg: usize| weights.get(leg).copied().unwrap_or(1.0);
-    let best: f32 = match method {
-        Fuse::Rrf { k, .. } => (0..legs.len()).map(|leg| weight(leg) / (k + 1.0)).sum(),
+    // In f64, because the keys of a leg may be as far apart as the numbers of an f32 are.
+    let weight = |leg: usize| f64::from(weights.get(leg).copied().unwrap_or(1.0));
+    let best: f64 = match method {
+        Fuse::Rrf { k, .. } => (0..legs.len()).map(|leg| weight(leg) / (f64::from(*k) + 1.0)).sum(),
         Fuse::Weighted { .. } => (0..legs.len()).map(weight).sum(),
     };
     // Keyed by place, so that the sums are made in the same order every time.
-    let mut joined: BTreeMap<Place, Found> = BTreeMap::new();
+    let mut joined: BTreeMap<Place, (f64, Found)> = BTreeMap::new();
     for (leg, hits) in legs.into_iter().enumerate() {
-        let (low, high) = hits.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), f| {
-            (l.min(f.key), h.max(f.key))
+        let (low, high) = hits.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), f| {
+            (l.min(f64::from(f.key)), h.max(f64::from(f.key)))
         });
         for (i, mut hit) in hits.into_iter().enumerate() {
             let part = weight(leg)
                 * match method {
-                    Fuse::Rrf { k, .. } => 1.0 / (k + (i + 1) as f32),
-                    Fuse::Weighted { .. } if high > low => (hit.key - low) / (high - low),
+                    Fuse::Rrf { k, .. } => 1.0 / (f64::from(*k) + (i + 1) as f64),
+                    Fuse::Weighted { .. } if high > low => (f64::from(hit.key) - low) / (high - low),
                     Fuse::Weighted { .. } => 1.0,
                 };
             match joined.get_mut(&hit.place) {
-                Some(present) => {
-                    present.key += part;
+                Some((sum, present)) => {
+                    *sum += part;
                     present.raws.append(&mut hit.raws);
                 }
                 None => {
-                    hit.key = part;
-                    joined.insert(hit.place, hit);
+                    joined.insert(hit.place, (part, hit));
                 }
             }
         }
     }
     joined
         .into_values()
-        .map(|mut hit| {
+        .map(|(sum, mut hit)| {
             hit.key = if best > 0.0 {
-                (hit.key / best).clamp(0.0, 1.0)
+                (sum / best).clamp(0.0, 1.0) as f32
             } else {
                 0.0
             };
@@ -119,5 +119,19 @@ mod tests {
             weights: vec![1.0, 3.0],
         };
         check(&method, &[(2, (0.5 + 3.0) / 4.0), (1, 0.25), (3, 0.0), (4, 0.0)]);
+    }
+
+    /// What sparse vectors of the largest weights give; their difference is no number of an f32.
+    #[test]
+    fn scores_of_the_farthest_keys_are_numbers() {
+        for weights in [vec![], vec![1e6, 1e6]] {
+            let method = Fuse::Weighted { weights };
+            let legs = vec![
+                list("a", &[(1, f32::MAX), (2, f32::MIN)]),
+                list("b", &[(2, f32::MAX), (3, f32::MIN)]),
+            ];
+            let scores: Vec<f32> = fuse(&method, legs).iter().map(|found| found.score).collect();
+            assert_eq!(scores, [0.5, 0.5, 0.0]);
+        }
     }
 }

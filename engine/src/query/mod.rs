@@ -1,7 +1,7 @@
 //! One universal question and its answer.
 //!
 //! A query is a tree: leaves find candidates (nearest vectors, sparse vectors, BM25), inner nodes fuse them. It is validated against the
-//! schema, planned per segment (exact scan or graph walk), run on one view to the end, fused, and only the final k hits
+//! schema, planned per segment (scan of vectors or codes, or graph walk), run on one view to the end, fused, and only the final k hits
 //! fetch their payload.
 
 mod ask;
@@ -11,10 +11,12 @@ mod nearest;
 pub mod plan;
 pub mod score;
 mod sparse;
+#[cfg(test)]
+mod tests;
 mod text;
 mod view;
 
-pub(crate) use ask::check_finite;
+pub(crate) use ask::check_vector;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
 pub use view::{ShardView, View};

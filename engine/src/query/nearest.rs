@@ -1,6 +1,6 @@
 //! Nearest vectors: one leg over all segments.
 
-use super::exec::{Context, Found, Matches, Raw};
+use super::exec::{Context, Found as Candidate, Matches, Raw};
 use super::plan::{self, Known, Strategy};
 use super::view::Place;
 use super::{ExplainLeg, Params, score};
@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::schema::Schema;
 use crate::types::Ordinal;
-use crate::vector::{Allow, BitSet, Scored, VectorIndex, flat};
+use crate::vector::hnsw::{Effort, Walked};
+use crate::vector::{Allow, BitSet, Found, Scored, VectorsRef, flat};
 
 /// `ef` when the caller gives none.
 pub(super) const EF_DEFAULT: usize = 128;
@@ -36,6 +37,7 @@ pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a leg's question, and where it is asked")]
 pub(super) fn search(
     context: &Context<'_>,
     leg: &str,
@@ -45,7 +47,7 @@ pub(super) fn search(
     k: usize,
     params: &Params,
     explain: &mut Vec<ExplainLeg>,
-) -> Result<Vec<Found>> {
+) -> Result<Vec<Candidate>> {
     let index = resolve(context.schema, using)?;
     let (name, spec) = context.schema.vectors.iter().nth(index).expect("resolve found it");
     if query.len() != spec.dim as usize {
@@ -67,7 +69,7 @@ pub(super) fn search(
         .at("/nearest/vector"));
     }
     let ef = params.ef.unwrap_or(EF_DEFAULT).max(k);
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found = Vec::new();
     for (place, view) in context.view.segments() {
         let segment = &view.segment;
@@ -86,52 +88,34 @@ pub(super) fn search(
         let graph = segment.graph(index);
         let known = Known {
             graph: graph.is_some(),
-            codes: vectors.codes.is_some(),
             exact: params.exact,
             matches: candidates,
             rows: u64::from(segment.rows()),
+            k: k as u64,
             ef: ef as u64,
+            vector_bytes: 4 * u64::from(spec.dim),
+            code_bytes: vectors.codes.map(|codes| codes.record_bytes() as u64),
         };
         let each = || -> Box<dyn Iterator<Item = Ordinal> + '_> {
             match &*matches {
-                Matches::Live => {
-                    let dead = view.dead.rows();
-                    let live = move |o: &Ordinal| dead.is_empty() || !dead.contains(*o);
-                    Box::new((0..segment.rows()).filter(live).filter(present))
-                }
+                Matches::Live if view.dead.count() == 0 => Box::new((0..segment.rows()).filter(present)),
+                Matches::Live => Box::new(view.dead.live(segment.rows()).iter().filter(present)),
                 Matches::Set(set) => Box::new(set.iter().filter(present)),
             }
         };
-        let exact = || -> Result<crate::vector::Found> {
-            let mut found = flat::scan(&vectors, query, each(), k + 1, &stop)?;
-            let edge = match found.hits.get(k - 1) {
-                Some(last) if found.hits.len() > k => last.distance,
-                _ => return Ok(found),
-            };
-            if found.hits[k].distance > edge {
-                found.hits.truncate(k);
-                return Ok(found);
+        let scan = |strategy: Strategy| match strategy {
+            Strategy::Codes => flat::scan_codes(&vectors, query, each(), k + EDGE, &stop),
+            Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } => {
+                exact(&vectors, query, &each, k, &|ordinal| segment.id_of(ordinal), &stop)
             }
-            // More rows are exactly as far as the k-th: all of them are candidates, so that ids decide, not places.
-            let scorer = vectors.scorer(query);
-            found.hits.retain(|hit| hit.distance < edge);
-            let mut ties: Vec<Ordinal> = each().filter(|o| scorer.distance(*o) == edge).collect();
-            let missing = k - found.hits.len();
-            if ties.len() > missing {
-                ties.select_nth_unstable_by(missing - 1, |a, b| segment.id_of(*a).cmp(segment.id_of(*b)));
-                ties.truncate(missing);
-            }
-            found.hits.extend(ties.into_iter().map(|ordinal| Scored {
-                distance: edge,
-                ordinal,
-            }));
-            found.evaluated *= 2;
-            Ok(found)
         };
         let (strategy, hits) = match (plan::choose(known), graph) {
-            (Strategy::Nothing, _) => continue,
-            (Strategy::Codes, _) => ("codes", flat::scan_codes(&vectors, query, each(), k + EDGE, &stop)?),
-            (Strategy::Graph, Some(graph)) => {
+            (Strategy::Nothing, _) => {
+                // Counting matches takes time, too.
+                context.check_patience()?;
+                continue;
+            }
+            (Strategy::Graph { evaluations_max }, Some(graph)) => {
                 let holder;
                 let allow = match &*matches {
                     Matches::Live if view.dead.count() == 0 => Allow::All,
@@ -148,16 +132,34 @@ pub(super) fn search(
                 } else {
                     ef
                 };
-                let walked = graph.search(&vectors, query, asked, ef, &allow, &stop)?;
-                if (walked.hits.len() as u64) < candidates.min(k as u64) {
-                    let mut scanned = exact()?;
-                    scanned.evaluated += walked.evaluated;
-                    ("graph+exact", scanned)
-                } else {
-                    ("graph", walked)
+                let effort = Effort {
+                    k: asked,
+                    hits: k,
+                    ef,
+                    evaluations_max,
+                };
+                let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {
+                    Walked::Found(found) if found.hits.len() as u64 >= candidates.min(k as u64) => Ok(found),
+                    Walked::Found(Found { evaluated, .. }) | Walked::GaveUp { evaluated } => Err(evaluated),
+                };
+                match walked {
+                    Ok(found) => ("graph", found),
+                    // Whatever kept the walk from the matches, a scan comes by all of them.
+                    Err(evaluated) => {
+                        let strategy = plan::scan(known);
+                        let mut scanned = scan(strategy)?;
+                        scanned.evaluated += evaluated;
+                        let name = if strategy == Strategy::Codes {
+                            "graph+codes"
+                        } else {
+                            "graph+exact"
+                        };
+                        (name, scanned)
+                    }
                 }
             }
-            (Strategy::Exact | Strategy::Graph, _) => ("exact", exact()?),
+            (strategy @ Strategy::Codes, _) => ("codes", scan(strategy)?),
+            (strategy @ (Strategy::Exact | Strategy::Graph { .. }), _) => ("exact", scan(strategy)?),
         };
         explain.push(ExplainLeg {
             leg: leg.to_owned(),
@@ -169,7 +171,7 @@ pub(super) fn search(
         });
         found.extend(hits.hits.into_iter().map(|hit| {
             let raw = spec.metric.raw(hit.distance);
-            Found {
+            Candidate {
                 place: Place {
                     ordinal: hit.ordinal,
                     ..place
@@ -184,5 +186,37 @@ pub(super) fn search(
             }
         }));
     }
+    Ok(found)
+}
+
+/// The `k` nearest of the candidates, exactly, and of those that are exactly as far as the k-th the first by id: ids decide, not
+/// places.
+fn exact<'c, 's, I: Iterator<Item = Ordinal> + 'c>(
+    vectors: &VectorsRef<'_>,
+    query: &[f32],
+    each: &'c dyn Fn() -> I,
+    k: usize,
+    id_of: &dyn Fn(Ordinal) -> &'s str,
+    stop: &dyn Fn() -> bool,
+) -> Result<Found> {
+    let mut found = flat::scan(vectors, query, each(), k + 1, stop)?;
+    let edge = match found.hits.get(k - 1) {
+        Some(last) if found.hits.len() > k => last.distance,
+        _ => return Ok(found),
+    };
+    if found.hits[k].distance > edge {
+        found.hits.truncate(k);
+        return Ok(found);
+    }
+    let at_edge = flat::scan_at(vectors, query, each(), edge, stop)?;
+    found.evaluated += at_edge.evaluated;
+    found.hits.retain(|hit| hit.distance < edge);
+    let missing = k - found.hits.len();
+    let mut ties: Vec<Scored> = at_edge.hits;
+    if ties.len() > missing {
+        ties.select_nth_unstable_by(missing - 1, |a, b| id_of(a.ordinal).cmp(id_of(b.ordinal)));
+        ties.truncate(missing);
+    }
+    found.hits.extend(ties);
     Ok(found)
 }

@@ -1,20 +1,35 @@
-//! How one leg searches one segment. A pure function of counts, so that it can be read and tested.
+//! How one leg searches one segment: what each way would cost, in nanoseconds, and the cheapest of them. Pure functions of
+//! counts, so that they can be read and tested.
+//!
+//! A search waits for memory, so a distance costs by the bytes it reads: those of a vector, or of its code, which are a quarter
+//! or an eighth of them. The constants are what 117,659 vectors of 384 dimensions with 8-bit codes cost on a machine that was
+//! busy with other things (`measure_ways` in `vector/tests.rs` prints them; `cairn-bench kernels` has the distances alone). Only
+//! their ratios decide anything, and where two ways cost about the same either will do.
+//!
+//! A scan costs what its matches cost. A walk comes by all rows that are nearer than the hits, which is little as long as matches
+//! lie anywhere; where none lies near the query that may be nearly everything, and nothing that could be counted beforehand
+//! says so. So a walk is told what the scan would cost, and gives up when it has spent that: no
+//! filter, however it is correlated with the query, makes a search cost more than twice its cheapest scan.
 
 /// What is known before searching.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     /// The segment has a graph.
     pub graph: bool,
-    /// The segment has codes of its vectors.
-    pub codes: bool,
     /// The caller wants an exact answer.
     pub exact: bool,
     /// Rows that live, have the vector and match the filter.
     pub matches: u64,
     /// Rows of the segment.
     pub rows: u64,
+    /// Hits wanted.
+    pub k: u64,
     /// Candidates a graph search keeps.
     pub ef: u64,
+    /// Bytes of a vector.
+    pub vector_bytes: u64,
+    /// Bytes of a code with its corrections, if the segment has codes of its vectors.
+    pub code_bytes: Option<u64>,
 }
 
 /// How to search.
@@ -26,30 +41,98 @@ pub enum Strategy {
     Exact,
     /// Score every match by its code, and the best of them again.
     Codes,
-    /// Walk the graph; non-matching rows are passed through, never answered.
-    Graph,
+    /// Walk the graph, as long as that takes no more than so many distances.
+    Graph {
+        /// Where the walk gives up.
+        evaluations_max: u64,
+    },
 }
 
-/// Distances a graph search evaluates for each candidate it keeps. Measured on our graphs at m = 16: 12 to 19 between
-/// ef 20 and 200; a filter that keeps a share s of the rows multiplies it by 1/s.
-const EVALUATIONS_PER_EF: u64 = 16;
+/// A distance, however short the vectors.
+const DISTANCE_NS: f64 = 5.0;
+/// What each byte of it adds, at a place that was asked for from memory some distances before: about 45 ns a match by codes of
+/// 448 bytes, 76 and more by vectors of 1,536.
+const BYTE_NS: f64 = 0.08;
+/// Finding the next match in a set, and comparing its distance with the best so far.
+const MATCH_NS: f64 = 4.0;
+/// What a walk does for each distance besides: links, what it has seen, its queue. A walk without a filter spends twice on a
+/// distance what a scan does.
+const STEP_NS: f64 = 50.0;
+/// Distances of a walk for each candidate it keeps: 12 to 19 at m = 16 between `ef` 20 and 200.
+const STEPS_PER_EF: f64 = 16.0;
+/// Distances of the way down, and least of all.
+const STEPS_MIN: f64 = 100.0;
+/// What looking through others adds to each distance, for every row that does not match per row that does ...
+const PASS_NS: f64 = 10.0;
+/// ... up to those that an expansion meets.
+const PASSED_MAX: f64 = 6.0;
+/// Candidates by code that are measured again, for each hit and besides.
+const AGAIN_PER_HIT: f64 = 2.0;
+const AGAIN_MORE: f64 = 16.0;
 
-/// Fewer matches are scored as they are: the best that codes find, measured again, would be most of them.
-const CODES_MATCHES_MIN: u64 = 256;
+impl Known {
+    fn distance(bytes: u64) -> f64 {
+        DISTANCE_NS + BYTE_NS * bytes as f64
+    }
 
-/// Chooses the cheaper way by counting distances.
+    /// Measuring again what codes put first, where there are codes.
+    fn again(&self) -> f64 {
+        match self.code_bytes {
+            None => 0.0,
+            Some(_) => {
+                let most = AGAIN_PER_HIT * self.k as f64 + AGAIN_MORE;
+                most.min(self.matches as f64) * Self::distance(self.vector_bytes)
+            }
+        }
+    }
+
+    /// A scan of the matches' vectors.
+    fn exact_ns(&self) -> f64 {
+        self.matches as f64 * (MATCH_NS + Self::distance(self.vector_bytes))
+    }
+
+    /// A scan of the matches' codes.
+    fn codes_ns(&self) -> Option<f64> {
+        let code_bytes = self.code_bytes?;
+        Some(self.matches as f64 * (MATCH_NS + Self::distance(code_bytes)) + self.again())
+    }
+
+    /// One distance of a walk.
+    fn step_ns(&self) -> f64 {
+        STEP_NS + Self::distance(self.code_bytes.unwrap_or(self.vector_bytes))
+    }
+
+    /// A walk over matches that lie anywhere.
+    fn graph_ns(&self) -> f64 {
+        let others = (self.rows as f64 / self.matches as f64 - 1.0).max(0.0);
+        // Matches among the best, and the others among the hits.
+        let walked_to = self.ef as f64 + self.k as f64 * others;
+        let steps = (STEPS_MIN + STEPS_PER_EF * walked_to).min(self.rows as f64);
+        steps * (self.step_ns() + others.min(PASSED_MAX) * PASS_NS) + self.again()
+    }
+}
+
+/// The cheapest way to look at all matches.
+pub fn scan(known: Known) -> Strategy {
+    match known.codes_ns() {
+        _ if known.matches == 0 => Strategy::Nothing,
+        Some(codes_ns) if !known.exact && codes_ns < known.exact_ns() => Strategy::Codes,
+        _ => Strategy::Exact,
+    }
+}
+
+/// The cheapest way of all.
 pub fn choose(known: Known) -> Strategy {
-    if known.matches == 0 {
-        return Strategy::Nothing;
+    let scan = scan(known);
+    let scan_ns = match scan {
+        Strategy::Codes => known.codes_ns().unwrap_or(f64::INFINITY),
+        Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } => known.exact_ns(),
+    };
+    if known.exact || !known.graph || known.graph_ns() >= scan_ns {
+        return scan;
     }
-    if known.codes && !known.graph && !known.exact && known.matches >= CODES_MATCHES_MIN {
-        return Strategy::Codes;
-    }
-    let graph_cost = u128::from(EVALUATIONS_PER_EF * known.ef) * u128::from(known.rows) / u128::from(known.matches);
-    if known.exact || !known.graph || u128::from(known.matches) <= graph_cost {
-        Strategy::Exact
-    } else {
-        Strategy::Graph
+    Strategy::Graph {
+        evaluations_max: (scan_ns / known.step_ns()) as u64,
     }
 }
 
@@ -57,60 +140,87 @@ pub fn choose(known: Known) -> Strategy {
 mod tests {
     use super::*;
 
-    fn plan(matches: u64, rows: u64, ef: u64) -> Strategy {
-        choose(Known {
+    fn known(matches: u64, rows: u64) -> Known {
+        Known {
             graph: true,
-            codes: true,
             exact: false,
             matches,
             rows,
-            ef,
-        })
+            k: 10,
+            ef: 128,
+            vector_bytes: 1536,
+            code_bytes: Some(448),
+        }
+    }
+
+    fn is_graph(strategy: Strategy) -> bool {
+        matches!(strategy, Strategy::Graph { .. })
     }
 
     #[test]
-    fn few_matches_are_scanned_and_many_are_walked_to() {
-        assert_eq!(plan(0, 100_000, 128), Strategy::Nothing);
-        assert_eq!(plan(10, 100_000, 128), Strategy::Exact);
-        assert_eq!(plan(10_000, 100_000, 128), Strategy::Exact);
-        assert_eq!(plan(50_000, 100_000, 128), Strategy::Graph);
-        assert_eq!(plan(100_000, 100_000, 128), Strategy::Graph);
-        assert_eq!(plan(2_000, 2_000, 128), Strategy::Exact);
+    fn few_matches_are_scanned_some_by_code_and_many_are_walked_to() {
+        assert_eq!(choose(known(0, 100_000)), Strategy::Nothing);
+        assert_eq!(choose(known(10, 100_000)), Strategy::Exact);
+        assert_eq!(choose(known(1_000, 100_000)), Strategy::Codes);
+        assert!(is_graph(choose(known(50_000, 100_000))));
+        assert!(is_graph(choose(known(100_000, 100_000))));
+        assert!(is_graph(choose(known(100_000, 2_000_000))));
+        assert_eq!(choose(known(2_000, 2_000)), Strategy::Codes, "a small segment");
     }
 
     #[test]
-    fn without_a_graph_or_when_told_everything_is_exact() {
-        let known = Known {
-            graph: false,
-            codes: false,
-            exact: false,
-            matches: 1_000_000,
-            rows: 1_000_000,
-            ef: 10,
+    fn a_code_costs_less_than_the_vector_it_stands_for() {
+        let coded = known(30_000, 100_000);
+        let floats = Known {
+            code_bytes: None,
+            ..coded
         };
-        assert_eq!(choose(known), Strategy::Exact);
-        assert_eq!(
-            choose(Known {
-                graph: true,
-                exact: true,
-                ..known
-            }),
-            Strategy::Exact
-        );
+        assert!(coded.codes_ns().unwrap() * 2.0 < floats.exact_ns());
+        assert!(coded.graph_ns() * 1.5 < floats.graph_ns());
     }
 
     #[test]
-    fn many_matches_without_a_graph_are_scanned_by_code_unless_told_otherwise() {
-        let known = Known {
-            graph: false,
-            codes: true,
-            exact: false,
-            matches: 4_000,
-            rows: 4_000,
-            ef: 10,
+    fn without_a_graph_or_when_told_everything_is_scanned() {
+        let all = known(1_000_000, 1_000_000);
+        let floats = Known {
+            code_bytes: None,
+            ..all
         };
-        assert_eq!(choose(known), Strategy::Codes);
-        assert_eq!(choose(Known { matches: 20, ..known }), Strategy::Exact);
-        assert_eq!(choose(Known { exact: true, ..known }), Strategy::Exact);
+        for (known, expected) in [
+            (Known { graph: false, ..all }, Strategy::Codes),
+            (Known { graph: false, ..floats }, Strategy::Exact),
+            (Known { exact: true, ..all }, Strategy::Exact),
+            (Known { exact: true, ..floats }, Strategy::Exact),
+        ] {
+            assert_eq!(choose(known), expected, "{known:?}");
+        }
+    }
+
+    #[test]
+    fn more_matches_never_make_a_scan_of_a_walk_and_a_walk_never_costs_more_than_the_scan_it_replaces() {
+        for code_bytes in [None, Some(64), Some(448)] {
+            for k in [1, 10, 100, 10_000] {
+                for rows in [100, 10_000, 1_000_000] {
+                    let mut walked = false;
+                    for percent in 1..=100 {
+                        let matches = rows * percent / 100;
+                        let known = Known {
+                            code_bytes,
+                            k,
+                            ef: k.max(128),
+                            ..known(matches, rows)
+                        };
+                        let strategy = choose(known);
+                        assert!(!walked || is_graph(strategy), "{known:?}: {strategy:?}");
+                        walked = is_graph(strategy);
+                        if let Strategy::Graph { evaluations_max } = strategy {
+                            let scan_ns = known.exact_ns().min(known.codes_ns().unwrap_or(f64::MAX));
+                            assert!(evaluations_max as f64 * known.step_ns() <= scan_ns);
+                            assert!(known.graph_ns() < scan_ns);
+                        }
+                    }
+                }
+            }
+        }
     }
 }

@@ -34,7 +34,7 @@ const WEIGHT_COST: u64 = 3;
 
 /// Chooses the cheaper way: `postings` of the question's terms, or `matches` rows of `weights` weights each.
 fn choose(exact: bool, postings: u64, matches: u64, weights: u64) -> Strategy {
-    if exact || matches.saturating_mul(weights.max(1)) * WEIGHT_COST <= postings {
+    if exact || matches.saturating_mul(weights.max(1)).saturating_mul(WEIGHT_COST) <= postings {
         Strategy::Exact
     } else {
         Strategy::Postings
@@ -74,10 +74,10 @@ pub(super) fn search(
 ) -> Result<Vec<Found>> {
     let index = resolve(context.schema, leg.using)?;
     let question = Question::from(leg.vector);
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found: Vec<Found> = Vec::new();
     for (place, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         let segment = &view.segment;
         let column = segment.sparse(index);
         let postings = column.postings(&question)?;
@@ -142,5 +142,7 @@ mod tests {
         assert_eq!(choose(false, 10_000, 200, 120), Strategy::Postings);
         assert_eq!(choose(false, 5, 100_000, 120), Strategy::Postings);
         assert_eq!(choose(true, 5, 100_000, 120), Strategy::Exact);
+        // A damaged index may say anything.
+        assert_eq!(choose(false, 5, 100_000, u64::MAX), Strategy::Postings);
     }
 }

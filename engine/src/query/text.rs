@@ -1,5 +1,7 @@
 //! BM25: one leg over all segments, with statistics over the live rows of the whole collection.
 
+use std::collections::BTreeMap;
+
 use super::exec::{self, Context, Found, Raw};
 use super::view::Place;
 use super::{ExplainLeg, TextField, score};
@@ -7,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::inverted::top::Walk;
 use crate::limits;
+use crate::text::analyzer::Analyzer;
 use crate::text::bm25::{self, FieldStats};
 
 pub(super) fn search(
@@ -21,9 +24,16 @@ pub(super) fn search(
     let fields = resolve(context, fields)?;
     // Statistics first: how many live rows have the field, how long they are, how many hold each term.
     let mut plans = Vec::new();
+    // Analyzers are shared by fields of a language, and a long text is cut once for each.
+    let mut cut: Vec<(&Analyzer, BTreeMap<String, u32>)> = Vec::new();
     for field in &fields {
-        let analyzer = &context.analyzers[field.path.as_str()];
-        let terms = bm25::query_terms(analyzer, query);
+        context.check_patience()?;
+        let analyzer: &Analyzer = context.analyzers[field.path.as_str()];
+        if !cut.iter().any(|(other, _)| std::ptr::eq(*other, analyzer)) {
+            cut.push((analyzer, bm25::query_terms(analyzer, query)));
+        }
+        let terms = cut.iter().find(|(other, _)| std::ptr::eq(*other, analyzer));
+        let terms = terms.map(|(_, terms)| terms.iter()).into_iter().flatten();
         let mut stats = FieldStats::default();
         for (_, view) in context.view.segments() {
             if let Some(text) = view.segment.text(&field.path) {
@@ -38,34 +48,34 @@ pub(super) fn search(
         for (term, times) in terms {
             let mut df = 0;
             for (_, view) in context.view.segments() {
-                context.check_deadline()?;
+                context.check_patience()?;
                 if let Some(text) = view.segment.text(&field.path) {
                     let dead = view.dead.rows();
                     let is_dead = |o| dead.contains(o);
                     df += bm25::live_df(
                         &text,
-                        &term,
+                        term,
                         (!dead.is_empty()).then_some(&is_dead as &dyn Fn(u32) -> bool),
                     )?;
                 }
             }
             if df > 0 {
-                weighted.push((df, term, times));
+                weighted.push((df, term, *times));
             }
         }
         // A very long prompt is scored by its rarest terms.
-        weighted.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        weighted.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
         weighted.truncate(limits::QUERY_TERMS_MAX);
         let terms: Vec<(String, f32)> = weighted
             .into_iter()
-            .map(|(df, term, times)| (term, bm25::idf(stats.docs, df) * times as f32 * field.weight))
+            .map(|(df, term, times)| (term.clone(), bm25::idf(stats.docs, df) * times as f32 * field.weight))
             .collect();
         plans.push((field.path.as_str(), stats.avg_len(), terms));
     }
-    let stop = || context.is_late();
+    let stop = || context.patience.is_over();
     let mut found: Vec<Found> = Vec::new();
     for (place, view) in context.view.segments() {
-        context.check_deadline()?;
+        context.check_patience()?;
         let segment = &view.segment;
         let mut terms = Vec::new();
         for (path, avg_len, weighted) in &plans {

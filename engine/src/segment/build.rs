@@ -10,7 +10,7 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::file::{FileSink, Writer};
-use super::{NO_DOCUMENT, Segment, hash_id, payload};
+use super::{NO_DOCUMENT, Segment, hash_id, parse_payload, payload};
 use crate::config::Workers;
 use crate::error::{Error, Result};
 use crate::filter::extract;
@@ -20,8 +20,9 @@ use crate::sparse;
 use crate::storage::{Backing, Dir, NewFile, files};
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
-use crate::types::{Ordinal, Payload, PointId, Row, Seq};
-use crate::vector::{BitSet, CodesLayout, VectorsRef, codes, hnsw, inv_norm};
+use crate::types::{Ordinal, PointId, Row, Seq};
+use crate::vector::fidelity::{PROBES, PROBES_GROWING};
+use crate::vector::{BitSet, CodesLayout, Coding, VectorsRef, codes, hnsw, inv_norm};
 
 /// A row that was applied and stands in no segment yet.
 #[derive(Debug, Clone)]
@@ -220,9 +221,19 @@ fn write_growing_codes(
         absent: Some(&absent),
         codes: None,
     };
-    writer.begin(&format!("codes/{name}"))?;
-    codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
-    writer.end()
+    let coding = Coding::choose(&vectors, bits, PROBES_GROWING, &Workers::alone(), &|| false)?;
+    write_codes(writer, name, &vectors, &coding)
+}
+
+/// The codes that were chosen, if any, and why.
+fn write_codes<W: Write>(writer: &mut Writer<W>, name: &str, vectors: &VectorsRef<'_>, coding: &Coding) -> Result<()> {
+    writer.section(&format!("coding/{name}"), &coding.encode())?;
+    if let Some(bits) = coding.used {
+        writer.begin(&format!("codes/{name}"))?;
+        codes::encode(vectors, bits, &mut |bytes| writer.put(bytes))?;
+        writer.end()?;
+    }
+    Ok(())
 }
 
 fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
@@ -257,17 +268,30 @@ pub fn seal(
     graphs: &Graphs<'_>,
 ) -> Result<Segment> {
     let (file, temporary) = files::create_temporary(disk, path)?;
-    let sealed = (|| {
-        let mut file = write_sealed(spec, inputs, file, &|| disk.map(&temporary), no, graphs)?;
-        files::publish(disk, &mut *file, &temporary, path)?;
-        Segment::open(disk, path, no, spec.schema)
-    })();
-    sealed.inspect_err(|_| {
-        // Best effort, so that a full disk does not fill up with attempts: what stays is removed at the next open.
-        for left in [&*temporary, path] {
-            let _ = disk.remove(left);
+    let attempt = Attempt {
+        disk,
+        names: [&temporary, path],
+    };
+    let mut file = write_sealed(spec, inputs, file, &|| disk.map(&temporary), no, graphs)?;
+    files::publish(disk, &mut *file, &temporary, path)?;
+    let segment = Segment::open(disk, path, no, spec.schema)?;
+    std::mem::forget(attempt);
+    Ok(segment)
+}
+
+/// A file that does not come to be, for an error or a panic, is removed, so that a disk does not fill up with attempts.
+struct Attempt<'a> {
+    disk: &'a dyn Dir,
+    names: [&'a Path; 2],
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        for left in self.names {
+            // Best effort: what stays is removed at the next open.
+            let _ = self.disk.remove(left);
         }
-    })
+    }
 }
 
 fn write_sealed(
@@ -327,13 +351,14 @@ fn write_graph(
     };
     let (with_codes, layout);
     if let Some(bits) = spec.quantization.bits(spec.metric) {
-        writer.begin(&format!("codes/{name}"))?;
-        codes::encode(&vectors, bits, &mut |bytes| writer.put(bytes))?;
-        writer.end()?;
-        with_codes = written(writer)?;
-        let bytes = &with_codes.bytes()[range(writer, "codes")];
-        layout = CodesLayout::parse(bytes)?;
-        vectors.codes = Some(layout.view(bytes));
+        let coding = Coding::choose(&vectors, bits, PROBES, graphs.workers, graphs.stop)?;
+        write_codes(writer, name, &vectors, &coding)?;
+        if coding.used.is_some() {
+            with_codes = written(writer)?;
+            let bytes = &with_codes.bytes()[range(writer, "codes")];
+            layout = CodesLayout::parse(bytes)?;
+            vectors.codes = Some(layout.view(bytes));
+        }
     }
     let mut go_on = |_| !(graphs.stop)();
     let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
@@ -521,15 +546,11 @@ fn write_sparse<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>, index: usize,
     writer.section(&format!("sparse.terms/{name}"), &terms)
 }
 
-fn parse(payload: &str) -> Result<Payload> {
-    serde_json::from_str(payload).map_err(|e| Error::damaged(format!("a stored payload is not a JSON object: {e}")))
-}
-
 fn build_text(rows: &[&PendingRow], path: &str, analyzer: &Analyzer, n: u32) -> Result<Vec<u8>> {
     let mut builder = TextIndexBuilder::new();
     let mut any = false;
     for (ordinal, row) in rows.iter().enumerate() {
-        let payload = parse(&row.payload)?;
+        let payload = parse_payload(&row.payload)?;
         let mut has = false;
         extract::text_values(&payload, path, &mut |_| has = true);
         if has {
@@ -545,7 +566,7 @@ fn build_text(rows: &[&PendingRow], path: &str, analyzer: &Analyzer, n: u32) -> 
 fn build_filter(rows: &[&PendingRow], schema: &Schema, n: u32) -> Result<Vec<u8>> {
     let mut builder = FilterIndexBuilder::new();
     for (ordinal, row) in rows.iter().enumerate() {
-        let payload = parse(&row.payload)?;
+        let payload = parse_payload(&row.payload)?;
         extract::extract(&payload, schema, &mut |path, value| {
             builder.add(ordinal as Ordinal, path, value)
         })?;

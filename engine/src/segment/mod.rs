@@ -28,7 +28,7 @@ use crate::sparse::index::IndexLayout;
 use crate::storage::{Backing, Dir};
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, PointId, Row, Seq};
-use crate::vector::{BitSet, CodesLayout, HnswLayout, VectorsRef};
+use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, VectorsRef};
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
 
@@ -78,6 +78,7 @@ struct VectorPart {
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
     codes: Option<CodesLayout>,
+    coding: Option<Coding>,
     graph: Option<HnswLayout>,
 }
 
@@ -144,7 +145,17 @@ impl Segment {
         if sections.contains_key("expiry") {
             expect("expiry", n * 8)?;
         }
-        if n > 0 {
+        if n == 0 {
+            for name in [
+                "ids.hash",
+                "ids.order",
+                "documents.of",
+                "documents.hash",
+                "documents.order",
+            ] {
+                expect(name, 0)?;
+            }
+        } else {
             check_offsets(slice("ids.at"), n, slice("ids").len(), "ids")?;
             expect("ids.hash", n * 8)?;
             expect("ids.order", n * 4)?;
@@ -188,9 +199,12 @@ impl Segment {
         for (name, spec) in &schema.vectors {
             let dim = spec.dim as usize;
             expect(&format!("vector/{name}"), n * dim * 4)?;
-            if spec.metric == crate::schema::Metric::Cosine {
-                expect(&format!("norm/{name}"), n * 4)?;
-            }
+            let norms = if spec.metric == crate::schema::Metric::Cosine {
+                n
+            } else {
+                0
+            };
+            expect(&format!("norm/{name}"), norms * 4)?;
             let absent = match slice(&format!("absent/{name}")) {
                 [] => None,
                 bytes => {
@@ -222,6 +236,13 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let coding = match slice(&format!("coding/{name}")) {
+                [] => None,
+                bytes => Some(Coding::parse(bytes)?),
+            };
+            if codes.as_ref().map(CodesLayout::bits) != coding.as_ref().and_then(|coding| coding.used) {
+                return Err(Error::damaged("segment: the codes are not those that were chosen"));
+            }
             let range = |kind: &str| range(&format!("{kind}/{name}"));
             vectors.push(VectorPart {
                 data: range("vector"),
@@ -232,6 +253,7 @@ impl Segment {
                 metric: spec.metric,
                 absent,
                 codes,
+                coding,
                 graph,
             });
         }
@@ -268,6 +290,9 @@ impl Segment {
             }
         }
         let filter = FilterIndexLayout::parse(slice("filter"))?;
+        if filter.rows() != rows {
+            return Err(Error::damaged("segment: the filter index has another number of rows"));
+        }
         let payload = payload::Layout::parse(slice("payload.table"), slice("payload").len(), rows)?;
         let columns = Columns {
             rows: range("rows"),
@@ -437,12 +462,6 @@ impl Segment {
         self.payload.get(self.slice(&self.columns.payload), ordinal)
     }
 
-    /// A row's payload.
-    pub fn payload_of(&self, ordinal: Ordinal) -> Result<Payload> {
-        serde_json::from_str(&self.payload_json(ordinal)?)
-            .map_err(|e| Error::damaged(format!("segment: payload is not JSON: {e}")))
-    }
-
     /// The vectors under the schema's n-th name.
     pub fn vectors(&self, index: usize) -> VectorsRef<'_> {
         let part = &self.vectors[index];
@@ -457,6 +476,12 @@ impl Segment {
                 .as_ref()
                 .map(|layout| layout.view(self.slice(&part.codes_at))),
         }
+    }
+
+    /// For each graph the codes it is walked on and what was measured before; `None` where no codes were wanted.
+    pub fn graphs(&self) -> impl Iterator<Item = Option<&Coding>> {
+        let with_graph = self.vectors.iter().filter(|part| part.graph.is_some());
+        with_graph.map(|part| part.coding.as_ref())
     }
 
     /// The graph over them, if there is one.
@@ -503,6 +528,11 @@ impl IdLookup for Segment {
     fn ordinals_of_document(&self, id: &PointId) -> Result<RoaringBitmap> {
         Ok(self.find_document(id.as_str()))
     }
+}
+
+/// A stored payload.
+pub fn parse_payload(json: &str) -> Result<Payload> {
+    serde_json::from_str(json).map_err(|e| Error::damaged(format!("segment: payload is not a JSON object: {e}")))
 }
 
 /// Marks a row that belongs to no document.

@@ -14,6 +14,7 @@ use crate::storage::LocalDir;
 use crate::text::analyzer::Analyzer;
 use crate::text::bm25;
 use crate::types::SparseVector;
+use crate::vector::{Allow, VectorIndex, flat};
 
 fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
     Graphs {
@@ -199,6 +200,65 @@ fn a_cancelled_seal_leaves_nothing() {
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
 }
 
+/// Another container with sections changed, added or (empty) left out, its checksums right.
+fn with_sections(bytes: &[u8], changed: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut sections: BTreeMap<String, &[u8]> = file::sections(bytes, true)
+        .unwrap()
+        .into_iter()
+        .map(|(name, range)| (name, &bytes[range]))
+        .collect();
+    for (name, bytes) in changed {
+        sections.insert((*name).to_owned(), bytes);
+    }
+    let mut writer = file::Writer::new(Vec::new()).unwrap();
+    for (name, bytes) in sections {
+        writer.section(&name, bytes).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+#[test]
+fn sections_that_contradict_each_other_are_damage() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let read = |bytes: &[u8]| Segment::read(Backing::copy(bytes), None, &schema, true);
+    let none = write_memory(&spec, &[]).unwrap();
+    let rows: Vec<PendingRow> = (0..60).map(row).collect();
+    let some = write_memory(&spec, &rows).unwrap();
+    let other_filter = some.slice(&some.columns.filter).to_vec();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/3.seg");
+    let kept = Kept::live(&SegmentView::fresh(Arc::new(some)));
+    let sealed = seal(&spec, &[kept], &LocalDir, &path, 3, &graphs(&|| false)).unwrap();
+    assert!(
+        sealed
+            .graphs()
+            .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
+    );
+    let (none, sealed) = (none.backing.bytes(), sealed.backing.bytes());
+    let cases: [(&[u8], &[(&str, &[u8])]); 7] = [
+        // An index of ids or documents of a segment that has no rows.
+        (none, &[("ids.hash", &[0; 8])]),
+        (none, &[("documents.hash", &[0; 8])]),
+        (none, &[("filter", &other_filter)]),
+        // Norms of a metric that has none, of a length that is no numbers.
+        (sealed, &[("norm/b", &[0; 3])]),
+        // Codes that were not chosen, and a choice without codes.
+        (sealed, &[("coding/a", &[])]),
+        (sealed, &[("coding/a", &[4, 0, 0, 0])]),
+        (sealed, &[("codes/a", &[])]),
+    ];
+    for (bytes, changed) in cases {
+        read(&with_sections(bytes, &[])).unwrap();
+        let error = read(&with_sections(bytes, changed)).err();
+        let kind = error.map(|error| error.kind);
+        assert_eq!(kind, Some(crate::ErrorKind::Damaged), "{changed:?}");
+    }
+}
+
 /// Without checksums in the way: the reader behind them survives any change too.
 #[test]
 fn no_bytes_panic_the_reader() {
@@ -208,8 +268,17 @@ fn no_bytes_panic_the_reader() {
         analyzers: &analyzers,
     };
     let rows: Vec<PendingRow> = (0..20).map(row).collect();
-    let good = write_memory(&spec, &rows).unwrap();
-    let bytes = good.backing.bytes().to_vec();
+    let growing = write_memory(&spec, &rows).unwrap();
+    survives_changes(growing.backing.bytes(), &schema);
+    // The same with graphs and codes.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/1.seg");
+    let kept = Kept::live(&SegmentView::fresh(Arc::new(growing)));
+    let sealed = seal(&spec, &[kept], &LocalDir, &path, 1, &graphs(&|| false)).unwrap();
+    survives_changes(sealed.backing.bytes(), &schema);
+}
+
+fn survives_changes(bytes: &[u8], schema: &Schema) {
     let mut seed = 1u64;
     let mut random = move || {
         seed ^= seed << 13;
@@ -218,8 +287,8 @@ fn no_bytes_panic_the_reader() {
         seed
     };
     let (mut read, mut refused) = (0, 0);
-    for _ in 0..4_000 {
-        let mut bad = bytes.clone();
+    for _ in 0..3_000 {
+        let mut bad = bytes.to_vec();
         for _ in 0..1 + random() % 4 {
             let at = (random() % bad.len() as u64) as usize;
             bad[at] = if random() % 3 == 0 { 0xff } else { random() as u8 };
@@ -238,12 +307,12 @@ fn no_bytes_panic_the_reader() {
                 bad[table + 16..table + 20].copy_from_slice(&crc);
             }
         }
-        match Segment::read(Backing::copy(&bad), None, &schema, true) {
+        match Segment::read(Backing::copy(&bad), None, schema, true) {
             Err(_) => refused += 1,
             Ok(segment) => {
                 read += 1;
                 for ordinal in 0..segment.rows() {
-                    let _ = segment.payload_of(ordinal);
+                    let _ = segment.payload_json(ordinal).and_then(|json| parse_payload(&json));
                     let _ = (
                         segment.row_of(ordinal),
                         segment.birth_of(ordinal),
@@ -254,6 +323,13 @@ fn no_bytes_panic_the_reader() {
                         segment.vector_of(0, ordinal).map(<[f32]>::len),
                         segment.vector_of(1, ordinal).map(<[f32]>::len),
                     );
+                }
+                for (index, query) in [(0, &[1.0, 2.0, -1.0, 0.5][..]), (1, &[1.0, 2.0, 3.0][..])] {
+                    let vectors = segment.vectors(index);
+                    let _ = flat::scan_codes(&vectors, query, 0..segment.rows(), 3, &|| false);
+                    if let Some(graph) = segment.graph(index) {
+                        let _ = graph.search(&vectors, query, 3, 5, &Allow::All, &|| false);
+                    }
                 }
                 let question = SparseVector {
                     indices: vec![1, 3, 7, 1_005],

@@ -12,7 +12,7 @@ use crate::limits;
 use crate::query::ShardView;
 use crate::schema::Schema;
 use crate::segment::{Dead, Kept, PendingRow, Segment, SegmentView, Spec, merge_memory, write_memory};
-use crate::types::{PointId, Row, Seq};
+use crate::types::{Ordinal, PointId, Row, Seq};
 
 /// One shard, for its writer.
 #[derive(Default)]
@@ -90,24 +90,7 @@ impl Shard {
         let views = self.sealed.iter().chain(self.growing.iter().map(|g| &g.view));
         for view in views {
             if let Some(ordinal) = view.segment.ordinal_of(row) {
-                let segment = &view.segment;
-                return Ok(Some(PendingRow {
-                    row,
-                    birth: segment.birth_of(ordinal),
-                    id: PointId::new(segment.id_of(ordinal))?,
-                    document: segment.document_of(ordinal).map(PointId::new).transpose()?,
-                    expires_at_ms: segment.expires_at_ms(ordinal),
-                    acl: segment.acl_of(ordinal).to_vec(),
-                    vectors: (0..schema.vectors.len())
-                        .map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec))
-                        .collect(),
-                    sparse: (0..schema.sparse.len())
-                        .map(|i| segment.sparse(i).row(ordinal).map(<[u8]>::to_vec))
-                        .collect(),
-                    payload: segment.payload_json(ordinal)?.into_owned(),
-                    inline: false,
-                    dead: false,
-                }));
+                return content(&view.segment, ordinal, schema).map(Some);
             }
         }
         Ok(None)
@@ -175,4 +158,25 @@ impl Shard {
         }
         Arc::new(dead)
     }
+}
+
+/// A row's content, as it was written.
+pub fn content(segment: &Segment, ordinal: Ordinal, schema: &Schema) -> Result<PendingRow> {
+    Ok(PendingRow {
+        row: segment.row_of(ordinal),
+        birth: segment.birth_of(ordinal),
+        id: PointId::new(segment.id_of(ordinal))?,
+        document: segment.document_of(ordinal).map(PointId::new).transpose()?,
+        expires_at_ms: segment.expires_at_ms(ordinal),
+        acl: segment.acl_of(ordinal).to_vec(),
+        vectors: (0..schema.vectors.len())
+            .map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec))
+            .collect(),
+        sparse: (0..schema.sparse.len())
+            .map(|i| segment.sparse(i).row(ordinal).map(<[u8]>::to_vec))
+            .collect(),
+        payload: segment.payload_json(ordinal)?.into_owned(),
+        inline: false,
+        dead: false,
+    })
 }

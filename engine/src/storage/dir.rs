@@ -1,5 +1,9 @@
-//! Files as the engine asks for them. Everything outside RocksDB goes through one trait, so that a test can put a disk that
-//! tears, fills, fails and forgets under the very code that serves.
+//! Files as the engine asks for them. What it serves from outside RocksDB goes through one trait, so that a test can put a
+//! disk that tears, fills, fails and forgets under the very code that serves.
+//!
+//! What does not go through it: RocksDB and what is done to its log before it is opened (`wal`); the room that is left
+//! (`space`); a cut (`engine::snapshot`), whose hard links, beside RocksDB's own, are for one process and never read by it;
+//! and in the server what a restore brings into a directory that no engine serves yet.
 //!
 //! Guarantees asked of an implementation: what [`NewFile::sync`] returned for survives the loss of power, and so do the
 //! entries of a directory (made, renamed, removed) once [`Dir::sync_dir`] returned for it.

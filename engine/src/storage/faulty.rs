@@ -415,6 +415,7 @@ impl FaultyDir {
             (Some("seg"), _) => "segment",
             (Some("cairn"), _) => "lock",
             (_, Ok(0)) => "root",
+            (_, Ok(1)) if path.ends_with("cuts") => "cuts",
             (_, Ok(1)) => "segments",
             (_, Ok(2)) => "collection",
             _ => "shard",

@@ -47,7 +47,8 @@ pub fn publish(disk: &dyn Dir, file: &mut dyn NewFile, temporary: &Path, path: &
     Ok(())
 }
 
-/// Makes a data directory where there is none, durably: each directory is an entry of the one above it.
+/// Makes a directory where there is none, and those above it, durably: files that are fsynced in a directory whose own name
+/// is not on disk are gone with it.
 pub fn create_root(disk: &dyn Dir, root: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
@@ -73,16 +74,25 @@ const LOCK: &str = "LOCK.cairn";
 /// `.DS_Store`.
 const HARMLESS: [&str; 2] = ["lost+found", ".DS_Store"];
 
+/// While this is in a data directory, a restore into it has not come to its end.
+pub const RESTORING: &str = "restoring";
+
 /// The first entry of a directory that is not empty and was never a data directory: `--data-dir ~` must not fill a home
 /// with our files, nor take somebody's `segments` for ours and tidy it. None if the directory may be used: it holds our
-/// lock, or a RocksDB under `db` (a copy may lack the lock, which is empty).
+/// lock, or a RocksDB under `db` (a copy may lack the lock, which is empty), here or where a restore has brought it.
 pub fn foreign_entry(disk: &dyn Dir, root: &Path) -> io::Result<Option<OsString>> {
     let entries = disk.list(root)?;
     if entries.iter().any(|entry| entry.name == LOCK && !entry.is_dir) {
         return Ok(None);
     }
-    let has_database = entries.iter().any(|entry| entry.name == "db" && entry.is_dir)
-        && disk.list(&root.join("db"))?.iter().any(|entry| entry.name == "CURRENT");
+    let has_dir = |name: &str| entries.iter().any(|entry| entry.name == name && entry.is_dir);
+    let holds_database = |dir: &Path| match disk.list(&dir.join("db")) {
+        Ok(entries) => Ok(entries.iter().any(|entry| entry.name == "CURRENT")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    };
+    let has_database =
+        (has_dir("db") && holds_database(root)?) || (has_dir(RESTORING) && holds_database(&root.join(RESTORING))?);
     let harmless = |name: &OsString| HARMLESS.iter().any(|harmless| name == *harmless);
     let mut names = entries.into_iter().map(|entry| entry.name);
     Ok(names.find(|name| !has_database && !harmless(name)))

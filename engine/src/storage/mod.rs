@@ -17,6 +17,7 @@ pub(crate) mod wal;
 use std::path::Path;
 use std::sync::Arc;
 
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
@@ -256,6 +257,12 @@ impl Storage {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         Ok(self.db.flush_cfs_opt(&refs, &options)?)
+    }
+
+    /// Makes a copy of the database as of now in the new directory `to`, on the same file system: tables are hard links. It
+    /// flushes first, or the effects that are only in memory would be missing from the copy.
+    pub(crate) fn checkpoint(&self, to: &Path) -> Result<()> {
+        Ok(Checkpoint::new(&self.db)?.create_checkpoint(to)?)
     }
 }
 

@@ -18,6 +18,7 @@
 //! bytes are noticed in postings (the segment file's block checksums are for that), and good behaviour on a dictionary
 //! *forged* together with its checksum, since `fst` trusts a dictionary whose checksum is right.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use fst::Streamer;
@@ -346,6 +347,7 @@ impl<'a> TextIndexView<'a> {
             df: list.df(),
             rows: self.rows,
             list: list.blocks()?,
+            many: OnceCell::new(),
         })
     }
 }
@@ -355,6 +357,8 @@ pub struct Postings<'a> {
     df: u32,
     rows: u32,
     list: Blocks<'a>,
+    /// Rows that have the term more often than a level can say, ascending; found when first asked for.
+    many: OnceCell<Vec<(Ordinal, u32)>>,
 }
 
 impl<'a> Postings<'a> {
@@ -378,13 +382,25 @@ impl<'a> Postings<'a> {
         match self.list.level_of(ordinal) {
             None => Ok(0),
             Some(MANY) => {
-                let found = self
-                    .iter()
-                    .find(|posting| posting.as_ref().map_or(true, |(o, _)| *o == ordinal));
-                found.map_or(Ok(0), |posting| posting.map(|(_, tf)| tf))
+                let many = self.many()?;
+                let at = many.binary_search_by_key(&ordinal, |(other, _)| *other);
+                Ok(at.map_or(0, |at| many[at].1))
             }
             Some(level) => Ok(u32::from(level)),
         }
+    }
+
+    /// Read once: what a level cannot say stands behind the list and is found only by going through all of it.
+    fn many(&self) -> Result<&[(Ordinal, u32)]> {
+        if let Some(many) = self.many.get() {
+            return Ok(many);
+        }
+        let many = self.iter().filter(|posting| match posting {
+            Ok((_, tf)) => *tf >= u32::from(MANY),
+            Err(_) => true,
+        });
+        let many = many.collect::<Result<Vec<_>>>()?;
+        Ok(self.many.get_or_init(|| many))
     }
 
     /// Each row and how often it has the term. The first thing that cannot be is an error.

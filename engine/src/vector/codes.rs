@@ -79,7 +79,8 @@ impl Bits {
         }
     }
 
-    fn count(self) -> u32 {
+    /// How many they are.
+    pub fn count(self) -> u32 {
         match self {
             Self::Eight => 8,
             Self::Four => 4,
@@ -194,6 +195,11 @@ impl CodesLayout {
         }
     }
 
+    /// Bits of a code.
+    pub fn bits(&self) -> Bits {
+        self.bits
+    }
+
     /// Whether these are codes of such vectors.
     pub fn fits(&self, metric: Metric, dim: usize, rows: usize) -> bool {
         (self.metric, self.dim, self.rows) == (metric, dim, rows)
@@ -202,34 +208,87 @@ impl CodesLayout {
 
 /// Writes the codes of all rows, piece by piece. The vectors must be of a metric that is coded ([`Quantization::bits`]).
 pub fn encode(vectors: &VectorsRef<'_>, bits: Bits, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-    vectors.check()?;
+    let mut encoder = Encoder::new(vectors, bits)?;
     let (rows, dim) = (vectors.len(), vectors.dim);
-    let metric = metric_number(vectors.metric)
-        .ok_or_else(|| Error::internal(format!("{:?} vectors have no codes", vectors.metric)))?;
     put(bytemuck::bytes_of(&Header {
         magic: MAGIC,
         version: VERSION,
         rows: rows as u32,
         dim: dim as u32,
         bits: bits.count(),
-        metric,
+        metric: encoder.metric,
         reserved: [0; 10],
     }))?;
-    let mean = mean(vectors);
-    let mut padded = mean.clone();
+    let mut padded = encoder.mean.clone();
     padded.resize(dim.next_multiple_of(LINE / size_of::<f32>()), 0.0);
     put(bytemuck::cast_slice(&padded))?;
     let mut record = vec![0u8; bits.record_bytes(dim)];
-    let mut rest = vec![0f32; dim];
     for ordinal in 0..rows as Ordinal {
-        record.fill(0);
-        if !vectors.is_absent(ordinal) {
-            take_off(&mean, vectors.row(ordinal), scale(vectors, ordinal), &mut rest);
-            encode_row(bits, vectors.metric, &mean, &rest, &mut record);
-        }
+        encoder.row(ordinal, &mut record);
         put(&record)?;
     }
     Ok(())
+}
+
+/// Makes the records of rows, one at a time, in any order.
+#[derive(Clone)]
+pub(super) struct Encoder<'a> {
+    vectors: VectorsRef<'a>,
+    bits: Bits,
+    /// As the header says it.
+    metric: u32,
+    mean: Vec<f32>,
+    /// The row being coded, less the mean.
+    rest: Vec<f32>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Looks at all rows once, for their mean.
+    pub(super) fn new(vectors: &VectorsRef<'a>, bits: Bits) -> Result<Self> {
+        vectors.check()?;
+        let metric = metric_number(vectors.metric)
+            .ok_or_else(|| Error::internal(format!("{:?} vectors have no codes", vectors.metric)))?;
+        Ok(Self {
+            vectors: *vectors,
+            bits,
+            metric,
+            mean: mean(vectors),
+            rest: vec![0f32; vectors.dim],
+        })
+    }
+
+    /// Bytes of a record.
+    pub(super) fn record_bytes(&self) -> usize {
+        self.bits.record_bytes(self.vectors.dim)
+    }
+
+    /// Writes the record of a row, zeros if it is absent.
+    pub(super) fn row(&mut self, ordinal: Ordinal, record: &mut [u8]) {
+        let vectors = &self.vectors;
+        record.fill(0);
+        if !vectors.is_absent(ordinal) {
+            take_off(
+                &self.mean,
+                vectors.row(ordinal),
+                scale(vectors, ordinal),
+                &mut self.rest,
+            );
+            encode_row(self.bits, vectors.metric, &self.mean, &self.rest, record);
+        }
+    }
+
+    /// Some records as codes: the first is ordinal 0.
+    pub(super) fn codes<'c>(&'c self, records: &'c [u8]) -> Codes<'c> {
+        Codes {
+            bits: self.bits,
+            metric: self.vectors.metric,
+            dim: self.vectors.dim,
+            record_bytes: self.record_bytes(),
+            mean: &self.mean,
+            mean_squared: product(&self.mean, &self.mean) as f32,
+            records,
+        }
+    }
 }
 
 /// What a row is multiplied with before it is coded.
@@ -345,6 +404,11 @@ impl<'a> Codes<'a> {
     /// Bits of a code.
     pub fn bits(&self) -> Bits {
         self.bits
+    }
+
+    /// Bytes of a record.
+    pub fn record_bytes(&self) -> usize {
+        self.record_bytes
     }
 
     /// The record of an ordinal below `len`.

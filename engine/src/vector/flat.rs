@@ -5,7 +5,7 @@
 
 use std::collections::BinaryHeap;
 
-use super::near::four;
+use super::near::{Near, four};
 use super::{Allow, Found, Meter, Scored, VectorIndex, VectorsRef, again};
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
@@ -54,47 +54,8 @@ pub fn scan_codes(
         return Ok(Found::default());
     }
     let keep = k.saturating_mul(KEPT).saturating_add(KEPT_MORE);
-    let scorer = codes.scorer(query);
     let mut meter = Meter::new(stop);
-    let mut best: BinaryHeap<Scored> = BinaryHeap::new();
-    let mut offer = |some: &[Ordinal]| -> Result<()> {
-        meter.add(some.len())?;
-        for (ordinal, distance) in some.iter().zip(scorer.four(four(some, |o| *o))) {
-            let candidate = Scored {
-                distance,
-                ordinal: *ordinal,
-            };
-            if best.len() < keep {
-                best.push(candidate);
-            } else if let Some(mut worst) = best.peek_mut()
-                && candidate < *worst
-            {
-                *worst = candidate;
-            }
-        }
-        Ok(())
-    };
-    let mut some = Vec::with_capacity(4);
-    for ordinal in candidates {
-        if ordinal as usize >= vectors.len() {
-            return Err(Error::damaged(format!(
-                "ordinal {ordinal} of {} vectors",
-                vectors.len()
-            )));
-        }
-        if vectors.is_absent(ordinal) {
-            continue;
-        }
-        some.push(ordinal);
-        if some.len() == 4 {
-            offer(&some)?;
-            some.clear();
-        }
-    }
-    if !some.is_empty() {
-        offer(&some)?;
-    }
-    let mut hits = best.into_sorted_vec();
+    let mut hits = nearest(vectors, &codes.scorer(query), candidates, keep, &mut meter)?;
     again::measure(&mut hits, &mut Vec::new(), &vectors.scorer(query), k, &mut meter)?;
     hits.truncate(k);
     Ok(Found {
@@ -116,10 +77,72 @@ pub fn scan(
     if k == 0 {
         return Ok(Found::default());
     }
+    let mut meter = Meter::new(stop);
+    let hits = nearest(vectors, &vectors.scorer(query), candidates, k, &mut meter)?;
+    Ok(Found {
+        hits,
+        evaluated: meter.evaluated,
+    })
+}
+
+/// All candidates that are exactly so far from the query, in their order.
+pub fn scan_at(
+    vectors: &VectorsRef<'_>,
+    query: &[f32],
+    candidates: impl Iterator<Item = Ordinal>,
+    distance: f32,
+    stop: &dyn Fn() -> bool,
+) -> Result<Found> {
+    vectors.check_query(query)?;
     let scorer = vectors.scorer(query);
     let mut meter = Meter::new(stop);
-    // The worst on top. Grows with what is found, never by an unchecked k.
-    let mut nearest: BinaryHeap<Scored> = BinaryHeap::new();
+    let mut hits = Vec::new();
+    for ordinal in candidates {
+        meter.tick()?;
+        if scorer.distance(ordinal) == distance {
+            hits.push(Scored { distance, ordinal });
+        }
+    }
+    Ok(Found {
+        hits,
+        evaluated: meter.evaluated,
+    })
+}
+
+/// Candidates that are asked for from memory while as many before them are measured. Those of a filter lie anywhere, and memory
+/// takes longer than a distance.
+const AHEAD: usize = 8;
+
+/// The `keep` nearest of the candidates, nearest first.
+fn nearest(
+    vectors: &VectorsRef<'_>,
+    near: &impl Near,
+    candidates: impl Iterator<Item = Ordinal>,
+    keep: usize,
+    meter: &mut Meter<'_>,
+) -> Result<Vec<Scored>> {
+    // The worst on top. Grows with what is found, never by an unchecked number.
+    let mut best: BinaryHeap<Scored> = BinaryHeap::new();
+    let mut measure = |some: &[Ordinal]| -> Result<()> {
+        meter.add(some.len())?;
+        for some in some.chunks(4) {
+            for (ordinal, distance) in some.iter().zip(near.four(four(some, |ordinal| *ordinal))) {
+                let candidate = Scored {
+                    distance,
+                    ordinal: *ordinal,
+                };
+                if best.len() < keep {
+                    best.push(candidate);
+                } else if let Some(mut worst) = best.peek_mut()
+                    && candidate < *worst
+                {
+                    *worst = candidate;
+                }
+            }
+        }
+        Ok(())
+    };
+    let (mut now, mut next) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
     for ordinal in candidates {
         if ordinal as usize >= vectors.len() {
             return Err(Error::damaged(format!(
@@ -130,21 +153,15 @@ pub fn scan(
         if vectors.is_absent(ordinal) {
             continue;
         }
-        meter.tick()?;
-        let candidate = Scored {
-            distance: scorer.distance(ordinal),
-            ordinal,
-        };
-        if nearest.len() < k {
-            nearest.push(candidate);
-        } else if let Some(mut worst) = nearest.peek_mut()
-            && candidate < *worst
-        {
-            *worst = candidate;
+        near.prefetch(ordinal);
+        next.push(ordinal);
+        if next.len() == AHEAD {
+            measure(&now)?;
+            now.clear();
+            std::mem::swap(&mut now, &mut next);
         }
     }
-    Ok(Found {
-        hits: nearest.into_sorted_vec(),
-        evaluated: meter.evaluated,
-    })
+    measure(&now)?;
+    measure(&next)?;
+    Ok(best.into_sorted_vec())
 }

@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 mod again;
 pub mod bitset;
 pub mod codes;
+pub mod fidelity;
 pub mod flat;
 pub mod hnsw;
 pub mod kernels;
@@ -19,9 +20,11 @@ mod near;
 pub mod space;
 #[cfg(test)]
 mod tests;
+mod twins;
 
 pub use bitset::BitSet;
 pub use codes::{Codes, CodesLayout};
+pub use fidelity::Coding;
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
 pub use space::{QueryScorer, VectorsRef, inv_norm};
@@ -123,6 +126,10 @@ struct Meter<'a> {
     evaluated: u64,
     /// When to ask again.
     ask_at: u64,
+    /// Nodes that a walk looked through to those behind them: reading links costs about half of what a distance does.
+    passed: u64,
+    /// What a walk may spend before it gives up.
+    evaluations_max: u64,
 }
 
 impl<'a> Meter<'a> {
@@ -134,7 +141,15 @@ impl<'a> Meter<'a> {
             stop,
             evaluated: 0,
             ask_at: 0,
+            passed: 0,
+            evaluations_max: u64::MAX,
         }
+    }
+
+    /// Whether more was spent than a walk may.
+    #[inline]
+    fn is_spent(&self) -> bool {
+        self.evaluated + self.passed / 2 > self.evaluations_max
     }
 
     /// Counts one evaluation that is about to happen.

@@ -13,10 +13,10 @@ use crate::schema::Metric;
 const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
 /// Small, fast, the same everywhere (SplitMix64).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,14 +31,14 @@ impl Random {
         let sum: f64 = (0..4).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
         ((sum - 2.0) * 3f64.sqrt()) as f32
     }
-    fn vector(&mut self, dim: usize) -> Vec<f32> {
+    pub(super) fn vector(&mut self, dim: usize) -> Vec<f32> {
         (0..dim).map(|_| self.normal()).collect()
     }
 }
 
 /// Owned vectors of one space.
 #[derive(Debug, Clone)]
-struct Rows {
+pub(super) struct Rows {
     metric: Metric,
     dim: usize,
     data: Vec<f32>,
@@ -48,7 +48,7 @@ struct Rows {
 }
 
 impl Rows {
-    fn new(metric: Metric, dim: usize, rows: &[Vec<f32>]) -> Self {
+    pub(super) fn new(metric: Metric, dim: usize, rows: &[Vec<f32>]) -> Self {
         let inv_norms = match metric {
             Metric::Cosine => rows.iter().map(|row| inv_norm(row)).collect(),
             Metric::Dot | Metric::Euclid | Metric::Manhattan => Vec::new(),
@@ -63,7 +63,7 @@ impl Rows {
         }
     }
     /// Without the vectors for which `is_absent`.
-    fn without(mut self, is_absent: impl Fn(Ordinal) -> bool) -> Self {
+    pub(super) fn without(mut self, is_absent: impl Fn(Ordinal) -> bool) -> Self {
         let rows = self.data.len() / self.dim;
         let absent = BitSet::from_iter(rows, (0..rows as Ordinal).filter(|ordinal| is_absent(*ordinal)));
         for ordinal in absent.iter() {
@@ -76,7 +76,7 @@ impl Rows {
         self.absent = Some(absent);
         self
     }
-    fn view(&self) -> VectorsRef<'_> {
+    pub(super) fn view(&self) -> VectorsRef<'_> {
         VectorsRef {
             metric: self.metric,
             dim: self.dim,
@@ -98,6 +98,17 @@ impl Rows {
             self.codes = Some((CodesLayout::parse(&bytes).unwrap(), bytes));
         }
         self
+    }
+    /// With the codes that a segment of them would have.
+    fn quantized(self, wanted: Bits) -> Self {
+        if self.metric == Metric::Manhattan {
+            return self;
+        }
+        let coding = Coding::choose(&self.view(), wanted, fidelity::PROBES, &Workers::alone(), &never).unwrap();
+        match coding.used {
+            Some(bits) => self.coded(bits),
+            None => self,
+        }
     }
     fn graph(&self) -> Vec<u8> {
         self.graph_of(16, 100)
@@ -400,7 +411,8 @@ fn codes_rank_the_same_from_a_row_as_from_a_query_of_its_values() {
                 let codes = rows.view().codes.unwrap();
                 let sums = codes.sums();
                 let mut aimed = codes.scorer_of_rows();
-                let slack = 0.02 * dim as f32 * if bits == Bits::Four { 10.0 } else { 1.0 };
+                let size = if metric == Metric::Cosine { 1.5 } else { dim as f32 };
+                let slack = 0.02 * size * if bits == Bits::Four { 10.0 } else { 1.0 };
                 for from in 0..40 {
                     aimed.aim(from);
                     let query = codes.scorer(rows.view().row(from));
@@ -524,18 +536,19 @@ proptest! {
 #[test]
 fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
     let mut random = Random(20);
-    // Clusters narrower than a step of 4 bits are one to it.
-    let cases = [
-        (1, 3000, 1.0, &[Bits::Eight, Bits::Four][..]),
-        (40, 75, 0.1, &[Bits::Eight][..]),
-    ];
-    for (clusters, each, spread, all_bits) in cases {
+    for (clusters, each, spread) in [
+        (1, 3000, 1.0),
+        (40, 75, 0.1),
+        (8, 375, 0.1),
+        (8, 375, 0.01),
+        (40, 75, 1e-6),
+    ] {
         let rows = clustered(&mut random, 48, clusters, each, spread);
         let queries = queries_near(&mut random, &rows, spread);
         let third = BitSet::from_iter(3000, (0..3000).filter(|o| o % 3 == 0));
         for metric in METRICS {
-            for bits in all_bits.iter().copied() {
-                let rows = Rows::new(metric, 48, &rows).without(|o| o == 5).coded(bits);
+            for bits in [Bits::Eight, Bits::Four] {
+                let rows = Rows::new(metric, 48, &rows).without(|o| o == 5).quantized(bits);
                 let (mut right, mut all) = (0, 0);
                 for query in &queries {
                     for allow in [Allow::All, Allow::Only(&third)] {
@@ -549,7 +562,8 @@ fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
                     }
                 }
                 let recall = right as f64 / f64::from(all);
-                let least = if bits == Bits::Eight { 0.99 } else { 0.95 };
+                let eight = rows.view().codes.is_none_or(|codes| codes.bits() == Bits::Eight);
+                let least = if eight { 0.99 } else { 0.95 };
                 assert!(
                     recall >= least,
                     "{metric:?} {bits:?}, {clusters} clusters: recall@10 {recall}"
@@ -576,7 +590,7 @@ proptest! {
 // ---- graph: what it finds
 
 /// `clusters` centres, `each` rows around each of them, one cluster after the other.
-fn clustered(random: &mut Random, dim: usize, clusters: usize, each: usize, spread: f32) -> Vec<Vec<f32>> {
+pub(super) fn clustered(random: &mut Random, dim: usize, clusters: usize, each: usize, spread: f32) -> Vec<Vec<f32>> {
     let mut rows = Vec::with_capacity(clusters * each);
     for _ in 0..clusters {
         let centre = random.vector(dim);
@@ -598,17 +612,15 @@ fn queries_near(random: &mut Random, rows: &[Vec<f32>], spread: f32) -> Vec<Vec<
         .collect()
 }
 
-const ALL_CODES: [Option<Bits>; 3] = [None, Some(Bits::Eight), Some(Bits::Four)];
-
 /// Recall@10 at ef 128, of everything and of a tenth, in every metric.
-fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64, codes: &[Option<Bits>]) {
+fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64) {
     let mut failures = Vec::new();
     for metric in METRICS {
-        for bits in codes.iter().copied() {
+        for bits in [None, Some(Bits::Eight), Some(Bits::Four)] {
             let rows = Rows::new(metric, rows[0].len(), rows);
             let rows = match bits {
                 None => rows,
-                Some(bits) => rows.coded(bits),
+                Some(bits) => rows.quantized(bits),
             };
             let bytes = rows.graph();
             let tenth = BitSet::from_iter(
@@ -631,26 +643,108 @@ fn finds_the_nearest_among_scattered_vectors() {
     let mut random = Random(2);
     let rows: Vec<Vec<f32>> = (0..3000).map(|_| random.vector(32)).collect();
     let queries: Vec<Vec<f32>> = (0..100).map(|_| random.vector(32)).collect();
-    check_recall(&rows, &queries, 0.95, &ALL_CODES);
+    check_recall(&rows, &queries, 0.95);
 }
 
 #[test]
 fn finds_the_nearest_among_well_separated_clusters() {
     let mut random = Random(3);
-    // Codes only tell apart what lies further apart than a step, here 6 deviations over 255 or 15: where a cluster with more
-    // rows than `ef` is narrower, all of it looks the same to a walk.
-    let cases = [
-        (300, 10, 0.1, &ALL_CODES[..]),
-        (40, 75, 0.05, &ALL_CODES[..2]),
-        (8, 400, 0.1, &ALL_CODES[..2]),
-        (8, 400, 0.02, &ALL_CODES[..1]),
-        (40, 75, 1e-6, &ALL_CODES[..1]),
-    ];
-    for (clusters, each, spread, codes) in cases {
+    // A step of codes is 6 deviations over 255 or 15: the narrower ones of these are one to 4 bits, or to any.
+    for (clusters, each, spread) in [
+        (300, 10, 0.1),
+        (40, 75, 0.05),
+        (8, 400, 0.1),
+        (8, 400, 0.02),
+        (40, 75, 1e-6),
+    ] {
         let rows = clustered(&mut random, 48, clusters, each, spread);
         let queries = queries_near(&mut random, &rows, spread);
-        check_recall(&rows, &queries, 0.95, codes);
+        check_recall(&rows, &queries, 0.95);
     }
+}
+
+/// The rows in the order of how near they are to a place: what filters that go with a question are made of.
+fn by_nearness(rows: &Rows, place: &[f32]) -> Vec<Ordinal> {
+    let hits = search(&Flat, rows, place, rows.view().len(), 0, &Allow::All);
+    hits.into_iter().map(|hit| hit.ordinal).collect()
+}
+
+#[test]
+fn a_walk_finds_the_nearest_matches_whatever_the_filter_has_to_do_with_the_question() {
+    let mut random = Random(21);
+    let scattered: Vec<Vec<f32>> = (0..6000).map(|_| random.vector(24)).collect();
+    let in_clusters = clustered(&mut random, 24, 60, 100, 0.3);
+    let mut failures = Vec::new();
+    for (what, vectors) in [("scattered", scattered), ("clustered", in_clusters)] {
+        let place = vectors[17].clone();
+        let queries: Vec<Vec<f32>> = (0..40).map(|_| near(&mut random, &place, 0.3)).collect();
+        for rows in [
+            Rows::new(Metric::Euclid, 24, &vectors),
+            Rows::new(Metric::Cosine, 24, &vectors).quantized(Bits::Eight),
+        ] {
+            let bytes = rows.graph();
+            let near_first = by_nearness(&rows, &place);
+            let mut any = near_first.clone();
+            any.sort_by_key(|ordinal| xxhash_rust::xxh3::xxh3_64(&ordinal.to_le_bytes()));
+            let far_first: Vec<Ordinal> = near_first.iter().rev().copied().collect();
+            for percent in [50, 20, 10, 5, 2] {
+                for (filter, order) in [("near", &near_first), ("any", &any), ("far", &far_first)] {
+                    let some = order[..60 * percent].iter().copied();
+                    let allowed = BitSet::from_iter(6000, some);
+                    let recall = recall(&rows, &bytes, &queries, 10, 128, &Allow::Only(&allowed));
+                    if recall < 0.95 {
+                        failures.push(format!("{what}, {percent} % {filter}: recall@10 {recall}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn a_walk_leaves_out_most_that_do_not_match_and_gives_up_where_it_is_told_to() {
+    let mut random = Random(22);
+    let vectors: Vec<Vec<f32>> = (0..8000).map(|_| random.vector(16)).collect();
+    let rows = Rows::new(Metric::Euclid, 16, &vectors);
+    let bytes = rows.graph();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let graph = layout.view(&bytes);
+    let query = random.vector(16);
+    let walk = |allow: &Allow<'_>, most: u64| {
+        let effort = hnsw::Effort {
+            k: 10,
+            hits: 10,
+            ef: 64,
+            evaluations_max: most,
+        };
+        graph
+            .search_within(&rows.view(), &query, effort, allow, &never)
+            .unwrap()
+    };
+    let hnsw::Walked::Found(all) = walk(&Allow::All, u64::MAX) else {
+        panic!("nothing limits it")
+    };
+    for share in [2, 5, 10] {
+        let some = BitSet::from_iter(8000, (0..8000).filter(|ordinal| ordinal % share == 0));
+        let hnsw::Walked::Found(found) = walk(&Allow::Only(&some), u64::MAX) else {
+            panic!("nothing limits it")
+        };
+        assert!(
+            found.evaluated < 6 * all.evaluated,
+            "one of {share}: {} distances, {} for all",
+            found.evaluated,
+            all.evaluated
+        );
+    }
+    // Of what is farthest away nothing is found before everything was seen.
+    let far: Vec<Ordinal> = by_nearness(&rows, &query).into_iter().rev().take(100).collect();
+    let far = BitSet::from_iter(8000, far);
+    match walk(&Allow::Only(&far), 1000) {
+        hnsw::Walked::GaveUp { evaluated } => assert!(evaluated <= 1100, "{evaluated}"),
+        found @ hnsw::Walked::Found(_) => panic!("{found:?}"),
+    }
+    assert!(matches!(walk(&Allow::Only(&far), u64::MAX), hnsw::Walked::Found(found) if found.hits.len() == 10));
 }
 
 #[test]
@@ -663,7 +757,7 @@ fn finds_the_nearest_among_vectors_with_many_duplicates() {
     rows.extend((0..1000).map(|i| originals[i % 10].clone()));
     rows.extend((0..500).map(|_| originals[random.below(1000)].clone()));
     let queries = queries_near(&mut random, &originals, 0.3);
-    check_recall(&rows, &queries, 0.95, &ALL_CODES);
+    check_recall(&rows, &queries, 0.95);
 }
 
 #[test]
@@ -997,48 +1091,39 @@ fn bytes_off_their_alignment_are_refused() {
 
 // ---- a measurement
 
-/// Build time, recall and speed on 117,659 WordNet glosses (MiniLM, 384 dimensions), with SQuAD questions as queries:
-/// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib vector:: -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement of about a minute; CAIRN_DATA names the directory of wordnet_*.npy"]
-fn measure_wordnet() {
+/// 117,659 WordNet glosses (MiniLM), SQuAD questions, and the hundred nearest of each; none if `CAIRN_DATA` does not name them.
+fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
     let Some(dir) = std::env::var_os("CAIRN_DATA").map(std::path::PathBuf::from) else {
         eprintln!("skipped: CAIRN_DATA is not set");
-        return;
+        return None;
     };
     let npy = |name: &str| {
         let bytes = std::fs::read(dir.join(name)).unwrap();
         let header = 10 + u16::from_le_bytes([bytes[8], bytes[9]]) as usize;
         bytes[header..].to_vec()
     };
-    const DIM: usize = 384;
-    let glosses = npy("wordnet_minilm_384.npy");
-    let glosses: Vec<Vec<f32>> = glosses
-        .chunks_exact(2 * DIM)
-        .map(|row| {
-            row.as_chunks()
-                .0
-                .iter()
-                .map(|half| widen(u16::from_le_bytes(*half)))
-                .collect()
-        })
-        .collect();
-    let rows = Rows::new(Metric::Cosine, DIM, &glosses);
+    let halves = npy("wordnet_minilm_384.npy");
+    let glosses = halves.as_chunks().0.iter().map(|half| widen(u16::from_le_bytes(*half)));
+    let glosses: Vec<f32> = glosses.collect();
+    let glosses: Vec<Vec<f32>> = glosses.chunks_exact(WORDNET_DIM).map(<[f32]>::to_vec).collect();
+    let rows = Rows::new(Metric::Cosine, WORDNET_DIM, &glosses);
     let queries = npy("wordnet_queries_minilm_384.npy");
-    let queries: Vec<f32> = queries
-        .as_chunks()
-        .0
-        .iter()
-        .map(|bytes| f32::from_le_bytes(*bytes))
-        .collect();
+    let queries = queries.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     let truth = npy("wordnet_gt_top100_ids.npy");
-    let truth: Vec<u32> = truth
-        .as_chunks()
-        .0
-        .iter()
-        .map(|bytes| u32::from_le_bytes(*bytes))
-        .collect();
+    let truth = truth.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    Some((rows, queries.collect(), truth.collect()))
+}
 
+const WORDNET_DIM: usize = 384;
+
+/// Build time, recall and speed on WordNet:
+/// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib measure_wordnet -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of about a minute; CAIRN_DATA names the directory of wordnet_*.npy"]
+fn measure_wordnet() {
+    let Some((rows, queries, truth)) = wordnet() else {
+        return;
+    };
     let started = std::time::Instant::now();
     let bytes = rows.graph_of(16, 128);
     eprintln!(
@@ -1058,10 +1143,14 @@ fn measure_wordnet() {
         (&graph, 256),
         (&Flat, 0),
     ] {
-        let count = if ef == 0 { 50 } else { queries.len() / DIM };
+        let count = if ef == 0 { 50 } else { queries.len() / WORDNET_DIM };
         let started = std::time::Instant::now();
         let (mut right, mut evaluated) = (0, 0);
-        for (query, truth) in queries.chunks_exact(DIM).zip(truth.chunks_exact(100)).take(count) {
+        for (query, truth) in queries
+            .chunks_exact(WORDNET_DIM)
+            .zip(truth.chunks_exact(100))
+            .take(count)
+        {
             let found = index.search(&rows.view(), query, 10, ef, &Allow::All, &never).unwrap();
             right += found
                 .hits
@@ -1076,6 +1165,83 @@ fn measure_wordnet() {
             "ef {ef}: recall@10 {recall:.4}, {per_second:.0} queries/s, {} distances",
             evaluated / count as u64
         );
+    }
+}
+
+/// What each way of a plan costs on WordNet, for the constants of `query/plan.rs`:
+/// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib measure_ways -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement of about two minutes; CAIRN_DATA names the directory of wordnet_*.npy"]
+fn measure_ways() {
+    const QUERIES: usize = 100;
+    let Some((floats, queries, _)) = wordnet() else { return };
+    let both = Workers::new(|shares, work| {
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let help = || {
+            loop {
+                let share = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if share >= shares {
+                    return;
+                }
+                work(share);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(help);
+            help();
+        });
+    });
+    let n = floats.view().len();
+    let mut any: Vec<Ordinal> = (0..n as Ordinal).collect();
+    any.sort_by_key(|ordinal| xxhash_rust::xxh3::xxh3_64(&ordinal.to_le_bytes()));
+    for bits in [Bits::Four, Bits::Eight] {
+        let started = std::time::Instant::now();
+        let coding = Coding::choose(&floats.view(), bits, fidelity::PROBES, &both, &never).unwrap();
+        eprintln!("{coding:?} in {:.2} s", started.elapsed().as_secs_f64());
+    }
+    let rows = floats.coded(Bits::Eight);
+    let started = std::time::Instant::now();
+    let bytes = hnsw::build(&rows.view(), 16, 128, 1, &both, &mut |_| true).unwrap();
+    eprintln!("built in {:.1} s", started.elapsed().as_secs_f64());
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let (graph, view) = (layout.view(&bytes), rows.view());
+    for percent in [100.0, 50.0, 30.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.1] {
+        let count = (n as f64 * percent / 100.0) as usize;
+        let allowed = BitSet::from_iter(n, any[..count].iter().copied());
+        let allow = Allow::Only(&allowed);
+        let ask = |way: &dyn Fn(&[f32]) -> Found| -> (f64, u64, Vec<Found>) {
+            let all = || queries.chunks_exact(WORDNET_DIM).take(QUERIES);
+            all().take(10).for_each(|query| drop(way(query)));
+            let started = std::time::Instant::now();
+            let found: Vec<Found> = all().map(way).collect();
+            let us = started.elapsed().as_secs_f64() * 1e6 / QUERIES as f64;
+            let evaluated = found.iter().map(|found| found.evaluated).sum::<u64>() / QUERIES as u64;
+            (us, evaluated, found)
+        };
+        let (exact_us, _, exact) = ask(&|query| flat::scan(&view, query, allowed.iter(), 10, &never).unwrap());
+        let (codes_us, _, coded) = ask(&|query| flat::scan_codes(&view, query, allowed.iter(), 14, &never).unwrap());
+        let recall = |found: &[Found]| {
+            let right = found.iter().zip(&exact).map(|(found, exact)| {
+                let hits = found.hits.iter().filter(|hit| exact.hits.contains(hit));
+                hits.count()
+            });
+            right.sum::<usize>() as f64 / exact.iter().map(|exact| exact.hits.len()).sum::<usize>() as f64
+        };
+        eprint!(
+            "{percent:>5} %: exact {exact_us:.0} us ({:.1} ns a match), codes {codes_us:.0} us ({:.1}), recall {:.4}",
+            exact_us * 1e3 / count as f64,
+            codes_us * 1e3 / count as f64,
+            recall(&coded)
+        );
+        for ef in [32, 128] {
+            let (us, evaluated, walked) = ask(&|query| graph.search(&view, query, 14, ef, &allow, &never).unwrap());
+            eprint!(
+                "; walk ef {ef}: {us:.0} us, {evaluated} distances ({:.0} ns each), recall {:.4}",
+                us * 1e3 / evaluated as f64,
+                recall(&walked)
+            );
+        }
+        eprintln!();
     }
 }
 

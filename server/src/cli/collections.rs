@@ -155,7 +155,7 @@ impl Collections {
                     output::out(&begun.id);
                     return Ok(());
                 }
-                operations::wait(&client, &begun.id).await
+                operations::wait(&client, &begun.id, false).await
             }
             Action::Delete { name, .. } => {
                 client.delete_collection(&name).await?;
@@ -291,6 +291,7 @@ fn show(c: &CollectionInfo) {
         };
         output::out(format!("  field      {path}: {kind}"));
     }
+    c.notes.iter().for_each(output::note);
 }
 
 #[cfg(test)]

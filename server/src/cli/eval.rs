@@ -123,8 +123,8 @@ pub(super) struct Eval {
     /// The field with what is relevant.
     #[arg(long, value_name = "FIELD", default_value = "relevant")]
     relevant_field: String,
-    /// Draw the modes side by side, as SVG.
-    #[arg(long, value_name = "FILE.svg")]
+    /// Draw the modes side by side, as SVG, or as PNG if the name ends so.
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     /// Print the report as JSON.
     #[arg(long)]
@@ -270,8 +270,12 @@ impl Eval {
             fitted.as_ref(),
         );
         if let Some(path) = &self.plot {
-            let svg = report.svg().map_err(|e| Failure::new(format!("the plot: {e}")))?;
-            fs::write(path, svg).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
+            let png = path
+                .extension()
+                .is_some_and(|suffix| suffix.eq_ignore_ascii_case("png"));
+            let plot = if png { report.png() } else { report.svg() };
+            let plot = plot.map_err(|e| Failure::new(format!("the plot: {e}")))?;
+            fs::write(path, plot).map_err(|e| Failure::new(format!("{}: {e}", path.display())))?;
             output::note(format!("plot: {}", path.display()));
         }
         if self.json {

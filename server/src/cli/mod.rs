@@ -1,7 +1,7 @@
 //! The command line: what can be said, and what the process's exit code means.
 //!
 //! Results go to standard output, everything else (progress, timings, errors) to standard error, so that
-//! `cairn enrich ... | llm` and `cairn search --json | jq` work. All commands but `serve` and `demo` are clients: they
+//! `cairn enrich ... | llm` and `cairn search --json | jq` work. All commands but `serve`, `restore` and `demo` are clients: they
 //! speak gRPC through `cairn-client` and know nothing of the engine.
 
 mod ask;
@@ -14,7 +14,9 @@ mod operations;
 mod output;
 mod read_pdf;
 mod rest;
+mod restore;
 mod serve;
+mod snapshots;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -67,6 +69,10 @@ enum Command {
     Collections(collections::Collections),
     /// Long work in the server: list it, wait for it, cancel it.
     Operations(operations::Operations),
+    /// Make, look at, verify, restore and delete snapshots.
+    Snapshots(snapshots::Snapshots),
+    /// Bring a whole instance back from a snapshot, into an empty data directory, without a server.
+    Restore(restore::Restore),
     /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
     Demo(demo::Demo),
     /// Read one PDF from standard input; the server starts it.
@@ -211,6 +217,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Eval(command) => Box::pin(command.run()).await,
         Command::Collections(command) => Box::pin(command.run()).await,
         Command::Operations(command) => Box::pin(command.run()).await,
+        Command::Snapshots(command) => Box::pin(command.run()).await,
+        Command::Restore(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,
         Command::ReadPdf(_) => read_pdf::ReadPdf::run(),
     }

@@ -13,8 +13,8 @@ const EXAMPLES: &str = "\
 Examples:
   cairn operations                          what runs and what ended lately
   cairn operations --collection docs --json
-  cairn operations op-3 --wait              follow one to its end
-  cairn operations op-3 --cancel";
+  cairn operations op-5f3a91c2-3 --wait     follow one to its end
+  cairn operations op-5f3a91c2-3 --cancel";
 
 /// `cairn operations`.
 #[derive(Args)]
@@ -53,7 +53,7 @@ impl Operations {
             return Ok(());
         };
         if self.wait {
-            return wait(&client, &id).await;
+            return wait(&client, &id, self.json).await;
         }
         let operation = match self.cancel {
             true => client.cancel_operation(&id).await?,
@@ -68,20 +68,26 @@ impl Operations {
 }
 
 /// Follows an operation to its end, with a bar on a terminal. Ending this command does not end the operation.
-pub(super) async fn wait(client: &Client, id: &str) -> Result<(), Failure> {
+pub(super) async fn wait(client: &Client, id: &str, json: bool) -> Result<(), Failure> {
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     };
     let bar = ProgressBar::with_draw_target(Some(100), target);
-    let style = ProgressStyle::with_template("{bar:30} {pos} %  {msg}");
+    let style = ProgressStyle::with_template("{bar:30} {pos} %  {prefix} {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    bar.set_message(format!("{id} goes on if you stop this"));
-    let told = |now: &Operation| bar.set_position(percent(now.progress));
+    bar.set_prefix(format!("{id} goes on if you stop this."));
+    let told = |now: &Operation| {
+        bar.set_position(percent(now.progress));
+        bar.set_message(now.message.clone());
+    };
     let ended = client.wait(id, told).await;
     bar.finish_and_clear();
     let ended = ended?;
-    show(&ended);
+    match json {
+        true => output::json(&ended)?,
+        false => show(&ended),
+    }
     match ended.state {
         OperationState::Done => Ok(()),
         _ => Err(Failure::new(format!("{id} did not finish"))),
@@ -90,7 +96,8 @@ pub(super) async fn wait(client: &Client, id: &str) -> Result<(), Failure> {
 
 fn show(o: &Operation) {
     let state = match o.state {
-        OperationState::Running => format!("{} %", percent(o.progress)),
+        OperationState::Running if o.message.is_empty() => format!("{} %", percent(o.progress)),
+        OperationState::Running => format!("{} %, {}", percent(o.progress), o.message),
         OperationState::Done => "done".to_owned(),
         OperationState::Failed => "failed".to_owned(),
         OperationState::Cancelled => "cancelled".to_owned(),
@@ -100,11 +107,16 @@ fn show(o: &Operation) {
         let took = Duration::from_millis(end.saturating_sub(o.started_at_ms));
         format!(" in {:.1} s", took.as_secs_f64())
     });
+    let on = o.snapshot.as_deref().unwrap_or(&o.collection);
+    let said = match o.message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    };
     let why = o
         .error
         .as_ref()
-        .map_or_else(String::new, |(code, message)| format!(": {message} ({code})"));
-    output::out(format!("{}  {} {}: {state}{time}{why}", o.id, o.kind, o.collection));
+        .map_or(said, |(code, message)| format!(": {message} ({code})"));
+    output::out(format!("{}  {} {on}: {state}{time}{why}", o.id, o.kind));
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 100")]

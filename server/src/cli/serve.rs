@@ -45,7 +45,7 @@ pub(super) struct Serve {
     set: Vec<(String, String)>,
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+pub(super) fn setting(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
         .ok_or("write it as key=value, e.g. limits.reads_max=16")?;
@@ -53,7 +53,7 @@ fn setting(text: &str) -> Result<(String, String), String> {
 }
 
 /// A TOML string: a directory may be called `7`, or hold a comma.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 

@@ -1,11 +1,12 @@
-//! Modes side by side as one picture: recall against the number of hits, and nDCG with its interval. SVG, made in memory.
-//!
-//! No PNG: drawing letters into pixels needs a font file, which a server without a desktop does not have. Any browser and
-//! any converter reads the SVG.
+//! Modes side by side as one picture: recall against the number of hits, and nDCG with its interval. SVG or PNG, made in
+//! memory.
+
+mod raster;
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use self::raster::{Canvas, Picture};
 use super::Interval;
 
 /// Size of the picture.
@@ -37,15 +38,26 @@ pub struct Line {
     pub ndcg: Interval,
 }
 
-/// The picture. `Err` says what the drawing library refused.
+/// The picture as SVG. `Err` says what the drawing library refused.
 pub fn svg(title: &str, lines: &[Line]) -> Result<String, String> {
     let mut text = String::new();
-    draw(title, lines, &mut text).map_err(|e| e.to_string())?;
+    draw(title, lines, SVGBackend::with_string(&mut text, SIZE)).map_err(|e| e.to_string())?;
     Ok(text)
 }
 
-fn draw(title: &str, lines: &[Line], into: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let root = SVGBackend::with_string(into, SIZE).into_drawing_area();
+/// The same as a PNG, with plainer letters.
+pub fn png(title: &str, lines: &[Line]) -> Result<Vec<u8>, String> {
+    let mut picture = Picture::new(SIZE);
+    draw(title, lines, Canvas(&mut picture)).map_err(|e| e.to_string())?;
+    picture.png().map_err(|e| e.to_string())
+}
+
+fn draw<B>(title: &str, lines: &[Line], into: B) -> Result<(), Box<dyn std::error::Error>>
+where
+    B: DrawingBackend,
+    B::ErrorType: 'static,
+{
+    let root = into.into_drawing_area();
     root.fill(&WHITE)?;
     let root = root.titled(title, ("sans-serif", 20))?;
     let (left, right) = root.split_horizontally(SIZE.0 / 2);
@@ -55,9 +67,13 @@ fn draw(title: &str, lines: &[Line], into: &mut String) -> Result<(), Box<dyn st
     Ok(())
 }
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Area<B> = DrawingArea<B, plotters::coord::Shift>;
 
-fn recall(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+fn recall<B>(area: &Area<B>, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>>
+where
+    B: DrawingBackend,
+    B::ErrorType: 'static,
+{
     let cuts = lines.iter().map(|l| l.recall.len()).max().unwrap_or(1).max(2);
     let all = lines.iter().flat_map(|l| {
         let ends = l.intervals.iter().flat_map(|(_, i)| [i.low, i.high]);
@@ -103,7 +119,11 @@ fn recall(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Err
     Ok(())
 }
 
-fn ndcg(area: &Area<'_>, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>> {
+fn ndcg<B>(area: &Area<B>, lines: &[Line]) -> Result<(), Box<dyn std::error::Error>>
+where
+    B: DrawingBackend,
+    B::ErrorType: 'static,
+{
     let (low, high) = room(lines.iter().flat_map(|l| [l.ndcg.low, l.ndcg.high]));
     let rows = lines.len() as f64;
     let cut = lines.first().map_or(0, |l| l.recall.len());
@@ -176,6 +196,21 @@ mod tests {
     }
 
     #[test]
+    fn the_pixels_show_every_mode_in_its_colour() {
+        let mut picture = Picture::new(SIZE);
+        let lines = [line("bm25", 0.7), line("hybrid & more", 0.8)];
+        draw("demo, 20 questions", &lines, Canvas(&mut picture)).unwrap();
+        let pixels = picture.pixels();
+        let count = |r, g, b| pixels.iter().filter(|p| **p == [r, g, b]).count();
+        assert!(count(0, 114, 178) > 300 && count(213, 94, 0) > 300, "lines of both");
+        assert!(count(255, 255, 255) > pixels.len() / 2, "mostly white");
+        // The title, and nothing at the very edge.
+        let row = |y: u32| &pixels[(y * SIZE.0) as usize..((y + 1) * SIZE.0) as usize];
+        assert!((0..30).any(|y| row(y).iter().filter(|p| p[0] < 64).count() > 10));
+        assert!(row(SIZE.1 - 1).iter().all(|p| *p == [255; 3]));
+    }
+
+    #[test]
     fn odd_numbers_make_a_picture_too() {
         let flat = |at| Line {
             intervals: Vec::new(),
@@ -189,6 +224,7 @@ mod tests {
         };
         for lines in [vec![], vec![flat(0.0)], vec![flat(1.0)], vec![flat(1.0); 20]] {
             assert!(svg("", &lines).unwrap().contains("</svg>"));
+            assert!(png("", &lines).unwrap().starts_with(b"\x89PNG"));
         }
     }
 }

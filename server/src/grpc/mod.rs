@@ -1,6 +1,7 @@
 //! The gRPC adapter: `cairn.v1`, health and reflection. Every method is decode, call, encode.
 
 mod convert;
+mod snapshots;
 mod status;
 
 use std::pin::Pin;
@@ -16,6 +17,7 @@ use cairn_proto::v1::documents_server::{Documents, DocumentsServer};
 use cairn_proto::v1::operations_server::{Operations, OperationsServer};
 use cairn_proto::v1::points_server::{Points, PointsServer};
 use cairn_proto::v1::query_server::{Query, QueryServer};
+use cairn_proto::v1::snapshots_server::SnapshotsServer;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use http::HeaderMap;
@@ -26,7 +28,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::status::status;
 use crate::service::bodies::{Counted, Held};
-use crate::service::pools::deadline_exceeded;
+use crate::service::bounds::WRITE_INLINE_BYTES;
+use crate::service::pools::{deadline_exceeded, offload};
 use crate::service::{Call, CreateCollection, OperationState, Service};
 use crate::telemetry::Api;
 
@@ -62,6 +65,7 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
         .add_service(bounded!(QueryServer))
         .add_service(bounded!(DocumentsServer))
         .add_service(bounded!(OperationsServer))
+        .add_service(bounded!(SnapshotsServer))
         .add_service(health_service)
         .add_service(reflection)
         .prepare()
@@ -73,13 +77,13 @@ pub(crate) fn router(service: &Arc<Service>) -> Result<(axum::Router, Health), t
     Ok((routes, health))
 }
 
-/// The methods that take a stream of messages: the stream may take any time and bytes, each of its messages may not.
+/// The methods that take a stream of messages: the stream may take any time, each of its messages may not.
 const STREAMS: [&str; 2] = ["/cairn.v1.Points/UpsertStream", "/cairn.v1.Documents/PutStream"];
 /// How much later than the work itself the layer around it gives up, so that the work's own answer is heard.
 const ANSWER_GRACE: Duration = Duration::from_millis(100);
 
 /// When a request's head arrived: its deadline counts from there, not from when its message was complete. And the bytes
-/// that its message holds.
+/// that its message holds; of a stream, those of the message that is arriving.
 #[derive(Clone)]
 struct Arrived {
     at: Instant,
@@ -93,9 +97,6 @@ async fn in_time(
     request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
-    if STREAMS.contains(&request.uri().path()) {
-        return next.run(request).await;
-    }
     let held = service.hold();
     let arrived = Arrived {
         at: Instant::now(),
@@ -109,6 +110,9 @@ async fn in_time(
         })
     });
     request.extensions_mut().insert(arrived);
+    if STREAMS.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
     let most = match timeout(request.headers()) {
         Ok(asked) => service.limits().timeout(asked),
         // The method itself refuses a timeout that is none.
@@ -120,12 +124,31 @@ async fn in_time(
     }
 }
 
-/// The next message of a client's stream. It may take as long as the longest request: whoever sends may have to make it first.
-async fn next_message<T>(service: &Service, messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
-    let patience = Duration::from_millis(service.limits().timeout_ms_max);
-    tokio::time::timeout(patience, messages.message())
-        .await
-        .unwrap_or_else(|_| Err(status(&deadline_exceeded())))
+/// The messages of a client's stream.
+struct Incoming<T> {
+    messages: Streaming<T>,
+    /// The bytes of the message that is arriving.
+    held: Held,
+}
+
+impl<T> Incoming<T> {
+    fn of(request: Request<Streaming<T>>, service: &Service) -> Self {
+        let arrived = request.extensions().get::<Arrived>();
+        Self {
+            held: arrived.map_or_else(|| service.hold(), |arrived| arrived.held.clone()),
+            messages: request.into_inner(),
+        }
+    }
+
+    /// The next message. It may take as long as the longest request: whoever sends may have to make it first. Its bytes are
+    /// not held any more: the call for it holds them.
+    async fn next(&mut self, service: &Service) -> Result<Option<T>, Status> {
+        let patience = Duration::from_millis(service.limits().timeout_ms_max);
+        let next = tokio::time::timeout(patience, self.messages.message());
+        let next = next.await.unwrap_or_else(|_| Err(status(&deadline_exceeded())))?;
+        self.held.give_back();
+        Ok(next)
+    }
 }
 
 /// What a request for a method that no service has is answered with.
@@ -152,14 +175,25 @@ async fn answer<T>(work: impl Future<Output = Result<T>>) -> Answer<T> {
     work.await.map(Response::new).map_err(|e| status(&e))
 }
 
+/// Messages made of an answer that holds `bytes` of payloads and vectors: of a large one off the async threads, where some
+/// hundred milliseconds of work would keep everybody else waiting. (tonic encodes them there.)
+async fn made<T: Send + 'static>(bytes: usize, make: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    match bytes <= WRITE_INLINE_BYTES {
+        true => Ok(make()),
+        false => offload(make).await,
+    }
+}
+
 impl Grpc {
     /// The call and the message of a unary request.
-    fn open<T>(&self, request: Request<T>) -> Result<(Call, T)> {
+    fn open<T: prost::Message>(&self, request: Request<T>) -> Result<(Call, T)> {
         let mut call = self.service.call(Api::Grpc, timeout(request.metadata().as_ref())?);
         if let Some(arrived) = request.extensions().get::<Arrived>() {
             call.deadline -= arrived.at.elapsed();
             call.held = arrived.held.clone();
         }
+        // What was counted as it arrived may be a hundredth of it: messages may be compressed.
+        call.held.take_in_all(request.get_ref().encoded_len())?;
         Ok((call, request.into_inner()))
     }
 }
@@ -289,9 +323,8 @@ impl Operations for Grpc {
 
     async fn watch(&self, request: Request<pb::GetOperationRequest>) -> Answer<Self::WatchStream> {
         answer(async {
-            let (_, m) = self.open(request)?;
-            let mut watch = self.service.watch_operation(&m.id)?;
-            watch.mark_changed();
+            let (call, m) = self.open(request)?;
+            let watch = self.service.watch_operation(call, m.id).await?;
             // Ends after the message that says how it ended. A slow caller skips states between, never the last.
             let told = futures::stream::unfold(Some(watch), |watch| async {
                 let mut watch = watch?;
@@ -322,16 +355,10 @@ impl Points for Grpc {
     async fn upsert(&self, request: Request<pb::UpsertRequest>) -> Answer<pb::WriteResponse> {
         answer(async {
             let (call, m) = self.open(request)?;
-            let points = convert::points_in(m.points)?;
-            let applied = self
-                .service
-                .upsert(
-                    call,
-                    m.collection,
-                    points,
-                    convert::params_in(m.request_id, m.durability)?,
-                )
-                .await?;
+            let (points, made_by) = (convert::points_in(m.points)?, convert::made_by_in(m.embedders));
+            let params = convert::params_in(m.request_id, m.durability)?;
+            let written = self.service.upsert(call, m.collection, points, made_by, params);
+            let applied = written.await?;
             Ok(convert::applied_out(&applied))
         })
         .await
@@ -339,10 +366,10 @@ impl Points for Grpc {
 
     async fn upsert_stream(&self, request: Request<Streaming<pb::UpsertRequest>>) -> Answer<pb::UpsertStreamResponse> {
         let asked = timeout(request.metadata().as_ref()).map_err(|e| status(&e))?;
-        let mut batches = request.into_inner();
+        let mut batches = Incoming::of(request, &self.service);
         let mut done = pb::UpsertStreamResponse::default();
         let mut collection = String::new();
-        while let Some(m) = next_message(&self.service, &mut batches).await? {
+        while let Some(m) = batches.next(&self.service).await? {
             let place = |e: Error| stopped(e, done.batches, done.changed);
             if !m.collection.is_empty() {
                 collection.clone_from(&m.collection);
@@ -351,15 +378,10 @@ impl Points for Grpc {
             let call = self.service.call(Api::Grpc, asked);
             let written = async {
                 call.held.take(m.encoded_len())?;
-                let points = convert::points_in(m.points)?;
-                self.service
-                    .upsert(
-                        call,
-                        collection.clone(),
-                        points,
-                        convert::params_in(m.request_id, m.durability)?,
-                    )
-                    .await
+                let (points, made_by) = (convert::points_in(m.points)?, convert::made_by_in(m.embedders));
+                let params = convert::params_in(m.request_id, m.durability)?;
+                let written = self.service.upsert(call, collection.clone(), points, made_by, params);
+                written.await
             };
             let applied = written.await.map_err(|e| status(&place(e)))?;
             done.token = applied.token.to_string();
@@ -376,12 +398,13 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
-            let points = self
+            let (points, bytes) = self
                 .service
                 .get_points(call, m.collection, ids, convert::with_in(m.with))
                 .await?;
+            let points = move || points.into_iter().map(convert::point_out).collect();
             Ok(pb::GetPointsResponse {
-                points: points.into_iter().map(convert::point_out).collect(),
+                points: made(bytes, points).await?,
             })
         })
         .await
@@ -404,9 +427,9 @@ impl Points for Grpc {
             let (call, m) = self.open(request)?;
             let (collection, scroll) = convert::scroll_in(m)?;
             let page = self.service.scroll(call, collection, scroll).await?;
-            let points = page.points.into_iter().map(convert::point_out).collect();
+            let points = move || page.points.into_iter().map(convert::point_out).collect();
             Ok(pb::ScrollResponse {
-                points,
+                points: made(page.bytes, points).await?,
                 cursor: page.cursor,
             })
         })
@@ -456,7 +479,8 @@ impl Query for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let (collection, ask) = convert::ask_in(m)?;
-            self.service.query(call, collection, ask).await.map(convert::answer_out)
+            let answer = self.service.query(call, collection, ask).await?;
+            made(answer.result.bytes, move || convert::answer_out(answer)).await
         })
         .await
     }
@@ -474,8 +498,10 @@ impl Query for Grpc {
             };
             let asks = m.queries.into_iter().enumerate().map(ask).collect::<Result<Vec<_>>>()?;
             let (answers, took_ms) = self.service.query_batch(call, m.collection, asks).await?;
+            let bytes = answers.iter().map(|answer| answer.result.bytes).sum();
+            let results = move || answers.into_iter().map(convert::answer_out).collect();
             Ok(pb::QueryBatchResponse {
-                results: answers.into_iter().map(convert::answer_out).collect(),
+                results: made(bytes, results).await?,
                 took_ms,
             })
         })
@@ -503,10 +529,10 @@ impl Documents for Grpc {
 
     async fn put_stream(&self, request: Request<Streaming<pb::PutStreamRequest>>) -> Answer<Self::PutStreamStream> {
         let asked = timeout(request.metadata().as_ref()).map_err(|e| status(&e))?;
-        let messages = request.into_inner();
+        let messages = Incoming::of(request, &self.service);
         let state = (self.service.clone(), messages, String::new());
         let answers = futures::stream::try_unfold(state, move |(service, mut messages, mut collection)| async move {
-            let Some(mut m) = next_message(&service, &mut messages).await? else {
+            let Some(mut m) = messages.next(&service).await? else {
                 return Ok(None);
             };
             if !m.collection.is_empty() {
@@ -525,15 +551,11 @@ impl Documents for Grpc {
             let (call, m) = self.open(request)?;
             let id = convert::document_id_in(m.id)?;
             let view = self.service.document(call, m.collection, id, m.with_chunks).await?;
-            let chunks = view
-                .chunks
-                .unwrap_or_default()
-                .into_iter()
-                .map(convert::point_out)
-                .collect();
+            let chunks = view.chunks.unwrap_or_default();
+            let chunks = move || chunks.into_iter().map(convert::point_out).collect();
             Ok(pb::GetDocumentResponse {
                 document: Some(convert::document_out(view.info)),
-                chunks,
+                chunks: made(view.bytes, chunks).await?,
             })
         })
         .await

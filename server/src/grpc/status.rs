@@ -9,7 +9,7 @@ use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::rest::retry_after_ms;
-use crate::service::already_exists;
+use crate::service::{already_exists, sendable};
 use crate::telemetry;
 
 const CODE: &str = "cairn-code";
@@ -34,7 +34,7 @@ pub(super) fn status(error: &Error) -> Status {
     };
     let message = match error.kind {
         ErrorKind::Internal => "internal error, the server's log says more".to_owned(),
-        _ => error.message.clone(),
+        _ => sendable(error.message.clone()),
     };
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(error.code));
@@ -52,7 +52,7 @@ pub(super) fn refused(status: Code, code: &'static str, message: String) -> Stat
     telemetry::rejected(code);
     let mut metadata = MetadataMap::new();
     metadata.insert(CODE, MetadataValue::from_static(code));
-    Status::with_metadata(status, message, metadata)
+    Status::with_metadata(status, sendable(message), metadata)
 }
 
 /// Pointers hold names that callers chose: what a header cannot carry is percent-encoded.
@@ -143,6 +143,20 @@ mod tests {
         assert_eq!(status(&busy).metadata().get(RETRY).unwrap(), "2000");
         let exists = Error::new(ErrorKind::Conflict, "collection_exists", "m");
         assert_eq!(status(&exists).code(), Code::AlreadyExists);
+    }
+
+    #[test]
+    fn a_message_that_repeats_the_request_fits_into_a_header() {
+        let long = "größe ".repeat(100_000);
+        let status = status(&Error::invalid("some_code", long.clone()).at(format!("/{long}")));
+        let mut headers = HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        let bytes: usize = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum();
+        assert!(bytes < 12 << 10, "{bytes} bytes");
+        assert!(status.message().starts_with("größe ") && status.message().ends_with("(cut)"));
     }
 
     #[test]

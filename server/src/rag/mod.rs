@@ -6,7 +6,6 @@
 //! from the base up.
 
 pub mod line;
-pub mod patience;
 pub mod remote;
 pub mod tokens;
 
@@ -25,4 +24,4 @@ pub mod retrieval;
 pub mod template;
 pub mod trust;
 
-pub use patience::{OutOfPatience, Patience};
+pub use cairn_engine::patience::{self, OutOfPatience, Patience};

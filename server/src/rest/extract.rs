@@ -10,6 +10,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Segment, Track};
 
@@ -56,6 +57,11 @@ impl FromRequestParts<Arc<Service>> for Params {
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
         let query = parts.uri.query().unwrap_or_default();
+        // Below, bytes that are no UTF-8 would become another character, and an id another id.
+        if percent_decode_str(query).decode_utf8().is_err() {
+            let detail = "query parameters must be UTF-8, percent-encoded";
+            return Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_utf8", detail));
+        }
         let (timeouts, rest): (Vec<_>, Vec<_>) = form_urlencoded::parse(query.as_bytes())
             .into_owned()
             .partition(|(key, _)| key == TIMEOUT_QUERY);
@@ -102,10 +108,31 @@ impl FromRequestParts<Arc<Service>> for Name {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
-        match Path::<String>::from_request_parts(parts, service).await {
-            Ok(Path(name)) => Ok(Self(name)),
-            Err(e) => Err(Problem::refused(StatusCode::BAD_REQUEST, "bad_name", e.body_text()).at("/collection")),
-        }
+        in_path(parts, service, "bad_name", "/collection").await.map(Self)
+    }
+}
+
+/// The operation named by the path.
+pub(super) struct OperationId(pub(super) String);
+
+impl FromRequestParts<Arc<Service>> for OperationId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Self, Problem> {
+        in_path(parts, service, "bad_id", "/id").await.map(Self)
+    }
+}
+
+/// The one part of the path that varies.
+async fn in_path(
+    parts: &mut Parts,
+    service: &Arc<Service>,
+    code: &'static str,
+    pointer: &str,
+) -> Result<String, Problem> {
+    match Path::<String>::from_request_parts(parts, service).await {
+        Ok(Path(text)) => Ok(text),
+        Err(e) => Err(Problem::refused(StatusCode::BAD_REQUEST, code, e.body_text()).at(pointer)),
     }
 }
 

@@ -3,16 +3,18 @@
 //! Ids travel in bodies or query parameters, never in the path: they are any UTF-8. Every error is a [`Problem`], also those
 //! of routing (unknown path, wrong method) and of a panic.
 
+mod answer;
 mod extract;
 mod guard;
 mod problem;
+mod snapshots;
 mod wire;
 
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
@@ -22,7 +24,8 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use self::extract::{Body, Name, Params, Plain};
+use self::answer::written;
+use self::extract::{Body, Name, OperationId, Params, Plain};
 pub(crate) use self::guard::local_callers;
 use self::problem::Problem;
 pub(crate) use self::problem::retry_after_ms;
@@ -56,6 +59,7 @@ type Reply<T> = Result<Json<T>, Problem>;
         (name = "query", description = "Nearest vectors, full text, hybrids"),
         (name = "documents", description = "Text in, cited context out"),
         (name = "operations", description = "Work that outlives the request that asked for it"),
+        (name = "snapshots", description = "One moment of the whole database, kept in a store"),
     ),
 )]
 struct Contract;
@@ -128,6 +132,7 @@ fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(list_documents))
         .routes(routes!(enrich))
         .routes(routes!(enrich_from_several))
+        .merge(snapshots::routes())
 }
 
 // ---- collections ----
@@ -181,7 +186,8 @@ async fn delete_collection(State(service): App, params: Params, Name(name): Name
 }
 
 /// Seals what grows and merges each shard into as few segments as its settings allow. Reads and writes go on. Answers at
-/// once with the operation to watch; an `optimize` of the collection that runs already is answered instead.
+/// once with the operation to watch; an `optimize` of the collection that runs already, and was not asked to stop, is answered
+/// instead.
 #[utoipa::path(post, path = "/api/v1/collections/{collection}/optimize", tag = "collections",
     params(("collection" = String, Path)),
     responses((status = 202, body = OperationOut), (status = "default", body = Problem)))]
@@ -213,7 +219,7 @@ async fn list_operations(State(service): App, params: Params) -> Reply<Operation
 #[utoipa::path(get, path = "/api/v1/operations/{id}", tag = "operations",
     params(("id" = String, Path), ("wait_ms" = Option<u64>, Query, description = "Default: 0; at most the deadline")),
     responses((status = 200, body = OperationOut), (status = "default", body = Problem)))]
-async fn get_operation(State(service): App, Path(id): Path<String>, params: Params) -> Reply<OperationOut> {
+async fn get_operation(State(service): App, OperationId(id): OperationId, params: Params) -> Reply<OperationOut> {
     let call = params.call.clone();
     let wait_ms = match params.only(&["wait_ms"])?.pop() {
         Some((key, value)) => parameter(&key, &value, "a whole number of milliseconds")?,
@@ -227,7 +233,11 @@ async fn get_operation(State(service): App, Path(id): Path<String>, params: Para
 #[utoipa::path(delete, path = "/api/v1/operations/{id}", tag = "operations",
     params(("id" = String, Path)),
     responses((status = 200, body = OperationOut), (status = "default", body = Problem)))]
-async fn cancel_operation(State(service): App, Path(id): Path<String>, Plain(call): Plain) -> Reply<OperationOut> {
+async fn cancel_operation(
+    State(service): App,
+    OperationId(id): OperationId,
+    Plain(call): Plain,
+) -> Reply<OperationOut> {
     Ok(Json(service.cancel_operation(call, id).await?.into()))
 }
 
@@ -243,8 +253,9 @@ async fn upsert(
     Name(name): Name,
     Body(mut body): Body<UpsertBody>,
 ) -> Reply<WriteOut> {
-    let params = params_in(body.request_id.take(), body.durability);
-    Ok(Json(service.upsert(call, name, body.points()?, params).await?.into()))
+    let (params, made_by) = (params_in(body.request_id.take(), body.durability), body.made_by());
+    let applied = service.upsert(call, name, body.points()?, made_by, params).await?;
+    Ok(Json(applied.into()))
 }
 
 /// Changes payloads of existing points; vectors stay.
@@ -271,12 +282,11 @@ async fn get_points(
     Plain(call): Plain,
     Name(name): Name,
     Body(body): Body<GetPointsBody>,
-) -> Reply<PointsOut> {
+) -> Result<Response, Problem> {
     let (ids, with) = body.ask()?;
-    let points = service.get_points(call, name, ids, with).await?;
-    Ok(Json(PointsOut {
-        points: points.into_iter().map(Into::into).collect(),
-    }))
+    let (points, bytes) = service.get_points(call, name, ids, with).await?;
+    let points = points.into_iter().map(Into::into).collect();
+    written(bytes, PointsOut { points }).await
 }
 
 /// Deletes points by id or by filter.
@@ -307,12 +317,11 @@ async fn scroll(
     Plain(call): Plain,
     Name(name): Name,
     Body(body): Body<ScrollBody>,
-) -> Reply<PageOut> {
+) -> Result<Response, Problem> {
     let page = service.scroll(call, name, body.request()?).await?;
-    Ok(Json(PageOut {
-        points: page.points.into_iter().map(Into::into).collect(),
-        cursor: page.cursor,
-    }))
+    let points = page.points.into_iter().map(Into::into).collect();
+    let cursor = page.cursor;
+    written(page.bytes, PageOut { points, cursor }).await
 }
 
 /// Live points that match, exactly.
@@ -341,8 +350,9 @@ async fn query(
     Plain(call): Plain,
     Name(name): Name,
     Body(body): Body<QueryBody>,
-) -> Reply<QueryOut> {
-    Ok(Json(QueryOut::alone(service.query(call, name, body.ask()?).await?)))
+) -> Result<Response, Problem> {
+    let answer = service.query(call, name, body.ask()?).await?;
+    written(answer.result.bytes, QueryOut::alone(answer)).await
 }
 
 /// Up to 1,000 queries on one collection, answered in order. One wrong query refuses the batch.
@@ -354,12 +364,11 @@ async fn query_batch(
     Plain(call): Plain,
     Name(name): Name,
     Body(body): Body<QueryBatchBody>,
-) -> Reply<QueryBatchOut> {
+) -> Result<Response, Problem> {
     let (answers, took_ms) = service.query_batch(call, name, body.asks()?).await?;
-    Ok(Json(QueryBatchOut {
-        results: answers.into_iter().map(QueryOut::in_batch).collect(),
-        took_ms,
-    }))
+    let bytes = answers.iter().map(|answer| answer.result.bytes).sum();
+    let results = answers.into_iter().map(QueryOut::in_batch).collect();
+    written(bytes, QueryBatchOut { results, took_ms }).await
 }
 
 // ---- documents ----
@@ -389,7 +398,7 @@ async fn put_documents(
 #[utoipa::path(get, path = "/api/v1/collections/{collection}/documents", tag = "documents",
     params(("collection" = String, Path), ("id" = String, Query), ("with_chunks" = Option<bool>, Query)),
     responses((status = 200, body = DocumentViewOut), (status = "default", body = Problem)))]
-async fn get_document(State(service): App, params: Params, Name(name): Name) -> Reply<DocumentViewOut> {
+async fn get_document(State(service): App, params: Params, Name(name): Name) -> Result<Response, Problem> {
     let call = params.call.clone();
     let (mut id, mut with_chunks) = (None, false);
     for (key, value) in params.only(&["id", "with_chunks"])? {
@@ -403,10 +412,9 @@ async fn get_document(State(service): App, params: Params, Name(name): Name) -> 
         Problem::refused(StatusCode::BAD_REQUEST, "missing_parameter", detail).at("id")
     })?;
     let view = service.document(call, name, document_id(id)?, with_chunks).await?;
-    Ok(Json(DocumentViewOut {
-        document: view.info.into(),
-        chunks: view.chunks.map(|chunks| chunks.into_iter().map(Into::into).collect()),
-    }))
+    let chunks = view.chunks.map(|chunks| chunks.into_iter().map(Into::into).collect());
+    let document = view.info.into();
+    written(view.bytes, DocumentViewOut { document, chunks }).await
 }
 
 /// Deletes documents with their chunks; missing ids are ignored. `id` may be repeated.

@@ -9,6 +9,7 @@ use cairn_engine::{Error, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::service::sendable;
 use crate::telemetry;
 
 /// How long a caller should wait after `overloaded` and its like. One seal or a few hundred queries take about as long.
@@ -64,7 +65,7 @@ impl Problem {
             r#type: format!("urn:cairn:error:{code}").into(),
             title,
             status: status.as_u16(),
-            detail,
+            detail: sendable(detail),
             code,
             pointer: None,
             retry_after_ms: None,

@@ -5,7 +5,8 @@
 //! sends them, and given back when its work has really ended, as a place in a pool is. There is no waiting: requests
 //! that hold half of what they need and wait for the rest could wait for each other forever.
 //!
-//! Not counted: what a decoded message takes beyond its encoding, and answers.
+//! A message that came compressed is counted as what it is, once that is known. Not counted: what a decoded message takes
+//! beyond its encoding, and answers.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,6 +54,19 @@ impl Held {
         held.merge(more.ok_or_else(overloaded)?);
         Ok(())
     }
+
+    /// Takes what is missing to this many, or refuses the request.
+    pub(crate) fn take_in_all(&self, bytes: usize) -> Result<()> {
+        let held = self.0.lock().num_permits();
+        self.take(bytes.saturating_sub(held))
+    }
+
+    /// Gives back all that is held so far.
+    pub(crate) fn give_back(&self) {
+        let mut held = self.0.lock();
+        let all = held.num_permits();
+        drop(held.split(all));
+    }
 }
 
 /// A body whose bytes are taken as they arrive; `refuse` makes the error that ends it.
@@ -88,6 +102,20 @@ impl HttpBody for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_can_be_enlarged_and_given_back_before_its_end() {
+        let bodies = Bodies::new(10);
+        let (first, second) = (bodies.hold(), bodies.hold());
+        first.take(3).unwrap();
+        first.take_in_all(8).unwrap();
+        first.take_in_all(2).unwrap();
+        assert!(second.take(3).is_err(), "8 of 10 are held");
+        assert_eq!(first.take_in_all(11).unwrap_err().code, "overloaded");
+        first.give_back();
+        second.take(10).unwrap();
+        assert!(first.take(1).is_err());
+    }
 
     #[test]
     fn bytes_are_given_back_with_the_last_clone() {

@@ -3,6 +3,11 @@
 
 use cairn_engine::limits;
 
+/// Reads that may run at the same time at most. Each takes one of the 512 threads that tokio has for work that blocks:
+/// reads, writes, operations and decoding must all find one, or one kind would starve the others.
+pub const READS_MAX: usize = 256;
+/// Writes that may run at the same time at most.
+pub const WRITES_MAX: usize = 128;
 /// Hits of a query whose request names no limit.
 pub const DEFAULT_LIMIT: usize = 10;
 /// Hits that the queries of one batch may ask for together, offsets left out: ten times what one query may.
@@ -67,5 +72,10 @@ pub const ENRICH_COLLECTIONS_MAX: usize = 8;
 pub const CONVERSATION_TURNS_MAX: usize = 100;
 /// Bytes of all turns together: as many as a prompt may have.
 pub const CONVERSATION_BYTES_MAX: usize = limits::QUERY_TEXT_BYTES_MAX;
+/// Payloads and vectors of an answer that are written where the request is handled: about a millisecond of work.
+pub(crate) const WRITE_INLINE_BYTES: usize = 256 << 10;
+/// Bytes of an error's message, which repeats parts of the request: gRPC sends it in a header, percent-encoded, and clients
+/// refuse headers of more than 8 or 16 KiB together.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 2_048;
 /// Chunks on each side of a chunk that may come with it: ten of 256 tokens fill any ordinary budget.
 pub const NEIGHBOURS_MAX: u32 = 10;

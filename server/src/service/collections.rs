@@ -22,9 +22,18 @@ pub struct CreateCollection {
     pub schema: Schema,
 }
 
+/// A collection and its state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CollectionView {
+    /// As the engine has it.
+    pub info: CollectionInfo,
+    /// What the caller should know of it.
+    pub notes: Vec<String>,
+}
+
 impl Service {
     /// Makes a collection; again with an equal schema is not an error.
-    pub async fn create_collection(&self, call: Call, create: CreateCollection) -> Result<CollectionInfo> {
+    pub async fn create_collection(&self, call: Call, create: CreateCollection) -> Result<CollectionView> {
         self.write(call, "Collections.Create", move |core, _| {
             core.create_collection(create)
         })
@@ -32,10 +41,10 @@ impl Service {
     }
 
     /// One collection and its state.
-    pub async fn collection(&self, call: Call, name: String) -> Result<CollectionInfo> {
+    pub async fn collection(&self, call: Call, name: String) -> Result<CollectionView> {
         self.read(call, "Collections.Get", move |core, _| {
             check_collection(&name)?;
-            core.engine.collection(&name)
+            core.engine.collection(&name).map(|info| core.view(info))
         })
         .await
     }
@@ -64,7 +73,7 @@ impl Service {
 }
 
 impl Core {
-    fn create_collection(&self, create: CreateCollection) -> Result<CollectionInfo> {
+    fn create_collection(&self, create: CreateCollection) -> Result<CollectionView> {
         check_collection(&create.name)?;
         let mut schema = create.schema;
         if schema.vectors.is_empty() && schema.sparse.is_empty() && schema.fields.is_empty() {
@@ -72,7 +81,24 @@ impl Core {
         }
         self.complete(&mut schema).map_err(|e| e.at("/schema"))?;
         schema.check().map_err(|e| e.at("/schema"))?;
-        self.engine.create_collection(&create.name, schema)
+        let made = self.engine.create_collection(&create.name, schema);
+        made.map(|info| self.view(info))
+    }
+
+    /// Says for which vectors nothing can be embedded, because this server does not have the model that they record. Callers
+    /// may have it, and bring the vectors; who only mistook the name learns it here, and not from the first document.
+    fn view(&self, info: CollectionInfo) -> CollectionView {
+        let lacking = |name: &String, e: Error| format!("nothing can be embedded for vector {name:?}: {}", e.message);
+        let dense = info.schema.vectors.iter().filter_map(|(name, spec)| {
+            let missing = self.embedder(spec.embedder.as_ref()?).err()?;
+            Some(lacking(name, missing))
+        });
+        let sparse = info.schema.sparse.iter().filter_map(|(name, spec)| {
+            let missing = self.sparse_embedder(spec.embedder.as_ref()?).err()?;
+            Some(lacking(name, missing))
+        });
+        let notes = dense.chain(sparse).collect();
+        CollectionView { info, notes }
     }
 
     /// Vectors of the default embedder, full text over text and title, and what citations need.
@@ -124,5 +150,5 @@ pub(crate) fn empty_schema() -> Schema {
 
 /// True for the error of making what exists already, which gRPC has a status of its own for.
 pub(crate) fn already_exists(error: &Error) -> bool {
-    error.kind == ErrorKind::Conflict && error.code == "collection_exists"
+    error.kind == ErrorKind::Conflict && matches!(error.code, "collection_exists" | "snapshot_exists")
 }

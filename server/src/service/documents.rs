@@ -17,12 +17,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, REQUEST_TEXT_BYTES_MAX};
 use super::collections::applied;
-use super::embed::{By, Embedding, embed_passages, embed_sparse_passages};
+use super::embed::{By, Embedding, embed_sparse_texts, embed_texts};
 use super::intake::{self, DocumentText, NEAR_KEY, OnNearDuplicate, Signature};
 use super::points::{WriteParams, write_options};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
 use crate::rag::chunk::{self, Chunk, ChunkSettings, Cut};
+use crate::rag::embed::TextKind;
 use crate::rag::extract::Extracted;
 use crate::rag::tokens;
 use crate::rag::trust::{self, PROVENANCE_KEY, TRUST_KEY};
@@ -85,6 +86,8 @@ pub struct DocumentView {
     pub info: DocumentInfo,
     /// In order.
     pub chunks: Option<Vec<Point>>,
+    /// Of the chunks' texts.
+    pub bytes: usize,
 }
 
 /// A page of documents.
@@ -166,7 +169,7 @@ impl Service {
 
     /// One document (`document_not_found` if there is none).
     pub async fn document(&self, call: Call, collection: String, id: PointId, chunks: bool) -> Result<DocumentView> {
-        self.read(call, "Documents.Get", move |core, _| {
+        self.read(call, "Documents.Get", move |core, budget| {
             core.schema(&collection)?;
             let with = With {
                 payload: true,
@@ -174,7 +177,9 @@ impl Service {
             };
             // Read together, so that the document and its chunks are of one moment.
             let found = if chunks {
-                let found = core.engine.document_with_chunks(&collection, &id, with)?;
+                let found = core
+                    .engine
+                    .document_with_chunks(&collection, &id, with, budget.patience())?;
                 found.map(|(info, chunks)| (info, Some(chunks)))
             } else {
                 core.engine.document(&collection, &id)?.map(|info| (info, None))
@@ -185,7 +190,11 @@ impl Service {
                     format!("collection {collection:?} has no document {:?}", id.as_str()),
                 )
             })?;
-            Ok(DocumentView { info, chunks })
+            // Chunks repeat a little of each other, and carry what the document does: about this much.
+            let bytes = chunks
+                .as_ref()
+                .map_or(0, |_| usize::try_from(info.text_bytes).unwrap_or(usize::MAX));
+            Ok(DocumentView { info, chunks, bytes })
         })
         .await
     }
@@ -219,13 +228,15 @@ impl Service {
         after: Option<PointId>,
         limit: Option<usize>,
     ) -> Result<DocumentsPage> {
-        self.read(call, "Documents.List", move |core, _| {
+        self.read(call, "Documents.List", move |core, budget| {
             core.schema(&collection)?;
             let limit = limit.unwrap_or(DEFAULT_PAGE);
             check_limit(limit)?;
             // One more tells whether there is a next page. The largest page cannot ask for it: a full one may be the last.
             let asked = (limit + 1).min(limits::TOP_K_MAX);
-            let mut documents = core.engine.documents(&collection, after.as_ref(), asked)?;
+            let mut documents = core
+                .engine
+                .documents(&collection, after.as_ref(), asked, budget.patience())?;
             let more = documents.len() >= asked;
             documents.truncate(limit);
             let next = more.then(|| documents.last().map(|d| d.id.clone())).flatten();
@@ -443,7 +454,7 @@ impl Core {
         let (mut by_checksum, embedded) = if embeddings.is_empty() {
             (HashMap::new(), 0)
         } else {
-            let stored = self.engine.chunk_vectors(collection, &id)?;
+            let stored = self.engine.chunk_vectors(collection, &id, budget.patience())?;
             embed_missing(&chunks, &checksums, embeddings, stored, budget)?
         };
         result.chunks = chunks.len();
@@ -534,7 +545,7 @@ fn embed_missing(
         let names = &embedding.names;
         match &embedding.by {
             By::Dense(embedder) => {
-                let vectors = embed_passages(embedder.as_ref(), &texts, budget)?;
+                let vectors = embed_texts(embedder.as_ref(), &texts, TextKind::Passage, budget)?;
                 for ((_, checksum), vector) in missing.iter().zip(vectors) {
                     let Some(vector) = vector else { continue };
                     let of_chunk = by_checksum.entry(*checksum).or_default();
@@ -544,7 +555,7 @@ fn embed_missing(
                 }
             }
             By::Sparse(embedder) => {
-                let vectors = embed_sparse_passages(embedder.as_ref(), &texts, budget)?;
+                let vectors = embed_sparse_texts(embedder.as_ref(), &texts, TextKind::Passage, budget)?;
                 for ((_, checksum), vector) in missing.iter().zip(vectors) {
                     let Some(vector) = vector else { continue };
                     let of_chunk = by_checksum.entry(*checksum).or_default();

@@ -11,13 +11,14 @@ use cairn_engine::types::SparseVector;
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::Core;
+use super::ahead::Ahead;
 use super::bounds::EMBED_BATCH;
 use super::pools::{Budget, deadline_exceeded};
 use super::query::NO_EMBEDDING;
 use crate::rag::embed::{EmbedError, Embedder, Fingerprint, Input, Medium, SparseEmbedder, TextKind};
 use crate::rag::retrieval::DenseLeg;
 
-/// A vector that text can be compared with.
+/// A vector that text, or whatever else its embedder takes, can be compared with.
 pub(super) struct TextVector {
     /// Its name.
     pub(super) name: String,
@@ -186,6 +187,7 @@ impl Core {
         &self,
         using: TextVector,
         text: &str,
+        ahead: &Ahead,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Option<DenseLeg>> {
@@ -198,7 +200,7 @@ impl Core {
             ));
             return Ok(None);
         }
-        let Some(vector) = embed_query(embedder, text, budget)? else {
+        let Some(vector) = ahead.query(embedder, Input::Text(text), budget)? else {
             notes.push(NO_EMBEDDING.to_owned());
             return Ok(None);
         };
@@ -211,8 +213,8 @@ impl Core {
 }
 
 /// A question's vector; none if it holds nothing that the embedder knows.
-pub(super) fn embed_query(embedder: &dyn Embedder, text: &str, budget: &Budget) -> Result<Option<Vec<f32>>> {
-    match embedder.embed(&[Input::Text(text)], TextKind::Query, &budget.patience()) {
+pub(super) fn embed_query(embedder: &dyn Embedder, input: Input<'_>, budget: &Budget) -> Result<Option<Vec<f32>>> {
+    match embedder.embed(&[input], TextKind::Query, budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
@@ -225,36 +227,34 @@ pub(super) fn embed_sparse_query(
     text: &str,
     budget: &Budget,
 ) -> Result<Option<SparseVector>> {
-    match embedder.embed(&[text], TextKind::Query, &budget.patience()) {
+    match embedder.embed(&[text], TextKind::Query, budget.patience()) {
         Ok(mut vectors) => Ok(vectors.pop()),
         Err(EmbedError::EmptyText { .. }) => Ok(None),
         Err(error) => Err(embed_failed(error, budget)),
     }
 }
 
-/// Passages' vectors, in order; none for those that hold nothing the embedder knows.
-pub(super) fn embed_passages(
+/// Texts' vectors, in order; none for those that hold nothing the embedder knows.
+pub(super) fn embed_texts(
     embedder: &dyn Embedder,
     texts: &[&str],
+    kind: TextKind,
     budget: &Budget,
 ) -> Result<Vec<Option<Vec<f32>>>> {
-    let patience = budget.patience();
     in_batches(texts, budget, |batch| {
         let inputs: Vec<Input<'_>> = batch.iter().map(|text| Input::Text(text)).collect();
-        embedder.embed(&inputs, TextKind::Passage, &patience)
+        embedder.embed(&inputs, kind, budget.patience())
     })
 }
 
-/// Passages' sparse vectors likewise.
-pub(super) fn embed_sparse_passages(
+/// Texts' sparse vectors likewise.
+pub(super) fn embed_sparse_texts(
     embedder: &dyn SparseEmbedder,
     texts: &[&str],
+    kind: TextKind,
     budget: &Budget,
 ) -> Result<Vec<Option<SparseVector>>> {
-    let patience = budget.patience();
-    in_batches(texts, budget, |batch| {
-        embedder.embed(batch, TextKind::Passage, &patience)
-    })
+    in_batches(texts, budget, |batch| embedder.embed(batch, kind, budget.patience()))
 }
 
 /// Embeds batch by batch. A text that holds nothing is left out, and the rest of its batch tried again.
@@ -288,7 +288,7 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     let message = error.to_string();
     match error {
         EmbedError::EmptyText { .. } => Error::invalid("empty_text", "the text holds nothing that the embedder knows"),
-        EmbedError::Unsupported { medium, .. } => not_supported(medium),
+        EmbedError::Unsupported { .. } => Error::invalid("medium_not_supported", message),
         EmbedError::Rejected { .. } => Error::invalid("embedder_rejected", message),
         EmbedError::Unavailable { retry_after, .. } => {
             Error::new(ErrorKind::Unavailable, "embedder_unavailable", message).retry_after(retry_after)
@@ -298,10 +298,15 @@ pub(super) fn embed_failed(error: EmbedError, budget: &Budget) -> Error {
     }
 }
 
-pub(super) fn not_supported(medium: Medium) -> Error {
+/// Said before anything is embedded. `by` makes the vector.
+pub(super) fn not_supported(medium: Medium, by: &Fingerprint) -> Error {
     Error::invalid(
         "medium_not_supported",
-        format!("the vector's embedder does not take {medium}"),
+        format!(
+            "embedder {}, which makes this vector, does not take {medium}: give text or a vector, or use an embedder whose \
+             media hold it",
+            by.name
+        ),
     )
 }
 
@@ -315,6 +320,41 @@ pub(super) fn fingerprint(of: &Fingerprint) -> EmbedderFingerprint {
         query_prefix: of.query_prefix.clone(),
         passage_prefix: of.passage_prefix.clone(),
     }
+}
+
+/// Refuses vectors that are said to be made by another model than the one that the collection records for `name`. What is
+/// left out of a statement is not compared.
+pub(super) fn same_maker(
+    name: &str,
+    recorded: Option<&EmbedderFingerprint>,
+    stated: &EmbedderFingerprint,
+) -> Result<()> {
+    let Some(recorded) = recorded else {
+        return Err(Error::invalid(
+            "embedder_mismatch",
+            format!(
+                "vector {name:?} records no embedder to compare with {}: leave embedder out, or make the collection with it",
+                stated.name
+            ),
+        ));
+    };
+    let said = filled(stated, recorded);
+    if said == *recorded {
+        return Ok(());
+    }
+    let differs = match said.name == recorded.name {
+        true => format!(", which differs in {}", differences(recorded, &said)),
+        false => String::new(),
+    };
+    Err(Error::invalid(
+        "embedder_mismatch",
+        format!(
+            "vector {name:?} holds vectors of {}, and these are said to be of {}{differs}. Embed with the model that the \
+             collection records, or make a new collection for the other and put everything again",
+            describe(recorded),
+            describe(&said)
+        ),
+    ))
 }
 
 fn unknown_embedder<'a>(of: &EmbedderFingerprint, have: impl Iterator<Item = &'a Fingerprint>) -> Error {
@@ -374,21 +414,7 @@ fn differences(recorded: &EmbedderFingerprint, ours: &EmbedderFingerprint) -> St
 /// in, and what was given must be equal to it; another is taken as it is said, for vectors that callers make themselves.
 fn recorded(given: &EmbedderFingerprint, ours: Option<EmbedderFingerprint>) -> Result<EmbedderFingerprint> {
     let Some(ours) = ours else { return Ok(given.clone()) };
-    let or = |given: &str, ours: &str| {
-        if given.is_empty() {
-            ours.to_owned()
-        } else {
-            given.to_owned()
-        }
-    };
-    let said = EmbedderFingerprint {
-        name: given.name.clone(),
-        revision: or(&given.revision, &ours.revision),
-        dim: if given.dim == 0 { ours.dim } else { given.dim },
-        normalized: given.normalized || ours.normalized,
-        query_prefix: or(&given.query_prefix, &ours.query_prefix),
-        passage_prefix: or(&given.passage_prefix, &ours.passage_prefix),
-    };
+    let said = filled(given, &ours);
     if said == ours {
         return Ok(ours);
     }
@@ -401,6 +427,19 @@ fn recorded(given: &EmbedderFingerprint, ours: Option<EmbedderFingerprint>) -> R
             differences(&said, &ours)
         ),
     ))
+}
+
+/// What is left out of one identity, taken from another.
+fn filled(given: &EmbedderFingerprint, from: &EmbedderFingerprint) -> EmbedderFingerprint {
+    let or = |given: &str, from: &str| if given.is_empty() { from } else { given }.to_owned();
+    EmbedderFingerprint {
+        name: given.name.clone(),
+        revision: or(&given.revision, &from.revision),
+        dim: if given.dim == 0 { from.dim } else { given.dim },
+        normalized: given.normalized || from.normalized,
+        query_prefix: or(&given.query_prefix, &from.query_prefix),
+        passage_prefix: or(&given.passage_prefix, &from.passage_prefix),
+    }
 }
 
 #[cfg(test)]
@@ -442,6 +481,39 @@ mod tests {
             Ok(own.clone()),
             "vectors of callers' own models are theirs to name"
         );
+    }
+
+    #[test]
+    fn vectors_are_taken_from_their_own_model_only() {
+        for same in [ours(), named("e5")] {
+            assert_eq!(same_maker("dense", Some(&ours()), &same), Ok(()));
+        }
+        type Change = fn(&mut EmbedderFingerprint);
+        let changes: [(Change, &str); 5] = [
+            (|e| e.name = "bge".into(), "of bge (revision \"1\", dim 384)."),
+            (|e| e.revision = "2".into(), "differs in revision: \"2\", not \"1\""),
+            (|e| e.dim = 8, "differs in dim: 8, not 384"),
+            (|e| e.query_prefix = "q".into(), "query_prefix: \"q\", not \"query: \""),
+            (
+                |e| e.passage_prefix = "p".into(),
+                "passage_prefix: \"p\", not \"passage: \"",
+            ),
+        ];
+        for (change, said) in changes {
+            let mut stated = ours();
+            change(&mut stated);
+            let error = same_maker("dense", Some(&ours()), &stated).unwrap_err();
+            assert_eq!(error.code, "embedder_mismatch");
+            assert!(error.message.contains(said), "{}", error.message);
+            assert!(
+                error.message.contains("of e5 (revision \"1\", dim 384), and"),
+                "{}",
+                error.message
+            );
+        }
+        let error = same_maker("dense", None, &ours()).unwrap_err();
+        assert_eq!(error.code, "embedder_mismatch");
+        assert!(error.message.contains("records no embedder"), "{}", error.message);
     }
 
     #[test]

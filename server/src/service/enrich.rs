@@ -16,6 +16,7 @@ use cairn_engine::types::{Payload, PointId, Token};
 use cairn_engine::{Error, Result, limits};
 use serde_json::Value;
 
+use super::ahead::Ahead;
 use super::bounds::{
     CANDIDATES_MAX, CONVERSATION_BYTES_MAX, CONVERSATION_TURNS_MAX, DEFAULT_CANDIDATES, DEFAULT_TOKEN_BUDGET,
     ENRICH_COLLECTIONS_MAX, NEIGHBOURS_MAX, TOKEN_BUDGET_MAX,
@@ -26,6 +27,7 @@ use super::ranking::{Fetcher, Found, Ranking, Reranked, Stage, Why};
 use super::retrieve::Labels;
 use super::{Call, Core, Service, Work, check_collection};
 use crate::rag::condense::{self, Condensed, Turn};
+use crate::rag::embed::Input;
 use crate::rag::pack::{self, Candidate, DropReason, Dropped, PackRequest, Packed};
 use crate::rag::render::{self, PromptFormat};
 use crate::rag::template::Template;
@@ -245,7 +247,7 @@ impl Core {
                         format!("collection {name:?} is named twice"),
                     ));
                 }
-                self.engine.moment(name, enrich.after, Some(budget.deadline))
+                self.engine.moment(name, enrich.after, budget.patience().clone())
             };
             moments.push(moment().map_err(|mut e| {
                 if several {
@@ -455,7 +457,8 @@ impl Core {
         }
         let using = self.enrich_vector(schema)?;
         if enrich.mode == Mode::Dense {
-            let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at("/prompt"))?;
+            let vector =
+                embed_query(using.embedder.as_ref(), Input::Text(&text), budget).map_err(|e| e.at("/prompt"))?;
             let vector = vector.ok_or_else(|| {
                 let why = "the prompt holds nothing that the embedder knows, try mode bm25";
                 Error::invalid("empty_text", why).at("/prompt")
@@ -464,7 +467,7 @@ impl Core {
             return Ok((Source::Nearest { using, vector }, Some(retrieval::DENSE)));
         }
         let dense = self
-            .dense_leg(using, &text, budget, notes)
+            .dense_leg(using, &text, &Ahead::default(), budget, notes)
             .map_err(|e| e.at("/prompt"))?;
         if dense.is_none() {
             return bm25(text);

@@ -114,30 +114,35 @@ impl Core {
             let embedder: Arc<dyn Embedder> = self.embedder(&recorded(&spec.embedder)?)?;
             return match embedder.takes(medium) {
                 true => Ok(By::Dense(embedder)),
-                false => Err(not_supported(medium)),
+                false => Err(not_supported(medium, embedder.fingerprint())),
             };
         }
         if let Some(spec) = schema.sparse.get(name) {
             let embedder: Arc<dyn SparseEmbedder> = self.sparse_embedder(&recorded(&spec.embedder)?)?;
             return match medium {
                 Medium::Text => Ok(By::Sparse(embedder)),
-                Medium::Image | Medium::Audio => Err(not_supported(medium)),
+                Medium::Image | Medium::Audio => Err(not_supported(medium, embedder.fingerprint())),
             };
         }
-        let names: Vec<&str> = schema
-            .vectors
-            .keys()
-            .chain(schema.sparse.keys())
-            .map(String::as_str)
-            .collect();
-        let message = format!("the collection has no vector {name:?}, only: {}", names.join(", "));
-        Err(Error::invalid("vector_not_found", message))
+        Err(unknown_vector(schema, name))
     }
+}
+
+/// Said of a name that neither a dense nor a sparse vector has.
+pub(super) fn unknown_vector(schema: &Schema, name: &str) -> Error {
+    let names: Vec<&str> = schema
+        .vectors
+        .keys()
+        .chain(schema.sparse.keys())
+        .map(String::as_str)
+        .collect();
+    let message = format!("the collection has no vector {name:?}, only: {}", names.join(", "));
+    Error::invalid("vector_not_found", message)
 }
 
 fn embed_dense(embedder: &dyn Embedder, batch: &[Wanted], points: &mut [PointInput], budget: &Budget) -> Result<()> {
     let inputs: Vec<Input<'_>> = batch.iter().map(|wanted| wanted.input.as_input()).collect();
-    let made = embedder.embed(&inputs, TextKind::Passage, &budget.patience());
+    let made = embedder.embed(&inputs, TextKind::Passage, budget.patience());
     for (wanted, vector) in batch.iter().zip(made.map_err(|e| failed(e, batch, budget))?) {
         points[wanted.point].vectors.insert(wanted.name.clone(), vector);
     }
@@ -151,7 +156,7 @@ fn embed_sparse(
     budget: &Budget,
 ) -> Result<()> {
     let texts: Vec<&str> = batch.iter().map(|wanted| wanted.input.as_input().text()).collect();
-    let made = embedder.embed(&texts, TextKind::Passage, &budget.patience());
+    let made = embedder.embed(&texts, TextKind::Passage, budget.patience());
     for (wanted, vector) in batch.iter().zip(made.map_err(|e| failed(e, batch, budget))?) {
         points[wanted.point].sparse.insert(wanted.name.clone(), vector);
     }

@@ -223,7 +223,7 @@ impl Core {
                 payload: true,
                 ..With::default()
             },
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
             ..Scroll::default()
         };
         let mut candidates: Vec<(usize, PointId)> = Vec::new();
@@ -245,7 +245,9 @@ impl Core {
         let mut best: Option<(f32, PointId)> = None;
         for (_, document) in candidates.into_iter().take(NEAR_CHECKS_MAX) {
             budget.check()?;
-            let chunks = self.engine.chunks(collection, &document, scroll.with)?;
+            let chunks = self
+                .engine
+                .chunks(collection, &document, scroll.with, budget.patience())?;
             let of_chunk = |point: &cairn_engine::types::Point| -> Option<(usize, String)> {
                 let payload = point.payload.as_ref()?;
                 let start = payload.get("span")?.get(0)?.as_u64()?;

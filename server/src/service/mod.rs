@@ -7,6 +7,7 @@
 //! What is done is in the methods of [`Core`], plain synchronous functions over the engine and the models, one file
 //! a noun.
 
+mod ahead;
 pub(crate) mod bodies;
 pub mod bounds;
 mod collections;
@@ -22,6 +23,7 @@ pub(crate) mod pools;
 mod query;
 mod ranking;
 mod retrieve;
+mod snapshots;
 #[cfg(test)]
 mod sparse_tests;
 
@@ -31,7 +33,7 @@ use std::time::{Duration, Instant};
 use cairn_engine::schema;
 use cairn_engine::{Engine, Error, Result};
 
-pub use collections::CreateCollection;
+pub use collections::{CollectionView, CreateCollection};
 pub(crate) use collections::{already_exists, empty_schema};
 pub use documents::{DocumentView, DocumentsPage, PutAll, PutOne, RESERVED_KEYS};
 pub use enrich::{Enrich, Enriched, Mode};
@@ -41,6 +43,8 @@ pub use operations::{Operation, OperationState};
 pub use points::{GivenVectors, NewPoint, ScrollRequest, WriteParams};
 pub use query::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
 pub use ranking::{Cap, Decay, Mmr, NearDuplicates, Ranking, Rerank, Stage};
+pub(crate) use snapshots::SnapshotsOf;
+pub use snapshots::{RestoreCollections, SnapshotCollection, SnapshotInfo};
 
 use self::bodies::{Bodies, Held};
 use self::pools::{Budget, Pools};
@@ -74,6 +78,7 @@ pub(crate) struct Core {
     engine: Arc<Engine>,
     models: Models,
     pdfs: PdfReader,
+    snapshots: SnapshotsOf,
 }
 
 /// Which places a request needs.
@@ -84,10 +89,21 @@ enum Work {
 }
 
 impl Service {
-    /// A service over `engine` with `models`, which reads PDFs with `pdfs`.
-    pub fn new(engine: Arc<Engine>, models: Models, pdfs: PdfReader, limits: Limits) -> Self {
+    /// A service over `engine` with `models` and a store of `snapshots`, which reads PDFs with `pdfs`.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        models: Models,
+        pdfs: PdfReader,
+        limits: Limits,
+        snapshots: SnapshotsOf,
+    ) -> Self {
         Self {
-            core: Arc::new(Core { engine, models, pdfs }),
+            core: Arc::new(Core {
+                engine,
+                models,
+                pdfs,
+                snapshots,
+            }),
             pools: Pools::new(&limits),
             bodies: Bodies::new(limits.bodies_bytes_max),
             operations: Arc::default(),
@@ -164,6 +180,15 @@ impl Core {
         check_collection(collection)?;
         self.engine.schema(collection)
     }
+}
+
+/// An error's message, cut to what adapters may send of it.
+pub(crate) fn sendable(mut message: String) -> String {
+    if message.len() > bounds::MESSAGE_BYTES_MAX {
+        message.truncate(message.floor_char_boundary(bounds::MESSAGE_BYTES_MAX));
+        message.push_str(" ... (cut)");
+    }
+    message
 }
 
 /// A collection's name, checked.

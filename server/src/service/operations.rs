@@ -1,4 +1,4 @@
-//! Operations: work that outlives the request that asked for it. Today: `optimize`.
+//! Operations: work that outlives the request that asked for it: `optimize`, and what is done with snapshots.
 //!
 //! An operation is a thread of the blocking pool with a state that anybody may look at, watch and cancel. There are bounds
 //! on how many run and on how many ended ones are remembered. They live in memory: a restart forgets them, which is said in
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use cairn_engine::engine::{OptimizeStep, Optimizing};
 use cairn_engine::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,8 +32,10 @@ pub struct Operation {
     pub id: String,
     /// What kind of work.
     pub kind: &'static str,
-    /// On which collection.
+    /// On which collection; empty: on all, or on none.
     pub collection: String,
+    /// With which snapshot, if it is one that has to do with them.
+    pub snapshot: Option<String>,
     /// How it stands.
     pub state: OperationState,
     /// 0 to 1.
@@ -61,8 +64,9 @@ pub enum OperationState {
 }
 
 /// All operations of a server.
-#[derive(Default)]
 pub(super) struct Operations {
+    /// Part of each id, so that an id from before a restart names nothing and not something else.
+    run: u32,
     /// Oldest first.
     all: Mutex<VecDeque<Arc<Entry>>>,
     last: AtomicU64,
@@ -87,14 +91,31 @@ impl Handle<'_> {
         self.entry.cancel.load(Ordering::Relaxed) || self.closed.load(Ordering::Relaxed)
     }
 
-    /// 0 to 1; never goes back.
+    /// How far it is, as `tell`, still at what was said last.
     pub(super) fn progress(&self, part: f32) {
+        let message = self.entry.now.borrow().message.clone();
+        self.tell(part, message);
+    }
+
+    /// Says what it is at, or what came of it.
+    pub(super) fn say(&self, message: String) {
+        self.entry.now.send_modify(|now| now.message = message);
+    }
+
+    /// How far it is, 0 to 1, which never goes back; and what it is at, in words.
+    pub(super) fn tell(&self, part: f32, message: String) {
+        // Whoever asked it to stop was told that it does.
+        if self.stopped() {
+            return;
+        }
         self.entry.now.send_if_modified(|now| {
-            let told = part - now.progress >= PROGRESS_STEP || (part >= 1.0 && now.progress < 1.0);
-            if told {
+            let further = part - now.progress >= PROGRESS_STEP || (part >= 1.0 && now.progress < 1.0);
+            if further {
                 now.progress = part.clamp(0.0, 1.0);
             }
-            told
+            let otherwise = now.message != message;
+            now.message = message;
+            further || otherwise
         });
     }
 }
@@ -103,14 +124,39 @@ impl Entry {
     fn runs(&self) -> bool {
         self.now.borrow().state == OperationState::Running
     }
+
+    fn cancel(&self) -> Operation {
+        self.cancel.store(true, Ordering::Relaxed);
+        self.now.send_if_modified(|now| {
+            let running = now.state == OperationState::Running;
+            if running {
+                "stopping".clone_into(&mut now.message);
+            }
+            running
+        });
+        self.now.borrow().clone()
+    }
+}
+
+impl Default for Operations {
+    fn default() -> Self {
+        Self {
+            run: rand::random(),
+            all: Mutex::default(),
+            last: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
 }
 
 impl Operations {
-    /// Begins `work` on a blocking thread, or answers with the operation of the same kind and collection that runs.
-    fn start(
+    /// Begins `work` on a blocking thread, or answers with the operation of the same kind, collection and snapshot that runs.
+    /// One that was asked to stop is none: what it leaves undone would stay undone.
+    pub(super) fn start(
         self: &Arc<Self>,
         kind: &'static str,
         collection: &str,
+        snapshot: Option<&str>,
         work: impl FnOnce(&Handle<'_>) -> Result<()> + Send + 'static,
     ) -> Result<Operation> {
         let mut all = self.all.lock();
@@ -121,12 +167,18 @@ impl Operations {
                 "the server is going down and begins nothing new",
             ));
         }
-        let same = |now: &Operation| now.kind == kind && now.collection == collection;
-        let mut running = all.iter().filter(|entry| entry.runs());
-        if let Some(entry) = running.clone().find(|entry| same(&entry.now.borrow())) {
+        let running = || all.iter().filter(|entry| entry.runs());
+        let same = |entry: &&Arc<Entry>| {
+            let now = entry.now.borrow();
+            now.kind == kind
+                && now.collection == collection
+                && now.snapshot.as_deref() == snapshot
+                && !entry.cancel.load(Ordering::Relaxed)
+        };
+        if let Some(entry) = running().find(same) {
             return Ok(entry.now.borrow().clone());
         }
-        if running.by_ref().count() >= RUNNING_MAX {
+        if running().count() >= RUNNING_MAX {
             return Err(Error::new(
                 ErrorKind::Exhausted,
                 "too_many_operations",
@@ -134,9 +186,10 @@ impl Operations {
             ));
         }
         let operation = Operation {
-            id: format!("op-{}", self.last.fetch_add(1, Ordering::Relaxed) + 1),
+            id: format!("op-{:08x}-{}", self.run, self.last.fetch_add(1, Ordering::Relaxed) + 1),
             kind,
             collection: collection.to_owned(),
+            snapshot: snapshot.map(str::to_owned),
             state: OperationState::Running,
             progress: 0.0,
             message: String::new(),
@@ -196,8 +249,23 @@ impl Operations {
     }
 }
 
+/// What an `optimize` is at, for people.
+fn words(at: &Optimizing) -> String {
+    let what = match at.step {
+        OptimizeStep::Seal { segments } => format!("sealing {segments} growing segments"),
+        OptimizeStep::Merge { segments, of } => format!("merging {segments} of {of} sealed segments"),
+        OptimizeStep::Wait => "waiting for a seal or merge under way".to_owned(),
+        OptimizeStep::Trim => return "trimming the log".to_owned(),
+    };
+    match at.shards {
+        1 => what,
+        shards => format!("{what} of shard {} of {shards}", at.shard + 1),
+    }
+}
+
 fn end(now: &mut Operation, result: Result<()>) {
     now.ended_at_ms = Some(now_ms());
+    now.message.clear();
     match result {
         Ok(()) => (now.state, now.progress) = (OperationState::Done, 1.0),
         Err(e) if e.kind == ErrorKind::Cancelled => {
@@ -225,9 +293,9 @@ impl Service {
             // Says at once that there is no such collection.
             found.engine.schema(&collection)?;
             let name = collection.clone();
-            operations.start("optimize", &collection, move |handle| {
-                let mut progress = |part| handle.progress(part);
-                core.engine.optimize(&name, &|| handle.stopped(), &mut progress)
+            operations.start("optimize", &collection, None, move |handle| {
+                let mut tell = |at: Optimizing| handle.tell(at.part, words(&at));
+                core.engine.optimize(&name, &|| handle.stopped(), &mut tell)
             })
         })
         .await
@@ -265,17 +333,18 @@ impl Service {
     pub async fn cancel_operation(&self, call: Call, id: String) -> Result<Operation> {
         let operations = Arc::clone(&self.operations);
         self.read(call, "Operations.Cancel", move |_, _| {
-            let entry = operations.find(&id)?;
-            entry.cancel.store(true, Ordering::Relaxed);
-            let now = entry.now.borrow().clone();
-            Ok(now)
+            Ok(operations.find(&id)?.cancel())
         })
         .await
     }
 
     /// The operation now and at every change; the last message has an end.
-    pub fn watch_operation(&self, id: &str) -> Result<watch::Receiver<Operation>> {
-        Ok(self.operations.find(id)?.now.subscribe())
+    pub async fn watch_operation(&self, call: Call, id: String) -> Result<watch::Receiver<Operation>> {
+        let operations = Arc::clone(&self.operations);
+        let entry = self.read(call, "Operations.Watch", move |_, _| operations.find(&id));
+        let mut watch = entry.await?.now.subscribe();
+        watch.mark_changed();
+        Ok(watch)
     }
 
     /// The server is going down: operations are asked to stop.
@@ -310,7 +379,7 @@ mod tests {
             ),
         ];
         for (work, state) in cases {
-            let id = operations.start("test", "c", work).unwrap().id;
+            let id = operations.start("test", "c", None, work).unwrap().id;
             let last = ended(&operations, &id).await;
             assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
             assert_eq!(last.error.is_some(), state == OperationState::Failed);
@@ -326,39 +395,96 @@ mod tests {
             }
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c0", wait).unwrap();
-        assert_eq!(operations.start("test", "c0", wait).unwrap().id, first.id);
+        let first = operations.start("test", "c0", None, wait).unwrap();
+        assert_eq!(operations.start("test", "c0", None, wait).unwrap().id, first.id);
         let mut ids = vec![first.id];
         for n in 1..RUNNING_MAX {
-            ids.push(operations.start("test", &format!("c{n}"), wait).unwrap().id);
+            ids.push(operations.start("test", "c0", Some(&format!("s{n}")), wait).unwrap().id);
         }
-        let refused = operations.start("test", "one too many", wait).unwrap_err();
+        let refused = operations.start("test", "one too many", None, wait).unwrap_err();
         assert_eq!(refused.code, "too_many_operations");
-        operations.find(&ids[0]).unwrap().cancel.store(true, Ordering::Relaxed);
+        operations.find(&ids[0]).unwrap().cancel();
         assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
         operations.close();
         for id in &ids {
             assert_eq!(ended(&operations, id).await.state, OperationState::Cancelled);
         }
         assert_eq!(
-            operations.start("test", "late", wait).unwrap_err().code,
+            operations.start("test", "late", None, wait).unwrap_err().code,
             "shutting_down"
         );
         assert_eq!(operations.find("op-0").err().unwrap().code, "operation_not_found");
     }
 
     #[tokio::test]
+    async fn what_ends_is_not_taken_for_what_is_wanted() {
+        let operations = Arc::new(Operations::default());
+        let (release, wait) = std::sync::mpsc::channel::<()>();
+        let slow_to_stop = move |handle: &Handle<'_>| {
+            handle.tell(0.1, "working".into());
+            wait.recv().unwrap();
+            handle.tell(0.2, "still working".into());
+            Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
+        };
+        let first = operations.start("test", "c", None, slow_to_stop).unwrap();
+        let entry = operations.find(&first.id).unwrap();
+        let mut watch = entry.now.subscribe();
+        watch.wait_for(|now| now.message == "working").await.unwrap();
+        let asked = entry.cancel();
+        assert_eq!(
+            (asked.state, asked.message.as_str()),
+            (OperationState::Running, "stopping")
+        );
+        let second = operations.start("test", "c", None, |_| Ok(())).unwrap();
+        assert_ne!(second.id, first.id, "the first one stops");
+        assert_eq!(ended(&operations, &second.id).await.state, OperationState::Done);
+        release.send(()).unwrap();
+        let last = ended(&operations, &first.id).await;
+        assert_eq!(
+            (last.state, last.message.as_str(), last.progress),
+            (OperationState::Cancelled, "stopped", 0.1)
+        );
+        assert_eq!(entry.cancel(), last, "what has ended stays as it is");
+    }
+
+    #[tokio::test]
+    async fn an_id_means_nothing_to_the_next_run_of_the_server() {
+        let (before, after) = (Arc::new(Operations::default()), Arc::new(Operations::default()));
+        let old = before.start("test", "c", |_| Ok(())).unwrap().id;
+        after.start("test", "c", |_| Ok(())).unwrap();
+        assert_eq!(after.find(&old).err().unwrap().code, "operation_not_found");
+    }
+
+    #[test]
+    fn what_an_optimize_is_at_is_said_in_words() {
+        let said = |shards, step| {
+            words(&Optimizing {
+                part: 0.5,
+                shard: 1.min(shards - 1),
+                shards,
+                step,
+            })
+        };
+        let merge = OptimizeStep::Merge { segments: 3, of: 8 };
+        assert_eq!(said(4, merge), "merging 3 of 8 sealed segments of shard 2 of 4");
+        assert_eq!(said(1, merge), "merging 3 of 8 sealed segments");
+        let seal = OptimizeStep::Seal { segments: 2 };
+        assert_eq!(said(2, seal), "sealing 2 growing segments of shard 2 of 2");
+        assert_eq!(said(2, OptimizeStep::Trim), "trimming the log");
+    }
+
+    #[tokio::test]
     async fn progress_never_goes_back_and_old_ends_are_forgotten() {
         let operations = Arc::new(Operations::default());
         let work = |handle: &Handle<'_>| {
-            handle.progress(0.5);
-            handle.progress(0.2);
+            handle.tell(0.5, "at one thing".into());
+            handle.tell(0.2, "at another".into());
             Err(Error::internal("half way"))
         };
-        let id = operations.start("test", "c", work).unwrap().id;
+        let id = operations.start("test", "c", None, work).unwrap().id;
         assert_eq!(ended(&operations, &id).await.progress, 0.5);
         for _ in 0..ENDED_MAX + 2 {
-            let next = operations.start("test", "c", |_| Ok(())).unwrap().id;
+            let next = operations.start("test", "c", None, |_| Ok(())).unwrap().id;
             ended(&operations, &next).await;
         }
         assert_eq!(operations.find(&id).err().unwrap().code, "operation_not_found");

@@ -7,14 +7,15 @@ use cairn_engine::filter::Filter;
 use cairn_engine::log::Request;
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
-use cairn_engine::schema::Schema;
+use cairn_engine::schema::{EmbedderFingerprint, Schema};
 use cairn_engine::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
 use super::collections::applied;
+use super::embed::same_maker;
 use super::fingerprint::Fingerprint;
-use super::inputs::{EmbedInput, Wanted};
+use super::inputs::{EmbedInput, Wanted, unknown_vector};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
 
@@ -71,17 +72,23 @@ pub struct ScrollRequest {
 }
 
 impl Service {
-    /// Inserts points or replaces them whole, atomically.
+    /// Inserts points or replaces them whole, atomically. `made_by` are the models that the caller says made the given
+    /// vectors, by their names.
     pub async fn upsert(
         &self,
         call: Call,
         collection: String,
         points: Vec<NewPoint>,
+        made_by: BTreeMap<String, EmbedderFingerprint>,
         params: WriteParams,
     ) -> Result<Applied> {
         self.write(call, "Points.Upsert", move |core, budget| {
             let schema = core.schema(&collection)?;
             check_count("points", points.len(), limits::BATCH_POINTS_MAX, "/points")?;
+            for (name, stated) in &made_by {
+                let recorded = recorded_for(&schema, name).and_then(|recorded| same_maker(name, recorded, stated));
+                recorded.map_err(|e| e.at(format!("/embedders/{name}")))?;
+            }
             let options = write_options(budget, params, |f| {
                 f.text("upsert").text(&collection).all(&points, Fingerprint::point);
             })?;
@@ -99,18 +106,19 @@ impl Service {
         .await
     }
 
-    /// Points by id, in the order asked; missing ones are left out.
+    /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out.
     pub async fn get_points(
         &self,
         call: Call,
         collection: String,
         ids: Vec<PointId>,
         with: With,
-    ) -> Result<Vec<Point>> {
-        self.read(call, "Points.Get", move |core, _| {
+    ) -> Result<(Vec<Point>, usize)> {
+        self.read(call, "Points.Get", move |core, budget| {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
-            core.engine.get(&collection, &ids, with)
+            let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
+            moment.get(&ids, with)
         })
         .await
     }
@@ -152,10 +160,11 @@ impl Service {
 
     /// Live points that match, exactly.
     pub async fn count(&self, call: Call, collection: String, filter: Filter) -> Result<u64> {
-        self.read(call, "Points.Count", move |core, _| {
+        self.read(call, "Points.Count", move |core, budget| {
             core.schema(&collection)?;
             filter.check().map_err(|e| e.at("/filter"))?;
-            core.engine.count(&collection, &filter)
+            let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
+            moment.count(&filter)
         })
         .await
     }
@@ -209,7 +218,7 @@ impl Core {
             cursor: request.cursor,
             with: request.with,
             after: request.after,
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
         };
         self.engine.scroll(collection, &scroll)
     }
@@ -254,6 +263,13 @@ fn wanted(points: &mut [NewPoint]) -> Vec<Wanted> {
     points.iter_mut().enumerate().flat_map(of).collect()
 }
 
+/// The model that a collection records for a vector of any kind.
+fn recorded_for<'a>(schema: &'a Schema, name: &str) -> Result<Option<&'a EmbedderFingerprint>> {
+    let dense = schema.vectors.get(name).map(|spec| spec.embedder.as_ref());
+    let found = dense.or_else(|| schema.sparse.get(name).map(|spec| spec.embedder.as_ref()));
+    found.ok_or_else(|| unknown_vector(schema, name))
+}
+
 /// What the engine is told about a write. `say` feeds what the request asks for, which is looked at if it has an id.
 pub(super) fn write_options(
     budget: &Budget,
@@ -275,6 +291,6 @@ pub(super) fn write_options(
     Ok(WriteOptions {
         request,
         durability: params.durability,
-        deadline: Some(budget.deadline),
+        patience: budget.patience().clone(),
     })
 }

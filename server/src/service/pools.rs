@@ -2,8 +2,8 @@
 //!
 //! A request is admitted or refused at once (`overloaded`), waits in line for a place until its deadline, then runs on a
 //! blocking thread. A caller that goes away while in line frees its place in the line; one that goes away while its work
-//! runs raises the work's flag, which loops poll through [`Budget::check`]; the place stays taken until the
-//! work has really ended, so that the bound on running work is true.
+//! runs raises the work's flag, which the loops of models and of the engine poll ([`Patience`]); the place stays taken until
+//! the work has really ended, so that the bound on running work is true.
 //!
 //! Reads and writes have separate pools: a flood of one never starves the other.
 
@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use cairn_engine::patience::{OutOfPatience, Patience};
 use cairn_engine::{Error, ErrorKind, Result};
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
+use super::bounds::READS_MAX;
 use crate::config::Limits;
-use crate::rag::Patience;
 
 /// Reads and writes, each with its own places.
 #[derive(Debug)]
@@ -37,19 +38,14 @@ pub(crate) struct Pool {
 
 /// What a piece of work may still spend.
 #[derive(Debug, Clone)]
-pub(crate) struct Budget {
-    /// When the caller stops waiting.
-    pub(crate) deadline: Instant,
-    given_up: Arc<AtomicBool>,
-}
+pub(crate) struct Budget(Patience);
 
 impl Pools {
     pub(crate) fn new(limits: &Limits) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let reads = if limits.reads_max == 0 {
-            2 * processors
-        } else {
-            limits.reads_max
+        let reads = match limits.reads_max {
+            0 => (2 * processors).min(READS_MAX),
+            reads => reads,
         };
         Self {
             reads: Pool::new("read", reads, limits.reads_queued_max),
@@ -86,7 +82,7 @@ impl Pool {
             .expect("the semaphore is never closed");
         let given_up = Arc::new(AtomicBool::new(false));
         let _raise = RaiseOnDrop(Arc::clone(&given_up));
-        let budget = Budget { deadline, given_up };
+        let budget = Budget(Patience::until_or_raised(deadline, given_up));
         let task = tokio::task::spawn_blocking(move || {
             let _held = (admitted, place);
             budget.check()?;
@@ -110,26 +106,20 @@ impl Budget {
     /// Until an instant, for a caller who stays.
     #[cfg(test)]
     pub(crate) fn until(deadline: Instant) -> Self {
-        Self {
-            deadline,
-            given_up: Arc::default(),
-        }
+        Self(Patience::until(deadline))
     }
 
     /// An error once the deadline has passed or the caller has gone.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.given_up.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "cancelled", "the caller went away"));
-        }
-        if Instant::now() >= self.deadline {
-            return Err(deadline_exceeded());
-        }
-        Ok(())
+        self.0.check().map_err(|why| match why {
+            OutOfPatience::Late => deadline_exceeded(),
+            OutOfPatience::Gone => why.into(),
+        })
     }
 
-    /// The same bounds for a model.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::until_or_raised(self.deadline, Arc::clone(&self.given_up))
+    /// The same for models and for the engine.
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.0
     }
 }
 

@@ -1,5 +1,5 @@
-//! Queries: a request as adapters give it becomes an engine query. Text is embedded here, with the collection's own
-//! embedder, and the default hybrid is spelled out.
+//! Queries: a request as adapters give it becomes an engine query. What is to be embedded is embedded here, with the
+//! collection's own embedder, and the default hybrid is spelled out.
 //!
 //! A hybrid whose text has no embedding is answered by BM25 alone, and the answer's notes say so.
 //! A plain `nearest` text without an embedding is an error: there is nothing to answer from.
@@ -9,13 +9,15 @@ use std::time::Instant;
 use cairn_engine::engine::Moment;
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
-use cairn_engine::schema::Schema;
+use cairn_engine::schema::{EmbedderFingerprint, Schema};
 use cairn_engine::types::{SparseVector, Token};
 use cairn_engine::{Error, Result, limits};
 
+use super::ahead::Ahead;
 use super::bounds::{BATCH_HITS_MAX, DEFAULT_LIMIT};
-use super::embed::{TextVector, embed_query, embed_sparse_query};
+use super::embed::{TextVector, not_supported, same_maker};
 use super::enrich::check_text_fields;
+use super::inputs::EmbedInput;
 use super::pools::Budget;
 use super::ranking::{Plan, Ranking, Stage};
 use super::{Call, Core, Service, Work, check_count};
@@ -57,6 +59,8 @@ pub enum AskSource {
         using: Option<String>,
         /// To what.
         to: NearestTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// Largest inner products with a sparse vector.
     Sparse {
@@ -64,6 +68,8 @@ pub enum AskSource {
         using: Option<String>,
         /// With what.
         to: SparseTo,
+        /// The model whose vectors the caller means; the recorded one, if nothing is said.
+        embedder: Option<EmbedderFingerprint>,
     },
     /// BM25.
     Text {
@@ -95,8 +101,8 @@ pub enum AskSource {
 pub enum NearestTo {
     /// A vector.
     Vector(Vec<f32>),
-    /// A text, embedded with the collection's embedder.
-    Text(String),
+    /// A text, an image or a sound, embedded with the model that the vector records.
+    Embed(EmbedInput),
 }
 
 /// What to be multiplied with.
@@ -148,7 +154,7 @@ impl Service {
     pub async fn query(&self, call: Call, collection: String, ask: Ask) -> Result<Answer> {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
-            let question = core.resolve(&schema, ask, budget)?;
+            let question = core.resolve(&schema, ask, &Ahead::default(), budget)?;
             core.answer(&collection, question, budget, "Query.Run")
         };
         let (mut answer, took_ms) = self.run(call, "Query.Run", Work::Read, work).await?;
@@ -162,10 +168,11 @@ impl Service {
             let schema = core.schema(&collection)?;
             check_count("queries", asks.len(), limits::QUERY_BATCH_MAX, "/queries")?;
             check_hits(&asks)?;
+            let ahead = core.embed_ahead(&schema, &asks, budget)?;
             let mut questions = Vec::with_capacity(asks.len());
             for (i, ask) in asks.into_iter().enumerate() {
                 budget.check()?;
-                let question = core.resolve(&schema, ask, budget);
+                let question = core.resolve(&schema, ask, &ahead, budget);
                 questions.push(question.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
             let mut answers = Vec::with_capacity(questions.len());
@@ -215,8 +222,8 @@ fn check_batch_bytes(bytes: usize) -> Result<()> {
 }
 
 /// A query with its text embedded and its ranking planned.
-struct Question {
-    query: Query,
+pub(super) struct Question {
+    pub(super) query: Query,
     plan: Option<Plan>,
     notes: Vec<String>,
 }
@@ -233,7 +240,7 @@ impl Core {
     /// All that is answered to a question is of one moment.
     fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
         let Question { query, plan, notes } = question;
-        let moment = self.engine.moment(collection, query.after, query.deadline)?;
+        let moment = self.engine.moment(collection, query.after, query.patience.clone())?;
         let (result, stages) = match &plan {
             None => (self.search(&moment, &query, method)?, Vec::new()),
             Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
@@ -246,7 +253,7 @@ impl Core {
         })
     }
 
-    fn resolve(&self, schema: &Schema, ask: Ask, budget: &Budget) -> Result<Question> {
+    pub(super) fn resolve(&self, schema: &Schema, ask: Ask, ahead: &Ahead, budget: &Budget) -> Result<Question> {
         let mut notes = Vec::new();
         let plan = match ask.ranking.is_empty() {
             true => None,
@@ -258,7 +265,7 @@ impl Core {
         let limit = ask.limit.unwrap_or(DEFAULT_LIMIT);
         let wanted = limit.saturating_add(ask.offset).min(limits::TOP_K_MAX);
         let query = Query {
-            source: self.resolve_source(schema, ask.source, wanted, 1, budget, &mut notes)?,
+            source: self.resolve_source(schema, ask.source, wanted, 1, ahead, budget, &mut notes)?,
             filter: ask.filter,
             limit,
             offset: ask.offset,
@@ -266,18 +273,20 @@ impl Core {
             with: ask.with,
             params: ask.params,
             after: ask.after,
-            deadline: Some(budget.deadline),
+            patience: budget.patience().clone(),
         };
         query.check()?;
         Ok(Question { query, plan, notes })
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one step of one request needs")]
     fn resolve_source(
         &self,
         schema: &Schema,
         source: AskSource,
         wanted: usize,
         depth: usize,
+        ahead: &Ahead,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<Source> {
@@ -289,29 +298,24 @@ impl Core {
             ));
         }
         match source {
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Vector(vector),
-            } => Ok(Source::Nearest { using, vector }),
-            AskSource::Nearest {
-                using,
-                to: NearestTo::Text(text),
-            } => {
-                let at = "/nearest/text";
-                let using = self
-                    .text_vector(schema, using.as_deref())
-                    .map_err(|e| e.at("/nearest"))?;
-                check_text(&text).map_err(|e| e.at(at))?;
-                let vector = embed_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
-                let vector = vector.ok_or_else(|| {
-                    Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at)
-                })?;
-                Ok(Source::Nearest {
-                    using: Some(using.name),
-                    vector,
-                })
+            AskSource::Nearest { using, to, embedder } => {
+                let recorded = schema
+                    .vectors
+                    .iter()
+                    .map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/nearest"))?;
+                match to {
+                    NearestTo::Vector(vector) => Ok(Source::Nearest { using, vector }),
+                    NearestTo::Embed(input) => self
+                        .resolve_nearest(schema, using.as_deref(), &input, ahead, budget)
+                        .map_err(|e| e.at("/nearest")),
+                }
             }
-            AskSource::Sparse { using, to } => self.resolve_sparse(schema, using, to, budget),
+            AskSource::Sparse { using, to, embedder } => {
+                let recorded = schema.sparse.iter().map(|(name, spec)| (name.as_str(), &spec.embedder));
+                check_embedder(embedder, using.as_deref(), recorded).map_err(|e| e.at("/sparse"))?;
+                self.resolve_sparse(schema, using, to, ahead, budget)
+            }
             AskSource::Text { query, fields } => {
                 check_text_fields(schema)?;
                 check_text(&query).map_err(|e| e.at("/text/query"))?;
@@ -324,7 +328,7 @@ impl Core {
                     .text_vector(schema, using.as_deref())
                     .map_err(|e| e.at("/hybrid"))?;
                 let dense = self
-                    .dense_leg(using, &text, budget, notes)
+                    .dense_leg(using, &text, ahead, budget, notes)
                     .map_err(|e| e.at("/hybrid/text"))?;
                 let fields = if fields.is_empty() {
                     retrieval::default_fields(schema)
@@ -343,6 +347,7 @@ impl Core {
                             leg.source,
                             limit.min(limits::TOP_K_MAX),
                             depth + 1,
+                            ahead,
                             budget,
                             notes,
                         )
@@ -363,7 +368,46 @@ impl Core {
         }
     }
 
-    fn resolve_sparse(&self, schema: &Schema, using: Option<String>, to: SparseTo, budget: &Budget) -> Result<Source> {
+    fn resolve_nearest(
+        &self,
+        schema: &Schema,
+        using: Option<&str>,
+        input: &EmbedInput,
+        ahead: &Ahead,
+        budget: &Budget,
+    ) -> Result<Source> {
+        let TextVector { name, embedder } = self.text_vector(schema, using)?;
+        let embed = || {
+            match input {
+                EmbedInput::Text(text) => check_text(text)?,
+                EmbedInput::Image(_) | EmbedInput::Audio(_) => input.check()?,
+            }
+            let medium = input.as_input().medium();
+            if !embedder.takes(medium) {
+                return Err(not_supported(medium, embedder.fingerprint()));
+            }
+            let vector = ahead.query(embedder.as_ref(), input.as_input(), budget)?;
+            vector.ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows"))
+        };
+        let at = match input {
+            EmbedInput::Text(_) => "/text",
+            EmbedInput::Image(_) => "/image",
+            EmbedInput::Audio(_) => "/audio",
+        };
+        Ok(Source::Nearest {
+            vector: embed().map_err(|e| e.at(at))?,
+            using: Some(name),
+        })
+    }
+
+    fn resolve_sparse(
+        &self,
+        schema: &Schema,
+        using: Option<String>,
+        to: SparseTo,
+        ahead: &Ahead,
+        budget: &Budget,
+    ) -> Result<Source> {
         let text = match to {
             SparseTo::Vector(vector) => return Ok(Source::Sparse { using, vector }),
             SparseTo::Text(text) => text,
@@ -373,7 +417,9 @@ impl Core {
             .sparse_text_vector(schema, using.as_deref())
             .map_err(|e| e.at("/sparse"))?;
         check_text(&text).map_err(|e| e.at(at))?;
-        let vector = embed_sparse_query(using.embedder.as_ref(), &text, budget).map_err(|e| e.at(at))?;
+        let vector = ahead
+            .sparse_query(using.embedder.as_ref(), &text, budget)
+            .map_err(|e| e.at(at))?;
         let vector = vector
             .ok_or_else(|| Error::invalid("empty_text", "the text holds nothing that the embedder knows").at(at))?;
         Ok(Source::Sparse {
@@ -382,7 +428,7 @@ impl Core {
         })
     }
 
-    /// The vector that text is embedded for: it must name an embedder, and one that this server has.
+    /// The vector that a question is embedded for: it must name an embedder, and one that this server has.
     pub(super) fn text_vector(&self, schema: &Schema, using: Option<&str>) -> Result<TextVector> {
         let names = || schema.vectors.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
         let (name, spec) = match using {
@@ -406,8 +452,8 @@ impl Core {
             return Err(Error::invalid(
                 "no_embedder",
                 format!(
-                    "vector {name:?} names no embedder, so text cannot be compared with it: give a vector, or make the \
-                     collection with an embedder; available: {}",
+                    "vector {name:?} names no embedder, so nothing can be embedded to be compared with it: give a vector, or \
+                     make the collection with an embedder; available: {}",
                     self.models.embedder_names().join(", ")
                 ),
             ));
@@ -419,13 +465,28 @@ impl Core {
     }
 }
 
+/// Compares the model that a caller means with the one that the collection records for the named vector, or for its only one.
+/// A name that no vector has is refused by what comes after.
+fn check_embedder<'a>(
+    stated: Option<EmbedderFingerprint>,
+    using: Option<&str>,
+    mut recorded: impl ExactSizeIterator<Item = (&'a str, &'a Option<EmbedderFingerprint>)>,
+) -> Result<()> {
+    let Some(stated) = stated else { return Ok(()) };
+    let alone = recorded.len() == 1;
+    match recorded.find(|(name, _)| using.map_or(alone, |using| using == *name)) {
+        Some((name, recorded)) => same_maker(name, recorded.as_ref(), &stated).map_err(|e| e.at("/embedder")),
+        None => Ok(()),
+    }
+}
+
 /// The first words that a source compares with, which a reranker then reads together with the hits. Expects any depth; looks
 /// no deeper than a query may nest.
 fn words_of(source: &AskSource) -> Option<&str> {
     fn first(source: &AskSource, depth: usize) -> Option<&str> {
         let text: &str = match source {
             AskSource::Nearest {
-                to: NearestTo::Text(text),
+                to: NearestTo::Embed(EmbedInput::Text(text)),
                 ..
             } => text,
             AskSource::Sparse {

@@ -4,8 +4,8 @@
 //! `near_duplicates`, `caps`, `mmr`. `rag::rank` has what they compute; here is what each needs to see, how long it may
 //! take, and the account of what it skipped.
 //!
-//! A query with a ranking takes its candidates from a pool that is larger than what is wanted, and enlarges the pool until
-//! enough hits remain, all that match were seen, or [`POOL_MAX`] is reached. `offset` and `limit` cut the ranked list, so
+//! A query with a ranking takes its candidates from a pool that is larger than what is wanted and holds what its steps were
+//! told to look at, and enlarges the pool until enough hits remain, all that match were seen, or [`POOL_MAX`] is reached. `offset` and `limit` cut the ranked list, so
 //! pages of one ranking follow each other as long as the pool is the same: up to half of its first size.
 //!
 //! Only ids and scores are taken from the search; payloads and vectors are fetched from the same moment for the hits that a
@@ -517,6 +517,13 @@ impl Plan {
         Ok(at)
     }
 
+    /// How many hits a step was told to look at: a pool of fewer would make the number mean nothing.
+    fn looks_at(&self) -> usize {
+        let top = self.ranking.rerank.as_ref().and_then(|rerank| rerank.top);
+        let candidates = self.ranking.mmr.as_ref().and_then(|mmr| mmr.candidates);
+        top.max(candidates).unwrap_or(0)
+    }
+
     fn decay(&self, decay: &Decay, at: &mut Ranked, fetcher: &mut Fetcher<'_>) -> Result<()> {
         let (started, n) = (Instant::now(), at.hits.len());
         fetcher.fetch_payloads(&at.hits)?;
@@ -795,7 +802,7 @@ impl Core {
         let mut reranked = Reranked::default();
         let mut spent: HashMap<&'static str, f64> = HashMap::new();
         let wanted = query.limit + query.offset;
-        let mut pool = first_pool(wanted);
+        let mut pool = first_pool(wanted).max(plan.looks_at());
         let (mut result, mut ranked) = loop {
             let light = Query {
                 limit: pool,

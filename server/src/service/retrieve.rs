@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use cairn_engine::Result;
 use cairn_engine::engine::Moment;
 use cairn_engine::filter::{Condition, Filter, Scalar, extract};
+use cairn_engine::patience::Patience;
 use cairn_engine::query::{Fuse, Hit, Input, LegScore, Params, Query, Source, With};
 use cairn_engine::schema::{Metric, Schema};
 use cairn_engine::types::{Payload, Point, PointId};
@@ -232,7 +233,8 @@ fn plain(source: Source, filter: Filter, limit: usize) -> Query {
         with: With::default(),
         params: Params::default(),
         after: None,
-        deadline: None,
+        // The moment has the request's.
+        patience: Patience::default(),
     }
 }
 

@@ -12,6 +12,7 @@ use cairn_engine::{Engine, Error};
 
 use super::embed::fingerprint;
 use super::*;
+use crate::config::Config;
 use crate::rag::embed::{EmbedError, Fingerprint, SparseEmbedder, TextKind};
 use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::Models;
@@ -59,6 +60,14 @@ impl Clock for Noon {
     }
 }
 
+fn with_learned(embedder: Option<EmbedderFingerprint>) -> schema::Schema {
+    let mut schema = empty_schema();
+    schema.sparse.insert("learned".into(), SparseSpec { embedder });
+    let analyzer = schema::AnalyzerSpec::default();
+    schema.fields.insert("text".into(), FieldSpec::Text { analyzer });
+    schema
+}
+
 struct Fixture {
     service: Service,
     words: Arc<Words>,
@@ -86,8 +95,18 @@ fn fixture() -> Fixture {
     });
     let mut models = Models::builtin();
     models.add_sparse_embedder(Arc::clone(&words) as Arc<dyn SparseEmbedder>);
+    let config = Config {
+        data_dir: dir.path().to_owned(),
+        ..Config::default()
+    };
     Fixture {
-        service: Service::new(engine, models, PdfReader::Here, Limits::default()),
+        service: Service::new(
+            engine,
+            models,
+            PdfReader::Here,
+            Limits::default(),
+            SnapshotsOf::open(&config).unwrap(),
+        ),
         words,
         _dir: dir,
     }
@@ -99,13 +118,9 @@ impl Fixture {
     }
 
     async fn create(&self, name: &str, embedder: Option<EmbedderFingerprint>) {
-        let mut schema = empty_schema();
-        schema.sparse.insert("learned".into(), SparseSpec { embedder });
-        let analyzer = schema::AnalyzerSpec::default();
-        schema.fields.insert("text".into(), FieldSpec::Text { analyzer });
         let create = CreateCollection {
             name: name.into(),
-            schema,
+            schema: with_learned(embedder),
         };
         self.service.create_collection(self.call(), create).await.unwrap();
     }
@@ -133,6 +148,7 @@ impl Fixture {
             source: AskSource::Sparse {
                 using: None,
                 to: SparseTo::Text(text.into()),
+                embedder: None,
             },
             ..Ask::default()
         };
@@ -160,7 +176,7 @@ async fn documents_and_questions_are_embedded_into_sparse_vectors() {
         vectors: true,
         ..With::default()
     };
-    let points = f.service.get_points(f.call(), "c".into(), ids, with).await.unwrap();
+    let (points, _) = f.service.get_points(f.call(), "c".into(), ids, with).await.unwrap();
     let vectors: Vec<_> = points.iter().map(|p| p.sparse.as_ref().unwrap().len()).collect();
     assert_eq!(vectors, [1, 0]);
     assert_eq!(
@@ -213,7 +229,18 @@ async fn vectors_of_another_model_are_refused_with_what_to_do() {
         name: "letters".into(),
         ..fingerprint(&f.words.fingerprint)
     };
-    f.create("other", Some(other)).await;
+    let create = CreateCollection {
+        name: "other".into(),
+        schema: with_learned(Some(other)),
+    };
+    // The caller may have the model; but it is said at once that this server has not.
+    let made = f.service.create_collection(f.call(), create).await.unwrap();
+    assert_eq!(made.notes.len(), 1);
+    assert!(
+        made.notes[0].contains("\"learned\"") && made.notes[0].contains("letters"),
+        "{:?}",
+        made.notes
+    );
     f.create("none", None).await;
     let codes = |e: Error| (e.code, e.message.contains("words"));
     assert_eq!(

@@ -4,6 +4,11 @@
 
 mod cases;
 mod citations;
+mod gone;
+mod makers;
 mod models;
+mod pictures;
 mod refusals;
+mod reliability;
+mod snapshots;
 mod surroundings;

@@ -390,7 +390,7 @@ async fn too_many_requests_are_refused_and_told_when_to_retry() {
         .await
         .unwrap();
     let text = "many words of a long document that take a while to cut and embed. ".repeat(3_000);
-    let put = move |i: u32| {
+    let put = |i: u32| {
         let rest = server_rest(&server);
         let body = json!({"documents": [{"id": format!("d{i}"), "text": text}]});
         tokio::spawn(async move { rest.send(&Request::new(Method::PutDocuments, "d", body)).await })
@@ -486,6 +486,43 @@ async fn the_bytes_of_all_requests_together_are_bounded() {
     assert!(until(true).await, "nothing was refused");
     uploads.iter().for_each(tokio::task::JoinHandle::abort);
     assert!(until(false).await, "the bytes were not given back");
+    server.stop().await.unwrap();
+}
+
+/// While half of all bytes are held, a message of more than the other half is refused, however short it came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_compressed_message_counts_as_what_it_is() {
+    let server = TestServer::start_with(|config| {
+        config.limits.body_bytes_max = 64 << 10;
+        config.limits.bodies_bytes_max = 64 << 10;
+    })
+    .await;
+    with_vectors(&server).await;
+    let begun = futures::stream::iter([Ok::<_, std::io::Error>(vec![b' '; 32 << 10])]);
+    let body = reqwest::Body::wrap_stream(begun.chain(futures::stream::pending()));
+    let url = format!("http://{}/api/v1/collections/c/points/count", server.addr());
+    let request = http_client().post(url).header("content-type", "application/json");
+    let upload = tokio::spawn(request.body(body).send());
+    let points = PointsClient::new(channel(&server).await).send_compressed(tonic::codec::CompressionEncoding::Zstd);
+    let until = async |code: &str| {
+        for _ in 0..500 {
+            // An id of that length is wrong, which is found out later.
+            let long = pb::GetPointsRequest {
+                collection: "c".into(),
+                ids: vec!["x".repeat(40 << 10)],
+                with: None,
+            };
+            let refused = points.clone().get(long).await.unwrap_err();
+            if refused.metadata().get("cairn-code").unwrap() == code {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        false
+    };
+    assert!(until("overloaded").await, "it was taken for what it is compressed");
+    upload.abort();
+    assert!(until("bad_id").await, "the bytes were not given back");
     server.stop().await.unwrap();
 }
 

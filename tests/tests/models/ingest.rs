@@ -4,25 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cairn_server::config::Config;
 use cairn_tests::{Fault, Kind, Method, ModelServer, Request, Rest, Script, TestServer, vector_of};
 use serde_json::{Value, json};
 
 /// A server whose default embedder is the scripted service.
 async fn server(models: &ModelServer, more: &str) -> TestServer {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("cairn.toml");
-    let text = format!(
+    let table = format!(
         "default_embedder = \"remote\"\n[embedders.remote]\ntype = \"openai\"\nurl = \"{}\"\nmodel = \"m\"\n{more}",
         models.url()
     );
-    std::fs::write(&file, text).unwrap();
-    let config = Config::load(Some(&file), &[]).unwrap();
-    TestServer::start_with(|c| {
-        c.embedders = config.embedders;
-        c.default_embedder = config.default_embedder;
-    })
-    .await
+    super::server_with(&table).await
 }
 
 /// The documents preset with small chunks.

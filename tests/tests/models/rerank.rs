@@ -82,6 +82,7 @@ async fn a_wrong_answer_scores_nothing() {
         let cases = [
             (Fault::NotJson, "another shape"),
             (Fault::Huge, "bytes"),
+            (Fault::NaN, "another shape"),
             (Fault::TooFew, "2 scores for 3"),
             (Fault::TooMany, "4 scores for 3"),
             (Fault::SameIndex, "two scores"),

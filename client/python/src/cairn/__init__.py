@@ -1,7 +1,7 @@
 """Client of Cairn, a vector database for retrieval-augmented generation.
 
 `Client` and `AsyncClient` have the same methods: `query`, `query_batch` and `enrich`, and `collections`, `points`,
-`documents`, `operations` with the rest. What is asked is built of the classes of `cairn.requests` (or of dicts with the
+`documents`, `operations`, `snapshots` with the rest. What is asked is built of the classes of `cairn.requests` (or of dicts with the
 same names), what is answered is classes of `cairn.answers`, failures are classes of `cairn.errors`. All are here.
 `cairn.langchain` and `cairn.llamaindex` are for those frameworks. `cairn.v1` are the generated messages.
 """
@@ -27,6 +27,8 @@ from .answers import (
     PutError,
     PutResult,
     Rows,
+    Snapshot,
+    SnapshotCollection,
     SparseWeights,
     Stage,
     StoredDocument,

@@ -67,6 +67,8 @@ class Collection:
     growing_bytes: int = 0
     #: A seal or merge is due or running.
     optimizing: bool = False
+    #: What the caller should know, e.g. that the server does not have the embedder of a vector.
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -86,11 +88,46 @@ class Operation:
     #: If it failed: the stable code and the message of the error.
     error_code: str | None = None
     error: str | None = None
+    #: Of an operation that has to do with snapshots: which.
+    snapshot: str | None = None
 
     @property
     def ended(self) -> bool:
         """It is done, failed or cancelled."""
         return self.state != "running"
+
+
+# ---- snapshots ----
+
+
+@dataclass(slots=True)
+class SnapshotCollection:
+    """A collection of a snapshot."""
+
+    collection: str
+    points: int = 0
+    documents: int = 0
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """One moment of the whole database, kept in a store."""
+
+    snapshot: str
+    #: When the moment was that it holds, in milliseconds since the Unix epoch.
+    created_at_ms: int = 0
+    #: The last write in it.
+    token: str = ""
+    #: Version of Cairn that wrote it.
+    cairn: str = ""
+    files: int = 0
+    #: Bytes of its files. What several snapshots share is stored once.
+    bytes: int = 0
+    collections_total: int = 0
+    #: What is in it, by name; left out of a list.
+    collections: list[SnapshotCollection] = field(default_factory=list)
+    #: Why it cannot be read, if it cannot; then only its name is known.
+    damaged: str | None = None
 
 
 # ---- points ----

@@ -289,9 +289,11 @@ class Nearest:
     audio: str | None = None
     #: Vector name; may be left out if the collection has exactly one.
     using: str | None = None
+    #: The model whose vectors are meant: refused if the collection records another.
+    embedder: Embedder | str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        json = _given(self)
+        json = _with_embedder(self)
         return json if self.vector is None else {**json, "vector": dense(self.vector)}
 
 
@@ -320,9 +322,11 @@ class Sparse:
     vector: SparseLike | None = None
     text: str | None = None
     using: str | None = None
+    #: As in `Nearest`.
+    embedder: Embedder | str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        json = _given(self)
+        json = _with_embedder(self)
         return json if self.vector is None else {**json, "vector": sparse(self.vector)}
 
 
@@ -641,11 +645,16 @@ def _given(value: Any) -> dict[str, Any]:
     return {f.name: plain(v) for f in fields(value) if (v := getattr(value, f.name)) is not None}
 
 
-def _with_embedder(spec: VectorSpec | SparseSpec) -> dict[str, Any]:
-    json = _given(spec)
-    if isinstance(json.get("embedder"), str):
-        json["embedder"] = {"name": json["embedder"]}
+def _with_embedder(value: VectorSpec | SparseSpec | Nearest | Sparse) -> dict[str, Any]:
+    json = _given(value)
+    if "embedder" in json:
+        json["embedder"] = embedder_json(json["embedder"])
     return json
+
+
+def embedder_json(embedder: Embedder | Mapping[str, Any] | str) -> Any:
+    """JSON of whatever is taken as an embedder; a string is its name."""
+    return {"name": embedder} if isinstance(embedder, str) else plain(embedder)
 
 
 def _names(kind: type) -> list[str]:

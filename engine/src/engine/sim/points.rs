@@ -81,6 +81,7 @@ const OPERATIONS: &[&str] = &[
     "open list shard",
     "open make root",
     "open map segment",
+    "open remove cuts",
     "open remove segment",
     "open remove temporary",
     "open replay",

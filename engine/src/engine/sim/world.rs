@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -497,7 +497,7 @@ impl HeldView {
             vectors: true,
             explain: false,
         };
-        let context = engine.context(&self.collection, &self.view, None);
+        let context = engine.context(&self.collection, &self.view, Patience::endless());
         let (points, _) = query::scroll(&context, &Filter::default(), limits::TOP_K_MAX, None, with).unwrap();
         assert_eq!(points.len(), self.model.points.len(), "a view of {} changed", self.name);
         for point in points {
@@ -511,7 +511,7 @@ impl HeldView {
 /// What engines are asked for.
 fn perform(engine: &Engine, act: &Act, shards: [u32; 2], attempts: &Attempts) -> Result<()> {
     let options = WriteOptions {
-        deadline: Some(Instant::now() + Duration::from_secs(600)),
+        patience: Patience::lasting(Duration::from_secs(600)),
         ..WriteOptions::default()
     };
     let attempt = |name: &'static str, change: Change, work: &dyn Fn() -> Result<Applied>| {

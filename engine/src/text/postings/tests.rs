@@ -97,6 +97,24 @@ fn far_rows_and_many_repetitions_are_kept() {
     assert!(postings.is_exceeded());
 }
 
+/// Going through the whole list for each row would take a minute.
+#[test]
+fn a_word_that_many_rows_repeat_very_often_is_not_looked_for_again_and_again() {
+    const ROWS: u32 = 60_000;
+    let mut builder = TextIndexBuilder::new();
+    for ordinal in 0..ROWS {
+        builder.add(ordinal, |sink| (0..255 + ordinal % 7).for_each(|_| sink("spam")));
+    }
+    let bytes = builder.finish(ROWS);
+    let postings = view(&bytes).postings("spam").unwrap().unwrap();
+    let started = std::time::Instant::now();
+    for ordinal in 0..ROWS {
+        assert_eq!(postings.tf_of(ordinal).unwrap(), 255 + ordinal % 7);
+    }
+    let took = started.elapsed();
+    assert!(took.as_secs() < 3, "{took:?}");
+}
+
 #[test]
 #[should_panic(expected = "ascending")]
 fn rows_out_of_order_are_a_bug() {

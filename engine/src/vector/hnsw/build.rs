@@ -12,10 +12,8 @@
 //! the bytes are the same however many threads help.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
-use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::layout::{Hnsw, LEVEL_MAX, M, NONE};
 use super::search::{DESCENT_EF, Walk};
@@ -26,6 +24,7 @@ use crate::types::Ordinal;
 use crate::vector::codes::{CodeScorer, Codes};
 use crate::vector::kernels::{self, Kernel};
 use crate::vector::near::{Near, four};
+use crate::vector::twins::Twins;
 use crate::vector::{BitSet, Meter, Scored, VectorsRef};
 
 /// A batch is at most this share of the nodes before it, since its nodes do not see each other. ParlayANN found no loss up
@@ -119,7 +118,7 @@ struct Offer {
 
 impl<'a> Builder<'a> {
     fn new(vectors: &VectorsRef<'a>, m: usize, ef_construction: usize, seed: u64) -> Result<Self> {
-        let (twins, outside) = find_twins(vectors);
+        let Twins { next: twins, outside } = Twins::of(vectors);
         let mut tower_starts = vec![0u32; vectors.len() + 1];
         let mut blocks = 0u32;
         for ordinal in 0..vectors.len() as Ordinal {
@@ -417,34 +416,6 @@ fn level_of(chance: u64, m: usize) -> u32 {
     level
 }
 
-/// For every ordinal the next one with the same vector, bit by bit; and who is no node: absent ones and those that
-/// follow.
-fn find_twins(vectors: &VectorsRef<'_>) -> (Vec<u32>, BitSet) {
-    let mut twins = vec![NONE; vectors.len()];
-    let mut outside = BitSet::new(vectors.len());
-    let mut last_by_hash: HashMap<u64, Ordinal> = HashMap::with_capacity(vectors.len());
-    for ordinal in 0..vectors.len() as Ordinal {
-        if vectors.is_absent(ordinal) {
-            outside.set(ordinal);
-            continue;
-        }
-        let row: &[u8] = bytemuck::cast_slice(vectors.row(ordinal));
-        match last_by_hash.entry(xxh3_64(row)) {
-            Entry::Vacant(entry) => {
-                entry.insert(ordinal);
-            }
-            // A collision of different vectors costs nothing but a node of its own.
-            Entry::Occupied(mut entry) if row == bytemuck::cast_slice::<f32, u8>(vectors.row(*entry.get())) => {
-                let before = entry.insert(ordinal);
-                twins[before as usize] = ordinal;
-                outside.set(ordinal);
-            }
-            Entry::Occupied(_) => {}
-        }
-    }
-    (twins, outside)
-}
-
 /// Distances among the vectors themselves.
 struct Space<'a> {
     measure: Measure<'a>,
@@ -600,6 +571,7 @@ impl Graph {
             towers: &self.towers.ids,
             tower_starts: &self.tower_starts,
             twins: &self.twins,
+            has_twins: true,
         }
     }
 

@@ -20,7 +20,7 @@ const MAGIC: [u8; 4] = *b"CHNW";
 const VERSION: u32 = 1;
 
 /// No ordinal: the rest of a block is empty, a chain ends, a graph has no entry.
-pub(super) const NONE: u32 = u32::MAX;
+pub(super) use crate::vector::twins::NONE;
 /// Links per node: what the schema allows.
 pub(super) const M: std::ops::RangeInclusive<u32> = 2..=256;
 /// Most levels above the base: with the smallest `m` of 2, level 32 is for one node in four billion.
@@ -54,6 +54,7 @@ pub struct HnswLayout {
     towers: Range<usize>,
     tower_starts: Range<usize>,
     twins: Range<usize>,
+    has_twins: bool,
 }
 
 /// A graph over its bytes, ready to be searched ([`VectorIndex`](crate::vector::VectorIndex)).
@@ -68,6 +69,8 @@ pub struct Hnsw<'a> {
     pub(super) towers: &'a [u32],
     pub(super) tower_starts: &'a [u32],
     pub(super) twins: &'a [u32],
+    /// Some node stands for several ordinals.
+    pub(super) has_twins: bool,
 }
 
 impl HnswLayout {
@@ -82,8 +85,9 @@ impl HnswLayout {
             )));
         };
         let header: &Header = bytemuck::from_bytes(bytemuck::cast_slice(header));
-        let layout = Self::place(header, words.len())?;
+        let mut layout = Self::place(header, words.len())?;
         layout.over(words).check(header)?;
+        layout.has_twins = words[layout.twins.clone()].iter().any(|next| *next != NONE);
         Ok(layout)
     }
 
@@ -140,6 +144,7 @@ impl HnswLayout {
             towers,
             tower_starts,
             twins,
+            has_twins: true,
         })
     }
 
@@ -152,6 +157,7 @@ impl HnswLayout {
             towers: &words[self.towers.clone()],
             tower_starts: &words[self.tower_starts.clone()],
             twins: &words[self.twins.clone()],
+            has_twins: self.has_twins,
         }
     }
 }

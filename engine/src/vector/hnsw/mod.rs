@@ -17,6 +17,8 @@
 //!   blocks filled up where vectors differ in length.
 //! - *No islands.* After insertion every node that cannot be reached from the entry point is given a link from the
 //!   nearest one that can, level by level.
+//! - *Filters.* Nodes that do not match are looked through to those behind them, and walked to as far as they are nearer than
+//!   the hits (`search.rs` says why).
 //! - *Descent* keeps a few candidates instead of the paper's single one: between well separated clusters a
 //!   greedy walk ends in the wrong one.
 //!
@@ -47,3 +49,4 @@ mod search;
 
 pub use build::build;
 pub use layout::{Hnsw, HnswLayout};
+pub use search::{Effort, Walked};

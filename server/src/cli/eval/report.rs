@@ -228,7 +228,20 @@ impl<'a> Report<'a> {
         }
     }
 
-    pub(super) fn svg(&self) -> Result<String, String> {
+    pub(super) fn svg(&self) -> Result<Vec<u8>, String> {
+        plot::svg(&self.title(), &self.lines()).map(String::into_bytes)
+    }
+
+    pub(super) fn png(&self) -> Result<Vec<u8>, String> {
+        plot::png(&self.title(), &self.lines())
+    }
+
+    fn title(&self) -> String {
+        let questions = output::number(self.questions as u64);
+        format!("{}, {questions} questions", self.settings.collection)
+    }
+
+    fn lines(&self) -> Vec<Line> {
         let at = |measure: Measure| {
             let places = self.metrics.iter().enumerate();
             places
@@ -247,9 +260,7 @@ impl<'a> Report<'a> {
                 .collect(),
             ndcg: self.interval(i, ndcg),
         };
-        let lines: Vec<Line> = self.modes.iter().enumerate().map(line).collect();
-        let questions = output::number(self.questions as u64);
-        plot::svg(&format!("{}, {questions} questions", self.settings.collection), &lines)
+        self.modes.iter().enumerate().map(line).collect()
     }
 }
 

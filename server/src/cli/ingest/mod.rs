@@ -5,13 +5,14 @@
 //! was named (a file named directly: its file name; a line or row: its own id), so that the same folder gives the same
 //! ids from everywhere. One wrong file does not stop the others.
 //!
-//! `find` says which files there are, `read` and `fields` what documents they hold, `send` sends them, `report` counts;
-//! `watch` says what changed since, and `follow` keeps up with it.
+//! `find` says which files there are, `read` and `fields` what documents they hold, `send` sends them and `put` finds out what
+//! became of each, `report` counts; `watch` says what changed since, and `follow` keeps up with it.
 
 mod fields;
 mod find;
 mod follow;
 mod progress;
+mod put;
 mod read;
 mod report;
 mod send;
@@ -53,7 +54,7 @@ row). Without the options under Records, a line of JSONL has \"id\" and \"text\"
 and if wanted \"title\", \"source\", \"format\" (plain, markdown or html) and
 \"metadata\". Other files of a directory are left out, and so is what begins with
 a dot. Running it again skips what is unchanged and goes on where it was
-stopped; Ctrl-C finishes what is on its way.
+stopped; Ctrl-C finishes what is on its way, for 5 seconds at most.
 
 A document's id is its path below the directory that you name, so that two
 folders with a file of the same path overwrite each other: give each its own

@@ -2,17 +2,19 @@
 //! way.
 
 use std::collections::HashSet;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cairn_client::{Collection, Document, Error, ErrorKind, OnNearDuplicate, PutResult};
+use cairn_client::{Collection, ErrorKind, OnNearDuplicate};
 use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::Failure;
 use super::find::Source;
 use super::progress::Progress;
+use super::put::{Outcome, Why, put};
 use super::read::{Item, Reading};
 use super::report::Summary;
 use super::stop::Stop;
@@ -21,6 +23,9 @@ use super::stop::Stop;
 const BATCH_DOCUMENTS: usize = 32;
 /// Bytes in one request.
 const BATCH_BYTES: usize = 1 << 20;
+/// How long what is on its way is waited for after somebody said stop. Each document is stored whole or not at all, and
+/// the next run asks which.
+const STOPPING_MAX: Duration = Duration::from_secs(5);
 
 /// How files become documents of a collection.
 #[derive(Clone)]
@@ -62,18 +67,42 @@ pub(in crate::cli) async fn ingest(
         .into_iter()
         .flat_map(|source| plan.reading.documents(source))
         .map(move |item| once(&mut seen, item));
-    let mut cut_short = false;
+    let cut_short = AtomicBool::new(false);
     let batches = Batches { items, waiting: None }.take_while(|_| {
-        cut_short |= plan.stop.is_asked();
-        !cut_short && !unreachable.load(Ordering::Relaxed)
+        cut_short.fetch_or(plan.stop.is_asked(), Ordering::Relaxed);
+        !cut_short.load(Ordering::Relaxed) && !unreachable.load(Ordering::Relaxed)
     });
     let mut answers = futures::stream::iter(batches)
-        .map(|batch| put(collection, batch, plan.on_near_duplicate))
+        .map(|batch| {
+            let cut_short = &cut_short;
+            async move {
+                let sent = batch.len();
+                let outcomes = put(collection, batch, plan).await;
+                cut_short.fetch_or(outcomes.len() < sent, Ordering::Relaxed);
+                outcomes
+            }
+        })
         .buffer_unordered(plan.parallel);
+    let mut stopping = pin!(async {
+        plan.stop.asked().await;
+        tokio::time::sleep(STOPPING_MAX).await;
+    });
 
     let mut lost = None;
     let mut later = HashSet::new();
-    while let Some(outcomes) = answers.next().await {
+    loop {
+        let outcomes = tokio::select! {
+            // What has arrived counts, however late.
+            biased;
+            answered = answers.next() => match answered {
+                Some(outcomes) => outcomes,
+                None => break,
+            },
+            () = &mut stopping => {
+                cut_short.store(true, Ordering::Relaxed);
+                break;
+            }
+        };
         for Outcome { what, bytes, result } in outcomes {
             summary.documents += 1;
             summary.bytes += bytes;
@@ -81,7 +110,7 @@ pub(in crate::cli) async fn ingest(
                 Ok(None) => summary.empty += 1,
                 Ok(Some(put)) => summary.put(put),
                 Err(why) => {
-                    if let Why::Refused(e) = &why {
+                    if let Why::Refused(e) | Why::NotTried(e) = &why {
                         if e.kind() == ErrorKind::Unreachable {
                             unreachable.store(true, Ordering::Relaxed);
                             lost.get_or_insert_with(|| e.clone());
@@ -99,7 +128,7 @@ pub(in crate::cli) async fn ingest(
     }
     drop(answers);
     progress.end();
-    summary.interrupted |= cut_short;
+    summary.interrupted |= cut_short.into_inner();
     summary.seconds += began.elapsed().as_secs_f64();
     match lost {
         Some(e) => {
@@ -129,80 +158,6 @@ fn once(seen: &mut HashSet<u128>, mut item: Item) -> Item {
     item
 }
 
-/// What became of one document.
-struct Outcome {
-    what: String,
-    bytes: u64,
-    /// Nothing, if the document is empty.
-    result: Result<Option<PutResult>, Why>,
-}
-
-enum Why {
-    Refused(Error),
-    Said(String),
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(e) => e.fmt(f),
-            Self::Said(text) => f.write_str(text),
-        }
-    }
-}
-
-/// Sends one batch. The server refuses a batch whole if one of its documents is wrong: then each is sent alone, to
-/// store the good ones and to know the bad one.
-async fn put(collection: &Collection, batch: Vec<Item>, on_near_duplicate: OnNearDuplicate) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
-    let mut good = Vec::new();
-    for Item { what, bytes, document } in batch {
-        match document {
-            Ok(document) => good.push((what, bytes, document)),
-            Err(why) => outcomes.push(Outcome {
-                what,
-                bytes,
-                result: Err(Why::Said(why)),
-            }),
-        }
-    }
-    let documents = good.iter().map(|(_, _, d)| d.clone());
-    let together = collection.put_documents_unless(documents, on_near_duplicate).await;
-    let results = match together {
-        Ok(summary) => summary.results.into_iter().map(|put| Ok(Some(put))).collect(),
-        Err(e) if e.kind() == ErrorKind::Invalid => {
-            let mut results = Vec::new();
-            for (_, _, document) in &good {
-                results.push(put_alone(collection, document.clone(), on_near_duplicate).await);
-            }
-            results
-        }
-        Err(e) => vec![Err(e); good.len()],
-    };
-    let sent = good.into_iter().zip(results);
-    outcomes.extend(sent.map(|((what, bytes, _), result)| Outcome {
-        what,
-        bytes,
-        result: result.map_err(Why::Refused),
-    }));
-    outcomes
-}
-
-/// One document. A file that holds nothing any more (a folder's index of front matter, say) has nothing to find: what
-/// was stored under its id goes, and that is no failure.
-async fn put_alone(
-    collection: &Collection,
-    document: Document,
-    on_near_duplicate: OnNearDuplicate,
-) -> Result<Option<PutResult>, Error> {
-    let id = document.id.clone();
-    match collection.put_documents_unless([document], on_near_duplicate).await {
-        Ok(summary) => Ok(summary.results.into_iter().next()),
-        Err(e) if e.code() == "empty_document" => collection.delete_documents([id]).await.map(|_| None),
-        Err(e) => Err(e),
-    }
-}
-
 /// Groups items by number and bytes.
 struct Batches<I> {
     items: I,
@@ -230,6 +185,8 @@ impl<I: Iterator<Item = Item>> Iterator for Batches<I> {
 
 #[cfg(test)]
 mod tests {
+    use cairn_client::Document;
+
     use super::*;
 
     fn item(id: &str, bytes: usize) -> Item {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
     AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
@@ -12,7 +11,7 @@ use cairn_proto::v1 as pb;
 
 use super::bad_enum;
 use super::points::{durability_in, durability_out};
-use crate::service::empty_schema;
+use crate::service::{CollectionView, empty_schema};
 
 pub(in crate::grpc) fn schema_in(schema: Option<pb::Schema>) -> Result<Schema> {
     let Some(schema) = schema else {
@@ -78,7 +77,7 @@ fn sparse_spec_in(spec: pb::SparseSpec) -> SparseSpec {
     }
 }
 
-fn embedder_in(embedder: pb::Embedder) -> EmbedderFingerprint {
+pub(in crate::grpc) fn embedder_in(embedder: pb::Embedder) -> EmbedderFingerprint {
     EmbedderFingerprint {
         name: embedder.name,
         revision: embedder.revision,
@@ -243,8 +242,9 @@ fn schema_out(schema: Schema) -> pb::Schema {
     }
 }
 
-pub(in crate::grpc) fn collection_out(info: CollectionInfo) -> pb::Collection {
+pub(in crate::grpc) fn collection_out(CollectionView { info, notes }: CollectionView) -> pb::Collection {
     pb::Collection {
+        notes,
         name: info.name,
         schema: Some(schema_out(info.schema)),
         points: info.points,

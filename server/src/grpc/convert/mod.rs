@@ -13,6 +13,7 @@ mod operations;
 mod points;
 mod query;
 mod ranking;
+mod snapshots;
 
 use cairn_engine::types::{Payload, PointId, Token};
 use cairn_engine::{Error, Result, limits};
@@ -27,9 +28,11 @@ pub(super) use self::enrich::{enrich_in, enriched_out};
 pub(super) use self::filter::filter_in;
 pub(super) use self::operations::operation_out;
 pub(super) use self::points::{
-    applied_out, durability_out, params_in, payload_change_in, point_out, points_in, scroll_in, selector_in, with_in,
+    applied_out, durability_out, made_by_in, params_in, payload_change_in, point_out, points_in, scroll_in,
+    selector_in, with_in,
 };
 pub(super) use self::query::{answer_out, ask_in};
+pub(super) use self::snapshots::{restore_in, snapshot_out};
 
 fn value_in(value: pb::Value, depth: usize) -> Result<Value> {
     use pb::value::Kind;
@@ -131,11 +134,6 @@ fn size_in(n: u32) -> usize {
 
 fn count_out(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-/// What the messages have a place for and this build does not do yet.
-fn not_built(pointer: &str) -> Error {
-    Error::invalid("not_built", "this version does not do that yet").at(pointer)
 }
 
 fn bad_enum(field: &str, name: &str, got: i32) -> Error {

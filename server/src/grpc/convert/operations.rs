@@ -15,6 +15,7 @@ pub(in crate::grpc) fn operation_out(o: Operation) -> pb::Operation {
         id: o.id,
         kind: o.kind.to_owned(),
         collection: o.collection,
+        snapshot: o.snapshot,
         state: state.into(),
         progress: o.progress,
         message: o.message,

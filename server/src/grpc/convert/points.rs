@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
+use cairn_engine::schema::EmbedderFingerprint;
 use cairn_engine::types::{Durability, Point, SparseVector};
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::collections::embedder_in;
 use super::filter::filter_in;
 use super::{bad_enum, id_in, ids_in, object_out, payload_in, size_in, text_in, token_in};
 use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest, WriteParams};
@@ -70,6 +72,11 @@ fn sparse_out(vector: SparseVector) -> pb::SparseVector {
         indices: vector.indices,
         values: vector.values,
     }
+}
+
+pub(in crate::grpc) fn made_by_in(embedders: BTreeMap<String, pb::Embedder>) -> BTreeMap<String, EmbedderFingerprint> {
+    let stated = embedders.into_iter();
+    stated.map(|(name, embedder)| (name, embedder_in(embedder))).collect()
 }
 
 pub(in crate::grpc) fn points_in(points: Vec<pb::PointInput>) -> Result<Vec<NewPoint>> {

@@ -4,11 +4,12 @@ use cairn_engine::query::{Explain, Fuse, Hit, Params};
 use cairn_engine::{Error, Result, limits};
 use cairn_proto::v1 as pb;
 
+use super::collections::embedder_in;
 use super::filter::filter_in;
 use super::points::{point_out, sparse_in, with_in};
 use super::ranking::{ranking_in, stage_out};
-use super::{not_built, size_in, text_in, token_in};
-use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
+use super::{size_in, text_in, token_in};
+use crate::service::{Answer, Ask, AskLeg, AskSource, EmbedInput, NearestTo, SparseTo, parse_field};
 
 pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)> {
     use pb::query_request::Source;
@@ -49,14 +50,18 @@ fn nearest_in(nearest: pb::Nearest) -> Result<AskSource> {
     use pb::nearest::To;
     let to = match nearest.to {
         Some(To::Vector(v)) => NearestTo::Vector(v.values),
-        Some(To::Text(t)) => NearestTo::Text(t),
-        Some(To::Image(_)) => return Err(not_built("/nearest/image")),
-        Some(To::Audio(_)) => return Err(not_built("/nearest/audio")),
-        None => return Err(Error::invalid("bad_query", "nearest holds a vector or a text").at("/nearest")),
+        Some(To::Text(text)) => NearestTo::Embed(EmbedInput::Text(text)),
+        Some(To::Image(image)) => NearestTo::Embed(EmbedInput::Image(image)),
+        Some(To::Audio(audio)) => NearestTo::Embed(EmbedInput::Audio(audio)),
+        None => {
+            let message = "nearest holds one of vector, text, image, audio";
+            return Err(Error::invalid("bad_query", message).at("/nearest"));
+        }
     };
     Ok(AskSource::Nearest {
         using: text_in(nearest.using),
         to,
+        embedder: nearest.embedder.map(embedder_in),
     })
 }
 
@@ -70,6 +75,7 @@ fn sparse_source_in(sparse: pb::Sparse) -> Result<AskSource> {
     Ok(AskSource::Sparse {
         using: text_in(sparse.using),
         to,
+        embedder: sparse.embedder.map(embedder_in),
     })
 }
 

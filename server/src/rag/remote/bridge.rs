@@ -64,7 +64,7 @@ mod tests {
             };
             (done, bridge.wait(&patience, raise))
         });
-        assert_eq!(waiting.await.unwrap(), (Ok(7), Err(OutOfPatience)));
+        assert_eq!(waiting.await.unwrap(), (Ok(7), Err(OutOfPatience::Gone)));
     }
 
     #[test]

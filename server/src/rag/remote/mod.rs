@@ -462,9 +462,12 @@ fn client(settings: &Settings<'_>, timeout: Duration) -> Result<Client, String> 
         None if settings.url.starts_with("http://") => builder.tls_certs_only([]),
         None => builder,
     };
-    builder
-        .build()
-        .map_err(|e| format!("TLS cannot be set up: {}", reason(&e)))
+    builder.build().map_err(|e| {
+        format!(
+            "TLS cannot be set up: {}; ca_file names the certificates to trust",
+            reason(&e)
+        )
+    })
 }
 
 fn key(settings: &Settings<'_>) -> Result<Option<Key>, String> {
@@ -518,7 +521,11 @@ fn reason(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     let last = last.unwrap_or_else(|| "no reason given".to_owned());
-    if error.is_connect() {
+    if last.contains("UnknownIssuer") {
+        format!(
+            "no connection: {last}; if an authority of your own has signed it, ca_file names that one's certificate"
+        )
+    } else if error.is_connect() {
         format!("no connection: {last}")
     } else if error.is_timeout() {
         format!("too slow: {last}")

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use cairn_engine::engine::CollectionInfo;
 use cairn_engine::schema::{
     AnalyzerSpec, ChunkStrategy, Chunking, EmbedderFingerprint, FieldSpec, IndexSpec, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
@@ -12,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DurabilityBody;
-use crate::service::empty_schema;
+use crate::service::{CollectionView, empty_schema};
 
-/// A collection's definition. Without vectors, sparse vectors and fields it is the documents preset: a vector `dense` of the built-in
-/// embedder, full text over `text` and `title`, keywords `document` and `source`.
+/// A collection's definition. Without vectors, sparse vectors and fields it is the documents preset: a vector `dense` of the server's
+/// default embedder, full text over `text` and `title`, keywords `document` and `source`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct SchemaBody {
@@ -115,7 +114,8 @@ pub(in crate::rest) enum IndexKind {
 }
 
 /// Identity of the model that made a vector. The name of one of the server's embedders is enough: what is left out is
-/// taken from it and recorded; what is given must be equal to it. The built-in one is `static-minilm-256`.
+/// taken from it and recorded; what is given must be equal to it. The built-in one is `static-minilm-256`. A model that only
+/// callers have is recorded as it is given, and the collection's `notes` say that nothing can be embedded here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct EmbedderBody {
@@ -189,7 +189,7 @@ pub(in crate::rest) enum StrategyBody {
 }
 
 impl EmbedderBody {
-    fn fingerprint(self) -> EmbedderFingerprint {
+    pub(super) fn fingerprint(self) -> EmbedderFingerprint {
         EmbedderFingerprint {
             name: self.name,
             revision: self.revision,
@@ -349,11 +349,16 @@ pub(in crate::rest) struct CollectionOut {
     growing_bytes: u64,
     /// A seal or merge is due or running.
     optimizing: bool,
+    /// What the caller should know, e.g. that this server does not have the embedder of a vector: then nothing can be
+    /// embedded for it here.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
 }
 
-impl From<CollectionInfo> for CollectionOut {
-    fn from(info: CollectionInfo) -> Self {
+impl From<CollectionView> for CollectionOut {
+    fn from(CollectionView { info, notes }: CollectionView) -> Self {
         Self {
+            notes,
             name: info.name,
             schema: info.schema.into(),
             points: info.points,

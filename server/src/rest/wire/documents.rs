@@ -17,7 +17,8 @@ use crate::service::{DocumentFormat, DocumentText, OnNearDuplicate, PutAll};
 pub(in crate::rest) struct PutDocumentsBody {
     /// 1 to 1,000.
     documents: Vec<DocumentBody>,
-    /// What to do with a document that says almost the same as another one of the collection. Default: store.
+    /// What to do with a document that says almost the same as another one of the collection. Looked for among what is stored
+    /// when it is put: two that different requests put at the same moment may both be stored. Default: store.
     #[serde(default)]
     pub(in crate::rest) on_near_duplicate: OnNearDuplicateBody,
     /// Chosen by the client, at most 64 bytes, new for each request and the same for its retries: within 24 hours a retry is

@@ -9,13 +9,17 @@ use crate::service::{Operation, OperationState};
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(in crate::rest) struct OperationOut {
     id: String,
-    /// `optimize`.
+    /// `optimize`, `create_snapshot`, `verify_snapshot`, `restore_snapshot`, `delete_snapshot`.
     kind: &'static str,
+    /// Empty: all collections, or none.
     collection: String,
+    /// Of an operation that has to do with snapshots: which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshot: Option<String>,
     state: OperationStateOut,
     /// 0 to 1.
     progress: f32,
-    /// What it is at, for people.
+    /// What it is at while it runs, for people, e.g. `merging 3 of 8 sealed segments of shard 2 of 4`.
     message: String,
     /// Milliseconds since the Unix epoch.
     started_at_ms: u64,
@@ -55,6 +59,7 @@ impl From<Operation> for OperationOut {
             id: o.id,
             kind: o.kind,
             collection: o.collection,
+            snapshot: o.snapshot,
             state,
             progress: o.progress,
             message: o.message,

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use cairn_engine::engine::{PayloadChange, Selector};
 use cairn_engine::filter::Filter;
 use cairn_engine::query::With;
+use cairn_engine::schema::EmbedderFingerprint;
 use cairn_engine::types::{Payload, Point, PointId, SparseVector, SparseVectors};
 use cairn_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::collections::EmbedderBody;
 use super::filter::{FilterBody, filter_in};
 use super::{DurabilityBody, Id, after_in, ids_in, sizes};
 use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
@@ -25,6 +27,9 @@ pub(in crate::rest) struct UpsertBody {
     pub(in crate::rest) request_id: Option<String>,
     /// When to answer. Default: the collection's.
     pub(in crate::rest) durability: Option<DurabilityBody>,
+    /// The models that made the vectors given here, by vector name. Refused (`embedder_mismatch`) if the collection records
+    /// another; what is left out of an embedder is not compared.
+    embedders: Option<BTreeMap<String, EmbedderBody>>,
 }
 
 /// A point as it is written.
@@ -82,6 +87,11 @@ fn embed_in(embed: Option<BTreeMap<String, EmbedInputBody>>) -> Result<BTreeMap<
 }
 
 impl UpsertBody {
+    pub(in crate::rest) fn made_by(&mut self) -> BTreeMap<String, EmbedderFingerprint> {
+        let stated = self.embedders.take().unwrap_or_default().into_iter();
+        stated.map(|(name, body)| (name, body.fingerprint())).collect()
+    }
+
     pub(in crate::rest) fn points(self) -> Result<Vec<NewPoint>> {
         let point = |(i, body): (usize, PointBody)| body.point().map_err(|e| e.at(format!("/points/{i}")));
         self.points.into_iter().enumerate().map(point).collect()

@@ -8,11 +8,12 @@ use cairn_engine::{Error, Result, limits};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::collections::EmbedderBody;
 use super::filter::{FilterBody, filter_in};
 use super::points::{SparseVectorBody, WithBody, sparse_out, with_in};
 use super::ranking::{RankingBody, StageOut};
 use super::{after_in, sizes};
-use crate::service::{Answer, Ask, AskLeg, AskSource, NearestTo, SparseTo, parse_field};
+use crate::service::{Answer, Ask, AskLeg, AskSource, EmbedInput, NearestTo, SparseTo, parse_field};
 
 /// A query: exactly one of `nearest`, `sparse`, `text`, `hybrid`, `prefetch`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -48,15 +49,22 @@ pub(in crate::rest) struct QueryBody {
     ranking: Option<RankingBody>,
 }
 
-/// Nearest to a vector or to a text.
+/// Nearest to exactly one of `vector`, `text`, `image`, `audio`.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct NearestBody {
     vector: Option<Vec<f32>>,
-    /// Embedded with the model that the vector's schema names.
+    /// Embedded with the model that the vector's schema names. At most 1 MiB.
     text: Option<String>,
+    /// The same of an image: an http(s) URL or a data: URI, at most 8 MiB, for models that take images.
+    image: Option<String>,
+    /// The same of a sound.
+    audio: Option<String>,
     /// Vector name; may be left out if the collection has exactly one.
     using: Option<String>,
+    /// The model whose vectors are meant. Refused (`embedder_mismatch`) if the collection records another; what is left out is
+    /// not compared.
+    embedder: Option<EmbedderBody>,
 }
 
 /// Largest inner products with a sparse vector, given or made of a text.
@@ -68,6 +76,8 @@ pub(in crate::rest) struct SparseBody {
     text: Option<String>,
     /// Sparse vector name; may be left out if the collection has exactly one.
     using: Option<String>,
+    /// The model whose vectors are meant, as in `nearest`.
+    embedder: Option<EmbedderBody>,
 }
 
 /// BM25 over text fields.
@@ -88,7 +98,7 @@ pub(in crate::rest) struct HybridBody {
     text: String,
     /// Vector name; may be left out if the collection has exactly one.
     using: Option<String>,
-    /// Text fields as in `text`; empty: the default ones.
+    /// Text fields as in `text`; empty: `text` and `title^0.25` where the collection has them, else all.
     #[serde(default)]
     fields: Vec<String>,
 }
@@ -108,7 +118,7 @@ pub(in crate::rest) struct LegBody {
     fuse: Option<FuseBody>,
     /// Restricts this leg further.
     filter: Option<FilterBody>,
-    /// Candidates taken from this leg, 1 to 10,000. Default: 100.
+    /// Candidates taken from this leg, 1 to 10,000. Default: 100, at least the hits wanted.
     limit: Option<u32>,
 }
 
@@ -219,17 +229,23 @@ fn fields_in(fields: &[String]) -> Result<Vec<cairn_engine::query::TextField>> {
 
 impl NearestBody {
     fn source(self) -> Result<AskSource> {
-        let to = match (self.vector, self.text) {
-            (Some(vector), None) => NearestTo::Vector(vector),
-            (None, Some(text)) => NearestTo::Text(text),
+        let to = match (self.vector, self.text, self.image, self.audio) {
+            (Some(vector), None, None, None) => NearestTo::Vector(vector),
+            (None, Some(text), None, None) => NearestTo::Embed(EmbedInput::Text(text)),
+            (None, None, Some(image), None) => NearestTo::Embed(EmbedInput::Image(image)),
+            (None, None, None, Some(audio)) => NearestTo::Embed(EmbedInput::Audio(audio)),
             _ => {
                 return Err(Error::invalid(
                     "bad_query",
-                    "nearest holds a vector or a text, and not both",
+                    "nearest holds exactly one of vector, text, image, audio",
                 ));
             }
         };
-        Ok(AskSource::Nearest { using: self.using, to })
+        Ok(AskSource::Nearest {
+            using: self.using,
+            to,
+            embedder: self.embedder.map(EmbedderBody::fingerprint),
+        })
     }
 }
 
@@ -245,7 +261,11 @@ impl SparseBody {
                 ));
             }
         };
-        Ok(AskSource::Sparse { using: self.using, to })
+        Ok(AskSource::Sparse {
+            using: self.using,
+            to,
+            embedder: self.embedder.map(EmbedderBody::fingerprint),
+        })
     }
 }
 
@@ -368,7 +388,7 @@ pub(in crate::rest) struct ExplainOut {
     /// Absent for growing segments.
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<u64>,
-    /// `exact`, `codes`, `graph`, `graph+exact` or `postings`.
+    /// `exact`, `codes`, `graph`, `graph+exact`, `graph+codes` or `postings`.
     strategy: &'static str,
     /// Points of the segment that live and match the filter.
     matches: u64,

@@ -13,9 +13,11 @@ use cairn_engine::types::PointInput;
 use serde_json::json;
 
 use super::*;
+use crate::config::Config;
 use crate::rag::models::Models;
 use crate::rag::rerank::RerankError;
 use crate::rag::{OutOfPatience, Patience};
+use crate::service::SnapshotsOf;
 use crate::service::pools::Budget;
 
 /// The day that ages are counted from.
@@ -80,10 +82,15 @@ impl Bench {
         engine.upsert("c", points.collect(), &WriteOptions::default()).unwrap();
         let mut models = Models::builtin();
         rerankers.into_iter().for_each(|reranker| models.add_reranker(reranker));
+        let config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
         let core = Core {
             pdfs: Default::default(),
             engine: Arc::new(engine),
             models,
+            snapshots: SnapshotsOf::open(&config).unwrap(),
         };
         Self { _dir: dir, core }
     }
@@ -104,7 +111,7 @@ impl Bench {
             },
             params: Params::default(),
             after: None,
-            deadline: None,
+            patience: Patience::default(),
         }
     }
 
@@ -115,7 +122,7 @@ impl Bench {
 
     fn ask(&self, query: &Query, ranking: &Ranking, budget: &Budget) -> Answered {
         let plan = self.plan(ranking).unwrap();
-        let moment = self.core.engine.moment("c", None, None).unwrap();
+        let moment = self.core.engine.moment("c", None, Patience::default()).unwrap();
         let (result, stages) = self
             .core
             .search_ranked(&moment, query, &plan, budget, "Query.Run")
@@ -312,7 +319,7 @@ fn every_hit_is_kept_or_left_out_once_whatever_the_steps() {
             .collect())
     });
     let bench = Bench::new(&payloads, vec![scripted]);
-    let moment = bench.core.engine.moment("c", None, None).unwrap();
+    let moment = bench.core.engine.moment("c", None, Patience::default()).unwrap();
     let all = moment
         .query(&Query {
             with: With::default(),
@@ -468,6 +475,24 @@ fn the_reranker_decides_the_order_of_the_best_and_the_others_follow() {
 }
 
 #[test]
+fn as_many_are_looked_at_as_the_ranking_says() {
+    let scripted = Scripted::new(|texts, _| Ok(texts.iter().map(|text| Some(by_number(text))).collect()));
+    let bench = Bench::new(&numbered(300), vec![scripted.clone()]);
+    assert_eq!(bench.ids(2, 0, &reranked(250)), [id(249), id(248)]);
+    assert_eq!(scripted.texts.load(Ordering::Relaxed), 250);
+    let diverse = Mmr {
+        lambda: Some(0.0),
+        candidates: Some(300),
+        ..Mmr::default()
+    };
+    let ranking = Ranking {
+        mmr: Some(diverse),
+        ..Ranking::default()
+    };
+    assert_eq!(bench.ids(2, 0, &ranking), [id(0), id(299)], "the farthest of all");
+}
+
+#[test]
 fn a_threshold_is_compared_with_what_the_reranker_said() {
     let scripted = Scripted::new(|texts, _| Ok(texts.iter().map(|text| Some(by_number(text) * 100.0)).collect()));
     let bench = Bench::new(&numbered(10), vec![scripted]);
@@ -536,7 +561,7 @@ fn what_was_not_scored_in_time_keeps_its_order_behind_what_was() {
 #[test]
 fn a_reranker_is_given_its_budget_and_never_all_of_the_requests_time() {
     let waits = Scripted::new(|texts, patience| {
-        while patience.check() != Err(OutOfPatience) {
+        while patience.check() != Err(OutOfPatience::Late) {
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(vec![None; texts.len()])

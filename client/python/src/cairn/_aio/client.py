@@ -17,6 +17,7 @@ from .collections import AsyncCollections, AsyncOperations
 from .core import AsyncCore
 from .documents import AsyncDocuments
 from .points import AsyncPoints
+from .snapshots import AsyncSnapshots
 from .transport import AsyncGrpcTransport, AsyncRestTransport, AsyncTransport
 
 DEFAULT_URL = "http://127.0.0.1:7700"
@@ -56,6 +57,8 @@ class AsyncClient:
         self.documents = AsyncDocuments(self._core)
         #: Work that outlives the request that asked for it.
         self.operations = AsyncOperations(self._core)
+        #: One moment of the whole database, kept in a store.
+        self.snapshots = AsyncSnapshots(self._core)
 
     async def query(
         self,

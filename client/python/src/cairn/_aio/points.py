@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy.typing as npt
 
@@ -15,7 +15,7 @@ from .._wire.methods import Json
 from ..answers import Page, Rows, StoredPoint, Written, build
 from ..errors import InvalidError
 from ..filters import FilterLike, whole_filter
-from ..requests import Durability, PointLike, durability_json, point_json, weight, with_json
+from ..requests import Durability, Embedder, PointLike, durability_json, embedder_json, point_json, weight, with_json
 from .core import AsyncCore
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ _POINTS_MAX = 10_000
 _BATCH_BYTES = 4 << 20
 #: Messages after which a stream is closed and acknowledged. What is not acknowledged is kept to be sent again.
 _WINDOW = 8
+#: The models that made vectors, by vector name; a string is a model's name.
+Embedders: TypeAlias = Mapping[str, Embedder | str]
 
 
 class AsyncPoints:
@@ -42,10 +44,13 @@ class AsyncPoints:
         points: PointLike | Sequence[PointLike],
         *,
         durability: Durability | None = None,
+        embedders: Embedders | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Inserts points or replaces them whole, at most 10,000: all or none, durable when answered.
+
+        `embedders` says by vector name which models made the vectors: refused if the collection records others.
 
         ```python
         >>> from cairn import Point
@@ -64,6 +69,7 @@ class AsyncPoints:
             "points": [point_json(p) for p in many],
             "request_id": request_id or uuid.uuid4().hex,
             **durability_json(durability),
+            **_stated(embedders),
         }
         return build(Written, await self._core.call(methods.UPSERT, request, timeout))
 
@@ -76,6 +82,7 @@ class AsyncPoints:
         durability: Durability | None = None,
         progress: bool = False,
         total: int | None = None,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Inserts or replaces any number of points, in batches that are one atomic write each, in order.
@@ -95,6 +102,7 @@ class AsyncPoints:
                         "points": some,
                         "request_id": uuid.uuid4().hex,
                         **durability_json(durability),
+                        **_stated(embedders),
                     }
                 )
                 if len(window) == _WINDOW:
@@ -122,6 +130,7 @@ class AsyncPoints:
         batch: int = 1_000,
         durability: Durability | None = None,
         progress: bool = False,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """The same of NumPy arrays: `vectors` has one row a point, or is a dict of such arrays by name.
@@ -135,7 +144,7 @@ class AsyncPoints:
         """
         points = _frames.points_of_arrays(ids, vectors, payloads)
         return await self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(ids), timeout=timeout
+            collection, points, batch=batch, progress=progress, total=len(ids), embedders=embedders, timeout=timeout
         )
 
     async def upsert_frame(
@@ -150,6 +159,7 @@ class AsyncPoints:
         batch: int = 1_000,
         durability: Durability | None = None,
         progress: bool = False,
+        embedders: Embedders | None = None,
         timeout: float | None = None,
     ) -> Written:
         """The same of a pandas frame, one point a row. `id` is a column (None: the index), `vector` a column of arrays,
@@ -168,7 +178,7 @@ class AsyncPoints:
         """
         points = _frames.points_of_frame(frame, id, vector, document, payload)
         return await self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(frame), timeout=timeout
+            collection, points, batch=batch, progress=progress, total=len(frame), embedders=embedders, timeout=timeout
         )
 
     async def get(
@@ -311,6 +321,10 @@ class AsyncPoints:
             **durability_json(durability),
         }
         return build(Written, await self._core.call(methods.SET_PAYLOAD, request, timeout))
+
+
+def _stated(embedders: Embedders | None) -> Json:
+    return {"embedders": {name: embedder_json(e) for name, e in embedders.items()}} if embedders else {}
 
 
 def _ids(ids: str | int | Iterable[str | int]) -> list[str]:

@@ -17,9 +17,9 @@ from .._wire import proto
 from .._wire.methods import Json, Method
 from ..errors import DeadlineError, InvalidError, ServerError, UnreachableError, from_grpc, from_http
 from ..requests import scalar
-from ..v1 import collections_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2
+from ..v1 import collections_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2, snapshots_pb2
 
-_FILES = (collections_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2)
+_FILES = (collections_pb2, documents_pb2, operations_pb2, points_pb2, query_pb2, snapshots_pb2)
 _METHODS: dict[str, MethodDescriptor] = {
     f"{service.name}/{method.name}": method
     for file in _FILES

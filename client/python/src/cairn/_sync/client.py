@@ -17,6 +17,7 @@ from .collections import Collections, Operations
 from .core import Core
 from .documents import Documents
 from .points import Points
+from .snapshots import Snapshots
 from .transport import GrpcTransport, RestTransport, Transport
 
 DEFAULT_URL = "http://127.0.0.1:7700"
@@ -56,6 +57,8 @@ class Client:
         self.documents = Documents(self._core)
         #: Work that outlives the request that asked for it.
         self.operations = Operations(self._core)
+        #: One moment of the whole database, kept in a store.
+        self.snapshots = Snapshots(self._core)
 
     def query(
         self,

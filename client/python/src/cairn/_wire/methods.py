@@ -34,7 +34,9 @@ class Method:
 
 
 def _path(path: str, json: Json) -> str:
-    for part in ("collection", "id"):
+    # A restore names its collection in the body.
+    parts = ("snapshot",) if path.startswith("/snapshots") else ("collection", "id")
+    for part in parts:
         if f"{{{part}}}" in path:
             path = path.replace(f"{{{part}}}", quote(str(json.pop(part, "")), safe=""))
     return "/api/v1" + path
@@ -106,6 +108,15 @@ GET_OPERATION = Method("Operations/Get", _params("GET", "/operations/{id}"))
 WATCH_OPERATION = Method("Operations/Watch", _params("GET", "/operations/{id}"))
 LIST_OPERATIONS = Method("Operations/List", _params("GET", "/operations"))
 CANCEL_OPERATION = Method("Operations/Cancel", _params("DELETE", "/operations/{id}"))
+
+_S = "/snapshots/{snapshot}"
+
+CREATE_SNAPSHOT = Method("Snapshots/Create", _body("POST", "/snapshots"))
+LIST_SNAPSHOTS = Method("Snapshots/List", _params("GET", "/snapshots"))
+GET_SNAPSHOT = Method("Snapshots/Get", _params("GET", _S))
+VERIFY_SNAPSHOT = Method("Snapshots/Verify", _params("POST", _S + "/verify"))
+RESTORE_SNAPSHOT = Method("Snapshots/Restore", _body("POST", _S + "/restore"))
+DELETE_SNAPSHOT = Method("Snapshots/Delete", _params("DELETE", _S))
 
 UPSERT = Method("Points/Upsert", _body("POST", _C + "/points"))
 UPSERT_STREAM = Method("Points/UpsertStream", _body("POST", _C + "/points"))

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61irn/v1/operations.proto\x12\x08\x63\x61irn.v1\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"$\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x15ListOperationsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"A\n\x16ListOperationsResponse\x12\'\n\noperations\x18\x01 \x03(\x0b\x32\x13.cairn.v1.Operation\"\x8c\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.cairn.v1.OperationState\x12\x10\n\x08progress\x18\x05 \x01(\x02\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x07 \x01(\x04\x12\x18\n\x0b\x65nded_at_ms\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nerror_code\x18\t \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\tH\x02\x88\x01\x01\x42\x0e\n\x0c_ended_at_msB\r\n\x0b_error_codeB\x08\n\x06_error*\xa3\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x18\n\x14OPERATION_STATE_DONE\x10\x02\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\x92\x02\n\nOperations\x12\x39\n\x03Get\x12\x1d.cairn.v1.GetOperationRequest\x1a\x13.cairn.v1.Operation\x12I\n\x04List\x12\x1f.cairn.v1.ListOperationsRequest\x1a .cairn.v1.ListOperationsResponse\x12=\n\x05Watch\x12\x1d.cairn.v1.GetOperationRequest\x1a\x13.cairn.v1.Operation0\x01\x12?\n\x06\x43\x61ncel\x12 .cairn.v1.CancelOperationRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61irn/v1/operations.proto\x12\x08\x63\x61irn.v1\"!\n\x13GetOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"$\n\x16\x43\x61ncelOperationRequest\x12\n\n\x02id\x18\x01 \x01(\t\"+\n\x15ListOperationsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"A\n\x16ListOperationsResponse\x12\'\n\noperations\x18\x01 \x03(\x0b\x32\x13.cairn.v1.Operation\"\xb0\x02\n\tOperation\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.cairn.v1.OperationState\x12\x10\n\x08progress\x18\x05 \x01(\x02\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x15\n\rstarted_at_ms\x18\x07 \x01(\x04\x12\x18\n\x0b\x65nded_at_ms\x18\x08 \x01(\x04H\x00\x88\x01\x01\x12\x17\n\nerror_code\x18\t \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05\x65rror\x18\n \x01(\tH\x02\x88\x01\x01\x12\x15\n\x08snapshot\x18\x0b \x01(\tH\x03\x88\x01\x01\x42\x0e\n\x0c_ended_at_msB\r\n\x0b_error_codeB\x08\n\x06_errorB\x0b\n\t_snapshot*\xa3\x01\n\x0eOperationState\x12\x1f\n\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17OPERATION_STATE_RUNNING\x10\x01\x12\x18\n\x14OPERATION_STATE_DONE\x10\x02\x12\x1a\n\x16OPERATION_STATE_FAILED\x10\x03\x12\x1d\n\x19OPERATION_STATE_CANCELLED\x10\x04\x32\x92\x02\n\nOperations\x12\x39\n\x03Get\x12\x1d.cairn.v1.GetOperationRequest\x1a\x13.cairn.v1.Operation\x12I\n\x04List\x12\x1f.cairn.v1.ListOperationsRequest\x1a .cairn.v1.ListOperationsResponse\x12=\n\x05Watch\x12\x1d.cairn.v1.GetOperationRequest\x1a\x13.cairn.v1.Operation0\x01\x12?\n\x06\x43\x61ncel\x12 .cairn.v1.CancelOperationRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cairn.v1.operations_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATIONSTATE']._serialized_start=496
-  _globals['_OPERATIONSTATE']._serialized_end=659
+  _globals['_OPERATIONSTATE']._serialized_start=532
+  _globals['_OPERATIONSTATE']._serialized_end=695
   _globals['_GETOPERATIONREQUEST']._serialized_start=39
   _globals['_GETOPERATIONREQUEST']._serialized_end=72
   _globals['_CANCELOPERATIONREQUEST']._serialized_start=74
@@ -42,7 +42,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTOPERATIONSRESPONSE']._serialized_start=157
   _globals['_LISTOPERATIONSRESPONSE']._serialized_end=222
   _globals['_OPERATION']._serialized_start=225
-  _globals['_OPERATION']._serialized_end=493
-  _globals['_OPERATIONS']._serialized_start=662
-  _globals['_OPERATIONS']._serialized_end=936
+  _globals['_OPERATION']._serialized_end=529
+  _globals['_OPERATIONS']._serialized_start=698
+  _globals['_OPERATIONS']._serialized_end=972
 # @@protoc_insertion_point(module_scope)

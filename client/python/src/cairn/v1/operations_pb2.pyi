@@ -45,7 +45,7 @@ class ListOperationsResponse(_message.Message):
     def __init__(self, operations: _Optional[_Iterable[_Union[Operation, _Mapping]]] = ...) -> None: ...
 
 class Operation(_message.Message):
-    __slots__ = ("id", "kind", "collection", "state", "progress", "message", "started_at_ms", "ended_at_ms", "error_code", "error")
+    __slots__ = ("id", "kind", "collection", "state", "progress", "message", "started_at_ms", "ended_at_ms", "error_code", "error", "snapshot")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +56,7 @@ class Operation(_message.Message):
     ENDED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     ERROR_CODE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     collection: str
@@ -66,4 +67,5 @@ class Operation(_message.Message):
     ended_at_ms: int
     error_code: str
     error: str
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[OperationState, str]] = ..., progress: _Optional[float] = ..., message: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
+    snapshot: str
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., collection: _Optional[str] = ..., state: _Optional[_Union[OperationState, str]] = ..., progress: _Optional[float] = ..., message: _Optional[str] = ..., started_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., error_code: _Optional[str] = ..., error: _Optional[str] = ..., snapshot: _Optional[str] = ...) -> None: ...

@@ -1,3 +1,4 @@
+from cairn.v1 import collections_pb2 as _collections_pb2
 from cairn.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -8,16 +9,25 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "points", "request_id", "durability")
+    __slots__ = ("collection", "points", "request_id", "durability", "embedders")
+    class EmbeddersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _collections_pb2.Embedder
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_collections_pb2.Embedder, _Mapping]] = ...) -> None: ...
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDERS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     points: _containers.RepeatedCompositeFieldContainer[_common_pb2.PointInput]
     request_id: str
     durability: _common_pb2.Durability
-    def __init__(self, collection: _Optional[str] = ..., points: _Optional[_Iterable[_Union[_common_pb2.PointInput, _Mapping]]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
+    embedders: _containers.MessageMap[str, _collections_pb2.Embedder]
+    def __init__(self, collection: _Optional[str] = ..., points: _Optional[_Iterable[_Union[_common_pb2.PointInput, _Mapping]]] = ..., request_id: _Optional[str] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ..., embedders: _Optional[_Mapping[str, _collections_pb2.Embedder]] = ...) -> None: ...
 
 class UpsertStreamResponse(_message.Message):
     __slots__ = ("token", "changed", "batches", "replayed", "durability")

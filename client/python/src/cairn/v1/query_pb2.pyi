@@ -1,3 +1,4 @@
+from cairn.v1 import collections_pb2 as _collections_pb2
 from cairn.v1 import common_pb2 as _common_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -39,28 +40,32 @@ class QueryRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., nearest: _Optional[_Union[Nearest, _Mapping]] = ..., text: _Optional[_Union[Text, _Mapping]] = ..., hybrid: _Optional[_Union[Hybrid, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., params: _Optional[_Union[Params, _Mapping]] = ..., score_threshold: _Optional[float] = ..., after: _Optional[str] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., **kwargs) -> None: ...
 
 class Nearest(_message.Message):
-    __slots__ = ("vector", "text", "image", "audio", "using")
+    __slots__ = ("vector", "text", "image", "audio", "using", "embedder")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     USING_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     vector: _common_pb2.Vector
     text: str
     image: str
     audio: str
     using: str
-    def __init__(self, vector: _Optional[_Union[_common_pb2.Vector, _Mapping]] = ..., text: _Optional[str] = ..., image: _Optional[str] = ..., audio: _Optional[str] = ..., using: _Optional[str] = ...) -> None: ...
+    embedder: _collections_pb2.Embedder
+    def __init__(self, vector: _Optional[_Union[_common_pb2.Vector, _Mapping]] = ..., text: _Optional[str] = ..., image: _Optional[str] = ..., audio: _Optional[str] = ..., using: _Optional[str] = ..., embedder: _Optional[_Union[_collections_pb2.Embedder, _Mapping]] = ...) -> None: ...
 
 class Sparse(_message.Message):
-    __slots__ = ("vector", "text", "using")
+    __slots__ = ("vector", "text", "using", "embedder")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     USING_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     vector: _common_pb2.SparseVector
     text: str
     using: str
-    def __init__(self, vector: _Optional[_Union[_common_pb2.SparseVector, _Mapping]] = ..., text: _Optional[str] = ..., using: _Optional[str] = ...) -> None: ...
+    embedder: _collections_pb2.Embedder
+    def __init__(self, vector: _Optional[_Union[_common_pb2.SparseVector, _Mapping]] = ..., text: _Optional[str] = ..., using: _Optional[str] = ..., embedder: _Optional[_Union[_collections_pb2.Embedder, _Mapping]] = ...) -> None: ...
 
 class Text(_message.Message):
     __slots__ = ("query", "fields")

@@ -3,33 +3,53 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use cairn_client::{Client, Retry};
-
-use crate::place;
 
 /// How long a server may take to open its data.
 const READY_WAIT: Duration = Duration::from_secs(180);
 /// How long a server may take to drain and flush.
 const STOP_WAIT: Duration = Duration::from_secs(60);
 
+/// The server's program: `CAIRN_BIN`, else `cairn` of the build that this program is of, so that both are of one profile.
+pub fn binary() -> anyhow::Result<PathBuf> {
+    let path = match std::env::var_os("CAIRN_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let here = std::env::current_exe()?;
+            let mut dir = here.parent().context("a program is in a directory")?;
+            // Tests are one further down than programs.
+            if dir.ends_with("deps") {
+                dir = dir.parent().unwrap_or(dir);
+            }
+            dir.join("cairn")
+        }
+    };
+    ensure!(
+        path.is_file(),
+        "no server at {}: build it (cargo build --workspace --bins), or name it with CAIRN_BIN",
+        path.display()
+    );
+    Ok(path)
+}
+
 /// A running `cairn serve`.
-pub(crate) struct Server {
+pub struct Server {
     child: Child,
     /// `127.0.0.1:port` of REST and gRPC.
-    pub(crate) addr: String,
+    pub addr: String,
     metrics_addr: String,
     /// From the start of the process until it said that it listens.
-    pub(crate) ready_s: f64,
+    pub ready_s: f64,
 }
 
 /// How to start one. Every start uses the same data directory and settings.
 #[derive(Clone)]
-pub(crate) struct Launch {
+pub struct Launch {
     data_dir: PathBuf,
     settings: Vec<String>,
     config: Option<PathBuf>,
@@ -38,47 +58,52 @@ pub(crate) struct Launch {
 
 /// Memory of a process, as the kernel counts it.
 #[derive(Clone, Copy)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Resident bytes now.
-    pub(crate) rss: u64,
+    pub rss: u64,
     /// The most they ever were.
-    pub(crate) peak: u64,
+    pub peak: u64,
     /// Those of `rss` that are not pages of files: what the process itself needs.
-    pub(crate) anonymous: u64,
+    pub anonymous: u64,
 }
 
 impl Launch {
     /// Data in `dir/data`, logs appended to `dir/server.log`; `settings` are `key=value`.
-    pub(crate) fn new(dir: &Path, settings: &[&str]) -> Self {
+    pub fn new(dir: &Path, settings: &[&str]) -> Self {
+        Self::at(&dir.join("data"), &dir.join("server.log"), settings)
+    }
+
+    /// Data in `data_dir`, logs appended to `log`.
+    pub fn at(data_dir: &Path, log: &Path, settings: &[&str]) -> Self {
         Self {
-            data_dir: dir.join("data"),
+            data_dir: data_dir.to_owned(),
             settings: settings.iter().map(|s| (*s).to_owned()).collect(),
             config: None,
-            log: dir.join("server.log"),
+            log: log.to_owned(),
         }
     }
 
     /// With this configuration file.
-    pub(crate) fn config(mut self, path: &Path) -> Self {
+    pub fn config(mut self, path: &Path) -> Self {
         self.config = Some(path.to_path_buf());
         self
     }
 
-    pub(crate) fn data_dir(&self) -> &Path {
+    pub fn data_dir(&self) -> &Path {
         &self.data_dir
     }
 
     /// The end of the server's log, for when something is wrong.
-    pub(crate) fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Starts the process without waiting for it to be ready.
-    pub(crate) fn spawn(&self) -> anyhow::Result<Unready> {
+    pub fn spawn(&self) -> anyhow::Result<Unready> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(place::server_binary()?);
+        let mut command = Command::new(binary()?);
         command.args([
             "serve",
             "--listen",
@@ -120,20 +145,20 @@ impl Launch {
     }
 
     /// Starts it and waits until it answers.
-    pub(crate) fn start(&self) -> anyhow::Result<Server> {
+    pub fn start(&self) -> anyhow::Result<Server> {
         self.spawn()?.ready()
     }
 }
 
 /// A server that may still be replaying its log. Killed when dropped.
-pub(crate) struct Unready {
+pub struct Unready {
     child: Option<Child>,
     hears: mpsc::Receiver<(String, f64)>,
     launch: Launch,
 }
 
 impl Unready {
-    pub(crate) fn ready(mut self) -> anyhow::Result<Server> {
+    pub fn ready(mut self) -> anyhow::Result<Server> {
         let tail = |what: &str| anyhow::anyhow!("{what}; its log ends:\n{}", self.launch.log_tail());
         let deadline = Instant::now() + READY_WAIT;
         loop {
@@ -170,13 +195,13 @@ impl Drop for Unready {
 
 impl Server {
     /// A client that waits and retries, for measuring.
-    pub(crate) async fn client(&self) -> anyhow::Result<Client> {
+    pub async fn client(&self) -> anyhow::Result<Client> {
         let builder = Client::builder(format!("http://{}", self.addr)).timeout(Duration::from_secs(120));
         Ok(builder.connect().await?)
     }
 
     /// A client whose every failure is seen: it never sends anything twice.
-    pub(crate) async fn client_without_retries(&self) -> anyhow::Result<Client> {
+    pub async fn client_without_retries(&self) -> anyhow::Result<Client> {
         let retry = Retry {
             retries: 0,
             ..Retry::default()
@@ -188,33 +213,44 @@ impl Server {
     }
 
     /// SIGKILL: nothing is flushed, nothing is said.
-    pub(crate) fn kill(mut self) {
+    pub fn kill(mut self) {
         kill(&mut self.child);
     }
 
     /// SIGTERM, and waits until the server has drained and flushed.
-    pub(crate) fn stop(mut self) -> anyhow::Result<f64> {
+    pub fn stop(mut self) -> anyhow::Result<f64> {
         let started = Instant::now();
         let sent = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status()?;
-        anyhow::ensure!(sent.success(), "cannot signal the server");
-        while started.elapsed() < STOP_WAIT {
-            if let Some(status) = self.child.try_wait()? {
-                anyhow::ensure!(status.success(), "the server ended with {status}");
-                return Ok(started.elapsed().as_secs_f64());
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        ensure!(sent.success(), "cannot signal the server");
+        if let Some(status) = self.wait_end(STOP_WAIT) {
+            ensure!(status.success(), "the server ended with {status}");
+            return Ok(started.elapsed().as_secs_f64());
         }
         bail!("the server did not stop within {STOP_WAIT:?}")
     }
 
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits for the process to end by itself; none if it does not.
+    pub fn wait_end(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let started = Instant::now();
+        loop {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(status);
+            }
+            if started.elapsed() > patience {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Processor time that the process has used, of all its threads.
-    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         // Behind the name in parentheses, which may hold anything: fields 3 and on; 14 and 15 are user and system time.
         let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
@@ -224,12 +260,12 @@ impl Server {
             .take(2)
             .filter_map(|t| t.parse().ok())
             .collect();
-        anyhow::ensure!(ticks.len() == 2, "no times in /proc/PID/stat");
+        ensure!(ticks.len() == 2, "no times in /proc/PID/stat");
         // The unit is 1/100 s on every Linux: USER_HZ is part of its interface.
         Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
     }
 
-    pub(crate) fn memory(&self) -> anyhow::Result<Memory> {
+    pub fn memory(&self) -> anyhow::Result<Memory> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let kib = |key: &str| {
             let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
@@ -244,11 +280,11 @@ impl Server {
     }
 
     /// A number that the server tells its operator.
-    pub(crate) fn metric(&self, name: &str) -> anyhow::Result<f64> {
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         metric(&self.metrics_addr, name)
     }
 
-    pub(crate) fn metrics_addr(&self) -> &str {
+    pub fn metrics_addr(&self) -> &str {
         &self.metrics_addr
     }
 }
@@ -266,9 +302,9 @@ fn kill(child: &mut Child) {
 }
 
 /// A gauge or counter without labels, from `/metrics`.
-pub(crate) fn metric(metrics_addr: &str, name: &str) -> anyhow::Result<f64> {
+pub fn metric(metrics_addr: &str, name: &str) -> anyhow::Result<f64> {
     let (status, body) = rest(metrics_addr, "GET", "/metrics", &[], b"")?;
-    anyhow::ensure!(status == 200, "/metrics answered {status}");
+    ensure!(status == 200, "/metrics answered {status}");
     let text = String::from_utf8_lossy(&body);
     let value = text
         .lines()
@@ -278,7 +314,7 @@ pub(crate) fn metric(metrics_addr: &str, name: &str) -> anyhow::Result<f64> {
 
 /// One HTTP/1.1 request with exactly these bytes, and the answer's status and body. As plain as can be, because it must be able to send
 /// what no well-behaved client would.
-pub(crate) fn rest(
+pub fn rest(
     addr: &str,
     method: &str,
     path: &str,

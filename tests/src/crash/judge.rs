@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::Counts;
 use super::oracle::{Expected, Line, Op, PointState, What};
-use super::work::{self, DOCUMENT_KEYS, DOCUMENTS, GROUPS, POINT_KEYS, POINTS, World, document_id, point_id};
+use super::work::{self, Content, DOCUMENT_KEYS, DOCUMENTS, GROUPS, POINT_KEYS, POINTS, World, document_id, point_id};
 
 /// Points, groups and documents that are also asked for in other ways, of each kind.
 const SAMPLES: usize = 8;
@@ -26,19 +26,19 @@ const PAGE: u32 = 700;
 
 /// What one judgement found.
 #[derive(Default)]
-pub(crate) struct Judged {
-    pub(crate) counts: Counts,
+pub struct Judged {
+    pub counts: Counts,
     /// Unknown operations that had happened.
-    pub(crate) happened: u64,
-    pub(crate) not_happened: u64,
+    pub happened: u64,
+    pub not_happened: u64,
     /// Searches of points by their own vectors that walked a graph, and those that found them first.
-    pub(crate) graph: (u64, u64),
-    pub(crate) points: usize,
-    pub(crate) documents: usize,
+    pub graph: (u64, u64),
+    pub points: usize,
+    pub documents: usize,
 }
 
 /// A document as its chunks show it.
-pub(crate) enum DocumentSeen {
+pub enum DocumentSeen {
     Absent,
     /// All chunks, all of this operation, all bytes as sent.
     Whole(Op),
@@ -46,22 +46,55 @@ pub(crate) enum DocumentSeen {
     Torn(String),
 }
 
-pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> anyhow::Result<Judged> {
+/// Everything that is there, as the operations that it is of.
+#[derive(Default)]
+pub struct Seen {
+    pub points: BTreeMap<u32, PointState>,
+    /// With the number of chunks.
+    pub documents: BTreeMap<u32, (Op, usize)>,
+    /// What is of no operation.
+    pub counts: Counts,
+}
+
+/// Reads all points and chunks.
+pub async fn read_back(content: Content, client: &Client) -> anyhow::Result<Seen> {
+    let mut seen = Seen::default();
+    seen.points = seen_points(content, scan(&client.collection(POINTS)).await?, &mut seen.counts);
+    seen.documents = seen_documents(content, scan(&client.collection(DOCUMENTS)).await?, &mut seen.counts);
+    Ok(seen)
+}
+
+impl Seen {
+    /// What is wrong if this is what should be there.
+    pub fn differences(&self, expected: &Expected) -> Counts {
+        let mut counts = self.counts.clone();
+        for writer in 0..work::POINT_WRITERS + work::DOCUMENT_WRITERS {
+            counts += self.differences_of(writer, expected);
+        }
+        counts
+    }
+
+    fn differences_of(&self, writer: usize, expected: &Expected) -> Counts {
+        let mut counts = Counts::default();
+        compare_points(writer, expected, &self.points, &mut counts);
+        compare_documents(writer, expected, &self.documents, &mut counts);
+        counts
+    }
+}
+
+/// Compares with what the oracle allows, and tells it what became of operations that nobody knew of.
+pub async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> anyhow::Result<Judged> {
     let expected = world.oracle.expected()?;
-    let (points, documents) = (client.collection(POINTS), client.collection(DOCUMENTS));
-    let mut judged = Judged::default();
-    let seen_points = seen_points(world, scan(&points).await?, &mut judged.counts);
-    let seen_documents = seen_documents(world, scan(&documents).await?, &mut judged.counts);
-    judged.points = seen_points.len();
-    judged.documents = seen_documents.len();
+    let seen = read_back(world.content, client).await?;
+    let mut judged = Judged {
+        counts: seen.counts.clone(),
+        points: seen.points.len(),
+        documents: seen.documents.len(),
+        ..Judged::default()
+    };
 
     for writer in 0..work::POINT_WRITERS + work::DOCUMENT_WRITERS {
-        let compare = |expected: &Expected| {
-            let mut counts = Counts::default();
-            compare_points(writer, expected, &seen_points, &mut counts);
-            compare_documents(writer, expected, &seen_documents, &mut counts);
-            counts
-        };
+        let compare = |expected: &Expected| seen.differences_of(writer, expected);
         let before = compare(&expected);
         let clean = Counts::default();
         let Some((op, what)) = expected.pending.get(&writer) else {
@@ -77,7 +110,7 @@ pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> a
             (false, false) => {
                 let mut counts = before;
                 // If the keys that the operation touched are all as before or as after, only its atomicity is broken.
-                if only_partly(what, &expected, &done, &seen_points) {
+                if only_partly(what, &expected, &done, &seen.points) {
                     counts = Counts {
                         torn_writes: 1,
                         examples: counts.examples,
@@ -98,9 +131,20 @@ pub(crate) async fn judge(world: &World, client: &Client, rng: &mut StdRng) -> a
         })?;
     }
 
-    other_ways(world, &points, &seen_points, rng, &mut judged).await?;
-    other_ways_documents(&documents, &seen_documents, rng, &mut judged.counts).await?;
+    other_ways(world.content, client, &seen, rng, &mut judged).await?;
     Ok(judged)
+}
+
+/// Whether counts, filters, ids, lists, vector and text search tell the same as the scan.
+pub async fn other_ways(
+    content: Content,
+    client: &Client,
+    seen: &Seen,
+    rng: &mut StdRng,
+    judged: &mut Judged,
+) -> anyhow::Result<()> {
+    other_ways_points(content, &client.collection(POINTS), &seen.points, rng, judged).await?;
+    other_ways_documents(&client.collection(DOCUMENTS), &seen.documents, rng, &mut judged.counts).await
 }
 
 /// True if every point that the operation touches is either as it was or as it should become.
@@ -134,7 +178,7 @@ async fn scan(collection: &Collection) -> anyhow::Result<Vec<StoredPoint>> {
 }
 
 /// Which operations each point's bytes are of; bytes of no operation are counted here.
-fn seen_points(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, PointState> {
+fn seen_points(content: Content, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, PointState> {
     let mut seen = BTreeMap::new();
     for point in scanned {
         let Some(key) = work::number_of(&point.id, "p", POINT_KEYS) else {
@@ -149,8 +193,8 @@ fn seen_points(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts) ->
             set: number("set"),
         };
         let vector = point.vectors.as_ref().and_then(|v| v.get("v"));
-        let same_vector = vector.is_some_and(|v| bits(v) == bits(&world.vector(key, state.upsert)));
-        if !same_vector || payload != world.payload(key, state.upsert, state.set) {
+        let same_vector = vector.is_some_and(|v| bits(v) == bits(&content.vector(key, state.upsert)));
+        if !same_vector || payload != content.payload(key, state.upsert, state.set) {
             counts.wrong_bytes += 1;
             counts.example(format!("{} is {vector:?} with {payload:?}", point.id));
         }
@@ -166,7 +210,7 @@ fn bits(vector: &[f32]) -> Vec<u32> {
     vector.iter().map(|x| x.to_bits()).collect()
 }
 
-fn seen_documents(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, (Op, usize)> {
+fn seen_documents(content: Content, scanned: Vec<StoredPoint>, counts: &mut Counts) -> BTreeMap<u32, (Op, usize)> {
     let mut chunks: BTreeMap<u32, Vec<StoredPoint>> = BTreeMap::new();
     for chunk in scanned {
         if !same_embedding(&chunk) {
@@ -194,7 +238,7 @@ fn seen_documents(world: &World, scanned: Vec<StoredPoint>, counts: &mut Counts)
     let mut seen = BTreeMap::new();
     for (document, mut chunks) in chunks {
         let n = chunks.len();
-        match document_seen(world, document, &mut chunks) {
+        match document_seen(content, document, &mut chunks) {
             DocumentSeen::Absent => {}
             DocumentSeen::Whole(op) => {
                 seen.insert(document, (op, n));
@@ -226,17 +270,17 @@ fn same_embedding(chunk: &StoredPoint) -> bool {
 }
 
 /// Sorts a document's chunks and says what they are together.
-pub(crate) fn document_seen(world: &World, document: u32, chunks: &mut [StoredPoint]) -> DocumentSeen {
+pub fn document_seen(content: Content, document: u32, chunks: &mut [StoredPoint]) -> DocumentSeen {
     if chunks.is_empty() {
         return DocumentSeen::Absent;
     }
-    match whole(world, document, chunks) {
+    match whole(content, document, chunks) {
         Ok(op) => DocumentSeen::Whole(op),
         Err(why) => DocumentSeen::Torn(why),
     }
 }
 
-fn whole(world: &World, document: u32, chunks: &mut [StoredPoint]) -> Result<Op, String> {
+fn whole(content: Content, document: u32, chunks: &mut [StoredPoint]) -> Result<Op, String> {
     let field = |c: &StoredPoint, name: &str| {
         c.payload
             .as_ref()
@@ -247,7 +291,7 @@ fn whole(world: &World, document: u32, chunks: &mut [StoredPoint]) -> Result<Op,
     let op_of = |c: &StoredPoint| field(c, "op").as_u64().unwrap_or(0);
     chunks.sort_by_key(|c| field(c, "chunk").as_u64());
     let op = op_of(&chunks[0]);
-    let text = world.text(document, op);
+    let text = content.text(document, op);
     let mut end = 0;
     for (n, chunk) in chunks.iter().enumerate() {
         if op_of(chunk) != op {
@@ -317,9 +361,8 @@ fn compare_documents(writer: usize, expected: &Expected, seen: &BTreeMap<u32, (O
     }
 }
 
-/// Counts, filters, ids, vector and text search tell the same as the scan.
-async fn other_ways(
-    world: &World,
+async fn other_ways_points(
+    content: Content,
     points: &Collection,
     seen: &BTreeMap<u32, PointState>,
     rng: &mut StdRng,
@@ -348,7 +391,7 @@ async fn other_ways(
     let keys: Vec<u32> = seen.keys().copied().collect();
     for key in keys.choose_multiple(rng, SAMPLES) {
         let (id, state) = (point_id(*key), seen[key]);
-        let vector = world.vector(*key, state.upsert);
+        let vector = content.vector(*key, state.upsert);
         for (how, query) in [
             ("exactly", Query::nearest(vector.clone()).exact()),
             ("by graph", Query::nearest(vector.clone()).ef(GRAPH_EF)),
@@ -461,19 +504,14 @@ async fn other_ways_documents(
 
 #[cfg(test)]
 mod tests {
-    use super::super::oracle::Oracle;
     use super::*;
     use serde_json::json;
 
-    fn world() -> (tempfile::TempDir, std::sync::Arc<World>) {
-        let dir = tempfile::tempdir().unwrap();
-        let oracle = Oracle::create(&dir.path().join("oracle")).unwrap();
-        (dir, World::new(7, oracle))
-    }
+    const CONTENT: Content = Content { seed: 7 };
 
     /// The chunks of a document, one a paragraph, as the server would give them.
-    fn chunks(world: &World, op: Op) -> Vec<StoredPoint> {
-        let (text, mut from) = (world.text(3, op), 0);
+    fn chunks(op: Op) -> Vec<StoredPoint> {
+        let (text, mut from) = (CONTENT.text(3, op), 0);
         let chunk = |(n, part): (usize, &str)| {
             let span = [from, from + part.len()];
             from += part.len() + 2;
@@ -488,21 +526,20 @@ mod tests {
 
     #[test]
     fn a_document_is_whole_only_with_all_chunks_of_one_operation() {
-        let (_dir, world) = world();
-        let torn = |chunks: &mut Vec<StoredPoint>| matches!(document_seen(&world, 3, chunks), DocumentSeen::Torn(_));
+        let torn = |chunks: &mut Vec<StoredPoint>| matches!(document_seen(CONTENT, 3, chunks), DocumentSeen::Torn(_));
         assert!(matches!(
-            document_seen(&world, 3, &mut chunks(&world, 5)),
+            document_seen(CONTENT, 3, &mut chunks(5)),
             DocumentSeen::Whole(5)
         ));
-        for n in 0..chunks(&world, 5).len() {
-            let mut missing = chunks(&world, 5);
+        for n in 0..chunks(5).len() {
+            let mut missing = chunks(5);
             missing.remove(n);
             assert!(missing.is_empty() || torn(&mut missing), "without chunk {n}");
         }
-        let mut mixed = chunks(&world, 5);
-        mixed[1] = chunks(&world, 6).swap_remove(1);
+        let mut mixed = chunks(5);
+        mixed[1] = chunks(6).swap_remove(1);
         assert!(torn(&mut mixed));
-        let mut twice = chunks(&world, 5);
+        let mut twice = chunks(5);
         twice.push(twice[0].clone());
         assert!(torn(&mut twice));
     }
@@ -550,14 +587,13 @@ mod tests {
 
     #[test]
     fn other_bytes_than_those_sent_are_counted() {
-        let (_dir, world) = world();
         let mut point = StoredPoint::default();
         point.id = "p7".to_owned();
-        point.payload = Some(world.payload(7, 3, Some(4)));
-        point.vectors = Some([("v".to_owned(), world.vector(7, 3))].into());
+        point.payload = Some(CONTENT.payload(7, 3, Some(4)));
+        point.vectors = Some([("v".to_owned(), CONTENT.vector(7, 3))].into());
         let count = |point: &StoredPoint| {
             let mut counts = Counts::default();
-            seen_points(&world, vec![point.clone()], &mut counts);
+            seen_points(CONTENT, vec![point.clone()], &mut counts);
             counts.wrong_bytes
         };
         assert_eq!(count(&point), 0);

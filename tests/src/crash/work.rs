@@ -1,4 +1,4 @@
-//! The writers and the reader, and what they write: every byte follows from the seed, the key and the operation's number.
+//! The writers and the reader, and what they write: every byte follows from the seed, the key and the number of the operation.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,68 +16,54 @@ use super::Counts;
 use super::judge::{DocumentSeen, document_seen};
 use super::oracle::{Line, Op, Oracle, Outcome, What};
 
-pub(crate) const POINTS: &str = "crash-points";
-pub(crate) const DOCUMENTS: &str = "crash-documents";
-pub(crate) const DIM: usize = 16;
+pub const POINTS: &str = "crash-points";
+pub const DOCUMENTS: &str = "crash-documents";
+pub const DIM: usize = 16;
 /// Writers of points, numbered from 0; writers of documents come after them.
-pub(crate) const POINT_WRITERS: usize = 6;
-pub(crate) const DOCUMENT_WRITERS: usize = 2;
+pub const POINT_WRITERS: usize = 6;
+pub const DOCUMENT_WRITERS: usize = 2;
 /// Keys of one writer, `writer * KEYS ..`.
 const KEYS: u32 = 800;
-pub(crate) const GROUPS: u32 = 8;
+pub const GROUPS: u32 = 8;
 /// Documents of one writer.
 const DOCUMENTS_EACH: u32 = 20;
 /// Points of one upsert.
 const UPSERT_MAX: usize = 60;
 
-pub(crate) const POINT_KEYS: u32 = POINT_WRITERS as u32 * KEYS;
-pub(crate) const DOCUMENT_KEYS: u32 = DOCUMENT_WRITERS as u32 * DOCUMENTS_EACH;
+pub const POINT_KEYS: u32 = POINT_WRITERS as u32 * KEYS;
+pub const DOCUMENT_KEYS: u32 = DOCUMENT_WRITERS as u32 * DOCUMENTS_EACH;
 
-pub(crate) fn writer_of(key: u32) -> usize {
+pub fn writer_of(key: u32) -> usize {
     (key / KEYS) as usize
 }
 
-pub(crate) fn group_of(key: u32) -> u32 {
+pub fn group_of(key: u32) -> u32 {
     key % GROUPS
 }
 
-pub(crate) fn document_writer(document: u32) -> usize {
+pub fn document_writer(document: u32) -> usize {
     POINT_WRITERS + (document / DOCUMENTS_EACH) as usize
 }
 
-/// What all tasks share.
-pub(crate) struct World {
-    pub(crate) seed: u64,
-    pub(crate) oracle: Oracle,
-    /// The last operation number given out.
-    last_op: AtomicU64,
-    /// By document: the last acknowledged operation on it.
-    acked_documents: Vec<AtomicU64>,
+/// What is written, as a function of a seed.
+#[derive(Debug, Clone, Copy)]
+pub struct Content {
+    pub seed: u64,
 }
 
-impl World {
-    pub(crate) fn new(seed: u64, oracle: Oracle) -> Arc<Self> {
-        let acked_documents = (0..DOCUMENT_KEYS).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self {
-            seed,
-            oracle,
-            last_op: AtomicU64::new(0),
-            acked_documents,
-        })
-    }
-
+impl Content {
     fn rng(&self, key: u64, op: Op) -> StdRng {
         let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ op.wrapping_mul(0xc2b2_ae3d_27d4_eb4f).rotate_left(31);
         StdRng::seed_from_u64(self.seed ^ mixed)
     }
 
-    pub(crate) fn vector(&self, key: u32, upsert: Op) -> Vec<f32> {
+    pub fn vector(&self, key: u32, upsert: Op) -> Vec<f32> {
         let mut rng = self.rng(u64::from(key), upsert);
         (0..DIM).map(|_| rng.random_range(-1.0f32..1.0)).collect()
     }
 
     /// What an upsert writes, changed by `set` if there was one.
-    pub(crate) fn payload(&self, key: u32, upsert: Op, set: Option<Op>) -> Payload {
+    pub fn payload(&self, key: u32, upsert: Op, set: Option<Op>) -> Payload {
         let mut rng = self.rng(u64::from(key) | 1 << 32, upsert);
         let mut payload = Payload::new();
         let mut add = |name: &str, value: Value| payload.insert(name.to_owned(), value);
@@ -114,7 +100,7 @@ impl World {
     }
 
     /// Half of the paragraphs stay the same from version to version, so that chunks are reused, and their number differs.
-    pub(crate) fn text(&self, document: u32, op: Op) -> String {
+    pub fn text(&self, document: u32, op: Op) -> String {
         let mut rng = self.rng(u64::from(document) | 1 << 34, op);
         let count = rng.random_range(2..12);
         let paragraph = |i: u32| {
@@ -134,15 +120,37 @@ impl World {
     }
 }
 
-pub(crate) fn point_id(key: u32) -> String {
+/// What all tasks share.
+pub struct World {
+    pub content: Content,
+    pub oracle: Oracle,
+    /// The last operation number given out.
+    last_op: AtomicU64,
+    /// By document: the last acknowledged operation on it.
+    acked_documents: Vec<AtomicU64>,
+}
+
+impl World {
+    pub fn new(seed: u64, oracle: Oracle) -> Arc<Self> {
+        let acked_documents = (0..DOCUMENT_KEYS).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self {
+            content: Content { seed },
+            oracle,
+            last_op: AtomicU64::new(0),
+            acked_documents,
+        })
+    }
+}
+
+pub fn point_id(key: u32) -> String {
     format!("p{key}")
 }
 
-pub(crate) fn document_id(document: u32) -> String {
+pub fn document_id(document: u32) -> String {
     format!("doc/{document}")
 }
 
-pub(crate) fn number_of(id: &str, prefix: &str, bound: u32) -> Option<u32> {
+pub fn number_of(id: &str, prefix: &str, bound: u32) -> Option<u32> {
     id.strip_prefix(prefix)?.parse().ok().filter(|n| *n < bound)
 }
 
@@ -160,22 +168,22 @@ fn words(rng: &mut StdRng, n: usize) -> String {
 
 /// What one cycle's tasks did.
 #[derive(Default)]
-pub(crate) struct Done {
-    pub(crate) acked: u64,
-    pub(crate) refused: u64,
-    pub(crate) unknown: u64,
-    pub(crate) reads: u64,
-    pub(crate) counts: Counts,
+pub struct Done {
+    pub acked: u64,
+    pub refused: u64,
+    pub unknown: u64,
+    pub reads: u64,
+    pub counts: Counts,
 }
 
-pub(crate) struct Tasks {
+pub struct Tasks {
     writers: Vec<JoinHandle<anyhow::Result<Done>>>,
     reader: JoinHandle<Done>,
 }
 
 impl Tasks {
     /// Waits for all of them; they end by themselves when the server is gone.
-    pub(crate) async fn finish(self) -> anyhow::Result<Done> {
+    pub async fn finish(self) -> anyhow::Result<Done> {
         let mut all = self.reader.await?;
         for writer in self.writers {
             let done = writer.await??;
@@ -187,7 +195,7 @@ impl Tasks {
     }
 }
 
-pub(crate) fn start(world: &Arc<World>, client: &Client, stop: &Arc<AtomicBool>, seed: u64) -> Tasks {
+pub fn start(world: &Arc<World>, client: &Client, stop: &Arc<AtomicBool>, seed: u64) -> Tasks {
     let writer = |w: usize| {
         let (world, client, stop) = (Arc::clone(world), client.clone(), Arc::clone(stop));
         let rng = StdRng::seed_from_u64(seed.wrapping_add(w as u64));
@@ -212,7 +220,6 @@ async fn write(
     mut rng: StdRng,
     stop: &AtomicBool,
 ) -> anyhow::Result<Done> {
-    let (points, documents) = (client.collection(POINTS), client.collection(DOCUMENTS));
     let mut done = Done::default();
     while !stop.load(Ordering::Relaxed) {
         let op = world.last_op.fetch_add(1, Ordering::Relaxed) + 1;
@@ -226,11 +233,17 @@ async fn write(
             op,
             what: what.clone(),
         })?;
-        let outcome = match send(world, &points, &documents, writer, op, &what).await {
+        let outcome = match send(world.content, client, writer, op, &what).await {
             Ok(()) => Outcome::Acked,
             // Refused before anything was done: the server says so.
             Err(e) if matches!(e.kind(), ErrorKind::Exhausted) => Outcome::Refused,
-            Err(e) if matches!(e.kind(), ErrorKind::Unreachable | ErrorKind::Unavailable) => Outcome::Unknown,
+            // The end of the process, or of its disk just before it.
+            Err(e)
+                if matches!(e.kind(), ErrorKind::Unreachable | ErrorKind::Unavailable)
+                    || e.code() == "write_failed" =>
+            {
+                Outcome::Unknown
+            }
             Err(e) => anyhow::bail!("writer {writer}, {what:?}: {e}"),
         };
         world.oracle.say(&Line::Outcome {
@@ -257,13 +270,15 @@ async fn write(
 }
 
 fn any_points(rng: &mut StdRng, writer: usize) -> What {
+    points_of(rng, writer, KEYS, UPSERT_MAX)
+}
+
+/// An operation on some of a writer's first `keys` keys, at most `most` of them.
+pub fn points_of(rng: &mut StdRng, writer: usize, keys: u32, most: usize) -> What {
     let first = writer as u32 * KEYS;
-    let mut keys = |max: usize| {
-        let n = rng.random_range(1..=max);
-        let keys: BTreeSet<u32> = (0..n).map(|_| first + rng.random_range(0..KEYS)).collect();
-        keys.into_iter().collect::<Vec<_>>()
-    };
-    let keys = keys(UPSERT_MAX);
+    let n = rng.random_range(1..=most);
+    let keys: BTreeSet<u32> = (0..n).map(|_| first + rng.random_range(0..keys)).collect();
+    let keys = keys.into_iter().collect();
     match rng.random_range(0..100) {
         0..60 => What::Upsert(keys),
         60..80 => What::SetPayload(keys),
@@ -272,7 +287,8 @@ fn any_points(rng: &mut StdRng, writer: usize) -> What {
     }
 }
 
-fn any_document(rng: &mut StdRng, writer: usize) -> What {
+/// An operation on one of a writer's documents.
+pub fn any_document(rng: &mut StdRng, writer: usize) -> What {
     let document = (writer - POINT_WRITERS) as u32 * DOCUMENTS_EACH + rng.random_range(0..DOCUMENTS_EACH);
     if rng.random_ratio(1, 8) {
         What::DeleteDocument(document)
@@ -281,21 +297,16 @@ fn any_document(rng: &mut StdRng, writer: usize) -> What {
     }
 }
 
-async fn send(
-    world: &World,
-    points: &Collection,
-    documents: &Collection,
-    writer: usize,
-    op: Op,
-    what: &What,
-) -> Result<(), Error> {
+/// Asks the server for it.
+pub async fn send(content: Content, client: &Client, writer: usize, op: Op, what: &What) -> Result<(), Error> {
+    let (points, documents) = (client.collection(POINTS), client.collection(DOCUMENTS));
     match what {
         What::Upsert(keys) => points
-            .upsert(keys.iter().map(|key| world.point(*key, op)))
+            .upsert(keys.iter().map(|key| content.point(*key, op)))
             .await
             .map(drop),
         What::SetPayload(keys) => {
-            let change = world.change(keys[0], op);
+            let change = content.change(keys[0], op);
             points
                 .set_payload(keys.iter().map(|key| point_id(*key)), change)
                 .await
@@ -312,7 +323,7 @@ async fn send(
             points.delete(filter).await.map(drop)
         }
         What::PutDocument(document) => {
-            let text = world.text(*document, op);
+            let text = content.text(*document, op);
             documents
                 .put_document(Document::plain(document_id(*document), text).with("op", op))
                 .await
@@ -334,7 +345,7 @@ async fn read(world: &World, client: &Client, mut rng: StdRng, stop: &AtomicBool
             break;
         };
         done.reads += 1;
-        match document_seen(world, document, &mut chunks) {
+        match document_seen(world.content, document, &mut chunks) {
             DocumentSeen::Torn(why) => {
                 done.counts.mixed_reads += 1;
                 done.counts

@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::work;
 
 /// Number of an operation; larger is later, over all writers.
-pub(crate) type Op = u64;
+pub type Op = u64;
 
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Line {
+pub enum Line {
     /// About to be sent.
     Intent { writer: usize, op: Op, what: What },
     /// What the caller was told.
@@ -32,7 +32,7 @@ pub(crate) enum Line {
 /// What was asked for. Keys are points' numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum What {
+pub enum What {
     Upsert(Vec<u32>),
     SetPayload(Vec<u32>),
     Delete(Vec<u32>),
@@ -45,7 +45,7 @@ pub(crate) enum What {
 /// What came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// Durable, says the server.
     Acked,
     /// Not done, says the server.
@@ -56,25 +56,25 @@ pub(crate) enum Outcome {
 
 /// A live point: which operations its bytes are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PointState {
+pub struct PointState {
     /// The upsert.
-    pub(crate) upsert: Op,
+    pub upsert: Op,
     /// The last payload change after it.
-    pub(crate) set: Option<Op>,
+    pub set: Option<Op>,
 }
 
 /// What must be there, and what may.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Expected {
-    pub(crate) points: BTreeMap<u32, PointState>,
-    pub(crate) documents: BTreeMap<u32, Op>,
+pub struct Expected {
+    pub points: BTreeMap<u32, PointState>,
+    pub documents: BTreeMap<u32, Op>,
     /// By writer: the operation of which nobody knows.
-    pub(crate) pending: BTreeMap<usize, (Op, What)>,
+    pub pending: BTreeMap<usize, (Op, What)>,
 }
 
 impl Expected {
     /// What an operation does when it happens.
-    pub(crate) fn apply(&mut self, writer: usize, op: Op, what: &What) {
+    pub fn apply(&mut self, writer: usize, op: Op, what: &What) {
         match what {
             What::Upsert(keys) => {
                 self.points
@@ -145,13 +145,13 @@ impl Expected {
 }
 
 /// The file.
-pub(crate) struct Oracle {
+pub struct Oracle {
     path: PathBuf,
     file: std::sync::Mutex<File>,
 }
 
 impl Oracle {
-    pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
         let file = OpenOptions::new()
             .create_new(true)
             .append(true)
@@ -164,7 +164,7 @@ impl Oracle {
     }
 
     /// Appends a line; it is in the file when this returns.
-    pub(crate) fn say(&self, line: &Line) -> anyhow::Result<()> {
+    pub fn say(&self, line: &Line) -> anyhow::Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         let mut file = self
@@ -175,7 +175,7 @@ impl Oracle {
     }
 
     /// The fold of the whole file.
-    pub(crate) fn expected(&self) -> anyhow::Result<Expected> {
+    pub fn expected(&self) -> anyhow::Result<Expected> {
         let mut expected = Expected::default();
         for line in BufReader::new(File::open(&self.path)?).lines() {
             expected.take(serde_json::from_str(&line?)?);

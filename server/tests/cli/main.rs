@@ -1,111 +1,31 @@
 //! The binary as a person uses it: a server process, and commands that end with the exit codes that they document.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod process;
+mod services;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
-#[path = "../../client/rust/examples/quickstart.rs"]
+use process::{Running, Server, cairn, code, json, stderr, stdout};
+
+#[path = "../../../tests/src/model_server.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with the end-to-end tests, which use all of it"
+)]
+mod model_server;
+#[path = "../../../client/rust/examples/quickstart.rs"]
 #[expect(
     dead_code,
     unreachable_pub,
     reason = "an example: its `main` and its `pub` are for its readers"
 )]
 mod quickstart;
-
-const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
-
-/// A command that sees no configuration of ours but what the test gives it.
-fn cairn() -> Command {
-    let mut command = Command::new(CAIRN);
-    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("CAIRN_")) {
-        command.env_remove(key);
-    }
-    command
-}
-
-/// `cairn serve` on free ports; killed when dropped.
-struct Server {
-    process: Child,
-    url: String,
-    metrics_url: String,
-}
-
-impl Server {
-    fn start(data_dir: &Path) -> Self {
-        Self::start_on("127.0.0.1:0", data_dir)
-    }
-
-    fn start_on(address: &str, data_dir: &Path) -> Self {
-        let mut process = cairn()
-            .args([
-                "serve",
-                "--listen",
-                address,
-                "--metrics-listen",
-                "127.0.0.1:0",
-                "--set",
-                "log.filter=warn",
-                "--data-dir",
-            ])
-            .arg(data_dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let mut urls = line.split_whitespace().filter(|word| word.starts_with("http://"));
-        let mut url = || urls.next().expect("the first line says where").to_owned();
-        Self {
-            process,
-            url: url(),
-            metrics_url: url(),
-        }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        cairn().args(args).args(["--url", &self.url]).output().unwrap()
-    }
-
-    /// SIGTERM, as an orchestrator sends it, and the exit status after the drain.
-    fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill")
-            .args(["-TERM", &self.process.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
-        self.process.wait().unwrap().code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails if it ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("not killed")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn json(output: &Output) -> Value {
-    assert_eq!(code(output), 0, "{}", stderr(output));
-    serde_json::from_slice(&output.stdout).unwrap()
-}
 
 /// A folder of documents: three good ones, one wrong line, one file that is no text.
 fn documents(dir: &Path) -> PathBuf {
@@ -232,30 +152,6 @@ fn documents_go_in_and_come_out_cited() {
     assert_eq!(found["hits"][0]["document"], "tea.txt");
 }
 
-/// Runs until it is ended; killed when dropped.
-struct Running(Child);
-
-impl Running {
-    /// SIGINT, as Ctrl-C sends it: how it ended, and what it printed.
-    fn interrupt(mut self) -> (Option<i32>, String) {
-        let sent = Command::new("kill")
-            .args(["-INT", &self.0.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(sent.success());
-        let mut printed = String::new();
-        std::io::Read::read_to_string(&mut self.0.stdout.take().unwrap(), &mut printed).unwrap();
-        (self.0.wait().unwrap().code(), printed)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// A command that needs no server.
 fn alone(args: &[&str]) -> Output {
     cairn().args(args).output().unwrap()
@@ -267,8 +163,8 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
     let docs = dir.path().join("docs");
     std::fs::create_dir(&docs).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(docs.join(name), bytes).unwrap();
-    write("page.html", include_bytes!("../src/rag/extract/sample.html"));
-    write("notes.pdf", include_bytes!("../src/rag/extract/sample.pdf"));
+    write("page.html", include_bytes!("../../src/rag/extract/sample.html"));
+    write("notes.pdf", include_bytes!("../../src/rag/extract/sample.pdf"));
     write("broken.pdf", b"%PDF-1.7 and nothing more");
     write(
         "rows.csv",
@@ -474,8 +370,8 @@ fn bomb() -> Vec<u8> {
 }
 
 /// The most memory that a process had, in MiB.
-fn peak_mib(process: &Child) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+fn peak_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 10
 }
@@ -486,9 +382,13 @@ fn a_pdf_that_stands_for_gigabytes_costs_a_refusal() {
     let docs = dir.path().join("docs");
     std::fs::create_dir(&docs).unwrap();
     std::fs::write(docs.join("bomb.pdf"), bomb()).unwrap();
-    std::fs::write(docs.join("good.pdf"), include_bytes!("../src/rag/extract/sample.pdf")).unwrap();
+    std::fs::write(
+        docs.join("good.pdf"),
+        include_bytes!("../../src/rag/extract/sample.pdf"),
+    )
+    .unwrap();
     let server = Server::start(&dir.path().join("data"));
-    let before = peak_mib(&server.process);
+    let before = peak_mib(server.id());
     let partly = server.run(&["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"]);
     assert_eq!(code(&partly), 4, "{}", stderr(&partly));
     let summary: Value = serde_json::from_slice(&partly.stdout).unwrap();
@@ -499,7 +399,7 @@ fn a_pdf_that_stands_for_gigabytes_costs_a_refusal() {
             && why["why"].as_str().unwrap().contains("document_too_large"),
         "{why}"
     );
-    let grown = peak_mib(&server.process) - before;
+    let grown = peak_mib(server.id()) - before;
     assert!(grown < 400, "the server itself took {grown} MiB");
     // The command line reads files in the same way.
     let extracted = alone(&["extract", docs.join("bomb.pdf").to_str().unwrap()]);
@@ -759,6 +659,11 @@ fn retrieval_is_measured_on_the_sample_questions() {
     assert_eq!(report["differences"][0]["than"], "bm25");
     let svg = std::fs::read_to_string(plot).unwrap();
     assert!(svg.starts_with("<svg") && svg.contains("hybrid") && svg.contains("titles"));
+
+    let png = dir.path().join("plot.PNG");
+    let drawn = server.run(&[&all[..], &["--plot", png.to_str().unwrap()]].concat());
+    assert_eq!(code(&drawn), 0, "{}", stderr(&drawn));
+    assert!(std::fs::read(png).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
 
     // The best fusion of one half, measured on the other: its query is one that the API takes.
     let fitted = json(&server.run(&["eval", "-c", "demo", "--queries", questions, "--fit", "--json"]));

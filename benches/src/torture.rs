@@ -1,0 +1,172 @@
+//! R1 to R6 of [`cairn_tests::reliability`] at the numbers of a release, in a time that is set: a table of what came of all trials.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cairn_tests::faultfs::FaultFs;
+use cairn_tests::reliability::kill::{self, Totals};
+use cairn_tests::reliability::{Plan, Tally, damage, full, known, power, refused, torn};
+
+use crate::report::{Report, Table, Verdict};
+
+/// Operations of the script whose every write is torn.
+const SCRIPT: usize = 200;
+/// More than there are: all of them.
+const ALL: usize = usize::MAX;
+/// Findings of one test that are printed whole.
+const SHOWN_MAX: usize = 6;
+
+/// Options of `cairn-bench torture`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Time for all of it; each test ends early when its share is used up.
+    #[arg(long, default_value_t = 90)]
+    minutes: u64,
+    /// Of everything random but the scheduling. Default: a new one, which is printed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// R1: kills.
+    #[arg(long, default_value_t = 1000)]
+    kills: u32,
+    /// R2: losses of power.
+    #[arg(long, default_value_t = 500)]
+    powers: usize,
+    /// R3: writes that are torn, in four ways each.
+    #[arg(long, default_value_t = ALL)]
+    torn: usize,
+    /// R4: operations that fail.
+    #[arg(long, default_value_t = ALL)]
+    refused: usize,
+    /// R5: rounds of a full disk.
+    #[arg(long, default_value_t = 50)]
+    full: usize,
+    /// R6: flips, cuts and removals.
+    #[arg(long, default_value_t = 2000)]
+    flips: usize,
+    /// Only these, e.g. `--only R3,R6`.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+}
+
+/// A test: its name and how many hundredths of the time it may take.
+const SHARES: [(&str, u32); 6] = [("R1", 25), ("R2", 12), ("R3", 22), ("R4", 21), ("R5", 4), ("R6", 16)];
+
+/// What one test came to.
+struct Row {
+    name: &'static str,
+    trials: u64,
+    outcomes: BTreeMap<String, u64>,
+    /// Promises that were broken, and those of them of which it is known why.
+    wrong: Vec<String>,
+    known: u64,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
+    let mut report = Report::begin("torture")?;
+    let seed = args.seed.unwrap_or_else(rand::random);
+    println!(
+        "seed {seed}: cairn-bench torture --minutes {} --seed {seed}",
+        args.minutes
+    );
+    let mountable = FaultFs::available();
+    let mut rows = Vec::new();
+    let mut skipped = Vec::new();
+    for (name, share) in SHARES {
+        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+            continue;
+        }
+        if let (true, Err(why)) = (name != "R1", &mountable) {
+            skipped.push(format!("{name}: {why}"));
+            continue;
+        }
+        let began = Instant::now();
+        let time = Duration::from_secs(args.minutes * 60) * share / 100;
+        let plan = |trials: usize| Plan { trials, seed, time };
+        let row = match name {
+            "R1" => {
+                let dir = tempfile::tempdir()?;
+                let cycles = args.kills;
+                let life_ms_max = 800;
+                let plan = kill::Plan {
+                    cycles,
+                    seed,
+                    life_ms_max,
+                    time,
+                };
+                of_totals(name, kill::run(dir.path(), plan).await?)
+            }
+            "R2" => of_totals(name, power::run(plan(args.powers)).await?),
+            "R3" => of_tally(name, torn::run(SCRIPT, plan(args.torn)).await?.0),
+            "R4" => of_tally(name, refused::run(plan(args.refused)).await?),
+            "R5" => of_tally(name, full::run(plan(args.full)).await?),
+            _ => of_tally(name, damage::run(plan(args.flips)).await?),
+        };
+        println!(
+            "{name}: {} trials in {:.0} s",
+            row.trials,
+            began.elapsed().as_secs_f64()
+        );
+        report.record(name, "trials", row.trials as f64, "count")?;
+        report.record(name, "wrong", row.wrong.len() as f64, "count")?;
+        report.record(name, "elapsed", began.elapsed().as_secs_f64(), "s")?;
+        rows.push(row);
+    }
+    for why in skipped {
+        println!("\n******** SKIPPED: {why} ********\n");
+    }
+    print(&rows);
+    let broken = rows.iter().filter(|row| !row.wrong.is_empty());
+    Ok(Verdict::of(
+        broken
+            .map(|row| format!("{}: {} of {}", row.name, row.wrong.len(), row.trials))
+            .collect(),
+    ))
+}
+
+fn of_totals(name: &'static str, totals: Totals) -> Row {
+    let mut outcomes = BTreeMap::from([
+        ("operations acknowledged".to_owned(), totals.acked),
+        ("operations without an answer".to_owned(), totals.unknown),
+        ("killed while opening".to_owned(), u64::from(totals.killed_opening)),
+    ]);
+    outcomes.extend(totals.counts.named().map(|(name, n)| (name.to_owned(), n)));
+    outcomes.insert("failed_opens".to_owned(), u64::from(totals.failed_opens));
+    let fine = totals.counts.all_zero() && totals.failed_opens == 0;
+    Row {
+        name,
+        trials: u64::from(totals.cycles),
+        outcomes,
+        wrong: if fine { Vec::new() } else { totals.counts.examples },
+        known: 0,
+    }
+}
+
+fn of_tally(name: &'static str, tally: Tally) -> Row {
+    let (old, new): (Vec<_>, Vec<_>) = tally.wrong.into_iter().partition(|f| known(name, &f.kind).is_some());
+    Row {
+        name,
+        trials: tally.trials,
+        outcomes: tally.outcomes,
+        wrong: new.into_iter().map(|f| format!("{}: {}", f.kind, f.what)).collect(),
+        known: old.len() as u64,
+    }
+}
+
+fn print(rows: &[Row]) {
+    let mut table = Table::new(["test and outcome", "trials", "wrong", "known"]);
+    for row in rows {
+        let mut cells = vec![row.name.to_owned()];
+        cells.extend([row.trials, row.wrong.len() as u64, row.known].map(|n| n.to_string()));
+        table.row(cells);
+        for (outcome, n) in &row.outcomes {
+            table.row(vec![format!("  {outcome}"), n.to_string()]);
+        }
+    }
+    println!();
+    table.print();
+    for row in rows {
+        for finding in row.wrong.iter().take(SHOWN_MAX) {
+            println!("\n{}, {finding}", row.name);
+        }
+    }
+}

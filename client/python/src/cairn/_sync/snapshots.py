@@ -1,0 +1,64 @@
+"""Snapshots: one moment of the whole database, kept in a store, from which it can be brought back."""
+
+from __future__ import annotations
+
+import time
+from .._wire import methods
+from ..answers import Operation, Snapshot, all_of, build
+from .core import Core
+
+
+class Snapshots:
+    """One moment of the whole database, kept in a store."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def create(self, name: str | None = None, *, timeout: float | None = None) -> Operation:
+        """Makes a snapshot of this moment; without a name it gets the date and time. Answers at once with the operation
+        to wait for, which names the snapshot.
+
+        ```python
+        >>> operation = client.snapshots.create()
+        >>> (client.operations.wait(operation.id)).state
+        'done'
+        >>> operation.snapshot in [s.snapshot for s in client.snapshots.list()]
+        True
+
+        ```
+        """
+        request = {} if name is None else {"snapshot": name}
+        return build(Operation, self._core.call(methods.CREATE_SNAPSHOT, request, timeout))
+
+    def list(self, *, timeout: float | None = None) -> list[Snapshot]:
+        """All snapshots of the server's store, the newest first, without their collections."""
+        return all_of(Snapshot, (self._core.call(methods.LIST_SNAPSHOTS, {}, timeout)).get("snapshots", ()))
+
+    def get(self, name: str, *, timeout: float | None = None) -> Snapshot:
+        """One snapshot."""
+        return build(Snapshot, self._core.call(methods.GET_SNAPSHOT, {"snapshot": name}, timeout))
+
+    def verify(self, name: str, *, timeout: float | None = None) -> Operation:
+        """Reads everything that a snapshot names and compares it with what it should be. Answers at once with the
+        operation to wait for."""
+        return build(Operation, self._core.call(methods.VERIFY_SNAPSHOT, {"snapshot": name}, timeout))
+
+    def restore(
+        self,
+        name: str,
+        *,
+        collection: str | None = None,
+        rename: str | None = None,
+        shards: int | None = None,
+        replace: bool = False,
+        timeout: float | None = None,
+    ) -> Operation:
+        """Brings one collection back, or all. `rename` and `shards` are for one: the name and the shards it gets. With
+        `replace` a collection that has the name is replaced. Answers at once with the operation to wait for."""
+        request = {"snapshot": name, "collection": collection, "as": rename, "shards": shards, "replace": replace}
+        said = {key: value for key, value in request.items() if value is not None}
+        return build(Operation, self._core.call(methods.RESTORE_SNAPSHOT, said, timeout))
+
+    def delete(self, name: str, *, timeout: float | None = None) -> Operation:
+        """Removes a snapshot and what no other needs. Answers at once with the operation to wait for."""
+        return build(Operation, self._core.call(methods.DELETE_SNAPSHOT, {"snapshot": name}, timeout))

@@ -1,0 +1,163 @@
+//! One moment of the whole database as files: what a snapshot is made of.
+//!
+//! A cut is a directory of hard links inside the data directory (`cuts/<n>/`), laid out like a data directory: a RocksDB
+//! checkpoint, and the sealed files that its manifests name. Opening a copy of it gives the state right after the record that
+//! the cut names, neither more nor less.
+//!
+//! Guarantees: the files never change and stay as long as the [`Cut`] lives, whatever is merged or dropped meanwhile. Writers
+//! wait for a flush of what came in since the one before it, and for as many hard links as there are files; never for the
+//! length of a copy. Queries do not wait.
+//! Not guaranteed: that a cut survives the process. What a crash leaves is removed at open.
+//! Failure: an error leaves nothing behind, and the engine as it was.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::Engine;
+use super::import::is_unfinished;
+use crate::error::{Error, Result};
+use crate::storage::{Dir, files};
+use crate::types::{ShardNo, Token};
+
+/// Where cuts are, in a data directory.
+const CUTS: &str = "cuts";
+
+/// One moment of the database, as files. Dropping it removes them.
+#[derive(Debug)]
+pub struct Cut {
+    dir: PathBuf,
+    /// The last record in it.
+    pub token: Token,
+    /// When it was taken, in milliseconds since the Unix epoch.
+    pub taken_at_ms: u64,
+    /// The collections in it, by name.
+    pub collections: Vec<CutCollection>,
+    /// Its files, by path.
+    pub files: Vec<CutFile>,
+}
+
+/// A collection of a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutCollection {
+    /// Its name.
+    pub name: String,
+    /// Live points.
+    pub points: u64,
+    /// Documents.
+    pub documents: u64,
+}
+
+/// A file of a cut.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CutFile {
+    /// Below the cut's directory, and where it belongs in a data directory; with slashes.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Cut {
+    /// The directory that its files are in.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.dir) {
+            tracing::warn!(dir = %self.dir.display(), %error, "a cut stays until the next start");
+        }
+    }
+}
+
+impl Engine {
+    /// Takes a cut of now. Any number may be held; each keeps its files on disk.
+    pub fn cut(&self) -> Result<Cut> {
+        let shared = &self.shared;
+        shared.check_alive()?;
+        // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
+        shared.storage.flush()?;
+        let mut cut = Cut {
+            dir: new_dir(&shared.dir.join(CUTS))?,
+            token: self.applied(),
+            taken_at_ms: self.now_ms(),
+            collections: Vec::new(),
+            files: Vec::new(),
+        };
+        {
+            // With the lock no record is applied and no manifest changes: the checkpoint names exactly the sealed files that
+            // the shards hold here, and none of those can be in the trash.
+            let applier = shared.locked()?;
+            cut.token = Token::local(applier.applied);
+            shared.storage.checkpoint(&cut.dir.join("db"))?;
+            for (no, state) in &applier.states {
+                for (i, shard) in state.shards.iter().enumerate() {
+                    let place = ShardNo(i as u32);
+                    for view in &shard.sealed {
+                        let segment = view.segment.no.expect("sealed segments have a number");
+                        link(
+                            &files::segment_path(&shared.dir, *no, place, segment),
+                            &files::segment_path(&cut.dir, *no, place, segment),
+                        )?;
+                    }
+                }
+                let view = state.collection.view();
+                cut.collections.push(CutCollection {
+                    name: state.collection.name.clone(),
+                    points: view.live(),
+                    documents: view.documents,
+                });
+            }
+        }
+        cut.collections.retain(|collection| !is_unfinished(&collection.name));
+        cut.collections.sort_by(|a, b| a.name.cmp(&b.name));
+        list(&cut.dir, "", &mut cut.files)?;
+        cut.files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(cut)
+    }
+}
+
+/// Removes what a crash left of cuts. The directory is locked.
+pub(super) fn remove_leftovers(disk: &dyn Dir, dir: &Path) -> io::Result<()> {
+    disk.remove(&dir.join(CUTS))
+}
+
+fn new_dir(parent: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(parent)?;
+    let mut n = 0u64;
+    loop {
+        let dir = parent.join(n.to_string());
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            made => return made.map(|()| dir),
+        }
+    }
+}
+
+fn link(from: &Path, to: &Path) -> Result<()> {
+    let parent = to.parent().expect("segment paths have a parent");
+    fs::create_dir_all(parent)?;
+    fs::hard_link(from, to).map_err(|e| Error::internal(format!("i/o: a hard link to {}: {e}", from.display())))
+}
+
+fn list(dir: &Path, prefix: &str, into: &mut Vec<CutFile>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name
+            .to_str()
+            .ok_or_else(|| Error::internal("a file of ours with a name that is not UTF-8"))?;
+        let meta = entry.metadata()?;
+        if meta.is_dir() {
+            list(&entry.path(), &format!("{prefix}{name}/"), into)?;
+        } else {
+            into.push(CutFile {
+                path: format!("{prefix}{name}"),
+                bytes: meta.len(),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,353 @@
+//! Snapshots: what may be asked of them. Making one, checking one, bringing one back and removing one are operations; what
+//! is done with the store is in `snapshot`, what is done with the data belongs to the engine.
+//!
+//! A collection is restored from a second engine: the files of the snapshot are brought into a directory inside the data
+//! directory, opened there, and the collection is copied through the write path. So nothing of a snapshot gets into the
+//! database that could not have been written by a caller.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_engine::config::{Settings, Workers};
+use cairn_engine::engine::Import;
+use cairn_engine::schema::check_name;
+use cairn_engine::{Error, ErrorKind, Result};
+use tokio::runtime::Handle as Runtime;
+
+use super::operations::{Handle, Operation};
+use super::pools::{Budget, deadline_exceeded};
+use super::{Call, Core, Service};
+use crate::config::Config;
+use crate::snapshot::{
+    Collected, Manifest, Snapshots, Source, Store, Work, already_there, name_of, not_found, open_download, scratch,
+};
+use crate::telemetry;
+
+/// Part of a restore's time that bringing the files takes, more or less.
+const BRINGING: f32 = 0.3;
+
+/// The snapshots of a server, and what a restore opens them with.
+pub(crate) struct SnapshotsOf {
+    snapshots: Snapshots,
+    data_dir: PathBuf,
+    settings: Settings,
+    workers: Workers,
+}
+
+impl SnapshotsOf {
+    /// Those that a configuration says. Nothing is asked of the store yet.
+    pub(crate) fn open(config: &Config) -> Result<Self, String> {
+        Ok(Self {
+            snapshots: Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?),
+            data_dir: config.data_dir.clone(),
+            settings: config.settings(),
+            workers: config.workers(),
+        })
+    }
+}
+
+/// A snapshot, as it is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SnapshotInfo {
+    /// Its name.
+    pub name: String,
+    /// When the moment was that it holds, in milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// The last write in it.
+    pub token: String,
+    /// Version of Cairn that wrote it.
+    pub cairn: String,
+    /// Files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many collections it holds.
+    pub collections_total: u64,
+    /// The collections; not in a list.
+    pub collections: Vec<SnapshotCollection>,
+    /// Why it cannot be read; then only the name is known.
+    pub damaged: Option<String>,
+}
+
+/// A collection of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotCollection {
+    /// Its name.
+    pub name: String,
+    /// Live points.
+    pub points: u64,
+    /// Documents.
+    pub documents: u64,
+}
+
+/// What to bring back of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RestoreCollections {
+    /// One collection, or all.
+    pub collection: Option<String>,
+    /// The name it gets; none: the one it has.
+    pub rename: Option<String>,
+    /// Shards it gets; none: as many as it has.
+    pub shards: Option<u32>,
+    /// Whether collections that have the names are replaced.
+    pub replace: bool,
+}
+
+impl From<Manifest> for SnapshotInfo {
+    fn from(manifest: Manifest) -> Self {
+        let collections = manifest.collections.into_iter().map(|c| SnapshotCollection {
+            name: c.name,
+            points: c.points,
+            documents: c.documents,
+        });
+        let collections: Vec<_> = collections.collect();
+        Self {
+            name: manifest.name,
+            created_at_ms: manifest.created_at_ms,
+            token: manifest.token,
+            cairn: manifest.cairn,
+            files: manifest.files.len() as u64,
+            bytes: manifest.bytes,
+            collections_total: collections.len() as u64,
+            collections,
+            damaged: None,
+        }
+    }
+}
+
+impl Service {
+    /// Makes a snapshot of this moment.
+    pub async fn create_snapshot(&self, call: Call, name: Option<String>) -> Result<Operation> {
+        self.begin(call, "Snapshots.Create", "create_snapshot", "", |core, budget| {
+            let name = name.unwrap_or_else(|| name_of(core.engine.now_ms()));
+            if core.ask(budget, core.snapshots.snapshots.exists(&name))? {
+                return Err(already_there(&name));
+            }
+            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+                create(core, handle, &name)
+            }))
+        })
+        .await
+    }
+
+    /// Compares everything that a snapshot names with what it should be.
+    pub async fn verify_snapshot(&self, call: Call, name: String) -> Result<Operation> {
+        self.begin(call, "Snapshots.Verify", "verify_snapshot", "", |core, budget| {
+            core.described(budget, &name)?;
+            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+                let snapshots = &core.snapshots.snapshots;
+                let read = with_store(handle, 1.0, async |work| snapshots.verify(&name, work).await)?;
+                let (files, bytes) = (read.files.len(), read.bytes);
+                handle.say(format!("{files} files of {bytes} bytes are what they should be"));
+                Ok(())
+            }))
+        })
+        .await
+    }
+
+    /// Removes a snapshot and what no other needs. A damaged one can be removed as well.
+    pub async fn delete_snapshot(&self, call: Call, name: String) -> Result<Operation> {
+        self.begin(call, "Snapshots.Delete", "delete_snapshot", "", |core, budget| {
+            let there = core.ask(budget, core.snapshots.snapshots.exists(&name))?;
+            if !there {
+                return Err(not_found(&name));
+            }
+            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+                let snapshots = &core.snapshots.snapshots;
+                let freed = with_store(handle, 1.0, async |work| snapshots.delete(&name, work).await)?;
+                handle.say(match freed {
+                    Collected::Removed { objects, bytes } => format!("removed {objects} files of {bytes} bytes"),
+                    Collected::Later => {
+                        "a snapshot is being written: the next delete removes the files that nobody needs".to_owned()
+                    }
+                });
+                Ok(())
+            }))
+        })
+        .await
+    }
+
+    /// Brings collections back.
+    pub async fn restore_snapshot(&self, call: Call, name: String, what: RestoreCollections) -> Result<Operation> {
+        let of = what.collection.clone().unwrap_or_default();
+        self.begin(
+            call,
+            "Snapshots.Restore",
+            "restore_snapshot",
+            &of,
+            move |core, budget| {
+                let manifest = core.described(budget, &name)?;
+                let imports = imports(core, &manifest, &what)?;
+                Ok((name, move |core: &Core, handle: &Handle<'_>| {
+                    restore(core, handle, &manifest, &imports)
+                }))
+            },
+        )
+        .await
+    }
+
+    /// All snapshots, the newest first.
+    pub async fn snapshots(&self, call: Call) -> Result<Vec<SnapshotInfo>> {
+        self.read(call, "Snapshots.List", |core, budget| {
+            let all = core.ask(budget, core.snapshots.snapshots.list())?;
+            let told = all.into_iter().map(|one| match one.manifest {
+                Ok(manifest) => SnapshotInfo {
+                    collections: Vec::new(),
+                    ..SnapshotInfo::from(manifest)
+                },
+                Err(why) => SnapshotInfo {
+                    name: one.name,
+                    damaged: Some(why.message),
+                    ..SnapshotInfo::default()
+                },
+            });
+            Ok(told.collect())
+        })
+        .await
+    }
+
+    /// One snapshot.
+    pub async fn snapshot(&self, call: Call, name: String) -> Result<SnapshotInfo> {
+        self.read(call, "Snapshots.Get", move |core, budget| {
+            core.described(budget, &name).map(SnapshotInfo::from)
+        })
+        .await
+    }
+
+    /// Looks first, so that what is wrong with a request is its answer; then begins the operation.
+    async fn begin<W>(
+        &self,
+        call: Call,
+        method: &'static str,
+        kind: &'static str,
+        collection: &str,
+        look: impl FnOnce(&Core, &Budget) -> Result<(String, W)> + Send + 'static,
+    ) -> Result<Operation>
+    where
+        W: FnOnce(&Core, &Handle<'_>) -> Result<()> + Send + 'static,
+    {
+        let operations = Arc::clone(&self.operations);
+        let core = Arc::clone(&self.core);
+        let collection = collection.to_owned();
+        self.read(call, method, move |found, budget| {
+            let (snapshot, work) = look(found, budget)?;
+            operations.start(kind, &collection, Some(&snapshot), move |handle| work(&core, handle))
+        })
+        .await
+    }
+}
+
+impl Core {
+    fn described(&self, budget: &Budget, name: &str) -> Result<Manifest> {
+        self.ask(budget, self.snapshots.snapshots.describe(name))
+    }
+
+    /// Waits for the store on this blocking thread, as long as the caller does.
+    fn ask<T>(&self, budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
+        Runtime::current().block_on(async {
+            let done = tokio::time::timeout_at(budget.deadline.into(), work).await;
+            done.unwrap_or_else(|_| Err(deadline_exceeded()))
+        })
+    }
+}
+
+/// Does work with the store on the blocking thread of an operation, until that is to stop. It is this `share` of the whole.
+fn with_store<T>(handle: &Handle<'_>, share: f32, work: impl AsyncFnOnce(&Work<'_>) -> Result<T>) -> Result<T> {
+    let told = Work {
+        stopped: &|| handle.stopped(),
+        progress: &|part| handle.progress(part * share),
+    };
+    Runtime::current().block_on(work(&told))
+}
+
+fn create(core: &Core, handle: &Handle<'_>, name: &str) -> Result<()> {
+    let snapshots = &core.snapshots.snapshots;
+    let cut = core.engine.cut()?;
+    let made = with_store(handle, 1.0, async |work| {
+        snapshots.create(name, Source::from(&cut), work).await
+    })?;
+    telemetry::snapshot_finished();
+    handle.say(format!(
+        "{} files of {} bytes, of them new: {} files of {} bytes",
+        made.manifest.files.len(),
+        made.manifest.bytes,
+        made.new_files,
+        made.new_bytes
+    ));
+    Ok(())
+}
+
+fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Import]) -> Result<()> {
+    let of = &core.snapshots;
+    // Declared first: it goes after the engine that is open in it.
+    let scratch = scratch(&of.data_dir)?;
+    with_store(handle, BRINGING, async |work| {
+        of.snapshots.download(manifest, scratch.path(), work).await
+    })?;
+    let source = open_download(scratch.path(), of.settings.clone(), of.workers.clone(), manifest)?;
+    let mut points = 0;
+    for (i, import) in imports.iter().enumerate() {
+        #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
+        let (done, all) = (i as f32, imports.len() as f32);
+        let mut progress = |part: f32| handle.progress(BRINGING + (1.0 - BRINGING) * (done + part) / all);
+        let imported = core.engine.import(&source, import, &|| handle.stopped(), &mut progress);
+        let info = imported.map_err(|e| Error {
+            message: format!(
+                "{i} of {all} collections were restored before this happened: {}",
+                e.message
+            ),
+            ..e
+        })?;
+        points += info.points;
+    }
+    handle.say(format!("{} collections with {points} points", imports.len()));
+    Ok(())
+}
+
+/// Which collections become which; refuses before anything is brought what would be refused after.
+fn imports(core: &Core, manifest: &Manifest, what: &RestoreCollections) -> Result<Vec<Import>> {
+    let of = |name: &str| Import {
+        collection: name.to_owned(),
+        name: what.rename.clone().unwrap_or_else(|| name.to_owned()),
+        shards: what.shards,
+        replace: what.replace,
+    };
+    let all: Vec<Import> = match &what.collection {
+        None if what.rename.is_some() || what.shards.is_some() => {
+            let why = "a name or a number of shards is for one collection: say which";
+            return Err(Error::invalid("bad_restore", why).at("/collection"));
+        }
+        None => manifest.collections.iter().map(|c| of(&c.name)).collect(),
+        Some(name) => {
+            check_name("collection", name).map_err(|e| e.at("/collection"))?;
+            if !manifest.collections.iter().any(|c| c.name == *name) {
+                return Err(Error::not_found(
+                    "collection_not_found",
+                    format!("snapshot {:?} holds no collection {name:?}", manifest.name),
+                ));
+            }
+            vec![of(name)]
+        }
+    };
+    for import in &all {
+        check_name("collection", &import.name).map_err(|e| e.at("/as"))?;
+        if !import.replace && core.engine.schema(&import.name).is_ok() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "collection_exists",
+                format!(
+                    "collection {:?} exists: restore it under another name (as), or say that it is to be replaced (replace)",
+                    import.name
+                ),
+            ));
+        }
+    }
+    if what
+        .shards
+        .is_some_and(|n| !(1..=cairn_engine::limits::SHARDS_MAX).contains(&n))
+    {
+        let most = cairn_engine::limits::SHARDS_MAX;
+        return Err(Error::invalid("bad_shards", format!("shards must be 1 to {most}")).at("/shards"));
+    }
+    Ok(all)
+}

@@ -1,0 +1,402 @@
+//! Snapshots: one moment of the whole database, kept in a store, from which it can be brought back.
+//!
+//! ```text
+//! snapshots/<name>           a manifest: which files, by the hash of their content
+//! objects/<2 digits>/<hash>  a content, named by its SHA-256
+//! leases/<w or c>-<number>   somebody writes a snapshot (w), or removes what none names (c)
+//! ```
+//!
+//! Operations: create from a cut of the engine, list, describe, verify, delete, download.
+//! Guarantees: a manifest is written after everything it names, so a snapshot is there whole or not at all. A content is sent
+//! once, however many snapshots name it: a second snapshot costs what changed. What a snapshot names, or one that is being
+//! written may name, is never removed ([`lease`]). Nothing that is downloaded is used before its size and hash were compared
+//! with the manifest, and the manifest with its own hash and with the grammar of names ([`manifest`]).
+//! Not guaranteed: that a store keeps what it was given; [`Snapshots::verify`] finds out. That who can write to the store is
+//! who he should be: hashes show damage, they are no signature.
+
+mod lease;
+mod manifest;
+mod restore;
+mod store;
+mod work;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use cairn_engine::engine::Cut;
+use cairn_engine::schema::check_name;
+use cairn_engine::types::Token;
+use cairn_engine::{Error, ErrorKind, Result};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use self::lease::{Lease, Role};
+pub(crate) use self::manifest::{CollectionEntry, Manifest};
+use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, damaged, is_ours};
+pub use self::restore::{Restored, restore_into};
+pub(crate) use self::restore::{open_download, remove_leftovers, scratch};
+use self::store::{Content, Mode, blocking};
+pub(crate) use self::store::{Place, Store};
+use self::work::Meter;
+pub(crate) use self::work::Work;
+
+/// Snapshots that a store may hold: listing reads the manifest of each.
+const SNAPSHOTS_MAX: usize = 1_000;
+/// Manifests that are read at the same time.
+const MANIFESTS_AT_ONCE: usize = 8;
+/// How long a snapshot waits for a collection of garbage that is under way; it takes a request for each content.
+const COLLECTED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What RocksDB writes beside a database and does not need to open one.
+const LEFT_OUT: [&str; 2] = ["db/OPTIONS-", "db/IDENTITY"];
+
+/// The snapshots of a store.
+#[derive(Debug)]
+pub(crate) struct Snapshots {
+    store: Store,
+    /// How long a snapshot waits for a collection of garbage that is under way.
+    collected_within: Duration,
+    /// Milliseconds between two looks whether it has ended: not in step with somebody else who waits.
+    look_ms: std::ops::Range<u64>,
+}
+
+/// What a snapshot says of the moment it holds.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) token: Token,
+    pub(crate) taken_at_ms: u64,
+    pub(crate) collections: Vec<CollectionEntry>,
+}
+
+/// Files to make a snapshot of: they do not change while it is made.
+pub(crate) struct Source<'a> {
+    dir: &'a Path,
+    about: About,
+    files: Vec<(String, u64)>,
+}
+
+impl<'a> From<&'a Cut> for Source<'a> {
+    fn from(cut: &'a Cut) -> Self {
+        let collections = cut.collections.iter().map(|c| CollectionEntry {
+            name: c.name.clone(),
+            points: c.points,
+            documents: c.documents,
+        });
+        let files = cut
+            .files
+            .iter()
+            .filter(|f| !LEFT_OUT.iter().any(|left| f.path.starts_with(left)));
+        Self {
+            dir: cut.dir(),
+            about: About {
+                token: cut.token,
+                taken_at_ms: cut.taken_at_ms,
+                collections: collections.collect(),
+            },
+            files: files.map(|f| (f.path.clone(), f.bytes)).collect(),
+        }
+    }
+}
+
+/// What making a snapshot took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Created {
+    pub(crate) manifest: Manifest,
+    /// Contents that were not in the store yet.
+    pub(crate) new_files: u64,
+    pub(crate) new_bytes: u64,
+}
+
+/// One of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    /// Or why it cannot be read.
+    pub(crate) manifest: Result<Manifest>,
+}
+
+/// What removing a snapshot freed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// Contents that no other snapshot names, and their bytes.
+    Removed { objects: u64, bytes: u64 },
+    /// A snapshot is being written: the next delete does it.
+    Later,
+}
+
+impl Snapshots {
+    pub(crate) fn new(store: Store) -> Self {
+        Self {
+            store,
+            collected_within: COLLECTED_WITHIN,
+            look_ms: 200..1_000,
+        }
+    }
+
+    /// Makes a snapshot; there is none of its name, or it is a conflict.
+    pub(crate) async fn create(&self, name: &str, source: Source<'_>, work: &Work<'_>) -> Result<Created> {
+        if work.unless_stopped(self.exists(name)).await? {
+            return Err(already_there(name));
+        }
+        let lease = work.unless_stopped(self.writing()).await?;
+        let made = lease.during(self.write(name, source, &lease, work)).await;
+        let ended = lease.end_after(&made).await;
+        let made = made?;
+        if let Err(error) = ended {
+            tracing::warn!(%error, "a lease stays until it expires: contents are not removed before");
+        }
+        Ok(made)
+    }
+
+    async fn writing(&self) -> Result<Lease<'_>> {
+        let until = tokio::time::Instant::now() + self.collected_within;
+        loop {
+            if let Some(lease) = Lease::take(&self.store, Role::Write).await? {
+                return Ok(lease);
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "snapshots_busy",
+                    "contents of deleted snapshots are being removed, no snapshot is written meanwhile: try again later",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(rand::random_range(self.look_ms.clone()))).await;
+        }
+    }
+
+    async fn write(&self, name: &str, source: Source<'_>, lease: &Lease<'_>, work: &Work<'_>) -> Result<Created> {
+        let Source { dir, about, files } = source;
+        if let Some((path, _)) = files.iter().find(|(path, _)| !is_ours(path)) {
+            return Err(Error::internal(format!("{path} in a cut, which no snapshot holds")));
+        }
+        let meter = &Meter::new(work, files.iter().map(|(_, bytes)| bytes).sum());
+        let (new_files, new_bytes) = (&AtomicU64::new(0), &AtomicU64::new(0));
+        let sent = stream::iter(files.into_iter().map(|(path, bytes)| async move {
+            lease.check()?;
+            let file = dir.join(&path);
+            let sha256 = store::hash(&file, bytes, work).await?;
+            let content = Content { hash: sha256, bytes };
+            if work.unless_stopped(self.store.size(&content.key())).await? != Some(bytes) {
+                self.store.send(&file, content, work).await?;
+                new_files.fetch_add(1, Ordering::Relaxed);
+                new_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            meter.add(bytes);
+            Ok::<_, Error>(FileEntry { path, bytes, sha256 })
+        }));
+        let files = sent.buffered(self.store.transfers).try_collect::<Vec<_>>().await?;
+        let manifest = Manifest::new(name.to_owned(), about, files);
+        let bytes = manifest.bytes()?;
+        lease.check()?;
+        let key = manifest_key(name);
+        // Not to be stopped in the middle: what came of it must be known before the lease is given back.
+        lease.begin();
+        let is_new = self.store.put(&key, bytes.clone(), Mode::New).await?;
+        lease.settled();
+        if !is_new {
+            // It may be ours: the answer to a first attempt may have been lost.
+            let there = work.unless_stopped(self.store.get(&key, MANIFEST_BYTES_MAX)).await?;
+            if there.as_deref() != Some(&bytes[..]) {
+                return Err(already_there(name));
+            }
+        }
+        Ok(Created {
+            manifest,
+            new_files: new_files.load(Ordering::Relaxed),
+            new_bytes: new_bytes.load(Ordering::Relaxed),
+        })
+    }
+
+    /// All snapshots, the newest first; damaged ones last.
+    pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
+        let names = self.names().await?;
+        let read = stream::iter(names.into_iter().map(|name| async move {
+            match self.describe(&name).await {
+                Ok(manifest) => Ok(Some(Listed {
+                    name,
+                    manifest: Ok(manifest),
+                })),
+                // Deleted since.
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
+                Err(error) if error.kind == ErrorKind::Damaged => Ok(Some(Listed {
+                    name,
+                    manifest: Err(error),
+                })),
+                Err(error) => Err(error),
+            }
+        }));
+        let read: Vec<Option<Listed>> = read.buffered(MANIFESTS_AT_ONCE).try_collect().await?;
+        let mut all: Vec<Listed> = read.into_iter().flatten().collect();
+        all.sort_by_key(|one| std::cmp::Reverse(one.manifest.as_ref().map_or(0, |m| m.created_at_ms)));
+        Ok(all)
+    }
+
+    async fn names(&self) -> Result<Vec<String>> {
+        let all = self.store.list("snapshots").await?;
+        // Others may keep things beside ours; what has no name of ours is not ours.
+        let ours = all
+            .into_iter()
+            .map(|(name, _)| name)
+            .filter(|name| check_snapshot(name).is_ok());
+        let names: Vec<String> = ours.collect();
+        match names.len() <= SNAPSHOTS_MAX {
+            true => Ok(names),
+            false => Err(Error::new(
+                ErrorKind::Exhausted,
+                "too_many_snapshots",
+                format!("the store holds more than {SNAPSHOTS_MAX} snapshots: delete some"),
+            )),
+        }
+    }
+
+    /// Whether there is one of this name, whatever its state.
+    pub(crate) async fn exists(&self, name: &str) -> Result<bool> {
+        check_snapshot(name)?;
+        Ok(self.store.size(&manifest_key(name)).await?.is_some())
+    }
+
+    /// One snapshot.
+    pub(crate) async fn describe(&self, name: &str) -> Result<Manifest> {
+        check_snapshot(name)?;
+        match self.store.get(&manifest_key(name), MANIFEST_BYTES_MAX).await? {
+            Some(bytes) => Manifest::read(name, &bytes),
+            None => Err(not_found(name)),
+        }
+    }
+
+    /// Reads everything that a snapshot names and compares it with what it should be.
+    pub(crate) async fn verify(&self, name: &str, work: &Work<'_>) -> Result<Manifest> {
+        let manifest = work.unless_stopped(self.describe(name)).await?;
+        let all = manifest.contents()?;
+        let meter = &Meter::new(work, all.iter().map(|content| content.bytes).sum());
+        let checks = all.into_iter().map(|content| async move {
+            let told = |bytes| meter.add(bytes);
+            self.store.fetch(name, content, None, work, &told).await
+        });
+        stream::iter(checks)
+            .buffer_unordered(self.store.transfers)
+            .try_collect::<()>()
+            .await?;
+        Ok(manifest)
+    }
+
+    /// Removes a snapshot, and the contents that no other names.
+    pub(crate) async fn delete(&self, name: &str, work: &Work<'_>) -> Result<Collected> {
+        if !work.unless_stopped(self.exists(name)).await? {
+            return Err(not_found(name));
+        }
+        work.unless_stopped(self.store.delete(&manifest_key(name))).await?;
+        self.collect(work).await
+    }
+
+    /// Removes the contents that no snapshot names.
+    async fn collect(&self, work: &Work<'_>) -> Result<Collected> {
+        let Some(lease) = work.unless_stopped(Lease::take(&self.store, Role::Collect)).await? else {
+            return Ok(Collected::Later);
+        };
+        let done = lease.during(self.remove_unnamed(&lease, work)).await;
+        let ended = lease.end_after(&done).await;
+        let done = done?;
+        ended.map(|()| done)
+    }
+
+    async fn remove_unnamed(&self, lease: &Lease<'_>, work: &Work<'_>) -> Result<Collected> {
+        // With the lease nobody writes a snapshot, so what is listed now is all that can name a content.
+        let mut named = HashSet::new();
+        for name in work.unless_stopped(self.names()).await? {
+            match work.unless_stopped(self.describe(&name)).await {
+                Ok(manifest) => named.extend(manifest.files.iter().map(|file| file.sha256)),
+                Err(error) if error.kind == ErrorKind::NotFound => {}
+                // What it named is not known, so nothing may be removed.
+                Err(error) => return Err(error),
+            }
+        }
+        let all = work.unless_stopped(self.store.list("objects")).await?;
+        let unnamed = all.into_iter().filter_map(|(name, meta)| {
+            let (hash, bytes) = (Hash::parse(&name)?, meta.size);
+            (!named.contains(&hash)).then_some(Content { hash, bytes })
+        });
+        let unnamed: Vec<Content> = unnamed.collect();
+        let (objects, bytes) = (unnamed.len() as u64, unnamed.iter().map(|content| content.bytes).sum());
+        lease.begin();
+        let removals = unnamed.into_iter().map(|content| async move {
+            lease.check()?;
+            match work.check() {
+                Ok(()) => self.store.delete(&content.key()).await,
+                // Those under way are waited for.
+                Err(_) => Ok(()),
+            }
+        });
+        stream::iter(removals)
+            .buffer_unordered(self.store.transfers)
+            .try_collect::<()>()
+            .await?;
+        lease.settled();
+        work.check()?;
+        Ok(Collected::Removed { objects, bytes })
+    }
+
+    /// Brings the files of a snapshot into a new directory, each compared with its hash.
+    pub(crate) async fn download(&self, manifest: &Manifest, to: &Path, work: &Work<'_>) -> Result<()> {
+        manifest.contents()?;
+        let meter = &Meter::new(work, manifest.bytes);
+        let fetches = manifest.files.iter().map(|file| async move {
+            let told = |bytes| meter.add(bytes);
+            let (content, to) = (file.content(), to.join(&file.path));
+            self.store.fetch(&manifest.name, content, Some(&to), work, &told).await
+        });
+        stream::iter(fetches)
+            .buffer_unordered(self.store.transfers)
+            .try_collect::<()>()
+            .await?;
+        let to = to.to_owned();
+        blocking(move || restore::sync_tree(&to)).await
+    }
+}
+
+/// A name for a snapshot of this moment, such as `20261126-003833-123` (UTC): sorts by time.
+pub(crate) fn name_of(taken_at_ms: u64) -> String {
+    let (days, ms) = (taken_at_ms / 86_400_000, taken_at_ms % 86_400_000);
+    // Days to a date of the Gregorian calendar, counted in eras of 400 years that begin in March.
+    let z = days + 719_468;
+    let (era, day) = (z / 146_097, z % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let march = (5 * day_of_year + 2) / 153;
+    let (month, day) = (
+        if march < 10 { march + 3 } else { march - 9 },
+        day_of_year - (153 * march + 2) / 5 + 1,
+    );
+    let year = year + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!(
+        "{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{:03}",
+        ms % 1_000
+    )
+}
+
+fn manifest_key(name: &str) -> String {
+    format!("snapshots/{name}")
+}
+
+/// Refuses what is no name of a snapshot, before any key is made of it.
+fn check_snapshot(name: &str) -> Result<()> {
+    check_name("snapshot", name).map_err(|e| e.at("/snapshot"))
+}
+
+pub(crate) fn already_there(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "snapshot_exists",
+        format!("there is a snapshot {name:?} already: choose another name, or none"),
+    )
+}
+
+pub(crate) fn not_found(name: &str) -> Error {
+    Error::not_found("snapshot_not_found", format!("there is no snapshot {name:?}"))
+}

@@ -1,0 +1,207 @@
+//! From a snapshot to a data directory that a server can be started on.
+//!
+//! The files are brought into `restoring/` inside the data directory, compared with their hashes, and opened there once, so
+//! that everything an engine checks at open is checked before anything counts. Then they are renamed to their places, the
+//! database last. While `restoring/` is there, an engine refuses to open the directory (`restore_incomplete`), and restoring
+//! again begins anew; so a crash at any point leaves a directory that is restored, or says that it is not.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cairn_engine::config::{Settings, Workers};
+use cairn_engine::storage::files::{DirLock, RESTORING, create_root, foreign_entry};
+use cairn_engine::storage::{Dir, LocalDir};
+use cairn_engine::{Engine, Error, ErrorKind, Result};
+
+use super::store::blocking;
+use super::{Manifest, Snapshots, Store, Work, damaged};
+use crate::config::Config;
+
+/// What a restore brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The snapshot's name.
+    pub snapshot: String,
+    /// The last write in it.
+    pub token: String,
+    /// Collections.
+    pub collections: usize,
+    /// Points in all of them.
+    pub points: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+}
+
+/// Restores a snapshot, or the newest, into the data directory of a configuration, which must be empty or new.
+pub async fn restore_into(config: &Config, name: Option<&str>, progress: &(dyn Fn(f32) + Sync)) -> Result<Restored> {
+    let bad = |why: String| Error::invalid("bad_configuration", why);
+    let store = Store::open(&config.snapshots, &config.data_dir).map_err(bad)?;
+    let snapshots = Snapshots::new(store);
+    let manifest = match name {
+        Some(name) => snapshots.describe(name).await?,
+        None => newest(&snapshots).await?,
+    };
+    let dir = config.data_dir.clone();
+    let place = blocking(move || Ok(EmptyPlace::take(&dir))).await??;
+    let work = Work {
+        stopped: &|| false,
+        progress,
+    };
+    let brought = async {
+        snapshots.download(&manifest, &place.staging, &work).await?;
+        let (staging, settings, workers) = (place.staging.clone(), config.settings(), config.workers());
+        let manifest = manifest.clone();
+        blocking(move || Ok(open_download(&staging, settings, workers, &manifest).map(drop))).await?
+    };
+    match brought.await {
+        Ok(()) => blocking(move || place.fill()).await?,
+        Err(error) => {
+            blocking(move || place.leave()).await?;
+            return Err(error);
+        }
+    }
+    Ok(Restored {
+        collections: manifest.collections.len(),
+        points: manifest.collections.iter().map(|c| c.points).sum(),
+        snapshot: manifest.name,
+        token: manifest.token,
+        bytes: manifest.bytes,
+    })
+}
+
+async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
+    let all = snapshots.list().await?;
+    let mut whole = all.into_iter().filter_map(|one| one.manifest.ok());
+    whole.next().ok_or_else(|| {
+        Error::not_found(
+            "snapshot_not_found",
+            "the store holds no snapshot: snapshots.url says where it is",
+        )
+    })
+}
+
+/// Opens what was downloaded and compares it with what the manifest says is in it.
+pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, manifest: &Manifest) -> Result<Engine> {
+    let components = crate::serve::components(workers);
+    let engine = Engine::open(dir, settings, components).map_err(|e| damaged(&manifest.name, e))?;
+    let found = engine.collection_names();
+    if !found.iter().eq(manifest.collections.iter().map(|c| &c.name)) {
+        return Err(damaged(
+            &manifest.name,
+            "its database holds other collections than it says",
+        ));
+    }
+    for said in &manifest.collections {
+        let found = engine.collection(&said.name)?;
+        if (found.points, found.documents) != (said.points, said.documents) {
+            let (points, name) = (found.points, &said.name);
+            return Err(damaged(
+                &manifest.name,
+                format!(
+                    "{name:?} holds {points} points instead of {}, or other documents",
+                    said.points
+                ),
+            ));
+        }
+    }
+    Ok(engine)
+}
+
+/// A data directory that holds nothing, locked.
+struct EmptyPlace {
+    dir: PathBuf,
+    staging: PathBuf,
+    _lock: DirLock,
+}
+
+impl EmptyPlace {
+    fn take(dir: &Path) -> Result<Self> {
+        create_root(&LocalDir, dir)?;
+        let refused = |what: String| {
+            Err(Error::new(
+                ErrorKind::Conflict,
+                "data_directory_not_empty",
+                format!("{} {what}: restore into an empty or a new directory", dir.display()),
+            ))
+        };
+        if let Some(entry) = foreign_entry(&LocalDir, dir)? {
+            return refused(format!("holds other things ({})", entry.display()));
+        }
+        let Some(lock) = DirLock::take(&LocalDir, dir)? else {
+            return refused("is in use by another process".to_owned());
+        };
+        let place = Self {
+            dir: dir.to_owned(),
+            staging: dir.join(RESTORING),
+            _lock: lock,
+        };
+        if place.staging.exists() {
+            // An earlier restore did not come to its end: what stands here is its work.
+            for part in PARTS {
+                remove(&dir.join(part))?;
+            }
+            remove(&place.staging)?;
+        }
+        if PARTS.iter().any(|part| dir.join(part).exists()) {
+            return refused("holds a database".to_owned());
+        }
+        fs::create_dir(&place.staging)?;
+        LocalDir.sync_dir(dir)?;
+        Ok(place)
+    }
+
+    /// What was brought becomes the data directory.
+    fn fill(self) -> io::Result<()> {
+        for part in PARTS {
+            let from = self.staging.join(part);
+            if from.exists() {
+                fs::rename(from, self.dir.join(part))?;
+            }
+        }
+        LocalDir.sync_dir(&self.dir)?;
+        self.leave()
+    }
+
+    /// Nothing was here, nothing stays.
+    fn leave(self) -> io::Result<()> {
+        remove(&self.staging)?;
+        LocalDir.sync_dir(&self.dir)
+    }
+}
+
+/// What a data directory consists of, in the order in which it is filled: an engine looks for the database.
+const PARTS: [&str; 2] = ["segments", "db"];
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Where collections are restored from, in a data directory that is served.
+const RESTORES: &str = "restores";
+
+/// A directory of its own for one restore into a running server.
+pub(crate) fn scratch(data_dir: &Path) -> io::Result<tempfile::TempDir> {
+    let parent = data_dir.join(RESTORES);
+    fs::create_dir_all(&parent)?;
+    tempfile::tempdir_in(parent)
+}
+
+/// Removes what a crash left of restores. The engine holds the directory's lock.
+pub(crate) fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
+    remove(&data_dir.join(RESTORES))
+}
+
+/// Brings the entries of a directory and of all below it to disk; its files are there already.
+pub(super) fn sync_tree(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        }
+    }
+    File::open(dir)?.sync_all()
+}

@@ -1,0 +1,696 @@
+//! Where snapshots are kept: a directory, S3, Google Cloud Storage or Azure, spoken to with `object_store`.
+//!
+//! Operations: small objects are written and read whole; files are sent and fetched in parts, so that no request is longer
+//! than its timeout and memory stays bounded; so many transfers at a time, so many bytes a second.
+//! Guarantees: a file that was fetched is exactly the content that its name says; one that was sent was exactly that when it
+//! was read. A request that failed for reasons that may pass (no connection, a reset, a timeout, 429, 5xx, a truncated
+//! answer) is sent again until `snapshots.retry_ms` is over. What was refused is told at once.
+//! Not guaranteed: that a request which failed did nothing. Contents may be sent twice, which changes nothing.
+//!
+//! Credentials come from the environment alone (`AWS_...`, `GOOGLE_...`, `AZURE_...`): a URL with a password in it is refused.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cairn_engine::{Error, ErrorKind, Result};
+use futures::TryStreamExt as _;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{
+    ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
+    WriteMultipart,
+};
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::manifest::{Hash, damaged};
+use super::work::Work;
+use crate::config::SnapshotsConfig;
+use crate::rag::remote::install_crypto;
+use crate::telemetry::{StoreOperation, StoreRequest, store_moved};
+
+/// Bytes of a part: large enough for a request to be worth it, small enough for a slow line within the timeout.
+const PART_BYTES: u64 = 8 << 20;
+/// Parts of one object: S3 takes 10,000.
+const PARTS_MAX: u64 = 9_000;
+/// Parts of one object under way at the same time.
+const PARTS_IN_FLIGHT: usize = 2;
+/// Requests for one thing: the wait between them doubles, so `retry_ms` ends it first.
+const ATTEMPTS_MAX: usize = 12;
+/// The wait before a request is sent again; it doubles, and varies by half.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Longest time to make a connection.
+const CONNECT_MS: u64 = 5_000;
+
+/// The store of a server's snapshots.
+pub(crate) struct Store {
+    inner: Arc<dyn ObjectStore>,
+    root: Path,
+    shown: String,
+    /// Transfers at the same time.
+    pub(super) transfers: usize,
+    /// How long a request is sent again.
+    pub(super) retry: Duration,
+    rate: Rate,
+}
+
+/// A content: what it is called by, and how long it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) hash: Hash,
+    pub(super) bytes: u64,
+}
+
+impl Content {
+    pub(super) fn key(self) -> String {
+        let hash = self.hash.to_string();
+        format!("objects/{}/{hash}", &hash[..2])
+    }
+}
+
+/// What a write of a small object may find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Whatever was there is replaced.
+    Replace,
+    /// Nothing may be there.
+    New,
+}
+
+impl Store {
+    /// Opens what the settings name. Nothing is asked of it yet.
+    pub(crate) fn open(config: &SnapshotsConfig, data_dir: &FilePath) -> Result<Self, String> {
+        let place = Place::parse(&config.url)?;
+        let retry = RetryConfig {
+            max_retries: ATTEMPTS_MAX,
+            retry_timeout: Duration::from_millis(config.retry_ms),
+            ..RetryConfig::default()
+        };
+        let timeout = format!("{}ms", config.request_timeout_ms);
+        let connect = format!("{}ms", CONNECT_MS.min(config.request_timeout_ms));
+        let (t, c) = (ClientConfigKey::Timeout, ClientConfigKey::ConnectTimeout);
+        if !matches!(place, Place::Directory(_)) {
+            install_crypto();
+        }
+        let failed = |e: object_store::Error| format!("snapshots.url = {:?}: {e}", config.url);
+        let (inner, root): (Arc<dyn ObjectStore>, Path) = match &place {
+            Place::Directory(dir) => {
+                let dir = match dir {
+                    Some(dir) => dir.clone(),
+                    None => beside(data_dir),
+                };
+                let dir = std::path::absolute(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+                let root = Path::from_absolute_path(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+                (Arc::new(LocalFileSystem::new().with_fsync(true)), root)
+            }
+            Place::S3 { bucket, prefix } => {
+                let builder = AmazonS3Builder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_config(AmazonS3ConfigKey::Client(t), timeout)
+                    .with_config(AmazonS3ConfigKey::Client(c), connect)
+                    .with_retry(retry);
+                (Arc::new(builder.build().map_err(failed)?), Path::from(prefix.as_str()))
+            }
+            Place::Gcs { bucket, prefix } => {
+                let builder = GoogleCloudStorageBuilder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_config(GoogleConfigKey::Client(t), timeout)
+                    .with_config(GoogleConfigKey::Client(c), connect)
+                    .with_retry(retry);
+                (Arc::new(builder.build().map_err(failed)?), Path::from(prefix.as_str()))
+            }
+            Place::Azure { container, prefix } => {
+                let builder = MicrosoftAzureBuilder::from_env()
+                    .with_container_name(container)
+                    .with_config(AzureConfigKey::Client(t), timeout)
+                    .with_config(AzureConfigKey::Client(c), connect)
+                    .with_retry(retry);
+                (Arc::new(builder.build().map_err(failed)?), Path::from(prefix.as_str()))
+            }
+        };
+        let shown = match config.url.is_empty() {
+            true => format!("the directory /{root}"),
+            false => config.url.clone(),
+        };
+        let mut store = Self::over(inner, root, shown);
+        store.transfers = config.transfers_max;
+        store.retry = Duration::from_millis(config.retry_ms);
+        store.rate = Rate::new(config.bytes_per_second_max);
+        Ok(store)
+    }
+
+    /// Over any store; nothing is repeated here.
+    pub(super) fn over(inner: Arc<dyn ObjectStore>, root: Path, shown: String) -> Self {
+        Self {
+            inner,
+            root,
+            shown,
+            transfers: SnapshotsConfig::default().transfers_max,
+            retry: Duration::ZERO,
+            rate: Rate::new(0),
+        }
+    }
+
+    fn at(&self, key: &str) -> Path {
+        key.split('/').fold(self.root.clone(), |path, part| path.join(part))
+    }
+
+    /// Asks until there is an answer, or until it has failed for `retry` for reasons that may pass. Whatever is asked here may
+    /// be asked twice; `object_store` repeats by itself only what it knows to be so.
+    async fn ask<T>(
+        &self,
+        operation: StoreOperation,
+        once: impl AsyncFn() -> object_store::Result<T>,
+    ) -> object_store::Result<T> {
+        use object_store::Error::{Generic, JoinError, PermissionDenied, Unauthenticated};
+        let begun = Instant::now();
+        let mut wait = FIRST_WAIT;
+        loop {
+            let request = StoreRequest::begin(operation);
+            let done = once().await;
+            match &done {
+                Err(error @ (Generic { .. } | JoinError { .. })) => {
+                    request.failed("unavailable");
+                    if begun.elapsed() + wait >= self.retry {
+                        return done;
+                    }
+                    tracing::debug!(%error, ?operation, "asking the store of snapshots again");
+                }
+                Err(PermissionDenied { .. } | Unauthenticated { .. }) => {
+                    request.failed("refused");
+                    return done;
+                }
+                Ok(_) | Err(_) => {
+                    request.done();
+                    return done;
+                }
+            }
+            tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.5))).await;
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+    }
+
+    /// Writes a small object. False if there was one already and the mode forbids it; it may be ours, if the answer to a first
+    /// attempt was lost.
+    pub(super) async fn put(&self, key: &str, bytes: Vec<u8>, mode: Mode) -> Result<bool> {
+        let sent = bytes.len() as u64;
+        self.rate.take(sent).await;
+        let payload = PutPayload::from(bytes);
+        let put = async || {
+            let options = PutOptions::from(match mode {
+                Mode::Replace => PutMode::Overwrite,
+                Mode::New => PutMode::Create,
+            });
+            self.inner.put_opts(&self.at(key), payload.clone(), options).await
+        };
+        match self.ask(StoreOperation::Put, put).await {
+            Ok(_) => {
+                store_moved(StoreOperation::Put, sent);
+                Ok(true)
+            }
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
+                if mode == Mode::New =>
+            {
+                Ok(false)
+            }
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// A small object, or none. One that is larger than `most` is an error.
+    pub(super) async fn get(&self, key: &str, most: u64) -> Result<Option<Bytes>> {
+        let get = async || {
+            let found = self.inner.get(&self.at(key)).await?;
+            match found.meta.size > most {
+                true => Ok(Err(found.meta.size)),
+                false => found.bytes().await.map(Ok),
+            }
+        };
+        match self.ask(StoreOperation::Get, get).await {
+            Ok(Ok(bytes)) => {
+                store_moved(StoreOperation::Get, bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            Ok(Err(size)) => Err(damaged(key, format!("it takes {size} bytes, {most} at most are read"))),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Size of an object, or none.
+    pub(super) async fn size(&self, key: &str) -> Result<Option<u64>> {
+        let head = async || self.inner.head(&self.at(key)).await;
+        match self.ask(StoreOperation::Head, head).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Every object below a key: the last part of its name, and what is known of it.
+    pub(super) async fn list(&self, below: &str) -> Result<Vec<(String, ObjectMeta)>> {
+        let prefix = self.at(below);
+        let list = async || {
+            let mut all = Vec::new();
+            let mut found = self.inner.list(Some(&prefix));
+            loop {
+                match found.try_next().await {
+                    Ok(Some(meta)) => all.push(meta),
+                    Ok(None) => return Ok(all),
+                    // A listing of a directory that somebody writes to may meet what is gone by now.
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let all = self
+            .ask(StoreOperation::List, list)
+            .await
+            .map_err(|e| self.failed(&e))?;
+        let named = |meta: ObjectMeta| Some((meta.location.filename()?.to_owned(), meta));
+        Ok(all.into_iter().filter_map(named).collect())
+    }
+
+    /// Removes an object; one that is not there is removed already.
+    pub(super) async fn delete(&self, key: &str) -> Result<()> {
+        let delete = async || self.inner.delete(&self.at(key)).await;
+        match self.ask(StoreOperation::Delete, delete).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// Sends a file that has this content; an error if it has another by now.
+    pub(super) async fn send(&self, file: &FilePath, content: Content, work: &Work<'_>) -> Result<()> {
+        let Content { hash, bytes } = content;
+        let key = &content.key();
+        let file = open(file).await?;
+        if bytes <= PART_BYTES {
+            let (part, hasher) = read(&file, 0, bytes, Sha256::new()).await?;
+            same(hash, Hash::end(hasher))?;
+            return work.unless_stopped(self.put(key, part, Mode::Replace)).await.map(drop);
+        }
+        let size = part_size(bytes);
+        let begin = async || self.inner.put_multipart(&self.at(key)).await;
+        let begun = async { Ok(self.ask(StoreOperation::Put, begin).await) };
+        let upload = work.unless_stopped(begun).await?.map_err(|e| self.failed(&e))?;
+        let chunk = usize::try_from(size).expect("parts are small");
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, chunk);
+        match self.send_parts(&mut upload, &file, content, size, work).await {
+            Ok(()) => self.finish(upload, content).await,
+            Err(error) => {
+                // What was sent costs money until it is given up; the store may also do it by itself after some days.
+                if let Err(error) = upload.abort().await {
+                    tracing::warn!(%error, key, "an upload that failed could not be given up");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn send_parts(
+        &self,
+        upload: &mut WriteMultipart,
+        file: &Arc<File>,
+        content: Content,
+        size: u64,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        let (mut at, mut hasher) = (0, Sha256::new());
+        while at < content.bytes {
+            let length = size.min(content.bytes - at);
+            let (part, next) = read(file, at, length, hasher).await?;
+            hasher = next;
+            let room = async {
+                self.rate.take(length).await;
+                // Each part is repeated inside until it is sent.
+                let request = StoreRequest::begin(StoreOperation::PutPart);
+                upload.put(part.into());
+                match upload.wait_for_capacity(PARTS_IN_FLIGHT).await {
+                    Ok(()) => request.done(),
+                    Err(error) => {
+                        request.failed("unavailable");
+                        return Err(self.failed(&error));
+                    }
+                }
+                store_moved(StoreOperation::PutPart, length);
+                Ok(())
+            };
+            work.unless_stopped(room).await?;
+            at += length;
+        }
+        same(content.hash, Hash::end(hasher))
+    }
+
+    async fn finish(&self, upload: WriteMultipart, content: Content) -> Result<()> {
+        let request = StoreRequest::begin(StoreOperation::Put);
+        let Err(error) = upload.finish().await else {
+            request.done();
+            return Ok(());
+        };
+        request.failed("unavailable");
+        // The answer to a first attempt may have been lost, and the upload is not there to be finished again.
+        match self.size(&content.key()).await {
+            Ok(Some(bytes)) if bytes == content.bytes => Ok(()),
+            _ => Err(self.failed(&error)),
+        }
+    }
+
+    /// Fetches a content, into a new file or only to look at it. What differs is `snapshot_damaged` of `name`, and the file
+    /// is not to be used.
+    pub(super) async fn fetch(
+        &self,
+        name: &str,
+        content: Content,
+        to: Option<&FilePath>,
+        work: &Work<'_>,
+        told: &dyn Fn(u64),
+    ) -> Result<()> {
+        let Content { hash, bytes } = content;
+        let key = &content.key();
+        match work.unless_stopped(self.size(key)).await? {
+            None => return Err(damaged(name, format!("object {key} is missing"))),
+            Some(found) if found != bytes => {
+                return Err(damaged(
+                    name,
+                    format!("object {key} has {found} bytes instead of {bytes}"),
+                ));
+            }
+            Some(_) => {}
+        }
+        let mut file = match to {
+            Some(to) => Some(create(to).await?),
+            None => None,
+        };
+        let (mut at, mut hasher) = (0, Sha256::new());
+        while at < bytes {
+            let length = PART_BYTES.min(bytes - at);
+            let part = work.unless_stopped(self.part(key, at, length)).await?;
+            (file, hasher) = write(file, part, hasher).await?;
+            at += length;
+            told(length);
+        }
+        if Hash::end(hasher) != hash {
+            return Err(damaged(
+                name,
+                format!("object {key} has another content than its name says"),
+            ));
+        }
+        match file {
+            Some(file) => blocking(move || file.sync_all()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Part of an object, as long as it was asked for.
+    async fn part(&self, key: &str, at: u64, length: u64) -> Result<Bytes> {
+        self.rate.take(length).await;
+        let get = async || {
+            let part = self.inner.get_range(&self.at(key), at..at + length).await?;
+            match part.len() as u64 == length {
+                true => Ok(part),
+                false => Err(object_store::Error::Generic {
+                    store: "snapshots",
+                    source: format!("{} bytes instead of {length}", part.len()).into(),
+                }),
+            }
+        };
+        let part = self.ask(StoreOperation::Get, get).await.map_err(|e| self.failed(&e))?;
+        store_moved(StoreOperation::Get, length);
+        Ok(part)
+    }
+
+    /// What a failure of the store means for the caller. Its text holds no secrets: `object_store` strips them.
+    fn failed(&self, error: &object_store::Error) -> Error {
+        match error {
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Error::new(
+                ErrorKind::Upstream,
+                "snapshot_store_refused",
+                format!(
+                    "{} refuses us: {error}; credentials come from the environment",
+                    self.shown
+                ),
+            ),
+            _ => Error::new(
+                ErrorKind::Unavailable,
+                "snapshot_store_unavailable",
+                format!("{} does not do what is asked: {error}", self.shown),
+            ),
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("at", &self.shown).finish_non_exhaustive()
+    }
+}
+
+/// What `snapshots.url` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// None: the one beside the data directory.
+    Directory(Option<std::path::PathBuf>),
+    S3 {
+        bucket: String,
+        prefix: String,
+    },
+    Gcs {
+        bucket: String,
+        prefix: String,
+    },
+    Azure {
+        container: String,
+        prefix: String,
+    },
+}
+
+impl Place {
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let Some((scheme, rest)) = url.split_once("://") else {
+            return Ok(Self::Directory((!url.is_empty()).then(|| url.into())));
+        };
+        let bad = |why: &str| Err(format!("snapshots.url = {url:?}: {why}"));
+        if rest.contains('@') {
+            // Not shown: it may be a password.
+            return Err(
+                "snapshots.url holds a user or a password: credentials come from the environment alone".to_owned(),
+            );
+        }
+        if rest.contains(['?', '#', '%', '\\']) || rest.chars().any(char::is_whitespace) {
+            return bad("a bucket and a prefix of plain characters are all that it can say");
+        }
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let (bucket, prefix) = (bucket.to_owned(), prefix.trim_matches('/').to_owned());
+        if prefix.split('/').any(|part| part == "." || part == "..") {
+            return bad("its path must not step up");
+        }
+        match scheme {
+            "file" if bucket.is_empty() && !prefix.is_empty() => Ok(Self::Directory(Some(format!("/{prefix}").into()))),
+            "file" => bad("write a directory as file:///path, or as the path alone"),
+            _ if bucket.is_empty() => bad("it names no bucket"),
+            "s3" => Ok(Self::S3 { bucket, prefix }),
+            "gs" => Ok(Self::Gcs { bucket, prefix }),
+            "az" => Ok(Self::Azure {
+                container: bucket,
+                prefix,
+            }),
+            _ => bad("use a directory, file:///..., s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"),
+        }
+    }
+}
+
+/// `data-snapshots` for `data`.
+fn beside(data_dir: &FilePath) -> std::path::PathBuf {
+    let mut name = data_dir.file_name().unwrap_or_default().to_owned();
+    name.push("-snapshots");
+    data_dir.with_file_name(name)
+}
+
+/// So many bytes a second, of all transfers together.
+struct Rate {
+    /// 0: as many as there are.
+    per_second: u64,
+    next: Mutex<Instant>,
+}
+
+impl Rate {
+    fn new(per_second: u64) -> Self {
+        Self {
+            per_second,
+            next: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Waits until the bytes before these have had their time.
+    async fn take(&self, bytes: u64) {
+        if self.per_second == 0 {
+            return;
+        }
+        let begin = {
+            let mut next = self.next.lock();
+            let begin = (*next).max(Instant::now());
+            *next = begin + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.per_second);
+            begin
+        };
+        tokio::time::sleep_until(begin).await;
+    }
+}
+
+fn part_size(bytes: u64) -> u64 {
+    PART_BYTES.max(bytes.div_ceil(PARTS_MAX))
+}
+
+fn same(expected: Hash, found: Hash) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::damaged(format!(
+            "a file of a snapshot changed while it was read: {found} instead of {expected}"
+        ))),
+    }
+}
+
+/// The hash of a file, part by part.
+pub(super) async fn hash(path: &FilePath, bytes: u64, work: &Work<'_>) -> Result<Hash> {
+    let file = open(path).await?;
+    let (mut at, mut hasher) = (0, Sha256::new());
+    while at < bytes {
+        work.check()?;
+        let length = PART_BYTES.min(bytes - at);
+        (_, hasher) = read(&file, at, length, hasher).await?;
+        at += length;
+    }
+    Ok(Hash::end(hasher))
+}
+
+async fn open(path: &FilePath) -> Result<Arc<File>> {
+    let path = path.to_owned();
+    blocking(move || File::open(path).map(Arc::new)).await
+}
+
+async fn create(path: &FilePath) -> Result<File> {
+    let path = path.to_owned();
+    blocking(move || {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        File::create_new(path)
+    })
+    .await
+}
+
+async fn read(file: &Arc<File>, at: u64, length: u64, mut hasher: Sha256) -> Result<(Vec<u8>, Sha256)> {
+    let file = Arc::clone(file);
+    blocking(move || {
+        let mut part = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        file.read_exact_at(&mut part, at)?;
+        hasher.update(&part);
+        Ok((part, hasher))
+    })
+    .await
+}
+
+async fn write(file: Option<File>, part: Bytes, mut hasher: Sha256) -> Result<(Option<File>, Sha256)> {
+    blocking(move || {
+        hasher.update(&part);
+        if let Some(mut file) = file.as_ref() {
+            file.write_all(&part)?;
+        }
+        Ok((file, hasher))
+    })
+    .await
+}
+
+/// File work, off the async threads.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(Error::from),
+        Err(panicked) => Err(Error::internal(panicked.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_directory_or_a_bucket_and_holds_no_secret() {
+        let dir = |path: &str| Ok(Place::Directory(Some(path.into())));
+        assert_eq!(Place::parse(""), Ok(Place::Directory(None)));
+        assert_eq!(Place::parse("/var/backups/cairn"), dir("/var/backups/cairn"));
+        assert_eq!(Place::parse("backups"), dir("backups"));
+        assert_eq!(Place::parse("file:///var/backups/"), dir("/var/backups"));
+        let (bucket, prefix) = ("b".to_owned(), "a/c".to_owned());
+        let s3 = |prefix: &str| Place::S3 {
+            bucket: bucket.clone(),
+            prefix: prefix.to_owned(),
+        };
+        assert_eq!(Place::parse("s3://b"), Ok(s3("")));
+        assert_eq!(Place::parse("s3://b/a/c/"), Ok(s3("a/c")));
+        let gcs = Place::Gcs {
+            bucket: bucket.clone(),
+            prefix: prefix.clone(),
+        };
+        assert_eq!(Place::parse("gs://b/a/c"), Ok(gcs));
+        let azure = Place::Azure {
+            container: bucket.clone(),
+            prefix,
+        };
+        assert_eq!(Place::parse("az://b/a/c"), Ok(azure));
+        for bad in [
+            "s3://",
+            "s3:///x",
+            "file://host/x",
+            "ftp://b/x",
+            "s3://b/../x",
+            "s3://b/x?region=y",
+            "s3://b/ x",
+        ] {
+            let message = Place::parse(bad).unwrap_err();
+            assert!(message.starts_with("snapshots.url"), "{message}");
+        }
+        let secret = Place::parse("s3://key:secret@b/x").unwrap_err();
+        assert!(
+            !secret.contains("secret@") && secret.contains("environment"),
+            "{secret}"
+        );
+    }
+
+    #[test]
+    fn the_default_is_beside_the_data_directory() {
+        assert_eq!(beside(FilePath::new("./data")), FilePath::new("./data-snapshots"));
+        assert_eq!(
+            beside(FilePath::new("/var/lib/cairn")),
+            FilePath::new("/var/lib/cairn-snapshots")
+        );
+    }
+
+    #[test]
+    fn parts_stay_within_what_stores_take() {
+        assert_eq!(part_size(1), PART_BYTES);
+        for bytes in [PART_BYTES * PARTS_MAX, PART_BYTES * PARTS_MAX + 1, 1 << 42] {
+            assert!(bytes.div_ceil(part_size(bytes)) <= PARTS_MAX);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_rate_is_kept_by_all_together() {
+        let rate = Rate::new(10_000);
+        let begin = Instant::now();
+        tokio::join!(rate.take(500), rate.take(500), rate.take(500));
+        // Two of them waited for those before.
+        assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
+        let free = Rate::new(0);
+        free.take(u64::MAX).await;
+    }
+}

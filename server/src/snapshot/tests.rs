@@ -1,0 +1,373 @@
+//! The repository of snapshots against stores that fail, answer late, lose answers and hold damage; and against itself, when
+//! snapshots are written and deleted at the same time.
+
+mod engine;
+mod faulty;
+mod s3;
+mod s3_server;
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use cairn_engine::types::Seq;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use self::faulty::{Faulty, Plan};
+use super::*;
+
+/// Files of a data directory, as far as a snapshot cares.
+struct Files {
+    dir: TempDir,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+impl Files {
+    /// Sealed files with the given contents, and a database.
+    fn new(contents: &[&[u8]]) -> Self {
+        let mut files = BTreeMap::from([("db/CURRENT".to_owned(), b"MANIFEST-000001\n".to_vec())]);
+        for (i, content) in contents.iter().enumerate() {
+            files.insert(format!("segments/1/0/{i:010}.seg"), content.to_vec());
+        }
+        Self::holding(files)
+    }
+
+    fn holding(files: BTreeMap<String, Vec<u8>>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in &files {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        Self { dir, files }
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source {
+            dir: self.dir.path(),
+            about: About {
+                token: Token::local(Seq(1)),
+                taken_at_ms: 1_700_000_000_000,
+                collections: Vec::new(),
+            },
+            files: self
+                .files
+                .iter()
+                .map(|(path, bytes)| (path.clone(), bytes.len() as u64))
+                .collect(),
+        }
+    }
+}
+
+fn over(store: &Arc<InMemory>) -> Snapshots {
+    let inner: Arc<dyn ObjectStore> = Arc::clone(store) as _;
+    Snapshots::new(Store::over(inner, Path::from("here"), "the test's store".into()))
+}
+
+const WORK: Work<'static> = Work {
+    stopped: &|| false,
+    progress: &|_| (),
+};
+
+/// Every object of a store, and its bytes.
+async fn objects(store: &InMemory) -> BTreeMap<String, Vec<u8>> {
+    let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
+    let mut all = BTreeMap::new();
+    for meta in listed {
+        let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
+        all.insert(meta.location.to_string(), bytes.to_vec());
+    }
+    all
+}
+
+async fn restored(snapshots: &Snapshots, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
+    let to = tempfile::tempdir().unwrap();
+    let manifest = snapshots.describe(name).await?;
+    snapshots.download(&manifest, to.path(), &WORK).await?;
+    let read = |file: &FileEntry| (file.path.clone(), std::fs::read(to.path().join(&file.path)).unwrap());
+    Ok(manifest.files.iter().map(read).collect())
+}
+
+#[tokio::test]
+async fn what_was_stored_comes_back_and_only_what_is_new_is_sent() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let large = vec![7; 9 << 20];
+    let first = Files::new(&[b"one", b"two", &large, b""]);
+    let made = snapshots.create("first", first.source(), &WORK).await.unwrap();
+    assert_eq!((made.new_files, made.new_bytes), (5, 3 + 3 + (9 << 20) + 16));
+    let second = Files::new(&[b"one", b"three", &large]);
+    let made = snapshots.create("second", second.source(), &WORK).await.unwrap();
+    assert_eq!((made.new_files, made.new_bytes), (1, 5));
+    assert_eq!(restored(&snapshots, "first").await.unwrap(), first.files);
+    assert_eq!(restored(&snapshots, "second").await.unwrap(), second.files);
+    let listed = snapshots.list().await.unwrap();
+    assert_eq!(listed.len(), 2);
+    snapshots.verify("first", &WORK).await.unwrap();
+
+    let taken = snapshots.create("first", second.source(), &WORK).await.unwrap_err();
+    assert_eq!((taken.kind, taken.code), (ErrorKind::Conflict, "snapshot_exists"));
+    for missing in ["third", "first.old"] {
+        assert_eq!(
+            snapshots.describe(missing).await.unwrap_err().code,
+            "snapshot_not_found"
+        );
+        assert_eq!(
+            snapshots.delete(missing, &WORK).await.unwrap_err().code,
+            "snapshot_not_found"
+        );
+    }
+    for bad in ["", "..", "../first", "a/b", "First", "a..b", "%2e"] {
+        assert_eq!(snapshots.describe(bad).await.unwrap_err().code, "bad_name", "{bad}");
+        assert_eq!(
+            snapshots.create(bad, second.source(), &WORK).await.unwrap_err().code,
+            "bad_name"
+        );
+    }
+
+    // What the second needs stays.
+    let freed = snapshots.delete("first", &WORK).await.unwrap();
+    assert_eq!(freed, Collected::Removed { objects: 2, bytes: 3 });
+    assert_eq!(restored(&snapshots, "second").await.unwrap(), second.files);
+    let freed = snapshots.delete("second", &WORK).await.unwrap();
+    assert!(matches!(freed, Collected::Removed { objects: 4, .. }), "{freed:?}");
+    assert!(objects(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn damage_in_the_store_is_found_and_said_and_never_restored() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let files = Files::new(&[b"one", b"two"]);
+    snapshots.create("s", files.source(), &WORK).await.unwrap();
+    let whole = objects(&store).await;
+    let content = whole.keys().find(|key| whole[*key] == b"two").unwrap().clone();
+    let manifest = "here/snapshots/s".to_owned();
+    for (key, now, why) in [
+        (&content, Some(&b"tow"[..]), "another content"),
+        (&content, Some(&b"two2"[..]), "4 bytes instead of 3"),
+        (&content, None, "is missing"),
+        (&manifest, Some(&b"{}"[..]), "does not begin"),
+    ] {
+        match now {
+            Some(bytes) => store
+                .put(&Path::from(key.as_str()), bytes.to_vec().into())
+                .await
+                .map(drop)
+                .unwrap(),
+            None => store.delete(&Path::from(key.as_str())).await.unwrap(),
+        }
+        for found in [
+            snapshots.verify("s", &WORK).await.map(drop),
+            restored(&snapshots, "s").await.map(drop),
+        ] {
+            let error = found.unwrap_err();
+            assert_eq!((error.kind, error.code), (ErrorKind::Damaged, "snapshot_damaged"));
+            assert!(error.message.contains(why), "{error}");
+        }
+        store
+            .put(&Path::from(key.as_str()), whole[key].clone().into())
+            .await
+            .unwrap();
+    }
+    snapshots.verify("s", &WORK).await.unwrap();
+
+    // A manifest that cannot be read hides what it needs: nothing is removed until it is gone itself.
+    snapshots
+        .create("t", Files::new(&[b"three"]).source(), &WORK)
+        .await
+        .unwrap();
+    store
+        .put(&Path::from(manifest.as_str()), b"garbage".to_vec().into())
+        .await
+        .unwrap();
+    let listed = snapshots.list().await.unwrap();
+    assert_eq!(
+        listed.iter().map(|one| one.manifest.is_ok()).collect::<Vec<_>>(),
+        [true, false]
+    );
+    assert_eq!(snapshots.delete("t", &WORK).await.unwrap_err().code, "snapshot_damaged");
+    assert!(objects(&store).await.contains_key(&content));
+    snapshots.delete("s", &WORK).await.unwrap();
+    assert!(objects(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_writer_and_a_collector_shut_each_other_out() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    snapshots
+        .create("old", Files::new(&[b"one"]).source(), &WORK)
+        .await
+        .unwrap();
+    let writer = Lease::take(&snapshots.store, Role::Write).await.unwrap().unwrap();
+    assert!(Lease::take(&snapshots.store, Role::Collect).await.unwrap().is_none());
+    // Writers do not mind each other.
+    let other = Lease::take(&snapshots.store, Role::Write).await.unwrap().unwrap();
+    assert_eq!(snapshots.delete("old", &WORK).await.unwrap(), Collected::Later);
+    writer.end_after(&Ok(())).await.unwrap();
+    other.end_after(&Ok(())).await.unwrap();
+    let collector = Lease::take(&snapshots.store, Role::Collect).await.unwrap().unwrap();
+    assert!(Lease::take(&snapshots.store, Role::Write).await.unwrap().is_none());
+    collector.end_after(&Ok(())).await.unwrap();
+    assert_eq!(
+        objects(&store).await.len(),
+        2,
+        "the contents wait for the next delete, no lease is left"
+    );
+    snapshots
+        .create("new", Files::new(&[b"two"]).source(), &WORK)
+        .await
+        .unwrap();
+    snapshots.delete("new", &WORK).await.unwrap();
+    assert!(objects(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn cancelled_work_ends_at_once_and_leaves_no_snapshot() {
+    let store = Arc::new(InMemory::new());
+    let slow = Faulty::over(&store, Plan::hang_after(3));
+    let snapshots = Snapshots::new(Store::over(Arc::new(slow), Path::default(), "slow".into()));
+    let begun = std::time::Instant::now();
+    let work = Work {
+        stopped: &|| begun.elapsed() > Duration::from_millis(200),
+        progress: &|_| (),
+    };
+    let files = Files::new(&[b"one", b"two"]);
+    let creation = snapshots.create("s", files.source(), &work);
+    let stopped = tokio::time::timeout(Duration::from_secs(10), async { creation.await.unwrap_err() });
+    assert_eq!(stopped.await.map(|e| e.kind), Ok(ErrorKind::Cancelled));
+    assert!(!objects(&store).await.keys().any(|key| key.starts_with("snapshots")));
+}
+
+/// One thing that somebody does with a store.
+#[derive(Debug, Clone)]
+enum Step {
+    /// A snapshot of some of a few contents.
+    Create(Vec<u8>),
+    /// Deletes the n-th of those that were made.
+    Delete(u8),
+}
+
+fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => prop::collection::vec(0..8u8, 0..4).prop_map(Step::Create),
+        2 => (0..10u8).prop_map(Step::Delete),
+    ];
+    prop::collection::vec(step, 1..most)
+}
+
+/// Does the steps, each by itself or all at once; whatever the store answers. Says which snapshots were acknowledged and
+/// which were asked to be deleted.
+async fn play(snapshots: &Snapshots, steps: &[Step], at_once: bool) -> (Vec<String>, Vec<String>) {
+    let doing = steps.iter().enumerate().map(|(i, step)| async move {
+        match step {
+            Step::Create(which) => {
+                let contents: Vec<[u8; 1]> = which.iter().map(|n| [*n]).collect();
+                let contents: Vec<&[u8]> = contents.iter().map(|c| &c[..]).collect();
+                let files = Files::new(&contents);
+                let name = format!("s{i}");
+                let made = snapshots.create(&name, files.source(), &WORK).await;
+                (made.is_ok().then_some(name), None)
+            }
+            Step::Delete(n) => {
+                let name = format!("s{n}");
+                let known = snapshots.delete(&name, &WORK).await.map_err(|e| e.code) != Err("snapshot_not_found");
+                (None, known.then_some(name))
+            }
+        }
+    });
+    let done = if at_once {
+        futures::future::join_all(doing).await
+    } else {
+        stream::iter(doing).buffered(1).collect().await
+    };
+    let (made, gone): (Vec<_>, Vec<_>) = done.into_iter().unzip();
+    (
+        made.into_iter().flatten().collect(),
+        gone.into_iter().flatten().collect(),
+    )
+}
+
+/// Whatever happened: what was acknowledged and not deleted is there, and everything that is listed is whole.
+async fn check(store: &Arc<InMemory>, made: &[String], gone: &[String]) {
+    let snapshots = over(store);
+    let listed: Vec<String> = snapshots
+        .list()
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|one| one.name)
+        .collect();
+    for name in made.iter().filter(|name| !gone.contains(name)) {
+        assert!(listed.contains(name), "{name} was acknowledged and is gone");
+    }
+    for name in &listed {
+        snapshots.verify(name, &WORK).await.unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn collecting_never_removes_what_a_snapshot_names(seed in any::<u64>(), steps in steps(10)) {
+        runtime().block_on(async {
+            let store = Arc::new(InMemory::new());
+            let faulty = Faulty::over(&store, Plan::shuffled(seed));
+            let snapshots = impatient(faulty, Duration::from_secs(20));
+            let (made, gone) = play(&snapshots, &steps, true).await;
+            check(&store, &made, &gone).await;
+            // Once it is quiet, one delete removes all that nobody needs.
+            let snapshots = over(&store);
+            snapshots.create("last", Files::new(&[]).source(), &WORK).await.unwrap();
+            snapshots.delete("last", &WORK).await.unwrap();
+            let mut needed = HashSet::new();
+            for one in snapshots.list().await.unwrap() {
+                needed.extend(one.manifest.unwrap().files.into_iter().map(|file| file.sha256));
+            }
+            let kept = objects(&store).await.into_keys().filter(|key| key.contains("/objects/")).count();
+            assert_eq!(kept, needed.len());
+        });
+    }
+
+    #[test]
+    fn a_store_that_fails_costs_an_attempt_and_nothing_else(seed in any::<u64>(), steps in steps(10)) {
+        runtime().block_on(async {
+            let store = Arc::new(InMemory::new());
+            let faulty = Faulty::over(&store, Plan::failing(seed));
+            let snapshots = impatient(faulty, Duration::from_millis(5));
+            let (made, gone) = play(&snapshots, &steps, false).await;
+            check(&store, &made, &gone).await;
+        });
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// With waits for a test: short ones, `within` altogether.
+fn impatient(store: Faulty, within: Duration) -> Snapshots {
+    let mut snapshots = Snapshots::new(Store::over(Arc::new(store), Path::from("here"), "faulty".into()));
+    snapshots.collected_within = within;
+    snapshots.look_ms = 0..3;
+    snapshots
+}
+
+#[test]
+fn names_of_moments_sort_by_time_and_are_names() {
+    assert_eq!(name_of(1_795_653_513_123), "20261126-003833-123");
+    assert_eq!(name_of(0), "19700101-000000-000");
+    assert_eq!(name_of(951_782_400_000), "20000229-000000-000");
+    let names: Vec<String> = (0..2_000).map(|n| name_of(n * 86_400_000 * 29 + n)).collect();
+    assert!(names.is_sorted());
+    names.iter().for_each(|name| check_snapshot(name).unwrap());
+}

@@ -1,0 +1,178 @@
+//! Snapshots by the command line: a server makes them, `cairn restore` brings an instance back without it, in a directory and
+//! on a server that speaks S3's protocol (moto, installed by `scripts/s3.sh`; without it that part says so and is skipped).
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+#[path = "../src/snapshot/tests/s3_server.rs"]
+mod s3_server;
+
+use s3_server::{BUCKET, S3};
+
+/// A command that sees no configuration of ours, and reaches the S3 server of the test.
+fn cairn(s3: Option<&S3>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("CAIRN_") || key.starts_with("AWS_")) {
+        command.env_remove(key);
+    }
+    if let Some(s3) = s3 {
+        let endpoint = format!("http://127.0.0.1:{}", s3.port);
+        command.envs([
+            ("AWS_ENDPOINT", endpoint.as_str()),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_REGION", "us-east-1"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-never-shown"),
+        ]);
+    }
+    command
+}
+
+/// `cairn serve`; killed when dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(s3: Option<&S3>, data_dir: &Path, store: &str) -> Self {
+        let mut process = cairn(s3)
+            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+            .args([
+                "--set",
+                "log.filter=warn",
+                "--set",
+                &format!("snapshots.url=\"{store}\""),
+                "--data-dir",
+            ])
+            .arg(data_dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = BufReader::new(process.stdout.take().unwrap());
+        out.read_line(&mut line).unwrap();
+        let url = line.split_whitespace().find(|word| word.starts_with("http://"));
+        let url = url.expect("the first line says where").to_owned();
+        Self { process, url }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        cairn(None).args(args).args(["--url", &self.url]).output().unwrap()
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn terminate(mut self) {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status();
+        assert!(sent.unwrap().success());
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails if it ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
+    let docs = dir.join("docs");
+    std::fs::create_dir_all(&docs).unwrap();
+    std::fs::write(
+        docs.join("a.md"),
+        "# Cairns\n\nA cairn marks the path for whoever comes next.",
+    )
+    .unwrap();
+    let docs = docs.to_str().unwrap();
+    let server = Server::start(s3, &dir.join("data"), store);
+    server.ok(&["ingest", docs, "--collection", "docs", "--create"]);
+    let created = server.ok(&["snapshots", "create", "before"]);
+    assert!(created.starts_with("before\n") && created.contains("done"), "{created}");
+    std::fs::write(dir.join("docs/b.md"), "# Later\n\nThis came after the snapshot.").unwrap();
+    server.ok(&["ingest", docs, "--collection", "docs"]);
+    let listed = server.ok(&["snapshots"]);
+    assert!(
+        listed.contains("before") && listed.contains("1 collections"),
+        "{listed}"
+    );
+    server.ok(&["snapshots", "verify", "before"]);
+    let refused = server.run(&["snapshots", "restore", "before"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("collection_exists"), "{}", said(&refused));
+    server.ok(&[
+        "snapshots",
+        "restore",
+        "before",
+        "--collection",
+        "docs",
+        "--as",
+        "old",
+        "--shards",
+        "2",
+    ]);
+    assert_eq!(points(&server, "old"), 1);
+    assert_eq!(points(&server, "docs"), 2);
+    let careful = server.run(&["snapshots", "delete", "before"]);
+    assert_eq!(careful.status.code(), Some(2));
+    server.terminate();
+
+    let restore = |data: &str, name: &[&str]| {
+        let mut command = cairn(s3);
+        command
+            .arg("restore")
+            .args(name)
+            .args(["--snapshots", store, "--set", "log.filter=warn", "--data-dir"]);
+        command.arg(dir.join(data)).output().unwrap()
+    };
+    let taken = restore("data", &["before"]);
+    assert!(said(&taken).contains("data_directory_not_empty"), "{}", said(&taken));
+    let missing = restore("new", &["after"]);
+    assert!(said(&missing).contains("snapshot_not_found"), "{}", said(&missing));
+    let restored = restore("new", &[]);
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(said(&restored).contains("before is in"), "{}", said(&restored));
+    assert!(!said(&restored).contains("a-secret-that-is-never-shown"));
+
+    let server = Server::start(s3, &dir.join("new"), store);
+    assert_eq!(points(&server, "docs"), 1);
+    let found = server.ok(&["search", "who comes next", "--collection", "docs"]);
+    assert!(found.contains("a.md"), "{found}");
+    server.ok(&["snapshots", "delete", "before", "--yes"]);
+    assert_eq!(server.ok(&["snapshots", "list", "--json"]).trim(), "[]");
+    server.terminate();
+}
+
+fn points(server: &Server, collection: &str) -> u64 {
+    let info = server.ok(&["collections", "get", collection, "--json"]);
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    info["points"].as_u64().unwrap()
+}
+
+#[test]
+fn an_instance_comes_back_from_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    there_and_back(dir.path(), store.to_str().unwrap(), None);
+}
+
+#[test]
+fn an_instance_comes_back_from_s3_with_credentials_of_the_environment() {
+    let Some(s3) = S3::start() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    there_and_back(dir.path(), &format!("s3://{BUCKET}/some/prefix"), Some(&s3));
+}

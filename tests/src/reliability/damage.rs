@@ -1,0 +1,117 @@
+//! R6: a bit of a file is flipped, its end cut off, or the file removed, while nobody looks. Whoever opens the database then is told, by
+//! a refusal to open or by an error; or there is no difference. What must never be is an answer that differs.
+
+use std::time::Instant;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::{Plan, SETTINGS, Stage, Tally, look, written};
+use crate::crash::script::Script;
+use crate::faultfs::{Class, Image};
+
+/// Operations that the database holds.
+const OPS: usize = 150;
+
+/// What is done to a file.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    /// This bit of this byte.
+    Flip(usize, u8),
+    /// Only so many bytes are left.
+    Cut(usize),
+    Remove,
+}
+
+/// Damages one file `plan.trials` times, in each class of files equally often.
+pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
+    let began = Instant::now();
+    let mut rng = StdRng::seed_from_u64(plan.seed);
+    let script = Script::new(plan.seed, OPS);
+    let base = written(&script, OPS).await?;
+    let files = base.files();
+    let mut tally = Tally::default();
+    for trial in 0..plan.trials {
+        if began.elapsed() > plan.time {
+            break;
+        }
+        let class = Class::READ[trial % Class::READ.len()];
+        let of_class: Vec<_> = files.iter().filter(|(path, _)| Class::of(path) == class).collect();
+        let (path, ino) = of_class
+            .choose(&mut rng)
+            .ok_or_else(|| anyhow::anyhow!("the database has no {class:?}: {files:?}"))?;
+        let bytes = base.bytes(*ino).unwrap_or_default().len();
+        let damage = any(&mut rng, bytes);
+        let mut image = base.clone();
+        match damage {
+            Damage::Flip(byte, bit) => image.flip(path, byte, bit),
+            Damage::Cut(left) => image.cut(path, left),
+            Damage::Remove => image.remove(path),
+        }
+        check(&script, image, (path, class, damage, bytes), &mut rng, &mut tally).await?;
+    }
+    Ok(tally)
+}
+
+/// Mostly flips: they are hardest to see. An empty file can only go.
+fn any(rng: &mut StdRng, bytes: usize) -> Damage {
+    if bytes == 0 {
+        return Damage::Remove;
+    }
+    match rng.random_range(0..10) {
+        0..7 => Damage::Flip(rng.random_range(0..bytes), rng.random_range(0..8)),
+        7..9 => Damage::Cut(rng.random_range(0..bytes)),
+        _ => Damage::Remove,
+    }
+}
+
+async fn check(
+    script: &Script,
+    image: Image,
+    (path, class, damage, bytes): (&str, Class, Damage, usize),
+    rng: &mut StdRng,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    tally.trials += 1;
+    let how = match damage {
+        Damage::Flip(..) => "flipped",
+        Damage::Cut(_) => "cut",
+        Damage::Remove => "removed",
+    };
+    let stage = Stage::new(image, &SETTINGS)?;
+    let Ok(server) = stage.launch.start() else {
+        tally.outcome(format!("{class:?} {how}: does not open"));
+        return Ok(());
+    };
+    let told = |what: &str| format!("{path} of {bytes} bytes, {damage:?}: {what}\nserver: {}", stage.log());
+    match look(script, &server, rng).await {
+        Err(_) => tally.outcome(format!("{class:?} {how}: a query fails")),
+        Ok((seen, judged)) => match script.made_by(&seen, 0..=script.len()) {
+            Ok(n) if n == script.len() && judged.counts.all_zero() => {
+                tally.outcome(format!("{class:?} {how}: no difference"));
+            }
+            Ok(n) if n == script.len() => {
+                tally.wrong(
+                    format!("{class:?} {how}: indexes differ"),
+                    told(&format!("{:?}", judged.counts)),
+                );
+            }
+            // The log cannot tell its damaged end from an end that a crash tore; but it can say so.
+            Ok(_) if class == Class::Wal && says_that_records_were_dropped(&server) => {
+                tally.outcome(format!("{class:?} {how}: the end was dropped, and that is reported"));
+            }
+            Ok(n) => tally.wrong(
+                format!("{class:?} {how}: the end is lost"),
+                told(&format!("{n} of {} operations", script.len())),
+            ),
+            Err(counts) => tally.wrong(format!("{class:?} {how}: wrong answers"), told(&format!("{counts:?}"))),
+        },
+    }
+    stage.end(server)?;
+    Ok(())
+}
+
+fn says_that_records_were_dropped(server: &crate::process::Server) -> bool {
+    server.metric("cairn_wal_dropped_bytes").is_ok_and(|bytes| bytes > 0.0)
+}

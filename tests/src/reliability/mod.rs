@@ -1,0 +1,169 @@
+//! What the promises about crashes, power, broken and full disks, and damage are worth: tests of the real server, as functions of how
+//! much. `make test` runs them at the numbers of a pull request, `make torture` at those of a release.
+//!
+//! | | what happens | what must hold |
+//! |---|---|---|
+//! | R1 [`kill`] | `kill -9` under load | nothing acknowledged is lost, nothing comes back |
+//! | R2 [`power`] | loss of power under load: what was not synced is gone, or a part of it | the same |
+//! | R3 [`torn`] | loss of power at each write of a script, that write torn | it opens, with a prefix of the script that holds all that was acknowledged |
+//! | R4 [`refused`] | one write, fsync or change of a name fails | no answer after a failed fsync of the log, the process ends, what was acknowledged is there |
+//! | R5 [`full`] | the disk is full | writes are refused and say why, reads go on, and writes too when there is space |
+//! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer |
+//!
+//! All randomness follows from a seed; what threads do first does not. A finding therefore comes with the steps before it.
+
+pub mod damage;
+pub mod full;
+pub mod kill;
+pub mod power;
+pub mod refused;
+pub mod torn;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use rand::rngs::StdRng;
+use tempfile::TempDir;
+
+use crate::crash::judge::{self, Judged, Seen};
+use crate::crash::prepare;
+use crate::crash::script::Script;
+use crate::faultfs::{FaultFs, Image, Run, Unsynced};
+use crate::process::{Launch, Server};
+
+/// Small data in which all that takes place all the same: seals, graphs, merges, flushes.
+const SETTINGS: [&str; 5] = [
+    "engine.seal_rows=60",
+    "engine.graph_rows_min=40",
+    "engine.merge_fanin=3",
+    "engine.log_bytes_max=100000",
+    "log.filter=warn",
+];
+
+/// How much of a test.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    /// Trials. A test that has only so many different ones does these.
+    pub trials: usize,
+    pub seed: u64,
+    /// No trial begins after this time.
+    pub time: Duration,
+}
+
+/// What came of the trials of a test.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub trials: u64,
+    /// By outcome, how often.
+    pub outcomes: BTreeMap<String, u64>,
+    pub wrong: Vec<Finding>,
+}
+
+/// A promise that did not hold.
+#[derive(Debug)]
+pub struct Finding {
+    /// What it is an instance of.
+    pub kind: String,
+    /// All that one needs to see it again.
+    pub what: String,
+}
+
+impl Tally {
+    fn outcome(&mut self, outcome: impl Into<String>) {
+        *self.outcomes.entry(outcome.into()).or_default() += 1;
+    }
+
+    fn wrong(&mut self, kind: impl Into<String>, what: String) {
+        let kind = kind.into();
+        self.outcome(format!("WRONG: {kind}"));
+        self.wrong.push(Finding { kind, what });
+    }
+}
+
+/// Promises that do not hold yet: the test, how the kind of its finding begins, and what is missing. Each is a debt: whoever pays it
+/// takes it out.
+const KNOWN: [(&str, &str, &str); 2] = [
+    (
+        "R6",
+        "Wal cut: the end is lost",
+        "a log that is cut between two groups of records ends as if they had never been written",
+    ),
+    (
+        "R6",
+        "Wal removed: the end is lost",
+        "nothing outside the newest log says that there was one",
+    ),
+];
+
+/// What is missing so that such a finding would not be.
+pub fn known(test: &str, kind: &str) -> Option<&'static str> {
+    let found = KNOWN
+        .iter()
+        .find(|(of, begins, _)| *of == test && kind.starts_with(begins));
+    found.map(|(.., missing)| *missing)
+}
+
+/// A file system under a server.
+pub struct Stage {
+    fs: FaultFs,
+    launch: Launch,
+    log: PathBuf,
+    _logs: TempDir,
+}
+
+impl Stage {
+    /// Mounts it.
+    pub fn new(image: Image, settings: &[&str]) -> anyhow::Result<Self> {
+        let logs = tempfile::tempdir()?;
+        let log = logs.path().join("server.log");
+        let fs = FaultFs::mount(image)?;
+        let launch = Launch::at(&fs.path().join("data"), &log, settings);
+        Ok(Self {
+            fs,
+            launch,
+            log,
+            _logs: logs,
+        })
+    }
+
+    /// Kills the server and unmounts.
+    fn end(self, server: Server) -> anyhow::Result<Run> {
+        server.kill();
+        Ok(self.fs.unmount()?)
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// A database in which the first operations of a script were done, as the death of its server left it: sealed segments and tables of
+/// RocksDB, and a write-ahead log with the last operations.
+async fn written(script: &Script, ops: usize) -> anyhow::Result<Image> {
+    let stage = Stage::new(Image::default(), &SETTINGS)?;
+    let server = stage.launch.start()?;
+    let client = server.client_without_retries().await?;
+    prepare(&client).await?;
+    let said = script.play(&client, 0..ops, || 0).await;
+    for said in said {
+        said.answer.context("a script on a healthy disk")?;
+    }
+    // Background work follows; without it there would be no sealed file.
+    let patience = Instant::now() + Duration::from_secs(20);
+    while server.metric("cairn_seals")? < 2.0 {
+        ensure!(Instant::now() < patience, "nothing is sealed after {ops} operations");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(stage.end(server)?.crashed(Unsynced::Kept))
+}
+
+/// Reads all of a database, by the scan and in other ways.
+async fn look(script: &Script, server: &Server, rng: &mut StdRng) -> anyhow::Result<(Seen, Judged)> {
+    let client = server.client_without_retries().await?;
+    let seen = judge::read_back(script.content, &client).await?;
+    let mut judged = Judged::default();
+    judge::other_ways(script.content, &client, &seen, rng, &mut judged).await?;
+    Ok((seen, judged))
+}

@@ -1,0 +1,114 @@
+//! R1 to R6 of [`cairn_tests::reliability`] at the numbers of a pull request; `make torture` runs those of a release. Where no FUSE
+//! file system can be mounted, all but the first say so and test nothing.
+
+use std::io::Write;
+use std::time::Duration;
+
+use cairn_tests::crash::Counts;
+use cairn_tests::faultfs::FaultFs;
+use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, torn};
+
+/// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
+const SEED: u64 = 20_261_126;
+
+fn plan(trials: usize) -> Plan {
+    Plan {
+        trials,
+        seed: SEED,
+        time: Duration::from_secs(600),
+    }
+}
+
+/// Whether to go on. Not through `println`, which is shown of tests that fail only.
+fn can_mount() -> bool {
+    let available = FaultFs::available();
+    if let Err(why) = &available {
+        let _ = writeln!(std::io::stderr(), "\n******** SKIPPED: {why} ********\n");
+    }
+    available.is_ok()
+}
+
+fn all_zero(counts: &Counts, failed_opens: u32) {
+    assert!(
+        counts.all_zero() && failed_opens == 0,
+        "{failed_opens} failed opens, {:?}\n{}",
+        counts.named(),
+        counts.examples.join("\n")
+    );
+}
+
+fn holds(test: &str, tally: &Tally, trials: u64) {
+    let (known, new): (Vec<_>, Vec<_>) = tally
+        .wrong
+        .iter()
+        .partition(|finding| reliability::known(test, &finding.kind).is_some());
+    for finding in known {
+        let _ = writeln!(std::io::stderr(), "KNOWN: {test}, {}", finding.kind);
+    }
+    let told: Vec<String> = new.iter().map(|f| format!("{}: {}", f.kind, f.what)).collect();
+    assert!(told.is_empty(), "{:#?}\n{}", tally.outcomes, told.join("\n\n"));
+    assert!(tally.trials >= trials, "only {} trials of {trials}", tally.trials);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r1_killed_fifty_times_nothing_acknowledged_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = kill::Plan {
+        cycles: 50,
+        seed: SEED,
+        life_ms_max: 400,
+        time: Duration::from_secs(600),
+    };
+    let totals = kill::run(dir.path(), plan).await.unwrap();
+    all_zero(&totals.counts, totals.failed_opens);
+    assert_eq!(totals.cycles, 50);
+    assert!(
+        totals.acked > 200 && totals.seals > 5.0 && totals.merges > 1.0,
+        "too little was done to mean anything"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r2_without_power_twenty_times_nothing_acknowledged_is_lost() {
+    if !can_mount() {
+        return;
+    }
+    let totals = power::run(plan(20)).await.unwrap();
+    all_zero(&totals.counts, totals.failed_opens);
+    assert_eq!(totals.cycles, 20);
+    assert!(totals.acked > 100, "too little was done to mean anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_after_a_torn_write_a_prefix_is_there() {
+    if !can_mount() {
+        return;
+    }
+    let (tally, writes) = torn::run(200, plan(20)).await.unwrap();
+    assert!(writes > 200, "{writes} writes of 200 operations");
+    holds("R3", &tally, 80);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r4_after_a_failed_fsync_nothing_is_acknowledged() {
+    if !can_mount() {
+        return;
+    }
+    holds("R4", &refused::run(plan(100)).await.unwrap(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r5_on_a_full_disk_writes_are_refused_and_reads_go_on() {
+    if !can_mount() {
+        return;
+    }
+    holds("R5", &full::run(plan(2)).await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_damage_is_told_or_makes_no_difference() {
+    if !can_mount() {
+        return;
+    }
+    holds("R6", &damage::run(plan(350)).await.unwrap(), 350);
+}
