@@ -285,10 +285,19 @@ struct Candidates {
 }
 
 /// A finite sum.
-#[derive(PartialEq, PartialOrd)]
 struct Sum(f64);
 
 impl Eq for Sum {}
+impl PartialEq for Sum {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+impl PartialOrd for Sum {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 impl Ord for Sum {
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.total_cmp(&other.0)

@@ -117,7 +117,9 @@ impl Storage {
         options.set_track_and_verify_wals_in_manifest(true);
         options.set_max_total_wal_size(budget.wal);
         options.set_max_background_jobs(2);
+        // RocksDB's own messages, not our log: four files of at most 8 MiB.
         options.set_keep_log_file_num(4);
+        options.set_max_log_file_size(8 << 20);
         options.set_max_open_files(budget.open_files);
         // It starts this many for each family at each open, however few files there are: the default of 16 costs more than
         // it saves.

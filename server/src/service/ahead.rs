@@ -180,8 +180,10 @@ mod tests {
     use cairn_engine::schema::{Metric, VectorSpec};
 
     use super::*;
+    use crate::config::Config;
     use crate::rag::embed::{EmbedError, Fingerprint};
     use crate::rag::models::Models;
+    use crate::service::SnapshotsOf;
     use crate::service::embed::fingerprint;
     use crate::service::query::AskLeg;
 
@@ -241,10 +243,15 @@ mod tests {
         });
         let mut models = Models::builtin();
         models.add_embedder(Arc::clone(&lengths) as Arc<dyn Embedder>);
+        let config = Config {
+            data_dir: dir.path().to_owned(),
+            ..Config::default()
+        };
         let core = Core {
             pdfs: Default::default(),
             engine: Arc::new(Engine::open(dir.path(), Settings::default(), components).unwrap()),
             models,
+            snapshots: SnapshotsOf::open(&config).unwrap(),
         };
         let mut schema = crate::service::empty_schema();
         let vector = VectorSpec {

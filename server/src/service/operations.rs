@@ -450,8 +450,8 @@ mod tests {
     #[tokio::test]
     async fn an_id_means_nothing_to_the_next_run_of_the_server() {
         let (before, after) = (Arc::new(Operations::default()), Arc::new(Operations::default()));
-        let old = before.start("test", "c", |_| Ok(())).unwrap().id;
-        after.start("test", "c", |_| Ok(())).unwrap();
+        let old = before.start("test", "c", None, |_| Ok(())).unwrap().id;
+        after.start("test", "c", None, |_| Ok(())).unwrap();
         assert_eq!(after.find(&old).err().unwrap().code, "operation_not_found");
     }
 

@@ -245,8 +245,12 @@ impl Core {
     /// Waits for the store on this blocking thread, as long as the caller does.
     fn ask<T>(&self, budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
         Runtime::current().block_on(async {
-            let done = tokio::time::timeout_at(budget.deadline.into(), work).await;
-            done.unwrap_or_else(|_| Err(deadline_exceeded()))
+            match budget.patience().deadline() {
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
+                    .await
+                    .unwrap_or_else(|_| Err(deadline_exceeded())),
+                None => work.await,
+            }
         })
     }
 }
