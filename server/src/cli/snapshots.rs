@@ -172,7 +172,7 @@ async fn follow(client: &Client, begun: &Operation, no_wait: bool) -> Result<(),
             output::out(&begun.id);
             Ok(())
         }
-        false => operations::wait(client, &begun.id).await,
+        false => operations::wait(client, &begun.id, false).await,
     }
 }
 
