@@ -1,0 +1,176 @@
+//! The data directory and its files: whose it is, what is refused, and what a build leaves that does not come to its end.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::storage::faulty::{Faults, FaultyDir, How};
+
+#[test]
+fn a_directory_with_other_things_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    std::fs::create_dir(dir.path().join("lost+found")).unwrap();
+    std::fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+    let error = open().unwrap_err();
+    assert_eq!(error.code, "not_a_data_directory");
+    assert!(error.message.contains("thesis.tex"), "{}", error.message);
+    let left = std::fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(left, 2, "nothing was made in it");
+
+    std::fs::remove_file(dir.path().join("thesis.tex")).unwrap();
+    drop(open().unwrap());
+    std::fs::write(dir.path().join("notes.txt"), "x").unwrap();
+    assert!(open().is_ok(), "a data directory stays one, whatever is put beside it");
+}
+
+/// Opening removes files that no manifest names: it must not take somebody's `segments` for its own.
+#[test]
+fn directories_named_like_ours_are_not_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    let video = dir.path().join("segments/holiday/part-1.mp4");
+    std::fs::create_dir_all(video.parent().unwrap()).unwrap();
+    std::fs::write(&video, "x").unwrap();
+    assert_eq!(open().unwrap_err().code, "not_a_data_directory");
+    std::fs::create_dir(dir.path().join("db")).unwrap();
+    std::fs::write(dir.path().join("db/dump.sql"), "x").unwrap();
+    assert_eq!(open().unwrap_err().code, "not_a_data_directory");
+    assert!(video.exists());
+
+    // A copy of a data directory without its lock, which is empty, is one.
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    open().unwrap().create_collection("c", schema(1)).unwrap();
+    std::fs::remove_file(dir.path().join("LOCK.cairn")).unwrap();
+    assert_eq!(open().unwrap().collection_names(), ["c"]);
+
+    // So is one that a restore was filling; somebody's `restoring` is not.
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components());
+    let brought = dir.path().join("restoring/db");
+    std::fs::create_dir_all(&brought).unwrap();
+    assert_eq!(open().unwrap_err().code, "not_a_data_directory");
+    std::fs::write(brought.join("CURRENT"), "x").unwrap();
+    assert_eq!(open().unwrap_err().code, "restore_incomplete");
+}
+
+/// A panic in the middle of a build: the shard is free again, and so is the right to merge.
+#[test]
+fn a_panic_while_a_file_is_built_gives_its_shard_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
+    let components = Components {
+        files: Arc::<FaultyDir>::clone(&disk),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let panics = || {
+        faults.plan_at(" sync temporary: before", 0, How::Panic);
+        assert_eq!(engine.maintain(&|| false).unwrap_err().kind, ErrorKind::Internal);
+        engine.check_alive().unwrap();
+        let unfinished = |path: &PathBuf| path.extension().is_some_and(|e| e == "tmp");
+        assert!(!disk.files().iter().any(unfinished));
+        assert!(!engine.shared.merging.load(Ordering::Acquire));
+        let applier = engine.shared.applier.lock();
+        let shard = &applier.states[&CollectionNo(0)].shards[0];
+        assert!((shard.sealing, shard.merging) == (0, false));
+    };
+    for n in 0..3 {
+        let points = (0..60).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        panics();
+        assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Worked);
+        assert_eq!(engine.stats().seals, n + 1);
+    }
+    panics();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let info = engine.collection("c").unwrap();
+    assert_eq!((info.points, info.segments, info.optimizing), (180, 1, false));
+}
+
+/// The collection goes while a file is built for it, and its directory is swept before the file is there.
+#[test]
+fn a_file_that_was_built_for_a_dropped_collection_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
+    let components = Components {
+        files: Arc::<FaultyDir>::clone(&disk),
+        ..components()
+    };
+    let engine = Arc::new(Engine::open(dir.path(), small(), components).unwrap());
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..60).map(|i| simple_point(&format!("p{i}"), 1)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    let other = Arc::clone(&engine);
+    faults.interlude(0, move || {
+        other.drop_collection("c", &WriteOptions::default()).unwrap();
+        assert_eq!(other.maintain(&|| false).unwrap(), Maintained::Worked, "it is swept");
+    });
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert!(!faults.no_interlude(), "it came to be");
+    let left = disk.files();
+    assert_eq!(left, [dir.path().join("LOCK.cairn")]);
+}
+
+#[test]
+fn a_directory_is_open_once_and_damage_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    assert_eq!(
+        Engine::open(dir.path(), small(), components()).unwrap_err().code,
+        "directory_locked"
+    );
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    drop(engine);
+    let mut files = Vec::new();
+    let mut walk = vec![dir.path().join("segments")];
+    while let Some(next) = walk.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk.push(path)
+            } else {
+                files.push(path)
+            }
+        }
+    }
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    bytes[1_000] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    let error = Engine::open(dir.path(), small(), components()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Damaged);
+    assert!(
+        error.message.contains("block 0") && error.message.contains(".seg"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_panic_of_a_helping_thread_fails_the_build_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let components = Components {
+        workers: Workers::new(|_, _| panic!("on purpose")),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let points = (0..200).map(|i| simple_point(&format!("p{i}"), i)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    let failed = engine.optimize("c", &|| false, &mut |_| {}).unwrap_err();
+    assert_eq!(failed.kind, ErrorKind::Internal);
+    engine.check_alive().unwrap();
+    let options = WriteOptions::default();
+    engine.upsert("c", vec![simple_point("p0", 1)], &options).unwrap();
+    assert_eq!(engine.count("c", &Filter::default()).unwrap(), 200);
+    drop(engine);
+    let engine = Engine::open(dir.path(), small(), self::components()).unwrap();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    let info = engine.collection("c").unwrap();
+    assert_eq!((info.segments, info.points), (1, 200));
+}
