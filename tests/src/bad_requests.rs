@@ -566,7 +566,7 @@ fn points() -> Vec<Case> {
             "vector_too_long",
             "1e18",
         )
-        .at("/points/0/vectors/v"),
+        .at("/points/1/vectors/v"),
         both(
             "a number beyond f32 in JSON",
             point(json!({"id": "p", "vector": [1e39, 0, 0, 0]})),

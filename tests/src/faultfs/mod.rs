@@ -233,7 +233,7 @@ impl FaultFs {
     /// Ends the run. No process may have a file of it open.
     pub fn unmount(mut self) -> io::Result<Run> {
         if let Some(session) = self.session.take() {
-            session.umount_and_join()?;
+            end(session)?;
         }
         let mut state = self.state.lock();
         Ok(Run {
@@ -246,10 +246,18 @@ impl FaultFs {
 impl Drop for FaultFs {
     fn drop(&mut self) {
         let Some(session) = self.session.take() else { return };
-        if session.umount_and_join().is_err() {
+        if end(session).is_err() {
             // Something still has a file open, while a test fails: let go of the mount, or the directory cannot be removed.
             let _ = Command::new("umount").arg("-l").arg(self.mountpoint.path()).status();
         }
+    }
+}
+
+/// Unmounts. The thread that served may hear of it as an aborted connection rather than as the end; both are the end.
+fn end(session: fuser::BackgroundSession) -> io::Result<()> {
+    match session.umount_and_join() {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+        ended => ended,
     }
 }
 
