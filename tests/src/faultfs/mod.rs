@@ -254,7 +254,7 @@ impl Drop for FaultFs {
 }
 
 /// Unmounts. The thread that served may hear of it as an aborted connection rather than as the end; both are the end.
-fn end(session: fuser::BackgroundSession) -> io::Result<()> {
+fn end(session: BackgroundSession) -> io::Result<()> {
     match session.umount_and_join() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
         ended => ended,
