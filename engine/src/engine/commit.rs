@@ -269,6 +269,10 @@ impl Shared {
             return Ok(None);
         };
         let seq = done.seq;
+        if seq.0 > self.counters.applied.load(Ordering::Acquire) {
+            // No view shows it yet. In the queue the answer comes behind it.
+            return Ok(None);
+        }
         if wanted == Durability::Sync && self.log.durability(seq) == Durability::Async {
             self.sync()?;
         }

@@ -107,6 +107,7 @@ impl Engine {
 
     pub(super) fn create_unfinished(&self, schema: &Schema) -> Result<CollectionNo> {
         let _naming = self.shared.naming.lock();
+        self.check_room()?;
         let no = CollectionNo(self.shared.locked()?.next_collection);
         let op = Op::CreateCollection {
             no,

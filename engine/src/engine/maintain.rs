@@ -5,7 +5,7 @@
 //! merged by one at a time, and of all threads one merges, so that sealing is never stuck behind a long merge.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -439,6 +439,15 @@ impl Shared {
         let result = self.components.files.around(step, || self.storage.flush());
         self.space.flushed(result.as_ref().is_err_and(is_full));
         result.inspect_err(|error| self.stop_unless_full(error))
+    }
+
+    /// A copy of the database as files. RocksDB flushes for it, so a full disk is as bad as it is to [`Self::flush`].
+    pub(super) fn checkpoint(&self, to: &Path) -> Result<()> {
+        let made = self.storage.checkpoint(to);
+        if made.as_ref().is_err_and(is_full) {
+            self.space.flushed(true);
+        }
+        made
     }
 
     fn stop_unless_full(&self, error: &Error) {

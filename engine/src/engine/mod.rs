@@ -82,6 +82,18 @@ impl Engine {
         Ok(engine)
     }
 
+    /// Whether there may be one collection more.
+    fn check_room(&self) -> Result<()> {
+        if self.shared.collections.read().len() < limits::COLLECTIONS_MAX {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Exhausted,
+            "too_many_collections",
+            format!("a node holds at most {} collections", limits::COLLECTIONS_MAX),
+        ))
+    }
+
     /// Makes a collection. Making it again with an equal schema returns the existing one; with another it is a conflict
     /// (`collection_exists`).
     pub fn create_collection(&self, name: &str, schema: Schema) -> Result<CollectionInfo> {
@@ -100,13 +112,7 @@ impl Engine {
                 format!("collection {name:?} exists with another schema; delete it first or choose another name"),
             ));
         }
-        if self.shared.collections.read().len() >= limits::COLLECTIONS_MAX {
-            return Err(Error::new(
-                ErrorKind::Exhausted,
-                "too_many_collections",
-                format!("a node holds at most {} collections", limits::COLLECTIONS_MAX),
-            ));
-        }
+        self.check_room()?;
         let no = CollectionNo(self.shared.applier.lock().next_collection);
         let schema = serde_json::to_string(&schema).map_err(|e| Error::internal(format!("schema: {e}")))?;
         let op = Op::CreateCollection {

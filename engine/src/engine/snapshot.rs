@@ -78,7 +78,7 @@ impl Engine {
         let shared = &self.shared;
         shared.check_alive()?;
         // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
-        shared.storage.flush()?;
+        shared.flush("flush to cut")?;
         let mut cut = Cut {
             dir: new_dir(&shared.dir.join(CUTS))?,
             token: self.applied(),
@@ -91,7 +91,7 @@ impl Engine {
             // the shards hold here, and none of those can be in the trash.
             let applier = shared.locked()?;
             cut.token = Token::local(applier.applied);
-            shared.storage.checkpoint(&cut.dir.join("db"))?;
+            shared.checkpoint(&cut.dir.join("db"))?;
             for (no, state) in &applier.states {
                 for (i, shard) in state.shards.iter().enumerate() {
                     let place = ShardNo(i as u32);

@@ -126,16 +126,18 @@ impl Log for LocalLog {
 
     fn append(&self, first: Seq, records: &[Vec<u8>], wanted: Durability) -> Result<Durability> {
         let last = Seq(first.0 + records.len() as u64 - 1);
-        let bytes = records.iter().map(|record| record.len() as u64).sum();
+        let wanted_bytes = records.iter().map(|record| record.len() as u64).sum();
         let mut batch = Effects::new(&self.storage);
         let sync = {
             let account = self.account.lock();
             batch.mark(&account.mark(first, records.len() as u64));
-            wanted == Durability::Sync || account.is_due(self.window, bytes)
+            wanted == Durability::Sync || account.is_due(self.window, wanted_bytes)
         };
         for (i, record) in records.iter().enumerate() {
             batch.put(LOG, &key::log(self.group, Seq(first.0 + i as u64)), record);
         }
+        // As the WAL holds them, with what RocksDB and the mark put around the records: `wal::proves` compares places in files.
+        let bytes = batch.bytes() as u64;
         let began = Instant::now();
         self.storage.append(batch, sync)?;
         let mut account = self.account.lock();

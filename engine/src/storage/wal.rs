@@ -407,6 +407,8 @@ fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, asid
     // The last file first: a log must never have a hole in its middle.
     for (i, (_, path, _)) in logs.iter().enumerate().skip(place.file).rev() {
         if i == place.file {
+            // Only when those behind it are gone for good: with one of them back, the cut would be a hole.
+            LocalDir.sync_dir(db)?;
             let file = OpenOptions::new().write(true).open(path)?;
             file.set_len(place.at)?;
             file.sync_all()?;

@@ -139,12 +139,15 @@ impl<'a> Lease<'a> {
         loop {
             tokio::time::sleep(RENEW).await;
             let now = Renewed::now();
-            match self.store.put(&self.key, Vec::new(), Mode::Replace).await {
-                Ok(_) => *self.renewed.lock() = now,
-                Err(error) => tracing::warn!(%error, key = self.key, "a lease could not be renewed"),
-            }
+            let put = self.store.put(&self.key, Vec::new(), Mode::Replace).await;
+            // Of the renewal before this one: a process that was stopped for long has lost the lease, though it can still
+            // write it, as another may have come and gone.
             if let Err(lost) = self.check() {
                 return lost;
+            }
+            match put {
+                Ok(_) => *self.renewed.lock() = now,
+                Err(error) => tracing::warn!(%error, key = self.key, "a lease could not be renewed"),
             }
         }
     }

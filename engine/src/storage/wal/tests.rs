@@ -356,6 +356,18 @@ fn a_log_that_begins_with_a_hole_is_judged_by_how_much_was_unsynced() {
 }
 
 #[test]
+fn a_hole_in_the_first_group_is_no_more_than_was_unsynced_however_small_the_records() {
+    // The smaller a record, the more of a group's bytes in the file stand around it.
+    for len in [1, 1_000, 40_000] {
+        let dir = written(&[ASYNC, ASYNC, ASYNC], len);
+        let (path, groups) = only_log(dir.path());
+        change(&path, |file| file[groups[0] as usize + 30..][..8].fill(0xff));
+        let dropped = mended(dir.path()).unwrap().unwrap();
+        assert_eq!((dropped.at, dropped.groups), (groups[0], 2), "records of {len} bytes");
+    }
+}
+
+#[test]
 fn a_hole_takes_later_files_with_it_and_pieces_set_aside_are_few() {
     let first = written(&[SYNC, ASYNC, ASYNC], 40_000);
     let (path, groups) = only_log(first.path());
