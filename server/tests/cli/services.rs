@@ -67,16 +67,14 @@ impl Bench {
         }
     }
 
+    /// How all runs here are begun.
+    fn ingest_args(&self) -> [&str; 6] {
+        let docs = self.docs.to_str().unwrap();
+        ["ingest", docs, "-c", "docs", "--create", "--json"]
+    }
+
     fn ingest(&self, more: &[&str]) -> Report {
-        let args = [
-            "ingest",
-            self.docs.to_str().unwrap(),
-            "-c",
-            "docs",
-            "--create",
-            "--json",
-        ];
-        let output = self.server.run(&[&args, more].concat());
+        let output = self.server.run(&[&self.ingest_args(), more].concat());
         let said = stderr(&output);
         Report {
             code: code(&output),
@@ -298,14 +296,7 @@ fn ctrl_c_ends_a_run_soon_also_while_a_service_is_slow() {
         .models
         .change(|script| script.always = Some(Fault::Slow(Duration::from_secs(2))));
     let run = cairn()
-        .args([
-            "ingest",
-            bench.docs.to_str().unwrap(),
-            "-c",
-            "docs",
-            "--create",
-            "--json",
-        ])
+        .args(bench.ingest_args())
         .args(["--url", &bench.server.url])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -343,14 +334,7 @@ fn a_server_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
         .models
         .change(|script| script.always = Some(Fault::Slow(Duration::from_millis(300))));
     let run = cairn()
-        .args([
-            "ingest",
-            bench.docs.to_str().unwrap(),
-            "-c",
-            "docs",
-            "--create",
-            "--json",
-        ])
+        .args(bench.ingest_args())
         .args(["--url", &bench.server.url, "--timeout-ms", "30000"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
