@@ -225,7 +225,7 @@ fn ingest(server: &Server, docs: &Path) -> anyhow::Result<Summary> {
 }
 
 /// Markdown pages below a folder with their paths in it, in order.
-fn pages(dir: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
+pub(crate) fn pages(dir: &Path) -> anyhow::Result<Vec<(PathBuf, PathBuf)>> {
     let mut pages = Vec::new();
     let mut open = vec![dir.to_owned()];
     while let Some(folder) = open.pop() {

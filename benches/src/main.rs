@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench but `ann`, `filters`, `kernels` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
+//! Every bench but `ann`, `filters`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
 //! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
@@ -15,6 +15,7 @@ mod ingest;
 mod kernels;
 mod load;
 mod measure;
+mod models;
 mod place;
 mod report;
 mod sparse;
@@ -71,6 +72,8 @@ enum Bench {
     Filters(filters::Args),
     /// The inner loops: nanoseconds a distance.
     Kernels(kernels::Args),
+    /// Local models: texts a second, and the milliseconds of a question and of reranking, beside their floor.
+    Models(models::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
     /// R1 to R6 at the numbers of a release: kills, losses of power, torn writes, failed fsyncs, full disks, damage.
@@ -117,6 +120,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Ann(args) => Box::pin(ann::run(args)).await,
         Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
         Bench::Kernels(args) => kernels::run(args),
+        Bench::Models(args) => tokio::task::block_in_place(|| models::run(&args)),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
         Bench::Torture(args) => Box::pin(torture::run(args)).await,
         Bench::All => all().await,
@@ -136,6 +140,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Filters(filters::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
+        Bench::Models(models::Args::short()),
         Bench::Sparse(sparse::Args::short()),
     ];
     for bench in short {

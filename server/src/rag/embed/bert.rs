@@ -4,6 +4,7 @@
 //! directory says so. Texts longer than the model reads are cut, as sentence-transformers cuts them. The result does
 //! not depend on what else is in the batch beyond the noise of floating-point sums.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -62,42 +63,60 @@ impl Bert {
         made.map(drop).map_err(|e| e.to_string())
     }
 
-    /// The token vectors of texts, computed in the order given; none for those that patience did not last for. An empty
-    /// text has no tokens.
-    pub(crate) fn token_vectors(
-        &self,
-        texts: &[&str],
-        kind: TextKind,
-        patience: &Patience,
-    ) -> Result<Vec<Option<TokenVectors>>, EmbedError> {
-        let prefix = self.fingerprint.prefix(kind);
-        let mut all: Vec<Option<TokenVectors>> = texts.iter().map(|_| None).collect();
-        let tokens = texts
-            .iter()
-            .map(|text| self.pieces.of(&format!("{prefix}{text}")))
-            .collect::<Result<Vec<_>, _>>()?;
-        let order: Vec<usize> = (0..texts.len()).collect();
-        let (before, after) = self.pieces.marks;
-        local::run_batches(local::batches(&tokens, &order), &self.workers, patience, |batch| {
-            let computed = self.encoder.forward(&batch).map_err(|e| local::failed(&e))?;
-            for (row, (&i, &length)) in batch.members.iter().zip(&batch.lengths).enumerate() {
-                let own = length.saturating_sub(before + after);
-                let vectors = computed.get(row).and_then(|text| text.narrow(0, before, own));
-                let vectors = vectors.and_then(|own| unit_rows(&own)).map_err(|e| local::failed(&e))?;
-                all[i] = Some(TokenVectors(vectors));
-            }
-            Ok(())
-        })?;
-        Ok(all)
+    /// The token vectors of a question, none if there is nothing in it.
+    pub(crate) fn question(&self, text: &str, patience: &Patience) -> Result<TokenVectors, EmbedError> {
+        let tokens = [self.tokens(TextKind::Query, text)?];
+        let made = local::run(&tokens, &self.workers, patience, |batch| self.token_vectors(batch))?;
+        made.into_iter().next().ok_or(EmbedError::Deadline)
     }
 
-    fn pool(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, EmbedError> {
+    /// How well a question's tokens are found in those of each text, best first: as many texts as patience lasts for.
+    pub(crate) fn found_in(
+        &self,
+        question: &TokenVectors,
+        texts: &[&str],
+        patience: &Patience,
+    ) -> Result<Vec<f32>, EmbedError> {
+        let tokens = texts.iter().map(|text| self.tokens(TextKind::Passage, text));
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        local::run(&tokens, &self.workers, patience, |batch| {
+            let vectors = self.token_vectors(batch)?;
+            vectors.iter().map(|text| question.found_in(text)).collect()
+        })
+    }
+
+    /// How many tokens the model reads of a text, the marks of its ends included.
+    pub fn tokens_of(&self, text: &str) -> Result<usize, EmbedError> {
+        Ok(self.pieces.of(text)?.len())
+    }
+
+    fn tokens(&self, kind: TextKind, text: &str) -> Result<Vec<u32>, EmbedError> {
+        let prefix = self.fingerprint.prefix(kind);
+        self.pieces.of(&format!("{prefix}{text}"))
+    }
+
+    fn token_vectors(&self, batch: &Batch<'_>) -> Result<Vec<TokenVectors>, EmbedError> {
+        let (before, after) = self.pieces.marks;
+        let vectors = || {
+            let all = self.encoder.forward(batch)?;
+            let of = |text: Range<usize>| {
+                let own = text.len().saturating_sub(before + after);
+                unit_rows(&all.narrow(0, text.start + before, own)?).map(TokenVectors)
+            };
+            batch.ranges().map(of).collect::<candle_core::Result<Vec<_>>>()
+        };
+        vectors().map_err(|e| local::failed(&e))
+    }
+
+    fn pool(&self, batch: &Batch<'_>) -> Result<Vec<Vec<f32>>, EmbedError> {
         let pooled = || {
             let tokens = self.encoder.forward(batch)?;
-            let pooled = match self.recipe.pooling {
-                Pooling::First => tokens.narrow(1, 0, 1)?.squeeze(1)?,
-                Pooling::Mean => mean(&tokens, &batch.lengths)?,
+            let of = |text: Range<usize>| match self.recipe.pooling {
+                Pooling::First => tokens.narrow(0, text.start, 1),
+                Pooling::Mean => tokens.narrow(0, text.start, text.len())?.mean_keepdim(0),
             };
+            let pooled = batch.ranges().map(of).collect::<candle_core::Result<Vec<_>>>()?;
+            let pooled = Tensor::cat(&pooled, 0)?;
             match self.recipe.normalize {
                 true => unit_rows(&pooled),
                 false => Ok(pooled),
@@ -116,16 +135,8 @@ impl Embedder for Bert {
         patience.check()?;
         let texts = Input::texts(inputs)?;
         let tokens = self.pieces.of_all(&texts, self.fingerprint.prefix(kind))?;
-        let mut vectors = vec![Vec::new(); texts.len()];
-        let batches = local::batches_by_length(&tokens);
-        let all = local::run_batches(batches, &self.workers, patience, |batch| {
-            let pooled = self.pool(&batch)?;
-            for (i, vector) in batch.members.into_iter().zip(pooled) {
-                vectors[i] = vector;
-            }
-            Ok(())
-        })?;
-        match all {
+        let vectors = local::run(&tokens, &self.workers, patience, |batch| self.pool(batch))?;
+        match vectors.len() == texts.len() {
             true => Ok(vectors),
             false => Err(EmbedError::Deadline),
         }
@@ -135,7 +146,7 @@ impl Embedder for Bert {
 impl TokenVectors {
     /// How well these tokens find themselves in others: for each the cosine of the nearest of the others, and the mean of
     /// these (Khattab & Zaharia 2020, there the sum). From -1 to 1; -1 if there are no tokens on either side.
-    pub(crate) fn found_in(&self, others: &Self) -> Result<f32, EmbedError> {
+    fn found_in(&self, others: &Self) -> Result<f32, EmbedError> {
         let found = || {
             if self.0.dim(0)? == 0 || others.0.dim(0)? == 0 {
                 return Ok(-1.0);
@@ -148,17 +159,6 @@ impl TokenVectors {
         };
         found().map_err(|e: candle_core::Error| local::failed(&e))
     }
-}
-
-/// The mean of each text's tokens: texts by width by hidden to texts by hidden. Padding is not counted.
-fn mean(tokens: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
-    let (texts, width, _) = tokens.dims3()?;
-    let mut shares = vec![0f32; texts * width];
-    for (row, &length) in shares.chunks_mut(width).zip(lengths) {
-        row[..length].fill(1.0 / length as f32);
-    }
-    let shares = Tensor::from_vec(shares, (texts, 1, width), tokens.device())?;
-    shares.matmul(tokens)?.squeeze(1)
 }
 
 /// Each row at length 1. A row of zeros, which no trained model makes, stays one.

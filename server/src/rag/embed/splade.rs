@@ -4,6 +4,7 @@
 //! log(1 + the largest of these numbers that is positive) over all tokens, marks included (Formal, Lassance, Piwowarski &
 //! Clinchant 2021, SPLADE v2 with max pooling). So a text about Normandy also weighs `france`.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,17 +61,15 @@ impl Splade {
         Ok(splade)
     }
 
-    /// A row of weights for each text of a batch; one text at a time, as the vocabulary is long.
-    fn weigh(&self, batch: &Batch) -> Result<Vec<Vec<f32>>, EmbedError> {
+    /// The vector of each text of a batch; one text at a time, as the vocabulary is long.
+    fn weigh(&self, batch: &Batch<'_>) -> Result<Vec<SparseVector>, EmbedError> {
         let weighed = || -> candle_core::Result<Vec<Vec<f32>>> {
             let tokens = self.encoder.forward(batch)?;
-            let one = |(row, &length): (usize, &usize)| {
-                let own = tokens.get(row)?.narrow(0, 0, length)?.contiguous()?;
-                self.head.largest(&own)?.to_vec1::<f32>()
-            };
-            batch.lengths.iter().enumerate().map(one).collect()
+            let one = |text: Range<usize>| self.head.largest(&tokens.narrow(0, text.start, text.len())?)?.to_vec1();
+            batch.ranges().map(one).collect()
         };
-        weighed().map_err(|e| local::failed(&e))
+        let weighed = weighed().map_err(|e| local::failed(&e))?;
+        weighed.iter().map(|row| sparse(row)).collect()
     }
 }
 
@@ -82,15 +81,8 @@ impl SparseEmbedder for Splade {
     fn embed(&self, texts: &[&str], kind: TextKind, patience: &Patience) -> Result<Vec<SparseVector>, EmbedError> {
         patience.check()?;
         let tokens = self.pieces.of_all(texts, self.fingerprint.prefix(kind))?;
-        let mut vectors = vec![SparseVector::default(); texts.len()];
-        let batches = local::batches_by_length(&tokens);
-        let all = local::run_batches(batches, &self.workers, patience, |batch| {
-            for (&i, row) in batch.members.iter().zip(self.weigh(&batch)?) {
-                vectors[i] = sparse(&row)?;
-            }
-            Ok(())
-        })?;
-        if !all {
+        let vectors = local::run(&tokens, &self.workers, patience, |batch| self.weigh(batch))?;
+        if vectors.len() < texts.len() {
             return Err(EmbedError::Deadline);
         }
         match vectors.iter().position(|v| v.indices.is_empty()) {

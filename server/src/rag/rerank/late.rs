@@ -3,17 +3,13 @@
 //! For each token of the question the cosine of the nearest token of the text, and the mean of these, moved from -1..1 to
 //! 0..1 (Khattab & Zaharia 2020, "MaxSim"; theirs is the sum, which cannot be compared between questions of different
 //! lengths). The token vectors are those of a local sentence transformer, which was not trained for this: it costs one
-//! forward pass a text and needs no further model. Texts are scored in the order given, a batch at a time, until patience
-//! ends.
+//! forward pass a text and needs no further model. Texts are scored in the order given until patience ends.
 
 use std::sync::Arc;
 
 use super::{RerankError, Reranker};
 use crate::rag::Patience;
-use crate::rag::embed::{Bert, EmbedError, TextKind};
-
-/// Texts whose token vectors are held at the same time.
-const TEXTS_AT_ONCE: usize = 16;
+use crate::rag::embed::{Bert, EmbedError};
 
 /// Late interaction over the tokens of one local model.
 pub struct Late {
@@ -38,28 +34,14 @@ impl Reranker for Late {
 
     fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Vec<Option<f32>>, RerankError> {
         let mut scores = vec![None; texts.len()];
-        let question = self
-            .model
-            .token_vectors(&[query], TextKind::Query, patience)
-            .map_err(failed)?;
-        let Some(Some(question)) = question.first() else {
-            return Ok(scores);
+        let question = match self.model.question(query, patience) {
+            Ok(question) => question,
+            Err(EmbedError::Deadline) => return Ok(scores),
+            Err(error) => return Err(failed(error)),
         };
-        for (texts, scores) in texts.chunks(TEXTS_AT_ONCE).zip(scores.chunks_mut(TEXTS_AT_ONCE)) {
-            if patience.check().is_err() {
-                break;
-            }
-            let tokens = self
-                .model
-                .token_vectors(texts, TextKind::Passage, patience)
-                .map_err(failed)?;
-            for (score, tokens) in scores.iter_mut().zip(tokens) {
-                // Without tokens, patience ended before it.
-                if let Some(tokens) = tokens {
-                    let found = question.found_in(&tokens).map_err(failed)?;
-                    *score = Some(((1.0 + found) / 2.0).clamp(0.0, 1.0));
-                }
-            }
+        let found = self.model.found_in(&question, texts, patience).map_err(failed)?;
+        for (score, found) in scores.iter_mut().zip(found) {
+            *score = Some(((1.0 + found) / 2.0).clamp(0.0, 1.0));
         }
         Ok(scores)
     }

@@ -5,13 +5,15 @@
 //! cannot be right is an error that names it. Only what changes a vector is read; what this code does not know how to
 //! apply (another architecture, another pooling, a further layer) is refused rather than left out.
 //!
-//! Texts become batches here: tokenised, cut to the model's length, sorted by length so that little is padding, and run
-//! on the threads of [`Workers`], with a look at the caller's patience between batches.
+//! Texts become batches here: tokenised, cut to the model's length, laid one after another, and run on the threads of
+//! [`Workers`], several batches side by side, with a look at the caller's patience between rounds.
 
+mod elementwise;
 mod files;
 mod network;
 mod workers;
 
+use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,13 +25,11 @@ pub(super) use self::network::{Encoder, MaskedLanguageHead, Weights};
 pub use self::workers::Workers;
 use super::{EmbedError, Patience};
 
-/// Tokens of one batch, padding included: about half a second of a small model on one core, which is how long a caller
-/// who left may still cost; larger batches are not faster on a CPU.
-const BATCH_TOKENS_MAX: usize = 1_024;
+/// Tokens of one batch, some ten milliseconds of a small model on one core: how long a caller who left may still cost.
+/// Enough for full speed: a matrix product of 128 rows is as quick for each row as one of a thousand.
+const BATCH_TOKENS_MAX: usize = 256;
 /// How long the one text may take that is embedded at start, on a machine that does nothing else yet.
 pub(super) const TRY_OUT: Duration = Duration::from_secs(60);
-/// Texts of one batch: short ones gain up to here.
-const BATCH_TEXTS_MAX: usize = 32;
 
 /// A tokenizer that cuts to the model's length.
 pub(super) struct Pieces {
@@ -38,16 +38,12 @@ pub(super) struct Pieces {
     pub(super) marks: (usize, usize),
 }
 
-/// Texts of similar length, run together. Padded to the longest.
-pub(super) struct Batch {
-    /// Which texts these are.
-    pub(super) members: Vec<usize>,
-    /// Tokens of each, without padding.
-    pub(super) lengths: Vec<usize>,
-    /// Tokens of each, with padding.
-    pub(super) width: usize,
-    /// Row-major, `members` by `width`.
-    pub(super) ids: Vec<u32>,
+/// Texts that are run together: their tokens one after another, without padding.
+pub(super) struct Batch<'a> {
+    /// The first of them; they follow each other.
+    pub(super) first: usize,
+    /// Tokens of each, at least one text.
+    pub(super) texts: &'a [Vec<u32>],
 }
 
 impl Pieces {
@@ -86,50 +82,34 @@ impl Pieces {
     }
 }
 
-/// Batches of texts, shortest first: little padding, and the cheap ones are done when patience ends.
-pub(super) fn batches_by_length(tokens: &[Vec<u32>]) -> Vec<Batch> {
-    let mut order: Vec<usize> = (0..tokens.len()).collect();
-    order.sort_by_key(|&i| (tokens[i].len(), i));
-    batches(tokens, &order)
-}
-
-/// Batches of texts in the order given.
-pub(super) fn batches(tokens: &[Vec<u32>], order: &[usize]) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    let mut members: Vec<usize> = Vec::new();
-    let mut width = 0;
-    for &i in order {
-        let wider = width.max(tokens[i].len());
-        let full = members.len() == BATCH_TEXTS_MAX || (members.len() + 1) * wider > BATCH_TOKENS_MAX;
-        if full && !members.is_empty() {
-            batches.push(Batch::new(std::mem::take(&mut members), tokens));
-            width = 0;
+/// Batches of texts in their order: as many as have few enough tokens together, at least one.
+pub(super) fn batches(tokens: &[Vec<u32>]) -> Vec<Batch<'_>> {
+    let mut batches: Vec<Batch<'_>> = Vec::new();
+    let mut together = 0;
+    for (i, text) in tokens.iter().enumerate() {
+        match batches.last_mut() {
+            Some(batch) if together + text.len() <= BATCH_TOKENS_MAX => batch.texts = &tokens[batch.first..=i],
+            _ => {
+                batches.push(Batch {
+                    first: i,
+                    texts: &tokens[i..=i],
+                });
+                together = 0;
+            }
         }
-        width = width.max(tokens[i].len());
-        members.push(i);
-    }
-    if !members.is_empty() {
-        batches.push(Batch::new(members, tokens));
+        together += text.len();
     }
     batches
 }
 
-impl Batch {
-    fn new(members: Vec<usize>, tokens: &[Vec<u32>]) -> Self {
-        let lengths: Vec<usize> = members.iter().map(|&i| tokens[i].len()).collect();
-        let width = lengths.iter().copied().max().unwrap_or(0);
-        let mut ids = Vec::with_capacity(members.len() * width);
-        for &i in &members {
-            ids.extend_from_slice(&tokens[i]);
-            // Any id will do: padding is masked.
-            ids.resize(ids.len() + width - tokens[i].len(), 0);
-        }
-        Self {
-            members,
-            lengths,
-            width,
-            ids,
-        }
+impl Batch<'_> {
+    /// Where the tokens of each text are among all.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.texts.iter().scan(0, |end, text| {
+            let start = *end;
+            *end += text.len();
+            Some(start..*end)
+        })
     }
 }
 
@@ -151,26 +131,47 @@ pub(super) fn rows(tensor: &Tensor) -> Result<Vec<Vec<f32>>, EmbedError> {
     })
 }
 
-/// Runs `work` for each batch in turn, on the workers, while there is patience. True if all were run.
-pub(super) fn run_batches(
-    batches: Vec<Batch>,
+/// Runs `work` for the texts on the workers while there is patience: what it made of each text, in order. Fewer than there
+/// are texts if patience ended.
+pub(super) fn run<T: Send>(
+    tokens: &[Vec<u32>],
     workers: &Workers,
     patience: &Patience,
-    mut work: impl FnMut(Batch) -> Result<(), EmbedError> + Send,
-) -> Result<bool, EmbedError> {
-    for batch in batches {
-        if patience.check().is_err() {
-            return Ok(false);
-        }
-        match workers.run(patience, || work(batch)) {
-            Ok(done) => done?,
-            Err(_) => return Ok(false),
-        }
+    work: impl Fn(&Batch<'_>) -> Result<Vec<T>, EmbedError> + Sync,
+) -> Result<Vec<T>, EmbedError> {
+    let done = workers.run(batches(tokens).into_iter(), patience, |batch| work(&batch));
+    let mut all = Vec::with_capacity(tokens.len());
+    for made in done {
+        all.extend(made?);
     }
-    Ok(true)
+    Ok(all)
 }
 
 /// A path as it is said in messages.
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_text_is_in_one_batch_and_no_batch_is_too_large(lengths in prop::collection::vec(0..400usize, 0..50)) {
+            let tokens: Vec<Vec<u32>> = lengths.iter().map(|&n| vec![7; n]).collect();
+            let mut next = 0;
+            for batch in batches(&tokens) {
+                prop_assert_eq!(batch.first, next);
+                next += batch.texts.len();
+                let ranges: Vec<Range<usize>> = batch.ranges().collect();
+                prop_assert_eq!(ranges.iter().map(ExactSizeIterator::len).collect::<Vec<_>>(), &lengths[batch.first..next]);
+                prop_assert!(ranges.windows(2).all(|w| w[0].end == w[1].start));
+                prop_assert!(ranges.len() == 1 || ranges[ranges.len() - 1].end <= BATCH_TOKENS_MAX);
+            }
+            prop_assert_eq!(next, lengths.len());
+        }
+    }
 }

@@ -4,14 +4,14 @@
 //! weights are those of `transformers`, with or without the prefix `bert.`; layer norms may call theirs `gamma` and
 //! `beta`, as TensorFlow's did. Inference only: no dropout, no gradients; every token has type 0, as a text alone has.
 
+use std::ops::Range;
+
 use candle_core::{D, DType, Device, Tensor};
 use candle_nn::ops;
 use safetensors::{Dtype, SafeTensors};
 
 use super::Batch;
-
-/// Added to the attention of padding: its weight becomes 0 exactly, as the exponential of this is.
-const MASKED: f32 = -1e9;
+use super::elementwise::{add_bias, softmax};
 
 /// The numbers that decide every tensor's shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,20 +163,18 @@ impl Encoder {
         })
     }
 
-    /// The vectors of all tokens of a batch: texts by width by hidden. Those of padding mean nothing.
-    pub(in super::super) fn forward(&self, batch: &Batch) -> candle_core::Result<Tensor> {
-        let (texts, width) = (batch.members.len(), batch.width);
-        let ids = Tensor::from_slice(&batch.ids, texts * width, &Device::Cpu)?;
-        let words = self.words.index_select(&ids, 0)?;
-        let hidden = words.dim(1)?;
-        let positions = self.positions.narrow(0, 0, width)?;
-        let mut x = words.reshape((texts, width, hidden))?.broadcast_add(&positions)?;
-        x = self.norm.forward(&x.reshape((texts * width, hidden))?)?;
-        let mask = mask(batch)?;
+    /// The vectors of all tokens of a batch, in their order: tokens by hidden.
+    pub(in super::super) fn forward(&self, batch: &Batch<'_>) -> candle_core::Result<Tensor> {
+        let texts: Vec<Range<usize>> = batch.ranges().collect();
+        let ids: Vec<u32> = batch.texts.concat();
+        let places: Vec<u32> = texts.iter().flat_map(|text| 0..text.len() as u32).collect();
+        let of = |table: &Tensor, rows: Vec<u32>| table.index_select(&Tensor::new(rows, &Device::Cpu)?, 0);
+        let mut x = (of(&self.words, ids)? + of(&self.positions, places)?)?;
+        x = self.norm.forward(&x)?;
         for layer in &self.layers {
-            x = layer.forward(&x, texts, mask.as_ref())?;
+            x = layer.forward(&x, &texts)?;
         }
-        x.reshape((texts, width, hidden))
+        Ok(x)
     }
 }
 
@@ -193,7 +191,12 @@ impl Layer {
             .map(|part| weights.linear(&name(&format!("attention.self.{part}")), hidden, hidden));
         let [query, key, value] = parts;
         let (query, key, value) = (query?, key?, value?);
-        let join = |a: [&Tensor; 3]| Tensor::cat(&a, 0).map_err(|e| e.to_string());
+        // The attention's scale is put into the query's weights once.
+        let scale = 1.0 / ((hidden / shape.heads) as f64).sqrt();
+        let join = |[query, key, value]: [&Tensor; 3]| {
+            let query = (query * scale).map_err(|e| e.to_string())?;
+            Tensor::cat(&[&query, key, value], 0).map_err(|e| e.to_string())
+        };
         Ok(Self {
             attend: Linear {
                 weight: join([&query.weight, &key.weight, &value.weight])?,
@@ -210,27 +213,31 @@ impl Layer {
     }
 
     /// `x`: all tokens of all texts by hidden.
-    fn forward(&self, x: &Tensor, texts: usize, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        let attended = self.attended.forward(&self.attention(x, texts, mask)?)?;
+    fn forward(&self, x: &Tensor, texts: &[Range<usize>]) -> candle_core::Result<Tensor> {
+        let attended = self.attended.forward(&self.attention(x, texts)?, None)?;
         let x = self.attended_norm.forward(&(attended + x)?)?;
-        let wide = self.activation.of(&self.widen.forward(&x)?)?;
-        self.norm.forward(&(self.narrow.forward(&wide)? + x)?)
+        let wide = self.widen.forward(&x, Some(self.activation))?;
+        self.norm.forward(&(self.narrow.forward(&wide, None)? + x)?)
     }
 
-    fn attention(&self, x: &Tensor, texts: usize, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
-        let (tokens, hidden) = x.dims2()?;
-        let (width, size) = (tokens / texts, hidden / self.heads);
-        // texts, width, three, heads, size -> three, texts, heads, width, size
-        let joined = self.attend.forward(x)?.reshape((texts, width, 3, self.heads, size))?;
-        let part = |n: usize| joined.narrow(2, n, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
-        let (query, key, value) = (part(0)?, part(1)?, part(2)?);
-        let query = (query * (1.0 / (size as f64).sqrt()))?;
-        let mut weights = query.matmul(&key.transpose(2, 3)?)?;
-        if let Some(mask) = mask {
-            weights = weights.broadcast_add(mask)?;
+    /// Tokens attend to those of their own text only.
+    fn attention(&self, x: &Tensor, texts: &[Range<usize>]) -> candle_core::Result<Tensor> {
+        let hidden = x.dim(1)?;
+        let joined = self.attend.forward(x, None)?;
+        let one = |text: &Range<usize>| -> candle_core::Result<Tensor> {
+            let of_text = joined.narrow(0, text.start, text.len())?;
+            // Tokens, three, heads, size; a part is heads by tokens by size, where it stands.
+            let of_text = of_text.reshape((text.len(), 3, self.heads, hidden / self.heads))?;
+            let part = |n: usize| of_text.narrow(1, n, 1)?.squeeze(1)?.transpose(0, 1);
+            let weights = part(0)?.matmul(&part(1)?.transpose(1, 2)?)?;
+            softmax(&weights)?;
+            let mixed = weights.matmul(&part(2)?)?;
+            mixed.transpose(0, 1)?.reshape((text.len(), hidden))
+        };
+        match texts {
+            [alone] => one(alone),
+            _ => Tensor::cat(&texts.iter().map(one).collect::<candle_core::Result<Vec<_>>>()?, 0),
         }
-        let mixed = ops::softmax_last_dim(&weights)?.matmul(&value)?;
-        mixed.transpose(1, 2)?.reshape((tokens, hidden))
     }
 }
 
@@ -256,15 +263,17 @@ impl MaskedLanguageHead {
     /// Computed as words by tokens, so that the largest is taken along memory and before the bias, which is the same for
     /// all tokens: nothing of tokens times vocabulary is ever copied.
     pub(in super::super) fn largest(&self, tokens: &Tensor) -> candle_core::Result<Tensor> {
-        let x = self.activation.of(&self.transform.forward(tokens)?)?;
+        let x = self.transform.forward(tokens, Some(self.activation))?;
         let x = self.norm.forward(&x)?;
         self.words.matmul(&x.t()?)?.max(D::Minus1)? + &self.bias
     }
 }
 
 impl Linear {
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    fn forward(&self, x: &Tensor, then: Option<Activation>) -> candle_core::Result<Tensor> {
+        let rows = x.matmul(&self.weight.t()?)?;
+        add_bias(&rows, &self.bias, then)?;
+        Ok(rows)
     }
 }
 
@@ -272,27 +281,4 @@ impl Norm {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         ops::layer_norm(&x.contiguous()?, &self.weight, &self.bias, self.epsilon)
     }
-}
-
-impl Activation {
-    fn of(self, x: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Gelu => x.gelu_erf(),
-            Self::GeluTanh => x.gelu(),
-            Self::Relu => x.relu(),
-        }
-    }
-}
-
-/// What is added to the attention of each token of each text; none if nothing is padding.
-fn mask(batch: &Batch) -> candle_core::Result<Option<Tensor>> {
-    if batch.lengths.iter().all(|&n| n == batch.width) {
-        return Ok(None);
-    }
-    let texts = batch.members.len();
-    let mut mask = vec![0f32; texts * batch.width];
-    for (row, &length) in mask.chunks_mut(batch.width).zip(&batch.lengths) {
-        row[length..].fill(MASKED);
-    }
-    Tensor::from_vec(mask, (texts, 1, 1, batch.width), &Device::Cpu).map(Some)
 }
