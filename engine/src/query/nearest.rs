@@ -104,7 +104,7 @@ pub(super) fn search(
             }
         };
         let scan = |strategy: Strategy| match strategy {
-            Strategy::Codes => flat::scan_codes(&vectors, query, each(), k + EDGE, &stop),
+            Strategy::Codes => flat::scan_codes(&vectors, query, each, k + EDGE, &stop),
             Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } => {
                 exact(&vectors, query, &each, k, &|ordinal| segment.id_of(ordinal), &stop)
             }

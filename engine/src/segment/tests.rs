@@ -326,7 +326,7 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                 }
                 for (index, query) in [(0, &[1.0, 2.0, -1.0, 0.5][..]), (1, &[1.0, 2.0, 3.0][..])] {
                     let vectors = segment.vectors(index);
-                    let _ = flat::scan_codes(&vectors, query, 0..segment.rows(), 3, &|| false);
+                    let _ = flat::scan_codes(&vectors, query, || 0..segment.rows(), 3, &|| false);
                     if let Some(graph) = segment.graph(index) {
                         let _ = graph.search(&vectors, query, 3, 5, &Allow::All, &|| false);
                     }

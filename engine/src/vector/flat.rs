@@ -14,6 +14,9 @@ use crate::types::Ordinal;
 /// measured follows from the errors seen.
 const KEPT: usize = 4;
 const KEPT_MORE: usize = 64;
+/// How many times as many a second scan keeps, where all that the first one kept were so near each other that codes could not
+/// tell which are the nearest.
+const KEPT_AGAIN: usize = 8;
 
 /// The index that is no index.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,17 +40,17 @@ impl VectorIndex for Flat {
 }
 
 /// The `k` nearest of the candidates by their codes, with the best of them measured again. Nearly exact: what is missed is what
-/// codes put behind `KEPT` times `k` others. Reads a quarter or an eighth of what [`scan`] reads, which it is where
-/// there are no codes.
-pub fn scan_codes(
+/// codes put behind `KEPT` times `k` others, or `KEPT_AGAIN` times as many where that could matter. Reads a quarter or an eighth
+/// of what [`scan`] reads, which it is where there are no codes.
+pub fn scan_codes<C: Iterator<Item = Ordinal>>(
     vectors: &VectorsRef<'_>,
     query: &[f32],
-    candidates: impl Iterator<Item = Ordinal>,
+    candidates: impl Fn() -> C,
     k: usize,
     stop: &dyn Fn() -> bool,
 ) -> Result<Found> {
     let Some(codes) = vectors.codes else {
-        return scan(vectors, query, candidates, k, stop);
+        return scan(vectors, query, candidates(), k, stop);
     };
     vectors.check_query(query)?;
     if k == 0 {
@@ -55,8 +58,14 @@ pub fn scan_codes(
     }
     let keep = k.saturating_mul(KEPT).saturating_add(KEPT_MORE);
     let mut meter = Meter::new(stop);
-    let mut hits = nearest(vectors, &codes.scorer(query), candidates, keep, &mut meter)?;
-    again::measure(&mut hits, &mut Vec::new(), &vectors.scorer(query), k, &mut meter)?;
+    let (by_code, exactly) = (codes.scorer(query), vectors.scorer(query));
+    let mut hits = nearest(vectors, &by_code, candidates(), keep, &mut meter)?;
+    let all = hits.len() < keep;
+    if !again::measure(&mut hits, &mut Vec::new(), &exactly, k, &mut meter)? && !all {
+        let keep = keep.saturating_mul(KEPT_AGAIN);
+        hits = nearest(vectors, &by_code, candidates(), keep, &mut meter)?;
+        again::measure(&mut hits, &mut Vec::new(), &exactly, k, &mut meter)?;
+    }
     hits.truncate(k);
     Ok(Found {
         hits,

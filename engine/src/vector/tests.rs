@@ -553,7 +553,7 @@ fn a_scan_of_codes_finds_nearly_what_a_scan_of_vectors_does() {
                 for query in &queries {
                     for allow in [Allow::All, Allow::Only(&third)] {
                         let exact = search(&Flat, &rows, query, 10, 0, &allow);
-                        let candidates = (0..3000).filter(|o| allow.contains(*o));
+                        let candidates = || (0..3000).filter(|o| allow.contains(*o));
                         let found = flat::scan_codes(&rows.view(), query, candidates, 10, &never).unwrap();
                         assert_eq!(found.hits.len(), 10);
                         assert!(found.hits.is_sorted_by(|a, b| a < b));
@@ -578,7 +578,7 @@ proptest! {
     #[test]
     fn a_scan_of_codes_is_exact_where_it_keeps_everything((rows, query, allowed) in coarse_rows(80), k in 0usize..20) {
         let rows = rows.coded(Bits::Eight);
-        let found = flat::scan_codes(&rows.view(), &query, allowed.iter(), k, &never).unwrap();
+        let found = flat::scan_codes(&rows.view(), &query, || allowed.iter(), k, &never).unwrap();
         let exact = search(&Flat, &rows, &query, k, 0, &Allow::Only(&allowed));
         prop_assert_eq!(found.hits.len(), exact.len());
         for (a, b) in found.hits.iter().zip(&exact) {
@@ -1219,7 +1219,7 @@ fn measure_ways() {
             (us, evaluated, found)
         };
         let (exact_us, _, exact) = ask(&|query| flat::scan(&view, query, allowed.iter(), 10, &never).unwrap());
-        let (codes_us, _, coded) = ask(&|query| flat::scan_codes(&view, query, allowed.iter(), 14, &never).unwrap());
+        let (codes_us, _, coded) = ask(&|query| flat::scan_codes(&view, query, || allowed.iter(), 14, &never).unwrap());
         let recall = |found: &[Found]| {
             let right = found.iter().zip(&exact).map(|(found, exact)| {
                 let hits = found.hits.iter().filter(|hit| exact.hits.contains(hit));

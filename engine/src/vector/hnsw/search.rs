@@ -61,6 +61,9 @@ pub struct Effort {
     pub evaluations_max: u64,
 }
 
+/// How many times as many candidates a walk keeps when it is done once more.
+const WIDENED: usize = 4;
+
 impl Effort {
     /// Whatever it takes.
     pub fn unbounded(k: usize, ef: usize) -> Self {
@@ -120,18 +123,30 @@ impl Hnsw<'_> {
         };
         let mut walk = Walk::of_this_thread();
         let coded = vectors.codes.map(|codes| codes.scorer(query));
-        match &coded {
-            None => self.walk(vectors, &scorer, effort, allow, &mut walk, &mut meter)?,
-            Some(coded) => self.walk(vectors, coded, effort, allow, &mut walk, &mut meter)?,
-        }
-        if walk.gave_up {
-            walk.keep_for_this_thread();
-            return Ok(Walked::GaveUp {
-                evaluated: meter.evaluated,
-            });
-        }
-        if coded.is_some() {
-            again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, k, &mut meter)?;
+        let mut effort = effort;
+        let mut may_widen = true;
+        loop {
+            match &coded {
+                None => self.walk(vectors, &scorer, effort, allow, &mut walk, &mut meter)?,
+                Some(coded) => self.walk(vectors, coded, effort, allow, &mut walk, &mut meter)?,
+            }
+            if walk.gave_up {
+                walk.keep_for_this_thread();
+                return Ok(Walked::GaveUp {
+                    evaluated: meter.evaluated,
+                });
+            }
+            if coded.is_none() {
+                break;
+            }
+            let full = walk.nearby.len() >= effort.kept();
+            let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, k, &mut meter)?;
+            if told_apart || !full || !may_widen {
+                break;
+            }
+            // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.
+            effort.ef = effort.kept().saturating_mul(WIDENED);
+            may_widen = false;
         }
         let answerable = |ordinal| allow.contains(ordinal) && !vectors.is_absent(ordinal);
         let hits = self.expand(&walk.nearby, k, answerable);
