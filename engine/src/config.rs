@@ -28,6 +28,10 @@ pub struct Settings {
     pub dead_percent_max: u32,
     /// Bytes of log kept for rows that are not sealed yet; beyond it the oldest such rows are copied to `rows`.
     pub log_bytes_max: u64,
+    /// How long records are kept that are not needed any more, in milliseconds: so far back a snapshot can be followed.
+    pub log_retention_ms: u64,
+    /// The most bytes of such records.
+    pub log_retention_bytes_max: u64,
     /// When a write is answered whose request and collection say nothing of it.
     pub durability: Durability,
     /// The longest that an asynchronous write waits for its fsync, in milliseconds.
@@ -50,6 +54,8 @@ impl Default for Settings {
             segment_rows_max: 2_000_000,
             dead_percent_max: 30,
             log_bytes_max: 1 << 30,
+            log_retention_ms: 0,
+            log_retention_bytes_max: 16 << 30,
             durability: Durability::Sync,
             async_window_ms: 100,
             disk_reserve_bytes: 0,

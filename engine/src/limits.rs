@@ -70,6 +70,8 @@ pub const DELETE_MATCHING_ROWS_MAX: usize = 100_000;
 pub const SET_PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of log that one entry of its account stands for.
 pub const LOG_STRETCH_BYTES: u64 = 1 << 20;
+/// Milliseconds of log likewise: the log is kept for a time in steps of so much.
+pub const LOG_STRETCH_MS: u64 = 60_000;
 /// Bytes of payloads and vectors in one answer: what a client takes, and what a server can hold many of.
 pub const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of a request id.

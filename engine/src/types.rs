@@ -167,6 +167,47 @@ pub struct Point {
     pub version: Token,
 }
 
+/// Names one log up to one record: the hash of the record's bytes, which hold that of the record before. Two logs that have
+/// one history up to a record hold the same records up to it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct History(pub [u8; 16]);
+
+/// Names a database: chosen at random when its directory was made, kept by its snapshots and by what is restored from them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Identity(pub [u8; 16]);
+
+macro_rules! hexadecimal {
+    ($type:ident, $what:literal) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:032x}", u128::from_be_bytes(self.0))
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = Error;
+            /// 32 lower-case hexadecimal digits, nothing else.
+            fn from_str(text: &str) -> Result<Self> {
+                let digits = text
+                    .bytes()
+                    .all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+                let number = (text.len() == 32 && digits).then(|| u128::from_str_radix(text, 16).ok());
+                let number = number
+                    .flatten()
+                    .ok_or_else(|| Error::damaged(concat!("not ", $what)))?;
+                Ok(Self(number.to_be_bytes()))
+            }
+        }
+    };
+}
+
+hexadecimal!(History, "a history");
+hexadecimal!(Identity, "an identity");
+
 /// An opaque place in the history of a log group: what a write answers with and a read may ask to see (`after`).
 /// Carries epoch and group so that a cluster can use the same token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

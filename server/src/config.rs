@@ -113,6 +113,10 @@ pub struct EngineConfig {
     pub dead_percent_max: u32,
     /// Bytes of log kept for rows that are not sealed yet.
     pub log_bytes_max: u64,
+    /// How long records of the log are kept that no row needs any more, in milliseconds, for restores to a point in time.
+    pub log_retention_ms: u64,
+    /// The most bytes of such records.
+    pub log_retention_bytes_max: u64,
     /// Threads that build graphs, of all builds together; 0 = half of the processors.
     pub build_threads: usize,
     /// When a write is answered whose request and collection say nothing of it.
@@ -225,6 +229,8 @@ impl Default for EngineConfig {
             segment_rows_max: s.segment_rows_max,
             dead_percent_max: s.dead_percent_max,
             log_bytes_max: s.log_bytes_max,
+            log_retention_ms: s.log_retention_ms,
+            log_retention_bytes_max: s.log_retention_bytes_max,
             build_threads: 0,
             durability: s.durability,
             async_window_ms: s.async_window_ms,
@@ -336,6 +342,19 @@ impl Config {
                 100_000_000,
             ),
             ("engine.log_bytes_max", self.engine.log_bytes_max, 1 << 16, 1 << 44),
+            // A year; a petabyte.
+            (
+                "engine.log_retention_ms",
+                self.engine.log_retention_ms,
+                0,
+                31_536_000_000,
+            ),
+            (
+                "engine.log_retention_bytes_max",
+                self.engine.log_retention_bytes_max,
+                1 << 20,
+                1 << 50,
+            ),
             ("engine.build_threads", self.engine.build_threads as u64, 0, 1_024),
             ("engine.async_window_ms", self.engine.async_window_ms, 1, 60_000),
             ("engine.disk_reserve_bytes", self.engine.disk_reserve_bytes, 0, 1 << 44),
@@ -411,6 +430,8 @@ impl Config {
             segment_rows_max: e.segment_rows_max,
             dead_percent_max: e.dead_percent_max,
             log_bytes_max: e.log_bytes_max,
+            log_retention_ms: e.log_retention_ms,
+            log_retention_bytes_max: e.log_retention_bytes_max,
             durability: e.durability,
             async_window_ms: e.async_window_ms,
             disk_reserve_bytes: e.disk_reserve_bytes,
@@ -563,6 +584,8 @@ mod tests {
             ("engine.graph_rows_min", "0"),
             ("engine.segment_rows_max", "999"),
             ("engine.log_bytes_max", "1"),
+            ("engine.log_retention_ms", "31536000001"),
+            ("engine.log_retention_bytes_max", "1"),
             ("engine.build_threads", "1025"),
             ("limits.reads_max", "257"),
             ("limits.writes_max", "129"),

@@ -24,6 +24,7 @@ const MODEL_CALLS: &str = "cairn_model_calls_total";
 const MODEL_RETRIES: &str = "cairn_model_retries_total";
 const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
 const FSYNCS: &str = "cairn_wal_fsyncs_total";
+const RETENTION_CUT: &str = "cairn_log_retention_cut_bytes_total";
 const REPLAYS: &str = "cairn_replayed_requests_total";
 const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 const STORE_REQUESTS: &str = "cairn_object_store_requests_total";
@@ -104,6 +105,10 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
         "Time of one request to such a service, by role and model"
     );
     describe_counter!(FSYNCS, "Fsyncs of the write-ahead log");
+    describe_counter!(
+        RETENTION_CUT,
+        "Bytes of the log that were to be kept for restores to a point in time and went because the disk was nearly full"
+    );
     describe_counter!(REPLAYS, "Repeated requests that were answered without being done again");
     describe_gauge!(
         MODEL_BREAKER,
@@ -346,6 +351,11 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_segment_bytes", stats.segment_bytes);
     set("cairn_applied_seq", stats.applied_seq);
     set("cairn_log_start_seq", stats.log_start_seq);
+    set("cairn_log_bytes", stats.log_bytes);
+    set("cairn_log_retained_records", stats.retained_records);
+    set("cairn_log_retained_bytes", stats.retained_bytes);
+    set("cairn_log_oldest_timestamp_seconds", stats.log_oldest_ms / 1_000);
+    counter!(RETENTION_CUT).absolute(stats.retention_cut_bytes);
     set("cairn_replayed_records", stats.replayed_records);
     set("cairn_seals", stats.seals);
     set("cairn_merges", stats.merges);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::commit::Shared;
 use super::requests::{Done, Overlay, Requests};
+use super::retention::LogAccount;
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
@@ -24,13 +25,15 @@ use crate::segment::PendingRow;
 use crate::shard::Shard;
 use crate::sparse::row;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, files, key};
-use crate::types::{CollectionNo, Durability, Payload, PointId, Row, Seq, ShardNo, Token};
+use crate::types::{CollectionNo, Durability, History, Payload, PointId, Row, Seq, ShardNo, Token};
 
 /// All state that records change. One thread at a time holds it.
 #[derive(Default)]
 pub(super) struct Applier {
     pub(super) states: BTreeMap<CollectionNo, State>,
     pub(super) applied: Seq,
+    /// Of the log up to `applied`.
+    pub(super) history: History,
     pub(super) next_collection: u32,
     pub(super) next_segment: u64,
     /// Shards in which something changed since background work last looked.
@@ -41,8 +44,8 @@ pub(super) struct Applier {
     pub(super) requests: Requests,
     /// Oldest record still in the log.
     pub(super) log_start: Seq,
-    /// (first record, bytes) of the log's stretches, oldest first.
-    pub(super) log_sizes: std::collections::VecDeque<(Seq, u64)>,
+    /// What the log holds from there on.
+    pub(super) log: LogAccount,
 }
 
 /// A collection, for the applier.
@@ -396,14 +399,6 @@ impl Applier {
         }
     }
 
-    /// Notes bytes that were appended, in stretches that keep the account short.
-    pub(super) fn account_log(&mut self, first: Seq, bytes: u64) {
-        match self.log_sizes.back_mut() {
-            Some((_, stretch)) if *stretch < limits::LOG_STRETCH_BYTES => *stretch += bytes,
-            _ => self.log_sizes.push_back((first, bytes)),
-        }
-    }
-
     /// Ends a group commit (or, as `step` says, a part of a replay): rows become searchable, effects are written, readers see
     /// the new moment.
     pub(super) fn finish(&mut self, shared: &Shared, batch: Batch<'_>, step: &'static str) -> Result<()> {
@@ -427,6 +422,8 @@ impl Applier {
             }
         }
         self.requests.finish(&requests, &mut effects)?;
+        self.log.save(&mut effects)?;
+        effects.put(META, b"history", &self.history.0);
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
         shared.write(step, effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();

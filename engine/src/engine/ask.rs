@@ -172,6 +172,16 @@ pub struct EngineStats {
     pub applied_seq: u64,
     /// First sequence number that the log still holds.
     pub log_start_seq: u64,
+    /// Bytes of records in the log.
+    pub log_bytes: u64,
+    /// Records that are kept for restores to a point in time: no row needs them.
+    pub retained_records: u64,
+    /// Their bytes.
+    pub retained_bytes: u64,
+    /// When the oldest record in the log was written, in milliseconds since the Unix epoch; 0 = the log is empty.
+    pub log_oldest_ms: u64,
+    /// Bytes of such records that were forgotten before their time, because the disk was nearly full.
+    pub retention_cut_bytes: u64,
     /// Log records replayed when this engine opened.
     pub replayed_records: u64,
     /// Seals finished since open.

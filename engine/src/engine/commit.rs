@@ -18,7 +18,7 @@ use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::{Log, Record, Request};
+use crate::log::{Log, Record, Request, record};
 use crate::op::{Applied, Op};
 use crate::patience::{OutOfPatience, Patience};
 use crate::shard::Shard;
@@ -26,7 +26,7 @@ use crate::storage::files::DirLock;
 use crate::storage::space::{Room, Space};
 use crate::storage::wal::Dropped;
 use crate::storage::{Effects, Storage};
-use crate::types::{CollectionNo, Durability, Seq, ShardNo};
+use crate::types::{CollectionNo, Durability, History, Identity, Seq, ShardNo};
 
 /// How often a writer who waits for memory looks whether its caller is still there.
 const MEMORY_LOOK: Duration = Duration::from_millis(25);
@@ -38,6 +38,8 @@ pub(super) struct Shared {
     pub(super) components: Components,
     pub(super) storage: Arc<Storage>,
     pub(super) log: Arc<dyn Log>,
+    /// Which database this is.
+    pub(super) identity: Identity,
     pub(super) space: Space,
     /// What was cut off the log when it was opened.
     pub(super) dropped: Option<Dropped>,
@@ -64,6 +66,15 @@ pub(super) struct Shared {
 pub(super) struct Counters {
     pub(super) applied: AtomicU64,
     pub(super) log_start: AtomicU64,
+    pub(super) log_bytes: AtomicU64,
+    /// Of them, those of records that are kept although nobody needs them.
+    pub(super) retained_bytes: AtomicU64,
+    /// The first record that somebody needs.
+    pub(super) log_needed: AtomicU64,
+    /// When the oldest record was written; 0 = there is none.
+    pub(super) log_oldest_ms: AtomicU64,
+    /// Bytes that were forgotten before their time because the disk was full.
+    pub(super) retention_cut: AtomicU64,
     pub(super) replayed: AtomicU64,
     pub(super) seals: AtomicU64,
     pub(super) merges: AtomicU64,
@@ -383,19 +394,39 @@ impl Shared {
     }
 
     fn commit_group(&self, applier: &mut Applier, group: Vec<Ticket>) -> Result<Vec<Applied>> {
-        let first = Seq(applier.applied.0 + 1);
-        let bytes: u64 = group.iter().map(|ticket| ticket.bytes.len() as u64).sum();
         let wanted = match group.iter().any(|ticket| ticket.durability == Durability::Sync) {
             true => Durability::Sync,
             false => Durability::Async,
         };
-        let (records, encoded): (Vec<Record>, Vec<Vec<u8>>) = group.into_iter().map(|t| (t.record, t.bytes)).unzip();
+        let (records, mut encoded): (Vec<Record>, Vec<Vec<u8>>) =
+            group.into_iter().map(|t| (t.record, t.bytes)).unzip();
+        let mut history = applier.history;
+        for bytes in &mut encoded {
+            history = record::follow(bytes, history);
+        }
+        self.append(applier, &records, encoded, history, wanted)
+    }
+
+    /// Appends records that follow the last one, and applies them. `history` is the one that the log has with them.
+    pub(super) fn append(
+        &self,
+        applier: &mut Applier,
+        records: &[Record],
+        encoded: Vec<Vec<u8>>,
+        history: History,
+        wanted: Durability,
+    ) -> Result<Vec<Applied>> {
+        let first = Seq(applier.applied.0 + 1);
         let durability = self.log.append(first, &encoded, wanted)?;
-        drop(encoded);
         if durability == Durability::Async {
             self.unsynced.ring();
         }
-        applier.account_log(first, bytes);
+        for (seq, (record, bytes)) in (first.0..).zip(records.iter().zip(&encoded)) {
+            applier.log.add(Seq(seq), bytes.len() as u64, record.timestamp_ms);
+        }
+        drop(encoded);
+        applier.history = history;
+        self.counters.log_bytes.store(applier.log.bytes(), Ordering::Relaxed);
         let mut batch = Batch::new(&self.storage);
         let mut applied = Vec::with_capacity(records.len());
         for (i, record) in records.iter().enumerate() {

@@ -14,13 +14,14 @@ use super::applier::{Applier, StoredRow, encode, to_record};
 use super::ask::{Maintained, OptimizeStep, Optimizing};
 use super::commit::{Shared, StopOnUnwind};
 use super::recover::{Manifest, Place};
+use super::retention::Retention;
 use parking_lot::MutexGuard;
 
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::segment::{Graphs, Kept, Segment, SegmentView, seal};
 use crate::shard::{Shard, policy};
-use crate::storage::{DEATHS, Effects, META, ROWS, files, key};
+use crate::storage::{DEATHS, Effects, LOG, META, ROWS, files, key};
 use crate::types::{CollectionNo, Row, Seq, ShardNo};
 
 /// Log bytes that may wait before a trim is worth a flush of its own.
@@ -38,6 +39,8 @@ enum Job<'a> {
     /// Files that nothing on disk may name any more after the next flush.
     Sweep,
     Trim,
+    /// The disk is nearly full: nothing is kept that nobody needs.
+    TrimAll,
     /// Copies rows that hold back the log into `rows`.
     Unpin(CollectionNo, ShardNo),
 }
@@ -50,6 +53,14 @@ struct Build {
     no: u64,
     /// Without them a seal takes a fraction of the time; the next merge makes them.
     graphs: bool,
+}
+
+/// What a trim leaves in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    /// What somebody needs, and what is kept for a time.
+    Retained,
+    OnlyNeeded,
 }
 
 /// The right to seal what grows in a shard, or to merge what is sealed in it (and of all shards to be the one that merges).
@@ -100,6 +111,7 @@ impl Shared {
             Some(Job::Merge(build, claim)) => self.run_merge(&build, claim, stop),
             Some(Job::Sweep) => self.sweep(),
             Some(Job::Trim) => self.flush_and_trim(),
+            Some(Job::TrimAll) => self.trim(Keep::OnlyNeeded),
             Some(Job::Unpin(no, shard)) => self.unpin(no, shard),
         };
         match done {
@@ -185,21 +197,29 @@ impl Shared {
         {
             return Some(Job::Merge(build, claim));
         }
-        let log_bytes: u64 = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
-        if log_bytes <= TRIM_BYTES.min(self.settings.log_bytes_max) {
+        self.choose_of_log(applier)
+    }
+
+    /// What is to be done about the log, which is all that is left to do.
+    fn choose_of_log<'a>(&self, applier: &Applier) -> Option<Job<'a>> {
+        let (log, retention) = (&applier.log, Retention::from(&self.settings));
+        if log.bytes() <= TRIM_BYTES.min(self.settings.log_bytes_max) && retention.is_off() {
             return None;
         }
         let pin = pin(applier);
-        let below: u64 = applier
-            .log_sizes
-            .iter()
-            .take_while(|(seq, _)| *seq < pin)
-            .map(|(_, bytes)| bytes)
-            .sum();
-        if below > TRIM_BYTES {
+        let now_ms = self.components.clock.now_ms();
+        let below = |keep: Option<Seq>| log.below(keep.map_or(pin, |keep| keep.min(pin)), applier.applied);
+        let (free, unneeded) = (below(log.keep_from(now_ms, retention)), below(None));
+        let retained = unneeded - free;
+        self.tell_log(applier, pin, retained);
+        if retained > 0 && self.is_nearly_full() {
+            return Some(Job::TrimAll);
+        }
+        let is_late = !retention.is_off() && below(log.keep_from(now_ms, retention.with_slack())) > 0;
+        if free > TRIM_BYTES || is_late {
             return Some(Job::Trim);
         }
-        if log_bytes > self.settings.log_bytes_max {
+        if log.bytes() - retained > self.settings.log_bytes_max {
             let pinned = |shard: &Shard| shard.growing.iter().filter_map(|g| g.pins).min();
             let oldest = applier.states.iter().flat_map(|(no, state)| {
                 state
@@ -632,27 +652,72 @@ impl Shared {
         result
     }
 
-    /// Forgets what the log holds only of rows that are sealed or dead.
+    /// Forgets what the log holds only of rows that are sealed or dead, and has held for as long as it should.
     pub(super) fn flush_and_trim(&self) -> Result<()> {
+        self.trim(Keep::Retained)
+    }
+
+    fn trim(&self, keep: Keep) -> Result<()> {
         // Effects up to here are on disk after the flush; later records stay.
         let applied = self.locked()?.applied;
         self.flush("flush to trim")?;
         let mut applier = self.locked()?;
-        let to = pin(&applier).min(Seq(applied.0 + 1));
+        let applier = &mut *applier;
+        let pin = pin(applier);
+        let unneeded = pin.min(Seq(applied.0 + 1));
+        let retained = applier
+            .log
+            .keep_from(self.components.clock.now_ms(), Retention::from(&self.settings))
+            .filter(|kept| *kept < unneeded);
+        let to = match keep {
+            Keep::Retained => retained.unwrap_or(unneeded),
+            Keep::OnlyNeeded => unneeded,
+        };
         if to <= applier.log_start {
             return Ok(());
         }
         self.log.trim(applier.log_start, to)?;
+        let log = &applier.log;
+        if let (Keep::OnlyNeeded, Some(retained)) = (keep, retained) {
+            let cut = log.below(to, applier.applied) - log.below(retained, applier.applied);
+            self.counters.retention_cut.fetch_add(cut, Ordering::Relaxed);
+            tracing::warn!(
+                bytes = cut,
+                from = retained.0,
+                to = to.0,
+                "the disk is nearly full: records of the log that were to be kept for restores to a point in time are gone"
+            );
+            self.storage
+                .reclaim(LOG, &key::log(0, Seq(0)), &key::log(0, to))
+                .inspect_err(|error| self.stop_unless_full(error))?;
+        }
         applier.log_start = to;
         self.counters.log_start.store(to.0, Ordering::Relaxed);
-        // A stretch that straddles the trim keeps its bytes: the sum is a bound, not an account.
-        while applier.log_sizes.get(1).is_some_and(|(next, _)| *next <= to) {
-            applier.log_sizes.pop_front();
-        }
-        if applier.log_sizes.len() == 1 && to.0 > applier.applied.0 {
-            applier.log_sizes.clear();
-        }
+        let mut effects = Effects::new(&self.storage);
+        // After the trim: what is not counted may be gone, what is gone must not be counted.
+        let from = applier.log.forget(to, applier.applied);
+        effects.delete_range(META, &key::stretch(Seq(0)), &from);
+        self.storage.write_effects(effects)?;
+        let retained = applier.log.below(pin, applier.applied);
+        self.tell_log(applier, pin, retained);
         Ok(())
+    }
+
+    /// Close enough to the reserve that writers would be refused soon.
+    fn is_nearly_full(&self) -> bool {
+        // A disk that does not say how full it is refuses writes with that error.
+        let free = self.space.free();
+        free.is_ok_and(|disk| disk.free < disk.reserve.saturating_add(disk.reserve / 4))
+    }
+
+    /// For metrics.
+    fn tell_log(&self, applier: &Applier, pin: Seq, retained: u64) {
+        let counters = &self.counters;
+        counters.log_bytes.store(applier.log.bytes(), Ordering::Relaxed);
+        counters.retained_bytes.store(retained, Ordering::Relaxed);
+        counters.log_needed.store(pin.0, Ordering::Relaxed);
+        let oldest = applier.log.oldest_ms().unwrap_or(0);
+        counters.log_oldest_ms.store(oldest, Ordering::Relaxed);
     }
 
     /// Copies a shard's growing rows into `rows`, so that the log may be trimmed past them.

@@ -16,9 +16,11 @@ mod maintain;
 #[cfg(test)]
 mod model;
 mod moment;
+mod past;
 mod progress;
 mod recover;
 mod requests;
+mod retention;
 #[cfg(test)]
 mod sim;
 mod snapshot;
@@ -38,6 +40,7 @@ pub use ask::{
 use commit::Write;
 pub use import::Import;
 pub use moment::Moment;
+pub use past::{Past, Replayed, Until};
 pub use progress::{Phase, Progress};
 pub use snapshot::{Cut, CutCollection, CutFile};
 
@@ -53,7 +56,7 @@ use crate::query::{self, Context, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
 use crate::shard::policy;
 pub use crate::storage::wal::Dropped;
-use crate::storage::{DOCS, key};
+use crate::storage::{DOCS, files, key};
 use crate::types::{CollectionNo, Durability, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
 
 /// How often a document and its chunks are read until both show one moment: a write takes a fraction of a millisecond
@@ -80,6 +83,16 @@ impl Engine {
         };
         engine.drop_unfinished_imports()?;
         Ok(engine)
+    }
+
+    /// Opens what a snapshot brought, as it was left, so that the records that followed it can be replayed ([`Self::replay`]):
+    /// no record is written.
+    pub fn open_as_left(dir: &Path, settings: Settings, components: Components) -> Result<Self> {
+        Ok(Self {
+            shared: recover::open(dir, settings, components, &Progress::default(), |storage, window| {
+                Arc::new(LocalLog::new(Arc::clone(storage), 0, window))
+            })?,
+        })
     }
 
     /// Whether there may be one collection more.
@@ -557,6 +570,25 @@ impl Engine {
         self.shared.optimize(&collection, stop, progress)
     }
 
+    /// The sealed files of all collections as of now, by their path below the data directory. Any of them may be merged away
+    /// at any time.
+    pub fn sealed_files(&self) -> Vec<CutFile> {
+        let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
+        let mut sealed = Vec::new();
+        for collection in collections {
+            for (shard, view) in (0..).map(ShardNo).zip(&collection.view().shards) {
+                sealed.extend(view.segments.iter().filter_map(|view| {
+                    let path = files::segment_path(Path::new(""), collection.no, shard, view.segment.no?);
+                    Some(CutFile {
+                        path: path.to_str()?.to_owned(),
+                        bytes: view.segment.bytes() as u64,
+                    })
+                }));
+            }
+        }
+        sealed
+    }
+
     /// Sleeps until there may be background work, or the timeout.
     pub fn wait_for_work(&self, timeout: Duration) {
         self.shared.work.wait(timeout);
@@ -597,6 +629,10 @@ impl Engine {
             seals: counters.seals.load(Ordering::Relaxed),
             merges: counters.merges.load(Ordering::Relaxed),
             log_start_seq: counters.log_start.load(Ordering::Relaxed),
+            log_bytes: counters.log_bytes.load(Ordering::Relaxed),
+            retained_bytes: counters.retained_bytes.load(Ordering::Relaxed),
+            log_oldest_ms: counters.log_oldest_ms.load(Ordering::Relaxed),
+            retention_cut_bytes: counters.retention_cut.load(Ordering::Relaxed),
             fsyncs: self.shared.log.fsyncs(),
             unsynced: self.shared.log.unsynced(),
             dropped_log_bytes: self.shared.dropped.as_ref().map_or(0, |dropped| dropped.bytes),
@@ -607,6 +643,8 @@ impl Engine {
             disk_full: self.shared.space.is_refusing(),
             ..EngineStats::default()
         };
+        let needed = counters.log_needed.load(Ordering::Relaxed).min(stats.applied_seq + 1);
+        stats.retained_records = needed.saturating_sub(stats.log_start_seq);
         for view in collections.iter().map(|c| c.view()) {
             stats.points += view.live();
             for segment in view

@@ -9,7 +9,7 @@
 //! 3 and 4 go in groups of bounded size, and seal when growing memory is over its bound, so that opening needs no more memory
 //! than running.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,19 +22,20 @@ use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode,
 use super::commit::{Counters, Memory, Shared, Signal};
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
+use super::retention::LogAccount;
 use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
-use crate::log::{Log, Record};
+use crate::log::{Log, Record, record};
 use crate::op::{Op, PointRecord};
 use crate::segment::{PendingRow, Segment, SegmentView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
 use crate::storage::{DEATHS, META, ROWS, Storage, key, wal};
-use crate::types::{CollectionNo, Row, Seq, ShardNo};
+use crate::types::{CollectionNo, History, Row, Seq, ShardNo};
 
 /// A shard's sealed segments, by ascending rows: the entry under `m` in `meta`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -119,6 +120,7 @@ pub(super) fn open(
         settings,
         components,
         log: log(&storage, window),
+        identity: storage.identity()?,
         dropped,
         storage,
         collections: RwLock::default(),
@@ -188,6 +190,9 @@ fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let storage = &shared.storage;
     if let Some(bytes) = storage.get(META, b"applied")? {
         applier.applied = Seq(u64::from_le_bytes(number(&bytes, "applied")?));
+    }
+    if let Some(bytes) = storage.get(META, b"history")? {
+        applier.history = History(number(&bytes, "history")?);
     }
     if let Some(bytes) = storage.get(META, b"next_collection")? {
         applier.next_collection = u32::from_le_bytes(number(&bytes, "next_collection")?);
@@ -322,11 +327,10 @@ fn load_rows(
 ) -> Result<usize> {
     let mut record: Option<Record> = None;
     if rows.iter().any(|(.., source)| matches!(source, Source::Log { .. })) {
-        let (found, bytes) = shared
+        let (found, _) = shared
             .log
             .get(birth)?
             .ok_or_else(|| Error::damaged(format!("rows names log record {}, which is gone", birth.0)))?;
-        applier.account_log(birth, bytes as u64);
         record = Some(found);
     }
     let mut bytes = 0;
@@ -408,11 +412,10 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
     {
         let mut applier = shared.applier.lock();
         from = Seq(applier.applied.0 + 1);
-        applier.log_start = shared.log.first()?.unwrap_or(from);
+        let first = shared.log.first()?;
+        applier.log_start = first.unwrap_or(from);
         shared.counters.log_start.store(applier.log_start.0, Ordering::Relaxed);
-        // What stands in the log below the applied record is what growing rows pin: `load_growing` counted it.
-        let pinned = applier.log_sizes.iter().map(|(_, bytes)| bytes).sum();
-        applier.log_sizes = VecDeque::from([(applier.log_start, pinned)]);
+        applier.log = LogAccount::load(&shared.storage, first, applier.applied)?;
         let last = shared.log.last()?.map_or(0, |last| last.0);
         progress.expect(last.saturating_sub(applier.applied.0));
     }
@@ -433,9 +436,16 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
                         seq.0
                     )));
                 }
+                if record::before(bytes)? != applier.history {
+                    return Err(Error::damaged(format!(
+                        "log record {} does not follow the one before it: it is of another history",
+                        seq.0
+                    )));
+                }
                 applier.apply(shared, &mut batch, seq, &record)?;
-                applier.account_log(seq, bytes as u64);
-                in_batch += bytes;
+                applier.history = record::hash(bytes);
+                applier.log.add(seq, bytes.len() as u64, record.timestamp_ms);
+                in_batch += bytes.len();
                 replayed += 1;
                 progress.step();
                 Ok(in_batch < group && batch.bytes() < group)

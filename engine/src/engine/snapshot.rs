@@ -18,7 +18,7 @@ use super::Engine;
 use super::import::is_unfinished;
 use crate::error::{Error, Result};
 use crate::storage::{Dir, files};
-use crate::types::{ShardNo, Token};
+use crate::types::{History, Identity, Seq, ShardNo, Token};
 
 /// Where cuts are, in a data directory.
 const CUTS: &str = "cuts";
@@ -29,8 +29,14 @@ pub struct Cut {
     dir: PathBuf,
     /// The last record in it.
     pub token: Token,
-    /// When it was taken, in milliseconds since the Unix epoch.
+    /// When it was taken, in milliseconds since the Unix epoch: no record in it was written later.
     pub taken_at_ms: u64,
+    /// Which database it is of.
+    pub identity: Identity,
+    /// Of its log up to `token`.
+    pub history: History,
+    /// The first record in its log, or the one that would follow `token`.
+    pub log_from: Token,
     /// The collections in it, by name.
     pub collections: Vec<CutCollection>,
     /// Its files, by path.
@@ -82,7 +88,10 @@ impl Engine {
         let mut cut = Cut {
             dir: new_dir(&shared.dir.join(CUTS))?,
             token: self.applied(),
-            taken_at_ms: self.now_ms(),
+            taken_at_ms: 0,
+            identity: shared.identity,
+            history: History::default(),
+            log_from: Token::local(Seq(0)),
             collections: Vec::new(),
             files: Vec::new(),
         };
@@ -91,6 +100,10 @@ impl Engine {
             // the shards hold here, and none of those can be in the trash.
             let applier = shared.locked()?;
             cut.token = Token::local(applier.applied);
+            cut.history = applier.history;
+            cut.log_from = Token::local(applier.log_start);
+            // After the last record, whose time was taken before it was in the log.
+            cut.taken_at_ms = self.now_ms();
             shared.checkpoint(&cut.dir.join("db"))?;
             for (no, state) in &applier.states {
                 for (i, shard) in state.shards.iter().enumerate() {

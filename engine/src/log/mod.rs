@@ -12,7 +12,7 @@
 
 #[cfg(test)]
 pub mod memory;
-mod record;
+pub(crate) mod record;
 #[cfg(test)]
 mod tests;
 mod unsynced;
@@ -62,9 +62,9 @@ pub trait Log: Send + Sync {
     /// Forgets records below `to`, of which `from` is the first. The caller has flushed their effects.
     fn trim(&self, from: Seq, to: Seq) -> Result<()>;
 
-    /// Calls `each` for every record from `from` on with its length, in order, until it returns false. A gap or a bad record
+    /// Calls `each` for every record from `from` on with its bytes, in order, until it returns false. A gap or a bad record
     /// is damage.
-    fn read(&self, from: Seq, each: &mut dyn FnMut(Seq, Record, usize) -> Result<bool>) -> Result<()> {
+    fn read(&self, from: Seq, each: &mut dyn FnMut(Seq, Record, &[u8]) -> Result<bool>) -> Result<()> {
         let mut expected: Option<u64> = None;
         self.scan(from, &mut |seq, bytes| {
             if expected.is_some_and(|e| e != seq.0) {
@@ -74,7 +74,7 @@ pub trait Log: Send + Sync {
                 )));
             }
             expected = Some(seq.0 + 1);
-            each(seq, Record::decode(bytes).map_err(|e| at(seq, &e))?, bytes.len())
+            each(seq, Record::decode(bytes).map_err(|e| at(seq, &e))?, bytes)
         })
     }
 

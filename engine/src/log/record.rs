@@ -8,21 +8,49 @@
 //!      6     2  length n of the note
 //!      8     4  group
 //!     12     8  timestamp, ms since the Unix epoch
-//!     20     r  request id, UTF-8
-//!   20+r     4  part of the request, if r > 0
-//!   24+r    16  fingerprint of the request, if r > 0
-//!   40+r     n  note, if r > 0
+//!     20    16  xxh3-128 of the record before it in the log, big-endian; zeros for the first
+//!     36     r  request id, UTF-8
+//!   36+r     4  part of the request, if r > 0
+//!   40+r    16  fingerprint of the request, if r > 0
+//!   56+r     n  note, if r > 0
 //!      -     -  Vec<Op>, postcard
 //! ```
+//! The hash of the record before is put in last ([`follow`]), when the place in the log is known. So a record's own hash names
+//! everything up to it, and records of two logs that parted are not taken for each other's, though their numbers are the same.
+//!
 //! All little-endian. Postcard's wire format is fixed since 1.0 (varint lengths, declaration order of enum variants: new
 //! operations are added at the end of [`Op`]).
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::op::Op;
+use crate::types::History;
 
 const VERSION: u8 = 2;
-const HEADER: usize = 20;
+const HEADER: usize = 36;
+/// Where the hash of the record before stands.
+const BEFORE: std::ops::Range<usize> = 20..36;
+
+/// Gives an encoded record its place behind the record with the hash `before`. Answers its own.
+pub(crate) fn follow(bytes: &mut [u8], before: History) -> History {
+    bytes[BEFORE].copy_from_slice(&before.0);
+    let crc = crc32c::crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&crc.to_le_bytes());
+    hash(bytes)
+}
+
+/// The hash of a record, by its bytes.
+pub(crate) fn hash(bytes: &[u8]) -> History {
+    History(xxhash_rust::xxh3::xxh3_128(bytes).to_be_bytes())
+}
+
+/// The hash of the record before it, as a record says it.
+pub(crate) fn before(bytes: &[u8]) -> Result<History> {
+    let before = bytes.get(BEFORE).and_then(|bytes| bytes.try_into().ok());
+    before
+        .map(History)
+        .ok_or_else(|| Error::damaged("shorter than its header"))
+}
 
 /// What one append says.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +108,7 @@ impl Request {
 }
 
 impl Record {
-    /// The bytes.
+    /// The bytes, as those of the first record of a log.
     pub fn encode(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; 4];
         let request = self.request.as_ref();
@@ -90,6 +118,7 @@ impl Record {
         bytes.extend_from_slice(&note.to_le_bytes());
         bytes.extend_from_slice(&self.group.to_le_bytes());
         bytes.extend_from_slice(&self.timestamp_ms.to_le_bytes());
+        bytes.extend_from_slice(&[0; BEFORE.end - BEFORE.start]);
         if let Some(request) = request {
             bytes.extend_from_slice(request.id.as_bytes());
             bytes.extend_from_slice(&request.part.to_le_bytes());

@@ -14,6 +14,7 @@ pub mod files;
 pub mod space;
 pub(crate) mod wal;
 
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use rocksdb::{
 pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile};
 
 use crate::error::{Error, Result};
-use crate::types::{CollectionNo, PointId, Row, Seq, ShardNo};
+use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};
 
 /// Format version of the data directory; any other is refused.
 pub const FORMAT_VERSION: u32 = 2;
@@ -154,6 +155,9 @@ impl Storage {
             None => {
                 let mut batch = Effects::new(self);
                 batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
+                // The engine has no other use for randomness than names that nobody else has.
+                let random = || RandomState::new().hash_one(()).to_le_bytes();
+                batch.put(META, b"identity", &[random(), random()].concat());
                 let mut sync = WriteOptions::default();
                 sync.set_sync(true);
                 self.db.write_opt(batch.batch, &sync)?;
@@ -164,6 +168,13 @@ impl Storage {
                 "the data directory has format {bytes:?}, this build reads only version {FORMAT_VERSION}; use the build that wrote it"
             ))),
         }
+    }
+
+    /// Which database this is.
+    pub fn identity(&self) -> Result<Identity> {
+        let bytes = self.get(META, b"identity")?.unwrap_or_default();
+        let bytes = <[u8; 16]>::try_from(&bytes[..]);
+        bytes.map(Identity).map_err(|_| Error::damaged("meta: identity"))
     }
 
     fn family(&self, name: &str) -> Arc<rocksdb::BoundColumnFamily<'_>> {
@@ -246,6 +257,15 @@ impl Storage {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         Ok(self.db.write_opt(batch.batch, &options)?)
+    }
+
+    /// Gives back the room of keys in `from..to` that were removed, instead of waiting until RocksDB does it.
+    pub(crate) fn reclaim(&self, family: &str, from: &[u8], to: &[u8]) -> Result<()> {
+        let family = self.family(family);
+        // Whole tables go without a byte being written; what shares a table with others is written anew without them.
+        self.db.delete_file_in_range_cf(&family, from, to)?;
+        self.db.compact_range_cf(&family, Some(from), Some(to));
+        Ok(())
     }
 
     /// Brings every effect written so far to disk, all families at one point.
@@ -346,6 +366,12 @@ pub mod key {
         if let Some(shard_no) = shard_no {
             key.extend_from_slice(&shard_no.0.to_be_bytes());
         }
+        key
+    }
+    /// `meta`: a stretch of the log by its first record.
+    pub fn stretch(first: Seq) -> [u8; 9] {
+        let mut key = [b'l'; 9];
+        key[1..].copy_from_slice(&first.0.to_be_bytes());
         key
     }
     /// `requests`: a request by its id and part.
