@@ -74,7 +74,41 @@ pub(super) struct Operations {
     closed: AtomicBool,
 }
 
+/// What is asked for. Two that are equal are one piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    kind: &'static str,
+    collection: String,
+    snapshot: Option<String>,
+    how: String,
+}
+
+impl Asked {
+    /// Work of a kind, on a collection; with an empty name on all, or on none.
+    pub(super) fn new(kind: &'static str, collection: &str) -> Self {
+        Self {
+            kind,
+            collection: collection.to_owned(),
+            snapshot: None,
+            how: String::new(),
+        }
+    }
+
+    /// The same with a snapshot.
+    pub(super) fn with_snapshot(mut self, snapshot: &str) -> Self {
+        self.snapshot = Some(snapshot.to_owned());
+        self
+    }
+
+    /// Everything else of a request that changes what is done; it is compared and not told.
+    pub(super) fn in_detail(mut self, how: String) -> Self {
+        self.how = how;
+        self
+    }
+}
+
 struct Entry {
+    asked: Asked,
     now: watch::Sender<Operation>,
     cancel: AtomicBool,
 }
@@ -150,13 +184,11 @@ impl Default for Operations {
 }
 
 impl Operations {
-    /// Begins `work` on a blocking thread, or answers with the operation of the same kind, collection and snapshot that runs.
-    /// One that was asked to stop is none: what it leaves undone would stay undone.
+    /// Begins `work` on a blocking thread, or answers with the operation that runs and does exactly what is asked. One that was
+    /// asked to stop is none: what it leaves undone would stay undone.
     pub(super) fn start(
         self: &Arc<Self>,
-        kind: &'static str,
-        collection: &str,
-        snapshot: Option<&str>,
+        asked: Asked,
         work: impl FnOnce(&Handle<'_>) -> Result<()> + Send + 'static,
     ) -> Result<Operation> {
         let mut all = self.all.lock();
@@ -168,13 +200,7 @@ impl Operations {
             ));
         }
         let running = || all.iter().filter(|entry| entry.runs());
-        let same = |entry: &&Arc<Entry>| {
-            let now = entry.now.borrow();
-            now.kind == kind
-                && now.collection == collection
-                && now.snapshot.as_deref() == snapshot
-                && !entry.cancel.load(Ordering::Relaxed)
-        };
+        let same = |entry: &&Arc<Entry>| entry.asked == asked && !entry.cancel.load(Ordering::Relaxed);
         if let Some(entry) = running().find(same) {
             return Ok(entry.now.borrow().clone());
         }
@@ -187,9 +213,9 @@ impl Operations {
         }
         let operation = Operation {
             id: format!("op-{:08x}-{}", self.run, self.last.fetch_add(1, Ordering::Relaxed) + 1),
-            kind,
-            collection: collection.to_owned(),
-            snapshot: snapshot.map(str::to_owned),
+            kind: asked.kind,
+            collection: asked.collection.clone(),
+            snapshot: asked.snapshot.clone(),
             state: OperationState::Running,
             progress: 0.0,
             message: String::new(),
@@ -198,6 +224,7 @@ impl Operations {
             error: None,
         };
         let entry = Arc::new(Entry {
+            asked,
             now: watch::Sender::new(operation.clone()),
             cancel: AtomicBool::new(false),
         });
@@ -293,7 +320,7 @@ impl Service {
             // Says at once that there is no such collection.
             found.engine.schema(&collection)?;
             let name = collection.clone();
-            operations.start("optimize", &collection, None, move |handle| {
+            operations.start(Asked::new("optimize", &collection), move |handle| {
                 let mut tell = |at: Optimizing| handle.tell(at.part, words(&at));
                 core.engine.optimize(&name, &|| handle.stopped(), &mut tell)
             })
@@ -357,6 +384,10 @@ impl Service {
 mod tests {
     use super::*;
 
+    fn asked(collection: &str) -> Asked {
+        Asked::new("test", collection)
+    }
+
     async fn ended(operations: &Operations, id: &str) -> Operation {
         let mut watch = operations.find(id).unwrap().now.subscribe();
         let last = watch
@@ -379,7 +410,7 @@ mod tests {
             ),
         ];
         for (work, state) in cases {
-            let id = operations.start("test", "c", None, work).unwrap().id;
+            let id = operations.start(asked("c"), work).unwrap().id;
             let last = ended(&operations, &id).await;
             assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
             assert_eq!(last.error.is_some(), state == OperationState::Failed);
@@ -395,13 +426,14 @@ mod tests {
             }
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c0", None, wait).unwrap();
-        assert_eq!(operations.start("test", "c0", None, wait).unwrap().id, first.id);
+        let first = operations.start(asked("c0"), wait).unwrap();
+        assert_eq!(operations.start(asked("c0"), wait).unwrap().id, first.id);
         let mut ids = vec![first.id];
         for n in 1..RUNNING_MAX {
-            ids.push(operations.start("test", "c0", Some(&format!("s{n}")), wait).unwrap().id);
+            let other = asked("c0").with_snapshot(&format!("s{n}"));
+            ids.push(operations.start(other, wait).unwrap().id);
         }
-        let refused = operations.start("test", "one too many", None, wait).unwrap_err();
+        let refused = operations.start(asked("one too many"), wait).unwrap_err();
         assert_eq!(refused.code, "too_many_operations");
         operations.find(&ids[0]).unwrap().cancel();
         assert_eq!(ended(&operations, &ids[0]).await.state, OperationState::Cancelled);
@@ -409,11 +441,28 @@ mod tests {
         for id in &ids {
             assert_eq!(ended(&operations, id).await.state, OperationState::Cancelled);
         }
-        assert_eq!(
-            operations.start("test", "late", None, wait).unwrap_err().code,
-            "shutting_down"
-        );
+        assert_eq!(operations.start(asked("late"), wait).unwrap_err().code, "shutting_down");
         assert_eq!(operations.find("op-0").err().unwrap().code, "operation_not_found");
+    }
+
+    #[tokio::test]
+    async fn what_differs_in_anything_is_another_operation() {
+        let operations = Arc::new(Operations::default());
+        let wait = |handle: &Handle<'_>| {
+            while !handle.stopped() {
+                std::thread::yield_now();
+            }
+            Ok(())
+        };
+        let how = |how: &str| asked("c").with_snapshot("s").in_detail(how.to_owned());
+        let all = [how("as a"), how("as b"), how(""), asked("c"), Asked::new("other", "c")];
+        let start = |asked: &Asked| operations.start(asked.clone(), wait).unwrap();
+        let ids: Vec<String> = all.iter().map(|asked| start(asked).id).collect();
+        let distinct: std::collections::HashSet<&String> = ids.iter().collect();
+        assert_eq!(distinct.len(), all.len(), "{ids:?}");
+        let again: Vec<String> = all.iter().map(|asked| start(asked).id).collect();
+        assert_eq!(again, ids, "what is the same is answered with the one that runs");
+        operations.close();
     }
 
     #[tokio::test]
@@ -426,16 +475,16 @@ mod tests {
             handle.tell(0.2, "still working".into());
             Err(Error::new(ErrorKind::Cancelled, "cancelled", "stopped"))
         };
-        let first = operations.start("test", "c", None, slow_to_stop).unwrap();
+        let first = operations.start(asked("c"), slow_to_stop).unwrap();
         let entry = operations.find(&first.id).unwrap();
         let mut watch = entry.now.subscribe();
         watch.wait_for(|now| now.message == "working").await.unwrap();
-        let asked = entry.cancel();
+        let stopping = entry.cancel();
         assert_eq!(
-            (asked.state, asked.message.as_str()),
+            (stopping.state, stopping.message.as_str()),
             (OperationState::Running, "stopping")
         );
-        let second = operations.start("test", "c", None, |_| Ok(())).unwrap();
+        let second = operations.start(asked("c"), |_| Ok(())).unwrap();
         assert_ne!(second.id, first.id, "the first one stops");
         assert_eq!(ended(&operations, &second.id).await.state, OperationState::Done);
         release.send(()).unwrap();
@@ -450,8 +499,8 @@ mod tests {
     #[tokio::test]
     async fn an_id_means_nothing_to_the_next_run_of_the_server() {
         let (before, after) = (Arc::new(Operations::default()), Arc::new(Operations::default()));
-        let old = before.start("test", "c", None, |_| Ok(())).unwrap().id;
-        after.start("test", "c", None, |_| Ok(())).unwrap();
+        let old = before.start(asked("c"), |_| Ok(())).unwrap().id;
+        after.start(asked("c"), |_| Ok(())).unwrap();
         assert_eq!(after.find(&old).err().unwrap().code, "operation_not_found");
     }
 
@@ -481,10 +530,10 @@ mod tests {
             handle.tell(0.2, "at another".into());
             Err(Error::internal("half way"))
         };
-        let id = operations.start("test", "c", None, work).unwrap().id;
+        let id = operations.start(asked("c"), work).unwrap().id;
         assert_eq!(ended(&operations, &id).await.progress, 0.5);
         for _ in 0..ENDED_MAX + 2 {
-            let next = operations.start("test", "c", None, |_| Ok(())).unwrap().id;
+            let next = operations.start(asked("c"), |_| Ok(())).unwrap().id;
             ended(&operations, &next).await;
         }
         assert_eq!(operations.find(&id).err().unwrap().code, "operation_not_found");

@@ -14,7 +14,7 @@ use cairn_engine::schema::check_name;
 use cairn_engine::{Error, ErrorKind, Result};
 use tokio::runtime::Handle as Runtime;
 
-use super::operations::{Handle, Operation};
+use super::operations::{Asked, Handle, Operation};
 use super::pools::{Budget, deadline_exceeded};
 use super::{Call, Core, Service};
 use crate::config::Config;
@@ -118,12 +118,13 @@ impl From<Manifest> for SnapshotInfo {
 impl Service {
     /// Makes a snapshot of this moment.
     pub async fn create_snapshot(&self, call: Call, name: Option<String>) -> Result<Operation> {
-        self.begin(call, "Snapshots.Create", "create_snapshot", "", |core, budget| {
+        self.begin(call, "Snapshots.Create", |core, budget| {
             let name = name.unwrap_or_else(|| name_of(core.engine.now_ms()));
             if core.ask(budget, core.snapshots.snapshots.exists(&name))? {
                 return Err(already_there(&name));
             }
-            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+            let asked = Asked::new("create_snapshot", "").with_snapshot(&name);
+            Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 create(core, handle, &name)
             }))
         })
@@ -132,9 +133,10 @@ impl Service {
 
     /// Compares everything that a snapshot names with what it should be.
     pub async fn verify_snapshot(&self, call: Call, name: String) -> Result<Operation> {
-        self.begin(call, "Snapshots.Verify", "verify_snapshot", "", |core, budget| {
+        self.begin(call, "Snapshots.Verify", |core, budget| {
             core.described(budget, &name)?;
-            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+            let asked = Asked::new("verify_snapshot", "").with_snapshot(&name);
+            Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 let snapshots = &core.snapshots.snapshots;
                 let read = with_store(handle, 1.0, async |work| snapshots.verify(&name, work).await)?;
                 let (files, bytes) = (read.files.len(), read.bytes);
@@ -147,12 +149,13 @@ impl Service {
 
     /// Removes a snapshot and what no other needs. A damaged one can be removed as well.
     pub async fn delete_snapshot(&self, call: Call, name: String) -> Result<Operation> {
-        self.begin(call, "Snapshots.Delete", "delete_snapshot", "", |core, budget| {
+        self.begin(call, "Snapshots.Delete", move |core, budget| {
             let there = core.ask(budget, core.snapshots.snapshots.exists(&name))?;
             if !there {
                 return Err(not_found(&name));
             }
-            Ok((name.clone(), move |core: &Core, handle: &Handle<'_>| {
+            let asked = Asked::new("delete_snapshot", "").with_snapshot(&name);
+            Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 let snapshots = &core.snapshots.snapshots;
                 let freed = with_store(handle, 1.0, async |work| snapshots.delete(&name, work).await)?;
                 handle.say(match freed {
@@ -169,20 +172,17 @@ impl Service {
 
     /// Brings collections back.
     pub async fn restore_snapshot(&self, call: Call, name: String, what: RestoreCollections) -> Result<Operation> {
-        let of = what.collection.clone().unwrap_or_default();
-        self.begin(
-            call,
-            "Snapshots.Restore",
-            "restore_snapshot",
-            &of,
-            move |core, budget| {
-                let manifest = core.described(budget, &name)?;
-                let imports = imports(core, &manifest, &what)?;
-                Ok((name, move |core: &Core, handle: &Handle<'_>| {
-                    restore(core, handle, &manifest, &imports)
-                }))
-            },
-        )
+        self.begin(call, "Snapshots.Restore", move |core, budget| {
+            let manifest = core.described(budget, &name)?;
+            let imports = imports(core, &manifest, &what)?;
+            // What is restored, under which name, in how many shards, in whose place.
+            let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
+                .with_snapshot(&name)
+                .in_detail(format!("{imports:?}"));
+            Ok((asked, move |core: &Core, handle: &Handle<'_>| {
+                restore(core, handle, &manifest, &imports)
+            }))
+        })
         .await
     }
 
@@ -219,19 +219,16 @@ impl Service {
         &self,
         call: Call,
         method: &'static str,
-        kind: &'static str,
-        collection: &str,
-        look: impl FnOnce(&Core, &Budget) -> Result<(String, W)> + Send + 'static,
+        look: impl FnOnce(&Core, &Budget) -> Result<(Asked, W)> + Send + 'static,
     ) -> Result<Operation>
     where
         W: FnOnce(&Core, &Handle<'_>) -> Result<()> + Send + 'static,
     {
         let operations = Arc::clone(&self.operations);
         let core = Arc::clone(&self.core);
-        let collection = collection.to_owned();
         self.read(call, method, move |found, budget| {
-            let (snapshot, work) = look(found, budget)?;
-            operations.start(kind, &collection, Some(&snapshot), move |handle| work(&core, handle))
+            let (asked, work) = look(found, budget)?;
+            operations.start(asked, move |handle| work(&core, handle))
         })
         .await
     }
