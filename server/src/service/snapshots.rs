@@ -120,7 +120,7 @@ impl Service {
     pub async fn create_snapshot(&self, call: Call, name: Option<String>) -> Result<Operation> {
         self.begin(call, "Snapshots.Create", |core, budget| {
             let name = name.unwrap_or_else(|| name_of(core.engine.now_ms()));
-            if core.ask(budget, core.snapshots.snapshots.exists(&name))? {
+            if !core.ask(budget, core.snapshots.snapshots.keys_of(&name))?.is_empty() {
                 return Err(already_there(&name));
             }
             let asked = Asked::new("create_snapshot", "").with_snapshot(&name);
@@ -150,14 +150,17 @@ impl Service {
     /// Removes a snapshot and what no other needs. A damaged one can be removed as well.
     pub async fn delete_snapshot(&self, call: Call, name: String) -> Result<Operation> {
         self.begin(call, "Snapshots.Delete", move |core, budget| {
-            let there = core.ask(budget, core.snapshots.snapshots.exists(&name))?;
-            if !there {
+            // What stands there now: a snapshot that gets the name later is not meant.
+            let keys = core.ask(budget, core.snapshots.snapshots.keys_of(&name))?;
+            if keys.is_empty() {
                 return Err(not_found(&name));
             }
-            let asked = Asked::new("delete_snapshot", "").with_snapshot(&name);
+            let asked = Asked::new("delete_snapshot", "")
+                .with_snapshot(&name)
+                .in_detail(format!("{keys:?}"));
             Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 let snapshots = &core.snapshots.snapshots;
-                let freed = with_store(handle, 1.0, async |work| snapshots.delete(&name, work).await)?;
+                let freed = with_store(handle, 1.0, async |work| snapshots.remove(&keys, work).await)?;
                 handle.say(match freed {
                     Collected::Removed { objects, bytes } => format!("removed {objects} files of {bytes} bytes"),
                     Collected::Later => {
@@ -173,12 +176,13 @@ impl Service {
     /// Brings collections back.
     pub async fn restore_snapshot(&self, call: Call, name: String, what: RestoreCollections) -> Result<Operation> {
         self.begin(call, "Snapshots.Restore", move |core, budget| {
-            let manifest = core.described(budget, &name)?;
+            let key = core.ask(budget, core.snapshots.snapshots.find(&name))?;
+            let manifest = core.ask(budget, core.snapshots.snapshots.read(&key))?;
             let imports = imports(core, &manifest, &what)?;
             // What is restored, under which name, in how many shards, in whose place.
             let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
                 .with_snapshot(&name)
-                .in_detail(format!("{imports:?}"));
+                .in_detail(format!("{key} {imports:?}"));
             Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 restore(core, handle, &manifest, &imports)
             }))

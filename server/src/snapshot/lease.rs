@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use cairn_engine::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 
-use super::store::{Mode, Store};
+use super::store::Store;
 use crate::config::SnapshotsConfig;
 
 /// How often a lease is renewed.
@@ -98,7 +98,7 @@ impl<'a> Lease<'a> {
             renewed: Mutex::new(Renewed::now()),
             unsettled: AtomicBool::new(false),
         };
-        store.put(&lease.key, Vec::new(), Mode::Replace).await?;
+        store.put(&lease.key, Vec::new()).await?;
         match lease.is_alone(&name, role).await {
             Ok(true) => Ok(Some(lease)),
             Ok(false) => lease.end(END_WITHIN).await.map(|()| None),
@@ -139,14 +139,14 @@ impl<'a> Lease<'a> {
         loop {
             tokio::time::sleep(RENEW).await;
             let now = Renewed::now();
-            let put = self.store.put(&self.key, Vec::new(), Mode::Replace).await;
+            let put = self.store.put(&self.key, Vec::new()).await;
             // Of the renewal before this one: a process that was stopped for long has lost the lease, though it can still
             // write it, as another may have come and gone.
             if let Err(lost) = self.check() {
                 return lost;
             }
             match put {
-                Ok(_) => *self.renewed.lock() = now,
+                Ok(()) => *self.renewed.lock() = now,
                 Err(error) => tracing::warn!(%error, key = self.key, "a lease could not be renewed"),
             }
         }

@@ -1,12 +1,12 @@
 //! Snapshots: one moment of the whole database, kept in a store, from which it can be brought back.
 //!
 //! ```text
-//! snapshots/<name>           a manifest: which files, by the hash of their content
+//! snapshots/<name>@<digits>  a manifest: which files, by the hash of their content ([`names`])
 //! objects/<2 digits>/<hash>  a content, named by its SHA-256
 //! leases/<w or c>-<number>   somebody writes a snapshot (w), or removes what none names (c)
 //! ```
 //!
-//! Operations: create from a cut of the engine, list, describe, verify, delete, download.
+//! Operations: create from a cut of the engine, list, find, read, verify, remove, download.
 //! Guarantees: a manifest is written after everything it names, so a snapshot is there whole or not at all. A content is sent
 //! once, however many snapshots name it: a second snapshot costs what changed. What a snapshot names, or one that is being
 //! written may name, is never removed ([`lease`]). Nothing that is downloaded is used before its size and hash were compared
@@ -16,6 +16,7 @@
 
 mod lease;
 mod manifest;
+mod names;
 mod restore;
 mod store;
 mod work;
@@ -29,7 +30,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_engine::engine::Cut;
-use cairn_engine::schema::check_name;
 use cairn_engine::types::Token;
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -37,9 +37,11 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use self::lease::{Lease, Role};
 pub(crate) use self::manifest::{CollectionEntry, Manifest};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, damaged, is_ours};
+use self::names::check_snapshot;
+pub(crate) use self::names::{Key, already_there, name_of, not_found};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{open_download, remove_leftovers, scratch};
-use self::store::{Content, Mode, blocking};
+use self::store::{Content, blocking};
 pub(crate) use self::store::{Place, Store};
 use self::work::Meter;
 pub(crate) use self::work::Work;
@@ -139,7 +141,7 @@ impl Snapshots {
 
     /// Makes a snapshot; there is none of its name, or it is a conflict.
     pub(crate) async fn create(&self, name: &str, source: Source<'_>, work: &Work<'_>) -> Result<Created> {
-        if work.unless_stopped(self.exists(name)).await? {
+        if !work.unless_stopped(self.keys_of(name)).await?.is_empty() {
             return Err(already_there(name));
         }
         let lease = work.unless_stopped(self.writing()).await?;
@@ -193,17 +195,14 @@ impl Snapshots {
         let manifest = Manifest::new(name.to_owned(), about, files);
         let bytes = manifest.bytes()?;
         lease.check()?;
-        let key = manifest_key(name);
+        let key = Key::new(name);
         // Not to be stopped in the middle: what came of it must be known before the lease is given back.
         lease.begin();
-        let is_new = self.store.put(&key, bytes.clone(), Mode::New).await?;
+        self.store.put(&key.object(), bytes).await?;
         lease.settled();
-        if !is_new {
-            // It may be ours: the answer to a first attempt may have been lost.
-            let there = work.unless_stopped(self.store.get(&key, MANIFEST_BYTES_MAX)).await?;
-            if there.as_deref() != Some(&bytes[..]) {
-                return Err(already_there(name));
-            }
+        if self.keys_of(name).await?.iter().any(|other| *other != key) {
+            self.store.delete(&key.object()).await?;
+            return Err(already_there(name));
         }
         Ok(Created {
             manifest,
@@ -214,9 +213,10 @@ impl Snapshots {
 
     /// All snapshots, the newest first; damaged ones last.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
-        let names = self.names().await?;
-        let read = stream::iter(names.into_iter().map(|name| async move {
-            match self.describe(&name).await {
+        let keys = self.keys().await?;
+        let read = stream::iter(keys.into_iter().map(|key| async move {
+            let name = key.name.clone();
+            match self.read(&key).await {
                 Ok(manifest) => Ok(Some(Listed {
                     name,
                     manifest: Ok(manifest),
@@ -236,37 +236,50 @@ impl Snapshots {
         Ok(all)
     }
 
-    async fn names(&self) -> Result<Vec<String>> {
+    /// Where manifests stand; of one name those that were there first come first.
+    async fn keys(&self) -> Result<Vec<Key>> {
         let all = self.store.list("snapshots").await?;
         // Others may keep things beside ours; what has no name of ours is not ours.
         let ours = all
             .into_iter()
-            .map(|(name, _)| name)
-            .filter(|name| check_snapshot(name).is_ok());
-        let names: Vec<String> = ours.collect();
-        match names.len() <= SNAPSHOTS_MAX {
-            true => Ok(names),
-            false => Err(Error::new(
+            .filter_map(|(file, meta)| Some((meta.last_modified, Key::parse(&file)?)));
+        let mut ours: Vec<_> = ours.collect();
+        if ours.len() > SNAPSHOTS_MAX {
+            return Err(Error::new(
                 ErrorKind::Exhausted,
                 "too_many_snapshots",
                 format!("the store holds more than {SNAPSHOTS_MAX} snapshots: delete some"),
-            )),
+            ));
+        }
+        ours.sort();
+        Ok(ours.into_iter().map(|(_, key)| key).collect())
+    }
+
+    /// What stands under a name, whatever its state; more than one only if servers that made one of the name met and died.
+    pub(crate) async fn keys_of(&self, name: &str) -> Result<Vec<Key>> {
+        check_snapshot(name)?;
+        let mut keys = self.keys().await?;
+        keys.retain(|key| key.name == name);
+        Ok(keys)
+    }
+
+    /// The snapshot that a name means.
+    pub(crate) async fn find(&self, name: &str) -> Result<Key> {
+        let keys = self.keys_of(name).await?;
+        keys.into_iter().next().ok_or_else(|| not_found(name))
+    }
+
+    /// What a snapshot says of itself.
+    pub(crate) async fn read(&self, key: &Key) -> Result<Manifest> {
+        match self.store.get(&key.object(), MANIFEST_BYTES_MAX).await? {
+            Some(bytes) => Manifest::read(&key.name, &bytes),
+            None => Err(not_found(&key.name)),
         }
     }
 
-    /// Whether there is one of this name, whatever its state.
-    pub(crate) async fn exists(&self, name: &str) -> Result<bool> {
-        check_snapshot(name)?;
-        Ok(self.store.size(&manifest_key(name)).await?.is_some())
-    }
-
-    /// One snapshot.
+    /// The same of the one that a name means.
     pub(crate) async fn describe(&self, name: &str) -> Result<Manifest> {
-        check_snapshot(name)?;
-        match self.store.get(&manifest_key(name), MANIFEST_BYTES_MAX).await? {
-            Some(bytes) => Manifest::read(name, &bytes),
-            None => Err(not_found(name)),
-        }
+        self.read(&self.find(name).await?).await
     }
 
     /// Reads everything that a snapshot names and compares it with what it should be.
@@ -285,12 +298,11 @@ impl Snapshots {
         Ok(manifest)
     }
 
-    /// Removes a snapshot, and the contents that no other names.
-    pub(crate) async fn delete(&self, name: &str, work: &Work<'_>) -> Result<Collected> {
-        if !work.unless_stopped(self.exists(name)).await? {
-            return Err(not_found(name));
+    /// Removes the snapshots that stand there, and the contents that no other names. What is gone already is no error.
+    pub(crate) async fn remove(&self, keys: &[Key], work: &Work<'_>) -> Result<Collected> {
+        for key in keys {
+            work.unless_stopped(self.store.delete(&key.object())).await?;
         }
-        work.unless_stopped(self.store.delete(&manifest_key(name))).await?;
         self.collect(work).await
     }
 
@@ -308,8 +320,8 @@ impl Snapshots {
     async fn remove_unnamed(&self, lease: &Lease<'_>, work: &Work<'_>) -> Result<Collected> {
         // With the lease nobody writes a snapshot, so what is listed now is all that can name a content.
         let mut named = HashSet::new();
-        for name in work.unless_stopped(self.names()).await? {
-            match work.unless_stopped(self.describe(&name)).await {
+        for key in work.unless_stopped(self.keys()).await? {
+            match work.unless_stopped(self.read(&key)).await {
                 Ok(manifest) => named.extend(manifest.files.iter().map(|file| file.sha256)),
                 Err(error) if error.kind == ErrorKind::NotFound => {}
                 // What it named is not known, so nothing may be removed.
@@ -357,46 +369,4 @@ impl Snapshots {
         let to = to.to_owned();
         blocking(move || restore::sync_tree(&to)).await
     }
-}
-
-/// A name for a snapshot of this moment, such as `20261126-003833-123` (UTC): sorts by time.
-pub(crate) fn name_of(taken_at_ms: u64) -> String {
-    let (days, ms) = (taken_at_ms / 86_400_000, taken_at_ms % 86_400_000);
-    // Days to a date of the Gregorian calendar, counted in eras of 400 years that begin in March.
-    let z = days + 719_468;
-    let (era, day) = (z / 146_097, z % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let march = (5 * day_of_year + 2) / 153;
-    let (month, day) = (
-        if march < 10 { march + 3 } else { march - 9 },
-        day_of_year - (153 * march + 2) / 5 + 1,
-    );
-    let year = year + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
-    format!(
-        "{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{:03}",
-        ms % 1_000
-    )
-}
-
-fn manifest_key(name: &str) -> String {
-    format!("snapshots/{name}")
-}
-
-/// Refuses what is no name of a snapshot, before any key is made of it.
-fn check_snapshot(name: &str) -> Result<()> {
-    check_name("snapshot", name).map_err(|e| e.at("/snapshot"))
-}
-
-pub(crate) fn already_there(name: &str) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "snapshot_exists",
-        format!("there is a snapshot {name:?} already: choose another name, or none"),
-    )
-}
-
-pub(crate) fn not_found(name: &str) -> Error {
-    Error::not_found("snapshot_not_found", format!("there is no snapshot {name:?}"))
 }

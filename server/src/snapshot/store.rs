@@ -25,8 +25,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload, RetryConfig,
-    WriteMultipart,
+    ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart,
 };
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -76,15 +75,6 @@ impl Content {
         let hash = self.hash.to_string();
         format!("objects/{}/{hash}", &hash[..2])
     }
-}
-
-/// What a write of a small object may find.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
-    /// Whatever was there is replaced.
-    Replace,
-    /// Nothing may be there.
-    New,
 }
 
 impl Store {
@@ -200,31 +190,15 @@ impl Store {
         }
     }
 
-    /// Writes a small object. False if there was one already and the mode forbids it; it may be ours, if the answer to a first
-    /// attempt was lost.
-    pub(super) async fn put(&self, key: &str, bytes: Vec<u8>, mode: Mode) -> Result<bool> {
+    /// Writes a small object, in the place of whatever was there.
+    pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
         let sent = bytes.len() as u64;
         self.rate.take(sent).await;
         let payload = PutPayload::from(bytes);
-        let put = async || {
-            let options = PutOptions::from(match mode {
-                Mode::Replace => PutMode::Overwrite,
-                Mode::New => PutMode::Create,
-            });
-            self.inner.put_opts(&self.at(key), payload.clone(), options).await
-        };
-        match self.ask(StoreOperation::Put, put).await {
-            Ok(_) => {
-                store_moved(StoreOperation::Put, sent);
-                Ok(true)
-            }
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })
-                if mode == Mode::New =>
-            {
-                Ok(false)
-            }
-            Err(error) => Err(self.failed(&error)),
-        }
+        let put = async || self.inner.put(&self.at(key), payload.clone()).await;
+        self.ask(StoreOperation::Put, put).await.map_err(|e| self.failed(&e))?;
+        store_moved(StoreOperation::Put, sent);
+        Ok(())
     }
 
     /// A small object, or none. One that is larger than `most` is an error.
@@ -298,7 +272,7 @@ impl Store {
         if bytes <= PART_BYTES {
             let (part, hasher) = read(&file, 0, bytes, Sha256::new()).await?;
             same(hash, Hash::end(hasher))?;
-            return work.unless_stopped(self.put(key, part, Mode::Replace)).await.map(drop);
+            return work.unless_stopped(self.put(key, part)).await;
         }
         let size = part_size(bytes);
         let begin = async || self.inner.put_multipart(&self.at(key)).await;

@@ -73,6 +73,19 @@ const WORK: Work<'static> = Work {
     progress: &|_| (),
 };
 
+async fn delete(snapshots: &Snapshots, name: &str) -> Result<Collected> {
+    let keys = snapshots.keys_of(name).await?;
+    match keys.is_empty() {
+        true => Err(not_found(name)),
+        false => snapshots.remove(&keys, &WORK).await,
+    }
+}
+
+/// Where the manifest of a snapshot stands.
+async fn manifest_of(snapshots: &Snapshots, name: &str) -> String {
+    format!("here/{}", snapshots.find(name).await.unwrap().object())
+}
+
 /// Every object of a store, and its bytes.
 async fn objects(store: &InMemory) -> BTreeMap<String, Vec<u8>> {
     let listed: Vec<_> = store.list(None).try_collect().await.unwrap();
@@ -117,7 +130,7 @@ async fn what_was_stored_comes_back_and_only_what_is_new_is_sent() {
             "snapshot_not_found"
         );
         assert_eq!(
-            snapshots.delete(missing, &WORK).await.unwrap_err().code,
+            delete(&snapshots, missing).await.unwrap_err().code,
             "snapshot_not_found"
         );
     }
@@ -130,10 +143,10 @@ async fn what_was_stored_comes_back_and_only_what_is_new_is_sent() {
     }
 
     // What the second needs stays.
-    let freed = snapshots.delete("first", &WORK).await.unwrap();
+    let freed = delete(&snapshots, "first").await.unwrap();
     assert_eq!(freed, Collected::Removed { objects: 2, bytes: 3 });
     assert_eq!(restored(&snapshots, "second").await.unwrap(), second.files);
-    let freed = snapshots.delete("second", &WORK).await.unwrap();
+    let freed = delete(&snapshots, "second").await.unwrap();
     assert!(matches!(freed, Collected::Removed { objects: 4, .. }), "{freed:?}");
     assert!(objects(&store).await.is_empty());
 }
@@ -146,7 +159,7 @@ async fn damage_in_the_store_is_found_and_said_and_never_restored() {
     snapshots.create("s", files.source(), &WORK).await.unwrap();
     let whole = objects(&store).await;
     let content = whole.keys().find(|key| whole[*key] == b"two").unwrap().clone();
-    let manifest = "here/snapshots/s".to_owned();
+    let manifest = manifest_of(&snapshots, "s").await;
     for (key, now, why) in [
         (&content, Some(&b"tow"[..]), "another content"),
         (&content, Some(&b"two2"[..]), "4 bytes instead of 3"),
@@ -190,10 +203,56 @@ async fn damage_in_the_store_is_found_and_said_and_never_restored() {
         listed.iter().map(|one| one.manifest.is_ok()).collect::<Vec<_>>(),
         [true, false]
     );
-    assert_eq!(snapshots.delete("t", &WORK).await.unwrap_err().code, "snapshot_damaged");
+    assert_eq!(delete(&snapshots, "t").await.unwrap_err().code, "snapshot_damaged");
     assert!(objects(&store).await.contains_key(&content));
-    snapshots.delete("s", &WORK).await.unwrap();
+    delete(&snapshots, "s").await.unwrap();
     assert!(objects(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_delete_that_comes_late_or_twice_removes_what_it_was_meant_for_and_nothing_newer() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let (old, new) = (Files::new(&[b"old"]), Files::new(&[b"new", b"both"]));
+    snapshots.create("s", old.source(), &WORK).await.unwrap();
+    let meant = snapshots.keys_of("s").await.unwrap();
+    let requested = Path::from(manifest_of(&snapshots, "s").await);
+    delete(&snapshots, "s").await.unwrap();
+    snapshots.create("s", new.source(), &WORK).await.unwrap();
+    // A request whose answer was lost is sent again, whenever that is.
+    let _ = store.delete(&requested).await;
+    assert_eq!(restored(&snapshots, "s").await.unwrap(), new.files);
+    // And an operation that looked before the name was given again.
+    snapshots.remove(&meant, &WORK).await.unwrap();
+    snapshots.verify("s", &WORK).await.unwrap();
+    assert_eq!(restored(&snapshots, "s").await.unwrap(), new.files);
+}
+
+#[tokio::test]
+async fn of_two_snapshots_of_a_name_the_first_counts_and_a_delete_removes_both() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let first = Files::new(&[b"one"]);
+    snapshots.create("s", first.source(), &WORK).await.unwrap();
+    // What a server leaves that dies after its manifest, before it looks for others of the name.
+    snapshots
+        .create("t", Files::new(&[b"two"]).source(), &WORK)
+        .await
+        .unwrap();
+    let mut other = snapshots.describe("t").await.unwrap();
+    other.name = "s".into();
+    let key = format!("here/{}", Key::new("s").object());
+    store
+        .put(&Path::from(key), other.bytes().unwrap().into())
+        .await
+        .unwrap();
+    assert_eq!(snapshots.keys_of("s").await.unwrap().len(), 2);
+    assert_eq!(restored(&snapshots, "s").await.unwrap(), first.files);
+    let taken = snapshots.create("s", first.source(), &WORK).await.unwrap_err();
+    assert_eq!(taken.code, "snapshot_exists");
+    delete(&snapshots, "s").await.unwrap();
+    assert_eq!(snapshots.describe("s").await.unwrap_err().code, "snapshot_not_found");
+    snapshots.verify("t", &WORK).await.unwrap();
 }
 
 #[tokio::test]
@@ -208,7 +267,7 @@ async fn a_writer_and_a_collector_shut_each_other_out() {
     assert!(Lease::take(&snapshots.store, Role::Collect).await.unwrap().is_none());
     // Writers do not mind each other.
     let other = Lease::take(&snapshots.store, Role::Write).await.unwrap().unwrap();
-    assert_eq!(snapshots.delete("old", &WORK).await.unwrap(), Collected::Later);
+    assert_eq!(delete(&snapshots, "old").await.unwrap(), Collected::Later);
     writer.end_after(&Ok(())).await.unwrap();
     other.end_after(&Ok(())).await.unwrap();
     let collector = Lease::take(&snapshots.store, Role::Collect).await.unwrap().unwrap();
@@ -223,7 +282,7 @@ async fn a_writer_and_a_collector_shut_each_other_out() {
         .create("new", Files::new(&[b"two"]).source(), &WORK)
         .await
         .unwrap();
-    snapshots.delete("new", &WORK).await.unwrap();
+    delete(&snapshots, "new").await.unwrap();
     assert!(objects(&store).await.is_empty());
 }
 
@@ -276,7 +335,7 @@ async fn play(snapshots: &Snapshots, steps: &[Step], at_once: bool) -> (Vec<Stri
             }
             Step::Delete(n) => {
                 let name = format!("s{n}");
-                let known = snapshots.delete(&name, &WORK).await.map_err(|e| e.code) != Err("snapshot_not_found");
+                let known = delete(snapshots, &name).await.map_err(|e| e.code) != Err("snapshot_not_found");
                 (None, known.then_some(name))
             }
         }
@@ -325,13 +384,36 @@ proptest! {
             // Once it is quiet, one delete removes all that nobody needs.
             let snapshots = over(&store);
             snapshots.create("last", Files::new(&[]).source(), &WORK).await.unwrap();
-            snapshots.delete("last", &WORK).await.unwrap();
+            delete(&snapshots, "last").await.unwrap();
             let mut needed = HashSet::new();
             for one in snapshots.list().await.unwrap() {
                 needed.extend(one.manifest.unwrap().files.into_iter().map(|file| file.sha256));
             }
             let kept = objects(&store).await.into_keys().filter(|key| key.contains("/objects/")).count();
             assert_eq!(kept, needed.len());
+        });
+    }
+
+    #[test]
+    fn of_those_who_make_one_name_at_once_at_most_one_is_acknowledged(seed in any::<u64>(), writers in 2..5u8) {
+        runtime().block_on(async {
+            let store = Arc::new(InMemory::new());
+            let snapshots = impatient(Faulty::over(&store, Plan::shuffled(seed)), Duration::from_secs(20));
+            let files: Vec<Files> = (0..writers).map(|n| Files::new(&[&[n]])).collect();
+            let making = files.iter().map(|files| snapshots.create("s", files.source(), &WORK));
+            let made: Vec<_> = futures::future::join_all(making).await;
+            let acknowledged: Vec<_> = (0..).zip(&made).filter(|(_, made)| made.is_ok()).collect();
+            assert!(acknowledged.len() <= 1, "{acknowledged:?}");
+            for refused in made.iter().filter_map(|made| made.as_ref().err()) {
+                assert_eq!(refused.code, "snapshot_exists");
+            }
+            let snapshots = over(&store);
+            let there = snapshots.keys_of("s").await.unwrap().len();
+            assert_eq!(there, acknowledged.len(), "who was refused left nothing");
+            if let Some((n, _)) = acknowledged.first() {
+                let n: usize = *n;
+                assert_eq!(restored(&snapshots, "s").await.unwrap(), files[n].files);
+            }
         });
     }
 
@@ -360,14 +442,4 @@ fn impatient(store: Faulty, within: Duration) -> Snapshots {
     snapshots.collected_within = within;
     snapshots.look_ms = 0..3;
     snapshots
-}
-
-#[test]
-fn names_of_moments_sort_by_time_and_are_names() {
-    assert_eq!(name_of(1_795_653_513_123), "20261126-003833-123");
-    assert_eq!(name_of(0), "19700101-000000-000");
-    assert_eq!(name_of(951_782_400_000), "20000229-000000-000");
-    let names: Vec<String> = (0..2_000).map(|n| name_of(n * 86_400_000 * 29 + n)).collect();
-    assert!(names.is_sorted());
-    names.iter().for_each(|name| check_snapshot(name).unwrap());
 }

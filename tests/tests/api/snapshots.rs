@@ -235,7 +235,8 @@ async fn what_is_wrong_with_a_snapshot_is_said_before_anything_begins() {
             assert!(kind.is(&refused) && refused.code == code, "{body}: {refused:?}");
         }
         // A damaged one is listed as such, refused, and can be deleted.
-        let file = server.data_dir().with_file_name("data-snapshots").join("snapshots/s");
+        let manifests = server.data_dir().with_file_name("data-snapshots").join("snapshots");
+        let file = std::fs::read_dir(manifests).unwrap().next().unwrap().unwrap().path();
         std::fs::write(file, "{}").unwrap();
         let listed = api.send(Method::ListSnapshots, "", Value::Null).await.unwrap();
         let why = listed["snapshots"][0]["damaged"].as_str().unwrap();

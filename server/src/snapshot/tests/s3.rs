@@ -182,10 +182,10 @@ async fn all_of_it(snapshots: &Snapshots) {
     assert_eq!(snapshots.list().await.unwrap().len(), 2);
     snapshots.verify("first", &WORK).await.unwrap();
     assert!(restored(snapshots, "second").await.unwrap() == second.files);
-    let freed = snapshots.delete("second", &WORK).await.unwrap();
+    let freed = delete(snapshots, "second").await.unwrap();
     assert_eq!(freed, Collected::Removed { objects: 1, bytes: 3 });
     assert!(restored(snapshots, "first").await.unwrap() == first.files);
-    snapshots.delete("first", &WORK).await.unwrap();
+    delete(snapshots, "first").await.unwrap();
     for below in ["snapshots", "objects", "leases"] {
         let left: Vec<String> = snapshots
             .store
