@@ -161,12 +161,7 @@ impl Service {
             Ok((asked, move |core: &Core, handle: &Handle<'_>| {
                 let snapshots = &core.snapshots.snapshots;
                 let freed = with_store(handle, 1.0, async |work| snapshots.remove(&keys, work).await)?;
-                handle.say(match freed {
-                    Collected::Removed { objects, bytes } => format!("removed {objects} files of {bytes} bytes"),
-                    Collected::Later => {
-                        "a snapshot is being written: the next delete removes the files that nobody needs".to_owned()
-                    }
-                });
+                handle.say(told(&freed));
                 Ok(())
             }))
         })
@@ -263,6 +258,27 @@ fn with_store<T>(handle: &Handle<'_>, share: f32, work: impl AsyncFnOnce(&Work<'
         progress: &|part| handle.progress(part * share),
     };
     Runtime::current().block_on(work(&told))
+}
+
+/// What a delete did, for people.
+fn told(freed: &Collected) -> String {
+    match freed {
+        Collected::Removed { objects, bytes } => format!("removed {objects} files of {bytes} bytes"),
+        Collected::Later => {
+            "a snapshot is being written: the next delete removes the files that nobody needs".to_owned()
+        }
+        Collected::Kept { manifest, why, more } => {
+            let others = match more {
+                0 => String::new(),
+                more => format!(" (and {more} others)"),
+            };
+            format!(
+                "the snapshot is removed, and its files stay: what snapshot {:?}{others} needs cannot be read, {why}. Bring its \
+                 manifest back (snapshots/{manifest}), or delete it; a delete after that removes the files that nobody needs",
+                manifest.name
+            )
+        }
+    }
 }
 
 fn create(core: &Core, handle: &Handle<'_>, name: &str) -> Result<()> {

@@ -7,6 +7,9 @@
 //! The bytes before the inner object are always as many, so the hash is checked before anything is parsed. A manifest may
 //! come from anybody who can write to the store: nothing in it is used before [`Manifest::read`] has refused what is not
 //! exactly a snapshot of ours. No path is taken from it, only names of a closed grammar; no size is believed, only compared.
+//!
+//! What is above, `format`, and `sha256` of each of `files` are the same in every format: a build that cannot read a manifest
+//! of a later one can still tell which contents it needs ([`contents_named`]).
 
 use std::collections::HashSet;
 
@@ -153,6 +156,55 @@ pub(super) fn is_ours(path: &str) -> bool {
     }
 }
 
+/// The inner object of a manifest whose checksum is right; or why there is none.
+fn inner(bytes: &[u8]) -> Result<&[u8], &'static str> {
+    let inner = bytes
+        .strip_prefix(HEAD.as_bytes())
+        .and_then(|rest| rest.split_at_checked(64))
+        .and_then(|(hash, rest)| Some((hash, rest.strip_prefix(MIDDLE.as_bytes())?.strip_suffix(b"}")?)));
+    let Some((hash, inner)) = inner else {
+        return Err("its manifest does not begin and end as one does");
+    };
+    match std::str::from_utf8(hash).ok().and_then(Hash::parse) == Some(Hash::of(inner)) {
+        true => Ok(inner),
+        false => Err("its manifest's checksum does not match"),
+    }
+}
+
+/// Which contents a manifest needs, of this format or a later one. It promises nothing else: what it names may be missing, and
+/// the manifest may be one that cannot be restored.
+pub(super) fn contents_named(bytes: &[u8]) -> Result<Vec<Hash>, String> {
+    #[derive(Deserialize)]
+    struct Stable {
+        files: Vec<StableFile>,
+    }
+    #[derive(Deserialize)]
+    struct StableFile {
+        sha256: Hash,
+    }
+    let stable: Stable =
+        serde_json::from_slice(inner(bytes)?).map_err(|e| format!("its list of files cannot be read: {e}"))?;
+    Ok(stable.files.into_iter().map(|file| file.sha256).collect())
+}
+
+/// A snapshot that is whole, as far as can be told, and that another build can read.
+fn of_another_build(name: &str, cairn: &str, what: &str, found: u32, ours: u32) -> Error {
+    let cairn: String = cairn
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(SHOWN_CHARS_MAX)
+        .collect();
+    let this = env!("CARGO_PKG_VERSION");
+    Error::new(
+        ErrorKind::Conflict,
+        "snapshot_of_another_build",
+        format!(
+            "snapshot {name:?} has {what} of format {found}, this build ({this}) reads only {ours}: restore it with the build that \
+             wrote it ({cairn:?}); nothing was changed"
+        ),
+    )
+}
+
 /// Stored bytes that are not a snapshot of ours.
 pub(super) fn damaged(name: &str, why: impl std::fmt::Display) -> Error {
     Error::new(
@@ -199,26 +251,24 @@ impl Manifest {
     /// Reads the manifest that stands under a name; anything that could not be a snapshot of ours is refused.
     pub(super) fn read(name: &str, bytes: &[u8]) -> Result<Self> {
         let bad = |why: &str| damaged(name, why);
-        let inner = bytes
-            .strip_prefix(HEAD.as_bytes())
-            .and_then(|rest| rest.split_at_checked(64))
-            .and_then(|(hash, rest)| Some((hash, rest.strip_prefix(MIDDLE.as_bytes())?.strip_suffix(b"}")?)));
-        let Some((hash, inner)) = inner else {
-            return Err(bad("its manifest does not begin and end as one does"));
-        };
-        if std::str::from_utf8(hash).ok().and_then(Hash::parse) != Some(Hash::of(inner)) {
-            return Err(bad("its manifest's checksum does not match"));
-        }
+        let inner = inner(bytes).map_err(bad)?;
         #[derive(Deserialize)]
         struct Version {
             format: u32,
+            #[serde(default)]
+            cairn: String,
+            #[serde(default)]
+            data_format: u32,
         }
-        match serde_json::from_slice::<Version>(inner) {
-            Ok(Version { format: FORMAT }) => {}
-            Ok(Version { format }) => {
-                return Err(bad(&format!("it has format {format}, this build reads only {FORMAT}")));
-            }
-            Err(_) => return Err(bad("its manifest names no format")),
+        let Ok(version) = serde_json::from_slice::<Version>(inner) else {
+            return Err(bad("its manifest names no format"));
+        };
+        let other = |what, found, ours| Err(of_another_build(name, &version.cairn, what, found, ours));
+        if version.format != FORMAT {
+            return other("manifest", version.format, FORMAT);
+        }
+        if version.data_format != cairn_engine::storage::FORMAT_VERSION {
+            return other("data", version.data_format, cairn_engine::storage::FORMAT_VERSION);
         }
         let manifest: Self =
             serde_json::from_slice(inner).map_err(|e| damaged(name, format!("its manifest cannot be read: {e}")))?;
@@ -227,13 +277,6 @@ impl Manifest {
     }
 
     fn check(&self, name: &str) -> Result<(), String> {
-        let data_format = cairn_engine::storage::FORMAT_VERSION;
-        if self.data_format != data_format {
-            let found = self.data_format;
-            return Err(format!(
-                "it holds data of format {found}, this build reads only {data_format}"
-            ));
-        }
         if self.name != name {
             return Err("it is called differently inside".to_owned());
         }
@@ -331,7 +374,7 @@ pub(super) mod tests {
     }
 
     /// The bytes of a manifest with its hash made right, whatever it says.
-    fn sealed(inner: &[u8]) -> Vec<u8> {
+    pub(in super::super) fn sealed(inner: &[u8]) -> Vec<u8> {
         let mut bytes = format!("{HEAD}{}{MIDDLE}", Hash::of(inner)).into_bytes();
         bytes.extend_from_slice(inner);
         bytes.push(b'}');
@@ -408,9 +451,10 @@ pub(super) mod tests {
             error.message
         };
         for (change, why) in [
-            ((|m| m.format = 2) as fn(&mut Manifest), "format 2"),
-            (|m| m.data_format = 99, "format 99"),
-            (|m| m.name = "second".into(), "called differently"),
+            (
+                (|m| m.name = "second".into()) as fn(&mut Manifest),
+                "called differently",
+            ),
             (|m| m.token = "c1-1-0".into(), "token"),
             (|m| m.cairn = "0".repeat(65), "version"),
             (|m| m.collections[0].name = "../docs".into(), "collection"),
@@ -426,8 +470,55 @@ pub(super) mod tests {
         let mut two = usual();
         two.files[3].sha256 = two.files[2].sha256;
         assert_eq!(two.contents().unwrap_err().code, "snapshot_damaged");
-        let unknown = sealed(br#"{"format":1,"more":true}"#);
-        assert!(Manifest::read("first", &unknown).is_err());
+        let unknown = sealed(br#"{"format":1,"data_format":2,"more":true}"#);
+        let error = Manifest::read("first", &unknown).unwrap_err();
+        assert!(
+            error.code == "snapshot_damaged" && error.message.contains("unknown field"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn what_another_build_wrote_is_told_from_damage_and_says_which_contents_it_needs() {
+        let later = |change: fn(&mut serde_json::Value)| {
+            let mut json = serde_json::to_value(usual()).unwrap();
+            change(&mut json);
+            sealed(&serde_json::to_vec(&json).unwrap())
+        };
+        let hashes: Vec<Hash> = usual().files.iter().map(|file| file.sha256).collect();
+        for (bytes, why) in [
+            (
+                later(|m| {
+                    m["format"] = 2.into();
+                    m["cairn"] = "9.0\u{7}".into();
+                    m["more"] = true.into();
+                    m["files"][0]["compressed"] = "zstd".into();
+                }),
+                "manifest of format 2",
+            ),
+            (later(|m| m["data_format"] = 99.into()), "data of format 99"),
+        ] {
+            let error = Manifest::read("first", &bytes).unwrap_err();
+            assert_eq!(
+                (error.kind, error.code),
+                (ErrorKind::Conflict, "snapshot_of_another_build")
+            );
+            assert!(
+                error.message.contains(why) && !error.message.contains('\u{7}'),
+                "{error}"
+            );
+            assert_eq!(contents_named(&bytes).unwrap(), hashes);
+        }
+        for unknown in [
+            sealed(br#"{"format":2}"#),
+            sealed(br#"{"format":2,"files":[{"sha256":"00"}]}"#),
+            sealed(br#"{"format":2,"files":[{}]}"#),
+            b"garbage".to_vec(),
+            later(|_| ())[1..].to_vec(),
+        ] {
+            assert!(contents_named(&unknown).is_err());
+        }
+        assert_eq!(contents_named(&usual().bytes().unwrap()).unwrap(), hashes);
     }
 
     proptest! {
@@ -435,6 +526,7 @@ pub(super) mod tests {
         fn any_bytes_are_refused_and_none_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(Manifest::read("first", &bytes).is_err());
             prop_assert!(Manifest::read("first", &sealed(&bytes)).is_err());
+            let _ = contents_named(&sealed(&bytes));
         }
 
         #[test]

@@ -36,7 +36,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::lease::{Lease, Role};
 pub(crate) use self::manifest::{CollectionEntry, Manifest};
-use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, damaged, is_ours};
+use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
 pub use self::restore::{Restored, restore_into};
@@ -122,12 +122,14 @@ pub(crate) struct Listed {
 }
 
 /// What removing a snapshot freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Collected {
     /// Contents that no other snapshot names, and their bytes.
     Removed { objects: u64, bytes: u64 },
     /// A snapshot is being written: the next delete does it.
     Later,
+    /// Nothing: there are manifests that do not say what they need. One of them, why it does not, and how many more there are.
+    Kept { manifest: Key, why: String, more: usize },
 }
 
 impl Snapshots {
@@ -223,7 +225,7 @@ impl Snapshots {
                 })),
                 // Deleted since.
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-                Err(error) if error.kind == ErrorKind::Damaged => Ok(Some(Listed {
+                Err(error) if matches!(error.kind, ErrorKind::Damaged | ErrorKind::Conflict) => Ok(Some(Listed {
                     name,
                     manifest: Err(error),
                 })),
@@ -303,7 +305,13 @@ impl Snapshots {
         for key in keys {
             work.unless_stopped(self.store.delete(&key.object())).await?;
         }
-        self.collect(work).await
+        self.collect(work).await.map_err(|e| Error {
+            message: format!(
+                "the snapshot is removed; of the contents that only it needed some are still there, the next delete removes them: {}",
+                e.message
+            ),
+            ..e
+        })
     }
 
     /// Removes the contents that no snapshot names.
@@ -319,14 +327,18 @@ impl Snapshots {
 
     async fn remove_unnamed(&self, lease: &Lease<'_>, work: &Work<'_>) -> Result<Collected> {
         // With the lease nobody writes a snapshot, so what is listed now is all that can name a content.
-        let mut named = HashSet::new();
+        let (mut named, mut unknown) = (HashSet::new(), Vec::new());
         for key in work.unless_stopped(self.keys()).await? {
-            match work.unless_stopped(self.read(&key)).await {
-                Ok(manifest) => named.extend(manifest.files.iter().map(|file| file.sha256)),
-                Err(error) if error.kind == ErrorKind::NotFound => {}
-                // What it named is not known, so nothing may be removed.
-                Err(error) => return Err(error),
+            match work.unless_stopped(self.contents_of(&key)).await? {
+                Ok(contents) => named.extend(contents),
+                Err(why) => unknown.push((key, why)),
             }
+        }
+        // What those need is not known, so nothing may be removed.
+        if let Some((manifest, why)) = unknown.pop() {
+            tracing::warn!(%manifest, why, "no content is removed while a manifest cannot be read");
+            let more = unknown.len();
+            return Ok(Collected::Kept { manifest, why, more });
         }
         let all = work.unless_stopped(self.store.list("objects")).await?;
         let unnamed = all.into_iter().filter_map(|(name, meta)| {
@@ -351,6 +363,16 @@ impl Snapshots {
         lease.settled();
         work.check()?;
         Ok(Collected::Removed { objects, bytes })
+    }
+
+    /// What a manifest needs, or why it does not say so. One that is gone needs nothing.
+    async fn contents_of(&self, key: &Key) -> Result<Result<Vec<Hash>, String>> {
+        match self.store.get(&key.object(), MANIFEST_BYTES_MAX).await {
+            Ok(Some(bytes)) => Ok(contents_named(&bytes)),
+            Ok(None) => Ok(Ok(Vec::new())),
+            Err(error) if error.kind == ErrorKind::Damaged => Ok(Err("it is larger than a manifest can be".to_owned())),
+            Err(error) => Err(error),
+        }
     }
 
     /// Brings the files of a snapshot into a new directory, each compared with its hash.

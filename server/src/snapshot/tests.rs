@@ -188,25 +188,79 @@ async fn damage_in_the_store_is_found_and_said_and_never_restored() {
             .unwrap();
     }
     snapshots.verify("s", &WORK).await.unwrap();
+}
 
-    // A manifest that cannot be read hides what it needs: nothing is removed until it is gone itself.
-    snapshots
-        .create("t", Files::new(&[b"three"]).source(), &WORK)
-        .await
-        .unwrap();
-    store
-        .put(&Path::from(manifest.as_str()), b"garbage".to_vec().into())
-        .await
-        .unwrap();
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_keeps_all_contents_and_a_delete_says_so() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    for (name, content) in [("s", &b"one"[..]), ("t", b"two"), ("u", b"three")] {
+        let files = Files::new(&[content]);
+        snapshots.create(name, files.source(), &WORK).await.unwrap();
+    }
+    let manifest = Path::from(manifest_of(&snapshots, "s").await);
+    store.put(&manifest, b"garbage".to_vec().into()).await.unwrap();
     let listed = snapshots.list().await.unwrap();
-    assert_eq!(
-        listed.iter().map(|one| one.manifest.is_ok()).collect::<Vec<_>>(),
-        [true, false]
+    let readable: Vec<bool> = listed.iter().map(|one| one.manifest.is_ok()).collect();
+    assert_eq!(readable, [true, true, false]);
+    let held = |all: BTreeMap<String, Vec<u8>>, content: &[u8]| all.values().any(|bytes| bytes == content);
+    let Collected::Kept { manifest, why, more: 0 } = delete(&snapshots, "t").await.unwrap() else {
+        panic!("a manifest that may need anything")
+    };
+    assert_eq!(manifest, snapshots.find("s").await.unwrap());
+    assert!(why.contains("does not begin"), "{why}");
+    assert_eq!(snapshots.describe("t").await.unwrap_err().code, "snapshot_not_found");
+    assert!(held(objects(&store).await, b"one") && held(objects(&store).await, b"two"));
+    // What the damaged one needs is not needed any more once it is gone itself.
+    let freed = delete(&snapshots, "s").await.unwrap();
+    assert_eq!(freed, Collected::Removed { objects: 2, bytes: 6 });
+    snapshots.verify("u", &WORK).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let files = Files::new(&[b"one", b"both"]);
+    snapshots.create("later", files.source(), &WORK).await.unwrap();
+    let second = Files::new(&[b"two", b"both"]);
+    snapshots.create("ours", second.source(), &WORK).await.unwrap();
+    let key = Path::from(manifest_of(&snapshots, "later").await);
+    let whole = objects(&store).await;
+    let mut json: serde_json::Value = serde_json::from_slice(&whole[key.as_ref()]).unwrap();
+    json["snapshot"]["format"] = 7.into();
+    json["snapshot"]["more"] = "of it".into();
+    let inner = serde_json::to_vec(&json["snapshot"]).unwrap();
+    store.put(&key, manifest::tests::sealed(&inner).into()).await.unwrap();
+    let refused = snapshots.describe("later").await.unwrap_err();
+    assert_eq!(refused.code, "snapshot_of_another_build", "{refused}");
+    assert!(
+        snapshots
+            .list()
+            .await
+            .unwrap()
+            .iter()
+            .any(|one| one.name == "later" && one.manifest.is_err())
     );
-    assert_eq!(delete(&snapshots, "t").await.unwrap_err().code, "snapshot_damaged");
-    assert!(objects(&store).await.contains_key(&content));
-    delete(&snapshots, "s").await.unwrap();
-    assert!(objects(&store).await.is_empty());
+    let freed = delete(&snapshots, "ours").await.unwrap();
+    assert_eq!(freed, Collected::Removed { objects: 1, bytes: 3 });
+    // The build that wrote it finds all of it.
+    store.put(&key, whole[key.as_ref()].clone().into()).await.unwrap();
+    assert_eq!(restored(&snapshots, "later").await.unwrap(), files.files);
+}
+
+#[tokio::test]
+async fn a_delete_that_fails_after_the_manifest_says_that_the_snapshot_is_gone() {
+    let store = Arc::new(InMemory::new());
+    let files = Files::new(&[b"one"]);
+    over(&store).create("s", files.source(), &WORK).await.unwrap();
+    // The names are listed, the manifest is removed, and no more is answered well.
+    let faulty = Faulty::over(&store, Plan::fail_after(2));
+    let snapshots = impatient(faulty, Duration::from_millis(5));
+    let failed = delete(&snapshots, "s").await.unwrap_err();
+    assert_eq!(failed.code, "snapshot_store_unavailable");
+    assert!(failed.message.starts_with("the snapshot is removed"), "{failed}");
+    assert!(over(&store).list().await.unwrap().is_empty());
 }
 
 #[tokio::test]

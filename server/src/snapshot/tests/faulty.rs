@@ -27,6 +27,8 @@ pub(super) struct Plan {
     turns: u64,
     /// From this request on nothing is answered.
     hang: u64,
+    /// From this request on all fail.
+    refuse: u64,
     seed: AtomicU64,
     requests: AtomicU64,
 }
@@ -39,6 +41,7 @@ impl Plan {
             cut: 0,
             turns: 0,
             hang: u64::MAX,
+            refuse: u64::MAX,
             seed: AtomicU64::new(seed),
             requests: AtomicU64::new(0),
         }
@@ -59,6 +62,13 @@ impl Plan {
             lose: 5,
             cut: 5,
             ..Self::quiet(seed)
+        }
+    }
+
+    pub(super) fn fail_after(requests: u64) -> Self {
+        Self {
+            refuse: requests,
+            ..Self::quiet(0)
         }
     }
 
@@ -101,8 +111,12 @@ impl Faulty {
     }
 
     async fn request<T>(&self, does: impl Future<Output = Result<T>>) -> Result<T> {
-        if self.plan.requests.fetch_add(1, Ordering::Relaxed) >= self.plan.hang {
+        let requests = self.plan.requests.fetch_add(1, Ordering::Relaxed);
+        if requests >= self.plan.hang {
             std::future::pending::<()>().await;
+        }
+        if requests >= self.plan.refuse {
+            return Err(broken("connection refused"));
         }
         self.plan.wait().await;
         let fate = self.plan.below(100);
