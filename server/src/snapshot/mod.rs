@@ -17,6 +17,7 @@
 mod lease;
 mod manifest;
 mod names;
+mod rate;
 mod restore;
 mod store;
 mod work;

@@ -27,11 +27,11 @@ use object_store::path::Path;
 use object_store::{
     ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart,
 };
-use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::manifest::{Hash, damaged};
+use super::rate::Rate;
 use super::work::Work;
 use crate::config::SnapshotsConfig;
 use crate::rag::remote::install_crypto;
@@ -60,7 +60,7 @@ pub(crate) struct Store {
     pub(super) transfers: usize,
     /// How long a request is sent again.
     pub(super) retry: Duration,
-    rate: Rate,
+    pub(super) rate: Rate,
 }
 
 /// A content: what it is called by, and how long it is.
@@ -190,10 +190,9 @@ impl Store {
         }
     }
 
-    /// Writes a small object, in the place of whatever was there.
+    /// Writes a small object, in the place of whatever was there. It does not wait for its turn in the rate.
     pub(super) async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<()> {
         let sent = bytes.len() as u64;
-        self.rate.take(sent).await;
         let payload = PutPayload::from(bytes);
         let put = async || self.inner.put(&self.at(key), payload.clone()).await;
         self.ask(StoreOperation::Put, put).await.map_err(|e| self.failed(&e))?;
@@ -272,7 +271,11 @@ impl Store {
         if bytes <= PART_BYTES {
             let (part, hasher) = read(&file, 0, bytes, Sha256::new()).await?;
             same(hash, Hash::end(hasher))?;
-            return work.unless_stopped(self.put(key, part)).await;
+            let sent = async {
+                self.rate.take(bytes).await;
+                self.put(key, part).await
+            };
+            return work.unless_stopped(sent).await;
         }
         let size = part_size(bytes);
         let begin = async || self.inner.put_multipart(&self.at(key)).await;
@@ -491,36 +494,6 @@ fn beside(data_dir: &FilePath) -> std::path::PathBuf {
     data_dir.with_file_name(name)
 }
 
-/// So many bytes a second, of all transfers together.
-struct Rate {
-    /// 0: as many as there are.
-    per_second: u64,
-    next: Mutex<Instant>,
-}
-
-impl Rate {
-    fn new(per_second: u64) -> Self {
-        Self {
-            per_second,
-            next: Mutex::new(Instant::now()),
-        }
-    }
-
-    /// Waits until the bytes before these have had their time.
-    async fn take(&self, bytes: u64) {
-        if self.per_second == 0 {
-            return;
-        }
-        let begin = {
-            let mut next = self.next.lock();
-            let begin = (*next).max(Instant::now());
-            *next = begin + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.per_second);
-            begin
-        };
-        tokio::time::sleep_until(begin).await;
-    }
-}
-
 fn part_size(bytes: u64) -> u64 {
     PART_BYTES.max(bytes.div_ceil(PARTS_MAX))
 }
@@ -655,16 +628,5 @@ mod tests {
         for bytes in [PART_BYTES * PARTS_MAX, PART_BYTES * PARTS_MAX + 1, 1 << 42] {
             assert!(bytes.div_ceil(part_size(bytes)) <= PARTS_MAX);
         }
-    }
-
-    #[tokio::test]
-    async fn a_rate_is_kept_by_all_together() {
-        let rate = Rate::new(10_000);
-        let begin = Instant::now();
-        tokio::join!(rate.take(500), rate.take(500), rate.take(500));
-        // Two of them waited for those before.
-        assert!(begin.elapsed() >= Duration::from_millis(100), "{:?}", begin.elapsed());
-        let free = Rate::new(0);
-        free.take(u64::MAX).await;
     }
 }

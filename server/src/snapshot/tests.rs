@@ -341,6 +341,22 @@ async fn a_writer_and_a_collector_shut_each_other_out() {
 }
 
 #[tokio::test]
+async fn a_lease_and_a_manifest_wait_for_no_content() {
+    let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let mut store = Store::over(inner, Path::from("here"), "the test's store".into());
+    store.rate = rate::Rate::new(1);
+    // A content that has its turn for eleven days.
+    store.rate.take(1_000_000).await;
+    let coordinating = async {
+        let lease = Lease::take(&store, Role::Write).await.unwrap().unwrap();
+        store.put("snapshots/s", vec![0; 100]).await.unwrap();
+        lease.end_after(&Ok(())).await.unwrap();
+    };
+    let done = tokio::time::timeout(Duration::from_secs(60), coordinating);
+    assert!(done.await.is_ok(), "a lease that waits behind contents is lost");
+}
+
+#[tokio::test]
 async fn cancelled_work_ends_at_once_and_leaves_no_snapshot() {
     let store = Arc::new(InMemory::new());
     let slow = Faulty::over(&store, Plan::hang_after(3));
