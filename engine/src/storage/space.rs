@@ -50,6 +50,11 @@ impl Space {
         }
     }
 
+    /// The directory whose disk it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// What is free now.
     pub fn free(&self) -> io::Result<Free> {
         let disk = rustix::fs::statvfs(&self.dir)?;

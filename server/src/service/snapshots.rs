@@ -11,6 +11,7 @@ use std::sync::Arc;
 use cairn_engine::config::{Settings, Workers};
 use cairn_engine::engine::Import;
 use cairn_engine::schema::check_name;
+use cairn_engine::storage::space::Space;
 use cairn_engine::{Error, ErrorKind, Result};
 use tokio::runtime::Handle as Runtime;
 
@@ -19,7 +20,8 @@ use super::pools::{Budget, deadline_exceeded};
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Manifest, Snapshots, Source, Store, Work, already_there, name_of, not_found, open_download, scratch,
+    Collected, Manifest, Snapshots, Source, Store, Work, already_there, check_room, name_of, not_found, open_download,
+    scratch,
 };
 use crate::telemetry;
 
@@ -30,6 +32,8 @@ const BRINGING: f32 = 0.3;
 pub(crate) struct SnapshotsOf {
     snapshots: Snapshots,
     data_dir: PathBuf,
+    /// Where restores bring their files.
+    space: Space,
     settings: Settings,
     workers: Workers,
 }
@@ -40,6 +44,7 @@ impl SnapshotsOf {
         Ok(Self {
             snapshots: Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?),
             data_dir: config.data_dir.clone(),
+            space: Space::new(&config.data_dir, config.engine.disk_reserve_bytes),
             settings: config.settings(),
             workers: config.workers(),
         })
@@ -174,6 +179,7 @@ impl Service {
             let key = core.ask(budget, core.snapshots.snapshots.find(&name))?;
             let manifest = core.ask(budget, core.snapshots.snapshots.read(&key))?;
             let imports = imports(core, &manifest, &what)?;
+            check_room(&core.snapshots.space, &manifest, manifest.bytes)?;
             // What is restored, under which name, in how many shards, in whose place.
             let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
                 .with_snapshot(&name)
@@ -303,7 +309,7 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
     // Declared first: it goes after the engine that is open in it.
     let scratch = scratch(&of.data_dir)?;
     with_store(handle, BRINGING, async |work| {
-        of.snapshots.download(manifest, scratch.path(), work).await
+        of.snapshots.download(manifest, scratch.path(), &of.space, work).await
     })?;
     let source = open_download(scratch.path(), of.settings.clone(), of.workers.clone(), manifest)?;
     let mut points = 0;

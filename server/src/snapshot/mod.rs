@@ -31,6 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cairn_engine::engine::Cut;
+use cairn_engine::storage::space::Space;
 use cairn_engine::types::Token;
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -41,7 +42,7 @@ use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damage
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
 pub use self::restore::{Restored, restore_into};
-pub(crate) use self::restore::{open_download, remove_leftovers, scratch};
+pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
 use self::store::{Content, blocking};
 pub(crate) use self::store::{Place, Store};
 use self::work::Meter;
@@ -376,11 +377,14 @@ impl Snapshots {
         }
     }
 
-    /// Brings the files of a snapshot into a new directory, each compared with its hash.
-    pub(crate) async fn download(&self, manifest: &Manifest, to: &Path, work: &Work<'_>) -> Result<()> {
+    /// Brings the files of a snapshot into a new directory, each compared with its hash, while `space` has room for them.
+    pub(crate) async fn download(&self, manifest: &Manifest, to: &Path, space: &Space, work: &Work<'_>) -> Result<()> {
         manifest.contents()?;
+        check_room(space, manifest, manifest.bytes)?;
         let meter = &Meter::new(work, manifest.bytes);
         let fetches = manifest.files.iter().map(|file| async move {
+            // Others write to this disk too.
+            check_room(space, manifest, file.bytes)?;
             let told = |bytes| meter.add(bytes);
             let (content, to) = (file.content(), to.join(&file.path));
             self.store.fetch(&manifest.name, content, Some(&to), work, &told).await

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use cairn_engine::config::{Settings, Workers};
 use cairn_engine::storage::files::{DirLock, RESTORING, create_root, foreign_entry};
+use cairn_engine::storage::space::{Free, Space};
 use cairn_engine::storage::{Dir, LocalDir};
 use cairn_engine::{Engine, Error, ErrorKind, Result};
 
@@ -48,8 +49,9 @@ pub async fn restore_into(config: &Config, name: Option<&str>, progress: &(dyn F
         stopped: &|| false,
         progress,
     };
+    let space = Space::new(&place.staging, config.engine.disk_reserve_bytes);
     let brought = async {
-        snapshots.download(&manifest, &place.staging, &work).await?;
+        snapshots.download(&manifest, &place.staging, &space, &work).await?;
         let (staging, settings, workers) = (place.staging.clone(), config.settings(), config.workers());
         let manifest = manifest.clone();
         blocking(move || Ok(open_download(&staging, settings, workers, &manifest).map(drop))).await?
@@ -79,6 +81,21 @@ async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
             "the store holds no snapshot: snapshots.url says where it is",
         )
     })
+}
+
+/// Refuses if `bytes` of a snapshot do not fit beside what is kept free on the disk.
+pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Result<()> {
+    let Free { free, reserve } = space.free()?;
+    let missing = reserve.saturating_add(bytes).saturating_sub(free);
+    if missing == 0 {
+        return Ok(());
+    }
+    Err(Error::disk_full(format!(
+        "snapshot {:?} needs {bytes} bytes on the disk of {}, where {free} are free and {reserve} are kept in reserve: make room \
+         for {missing} more; nothing was changed",
+        manifest.name,
+        space.dir().display(),
+    )))
 }
 
 /// Opens what was downloaded and compares it with what the manifest says is in it.

@@ -100,7 +100,9 @@ async fn objects(store: &InMemory) -> BTreeMap<String, Vec<u8>> {
 async fn restored(snapshots: &Snapshots, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
     let to = tempfile::tempdir().unwrap();
     let manifest = snapshots.describe(name).await?;
-    snapshots.download(&manifest, to.path(), &WORK).await?;
+    snapshots
+        .download(&manifest, to.path(), &Space::new(to.path(), 1), &WORK)
+        .await?;
     let read = |file: &FileEntry| (file.path.clone(), std::fs::read(to.path().join(&file.path)).unwrap());
     Ok(manifest.files.iter().map(read).collect())
 }
@@ -247,6 +249,30 @@ async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
     // The build that wrote it finds all of it.
     store.put(&key, whole[key.as_ref()].clone().into()).await.unwrap();
     assert_eq!(restored(&snapshots, "later").await.unwrap(), files.files);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_on_the_disk_is_refused_before_anything_is_brought() {
+    let store = Arc::new(InMemory::new());
+    let snapshots = over(&store);
+    let files = Files::new(&[b"one", b"three"]);
+    let manifest = snapshots.create("s", files.source(), &WORK).await.unwrap().manifest;
+    let to = tempfile::tempdir().unwrap();
+    let full = Space::new(to.path(), u64::MAX / 2);
+    let refused = snapshots
+        .download(&manifest, to.path(), &full, &WORK)
+        .await
+        .unwrap_err();
+    assert_eq!((refused.kind, refused.code), (ErrorKind::Exhausted, "disk_full"));
+    for said in [
+        "\"s\" needs 24 bytes",
+        &to.path().display().to_string(),
+        "are free and",
+        "make room for",
+    ] {
+        assert!(refused.message.contains(said), "{said}: {refused}");
+    }
+    assert_eq!(std::fs::read_dir(to.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

@@ -292,6 +292,15 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
         );
         assert!(left(&target).is_empty(), "{name}: {:?}", left(&target));
     }
+    let mut full = self::config(dir.path(), "target");
+    full.engine.disk_reserve_bytes = u64::MAX / 2;
+    let refused = restore_into(&full, Some("good"), &|_| ()).await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.code),
+        (ErrorKind::Exhausted, "disk_full"),
+        "{refused}"
+    );
+    assert!(left(&target).is_empty(), "{:?}", left(&target));
     let missing = restore_into(&target, Some("no-such"), &|_| ()).await.unwrap_err();
     assert_eq!(missing.code, "snapshot_not_found");
 
