@@ -20,8 +20,8 @@ use super::pools::{Budget, deadline_exceeded};
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Manifest, Snapshots, Source, Store, Work, already_there, check_room, name_of, not_found, open_download,
-    scratch,
+    Collected, Manifest, Snapshots, Source, Store, Summary, Work, already_there, check_room, name_of, not_found,
+    open_download, scratch,
 };
 use crate::telemetry;
 
@@ -100,21 +100,30 @@ pub struct RestoreCollections {
 
 impl From<Manifest> for SnapshotInfo {
     fn from(manifest: Manifest) -> Self {
+        let summary = Summary::from(&manifest);
         let collections = manifest.collections.into_iter().map(|c| SnapshotCollection {
             name: c.name,
             points: c.points,
             documents: c.documents,
         });
-        let collections: Vec<_> = collections.collect();
         Self {
-            name: manifest.name,
-            created_at_ms: manifest.created_at_ms,
-            token: manifest.token,
-            cairn: manifest.cairn,
-            files: manifest.files.len() as u64,
-            bytes: manifest.bytes,
-            collections_total: collections.len() as u64,
-            collections,
+            collections: collections.collect(),
+            ..Self::listed(manifest.name, summary)
+        }
+    }
+}
+
+impl SnapshotInfo {
+    fn listed(name: String, summary: Summary) -> Self {
+        Self {
+            name,
+            created_at_ms: summary.created_at_ms,
+            token: summary.token,
+            cairn: summary.cairn,
+            files: summary.files,
+            bytes: summary.bytes,
+            collections_total: summary.collections,
+            collections: Vec::new(),
             damaged: None,
         }
     }
@@ -195,11 +204,8 @@ impl Service {
     pub async fn snapshots(&self, call: Call) -> Result<Vec<SnapshotInfo>> {
         self.read(call, "Snapshots.List", |core, budget| {
             let all = core.ask(budget, core.snapshots.snapshots.list())?;
-            let told = all.into_iter().map(|one| match one.manifest {
-                Ok(manifest) => SnapshotInfo {
-                    collections: Vec::new(),
-                    ..SnapshotInfo::from(manifest)
-                },
+            let told = all.into_iter().map(|one| match one.found {
+                Ok(summary) => SnapshotInfo::listed(one.name, summary),
                 Err(why) => SnapshotInfo {
                     name: one.name,
                     damaged: Some(why.message),

@@ -76,6 +76,30 @@ pub(crate) struct FileEntry {
     pub(crate) sha256: Hash,
 }
 
+/// What a list tells of a snapshot: the same whatever it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) cairn: String,
+    pub(crate) created_at_ms: u64,
+    pub(crate) token: String,
+    pub(crate) collections: u64,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+impl From<&Manifest> for Summary {
+    fn from(manifest: &Manifest) -> Self {
+        Self {
+            cairn: manifest.cairn.clone(),
+            created_at_ms: manifest.created_at_ms,
+            token: manifest.token.clone(),
+            collections: manifest.collections.len() as u64,
+            files: manifest.files.len() as u64,
+            bytes: manifest.bytes,
+        }
+    }
+}
+
 /// SHA-256 of an object's bytes, which is its name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Hash([u8; 32]);

@@ -37,7 +37,7 @@ use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use self::lease::{Lease, Role};
-pub(crate) use self::manifest::{CollectionEntry, Manifest};
+pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
@@ -50,8 +50,10 @@ pub(crate) use self::work::Work;
 
 /// Snapshots that a store may hold: listing reads the manifest of each.
 const SNAPSHOTS_MAX: usize = 1_000;
-/// Manifests that are read at the same time.
-const MANIFESTS_AT_ONCE: usize = 8;
+/// Snapshots that are listed. More than may be made: servers that make some at the same time do not see each other's.
+const LISTED_MAX: usize = SNAPSHOTS_MAX + 100;
+/// Manifests that are in memory at the same time.
+const MANIFESTS_AT_ONCE: usize = 4;
 /// How long a snapshot waits for a collection of garbage that is under way; it takes a request for each content.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -62,6 +64,8 @@ const LEFT_OUT: [&str; 2] = ["db/OPTIONS-", "db/IDENTITY"];
 #[derive(Debug)]
 pub(crate) struct Snapshots {
     store: Store,
+    /// How many there may be when one is made.
+    most: usize,
     /// How long a snapshot waits for a collection of garbage that is under way.
     collected_within: Duration,
     /// Milliseconds between two looks whether it has ended: not in step with somebody else who waits.
@@ -120,7 +124,7 @@ pub(crate) struct Created {
 pub(crate) struct Listed {
     pub(crate) name: String,
     /// Or why it cannot be read.
-    pub(crate) manifest: Result<Manifest>,
+    pub(crate) found: Result<Summary>,
 }
 
 /// What removing a snapshot freed.
@@ -138,6 +142,7 @@ impl Snapshots {
     pub(crate) fn new(store: Store) -> Self {
         Self {
             store,
+            most: SNAPSHOTS_MAX,
             collected_within: COLLECTED_WITHIN,
             look_ms: 200..1_000,
         }
@@ -145,8 +150,13 @@ impl Snapshots {
 
     /// Makes a snapshot; there is none of its name, or it is a conflict.
     pub(crate) async fn create(&self, name: &str, source: Source<'_>, work: &Work<'_>) -> Result<Created> {
-        if !work.unless_stopped(self.keys_of(name)).await?.is_empty() {
+        check_snapshot(name)?;
+        let keys = work.unless_stopped(self.keys()).await?;
+        if keys.iter().any(|key| key.name == name) {
             return Err(already_there(name));
+        }
+        if keys.len() >= self.most {
+            return Err(too_many(self.most));
         }
         let lease = work.unless_stopped(self.writing()).await?;
         let made = lease.during(self.write(name, source, &lease, work)).await;
@@ -218,25 +228,24 @@ impl Snapshots {
     /// All snapshots, the newest first; damaged ones last.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
         let keys = self.keys().await?;
+        if keys.len() > LISTED_MAX {
+            return Err(too_many(self.most));
+        }
         let read = stream::iter(keys.into_iter().map(|key| async move {
-            let name = key.name.clone();
-            match self.read(&key).await {
-                Ok(manifest) => Ok(Some(Listed {
-                    name,
-                    manifest: Ok(manifest),
-                })),
+            // Only what a list tells is kept: a manifest may have 200,000 files.
+            let found = match self.read(&key).await {
+                Ok(manifest) => Ok(Summary::from(&manifest)),
                 // Deleted since.
-                Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
-                Err(error) if matches!(error.kind, ErrorKind::Damaged | ErrorKind::Conflict) => Ok(Some(Listed {
-                    name,
-                    manifest: Err(error),
-                })),
-                Err(error) => Err(error),
-            }
+                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                Err(error) if matches!(error.kind, ErrorKind::Damaged | ErrorKind::Conflict) => Err(error),
+                Err(error) => return Err(error),
+            };
+            let name = key.name;
+            Ok(Some(Listed { name, found }))
         }));
         let read: Vec<Option<Listed>> = read.buffered(MANIFESTS_AT_ONCE).try_collect().await?;
         let mut all: Vec<Listed> = read.into_iter().flatten().collect();
-        all.sort_by_key(|one| std::cmp::Reverse(one.manifest.as_ref().map_or(0, |m| m.created_at_ms)));
+        all.sort_by_key(|one| std::cmp::Reverse(one.found.as_ref().map_or(0, |found| found.created_at_ms)));
         Ok(all)
     }
 
@@ -248,13 +257,6 @@ impl Snapshots {
             .into_iter()
             .filter_map(|(file, meta)| Some((meta.last_modified, Key::parse(&file)?)));
         let mut ours: Vec<_> = ours.collect();
-        if ours.len() > SNAPSHOTS_MAX {
-            return Err(Error::new(
-                ErrorKind::Exhausted,
-                "too_many_snapshots",
-                format!("the store holds more than {SNAPSHOTS_MAX} snapshots: delete some"),
-            ));
-        }
         ours.sort();
         Ok(ours.into_iter().map(|(_, key)| key).collect())
     }
@@ -396,4 +398,12 @@ impl Snapshots {
         let to = to.to_owned();
         blocking(move || restore::sync_tree(&to)).await
     }
+}
+
+fn too_many(most: usize) -> Error {
+    Error::new(
+        ErrorKind::Exhausted,
+        "too_many_snapshots",
+        format!("the store holds {most} snapshots or more, which is the most: delete some"),
+    )
 }

@@ -74,13 +74,14 @@ pub async fn restore_into(config: &Config, name: Option<&str>, progress: &(dyn F
 
 async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
     let all = snapshots.list().await?;
-    let mut whole = all.into_iter().filter_map(|one| one.manifest.ok());
-    whole.next().ok_or_else(|| {
+    let mut whole = all.into_iter().filter(|one| one.found.is_ok());
+    let newest = whole.next().ok_or_else(|| {
         Error::not_found(
             "snapshot_not_found",
-            "the store holds no snapshot: snapshots.url says where it is",
+            "the store holds no snapshot that can be read: snapshots.url says where it is",
         )
-    })
+    })?;
+    snapshots.describe(&newest.name).await
 }
 
 /// Refuses if `bytes` of a snapshot do not fit beside what is kept free on the disk.

@@ -203,7 +203,7 @@ async fn a_manifest_that_cannot_be_read_keeps_all_contents_and_a_delete_says_so(
     let manifest = Path::from(manifest_of(&snapshots, "s").await);
     store.put(&manifest, b"garbage".to_vec().into()).await.unwrap();
     let listed = snapshots.list().await.unwrap();
-    let readable: Vec<bool> = listed.iter().map(|one| one.manifest.is_ok()).collect();
+    let readable: Vec<bool> = listed.iter().map(|one| one.found.is_ok()).collect();
     assert_eq!(readable, [true, true, false]);
     let held = |all: BTreeMap<String, Vec<u8>>, content: &[u8]| all.values().any(|bytes| bytes == content);
     let Collected::Kept { manifest, why, more: 0 } = delete(&snapshots, "t").await.unwrap() else {
@@ -242,13 +242,36 @@ async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
             .await
             .unwrap()
             .iter()
-            .any(|one| one.name == "later" && one.manifest.is_err())
+            .any(|one| one.name == "later" && one.found.is_err())
     );
     let freed = delete(&snapshots, "ours").await.unwrap();
     assert_eq!(freed, Collected::Removed { objects: 1, bytes: 3 });
     // The build that wrote it finds all of it.
     store.put(&key, whole[key.as_ref()].clone().into()).await.unwrap();
     assert_eq!(restored(&snapshots, "later").await.unwrap(), files.files);
+}
+
+#[tokio::test]
+async fn how_many_snapshots_there_may_be_is_kept_where_they_are_made() {
+    let store = Arc::new(InMemory::new());
+    let mut snapshots = over(&store);
+    snapshots.most = 2;
+    let files = Files::new(&[b"one"]);
+    for name in ["a", "b"] {
+        snapshots.create(name, files.source(), &WORK).await.unwrap();
+    }
+    let refused = snapshots.create("c", files.source(), &WORK).await.unwrap_err();
+    assert_eq!(
+        (refused.kind, refused.code),
+        (ErrorKind::Exhausted, "too_many_snapshots")
+    );
+    // A server that did not see the others makes one more: all are listed, and can be deleted.
+    over(&store).create("c", files.source(), &WORK).await.unwrap();
+    assert_eq!(snapshots.list().await.unwrap().len(), 3);
+    for name in ["a", "b"] {
+        delete(&snapshots, name).await.unwrap();
+    }
+    snapshots.create("d", files.source(), &WORK).await.unwrap();
 }
 
 #[tokio::test]
@@ -483,7 +506,8 @@ proptest! {
             delete(&snapshots, "last").await.unwrap();
             let mut needed = HashSet::new();
             for one in snapshots.list().await.unwrap() {
-                needed.extend(one.manifest.unwrap().files.into_iter().map(|file| file.sha256));
+                let manifest = snapshots.describe(&one.name).await.unwrap();
+                needed.extend(manifest.files.into_iter().map(|file| file.sha256));
             }
             let kept = objects(&store).await.into_keys().filter(|key| key.contains("/objects/")).count();
             assert_eq!(kept, needed.len());
