@@ -20,6 +20,7 @@ mod names;
 mod rate;
 mod restore;
 mod store;
+mod upload;
 mod work;
 
 #[cfg(test)]

@@ -24,14 +24,13 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{
-    ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig, WriteMultipart,
-};
+use object_store::{ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::manifest::{Hash, damaged};
 use super::rate::Rate;
+use super::upload::Upload;
 use super::work::Work;
 use crate::config::SnapshotsConfig;
 use crate::rag::remote::install_crypto;
@@ -41,8 +40,6 @@ use crate::telemetry::{StoreOperation, StoreRequest, store_moved};
 const PART_BYTES: u64 = 8 << 20;
 /// Parts of one object: S3 takes 10,000.
 const PARTS_MAX: u64 = 9_000;
-/// Parts of one object under way at the same time.
-const PARTS_IN_FLIGHT: usize = 2;
 /// Requests for one thing: the wait between them doubles, so `retry_ms` ends it first.
 const ATTEMPTS_MAX: usize = 12;
 /// The wait before a request is sent again; it doubles, and varies by half.
@@ -277,69 +274,51 @@ impl Store {
             };
             return work.unless_stopped(sent).await;
         }
-        let size = part_size(bytes);
         let begin = async || self.inner.put_multipart(&self.at(key)).await;
-        let begun = async { Ok(self.ask(StoreOperation::Put, begin).await) };
-        let upload = work.unless_stopped(begun).await?.map_err(|e| self.failed(&e))?;
-        let chunk = usize::try_from(size).expect("parts are small");
-        let mut upload = WriteMultipart::new_with_chunk_size(upload, chunk);
-        match self.send_parts(&mut upload, &file, content, size, work).await {
-            Ok(()) => self.finish(upload, content).await,
-            Err(error) => {
-                // What was sent costs money until it is given up; the store may also do it by itself after some days.
-                if let Err(error) = upload.abort().await {
-                    tracing::warn!(%error, key, "an upload that failed could not be given up");
-                }
-                Err(error)
-            }
-        }
-    }
-
-    async fn send_parts(
-        &self,
-        upload: &mut WriteMultipart,
-        file: &Arc<File>,
-        content: Content,
-        size: u64,
-        work: &Work<'_>,
-    ) -> Result<()> {
+        let begun = async { self.ask(StoreOperation::Put, begin).await.map_err(|e| self.failed(&e)) };
+        let mut upload = Upload::new(work.unless_stopped(begun).await?, key);
         let (mut at, mut hasher) = (0, Sha256::new());
-        while at < content.bytes {
-            let length = size.min(content.bytes - at);
-            let (part, next) = read(file, at, length, hasher).await?;
+        while at < bytes {
+            let length = part_size(bytes).min(bytes - at);
+            let (part, next) = read(&file, at, length, hasher).await?;
             hasher = next;
-            let room = async {
+            let sent = async {
                 self.rate.take(length).await;
                 // Each part is repeated inside until it is sent.
-                let request = StoreRequest::begin(StoreOperation::PutPart);
-                upload.put(part.into());
-                match upload.wait_for_capacity(PARTS_IN_FLIGHT).await {
-                    Ok(()) => request.done(),
-                    Err(error) => {
-                        request.failed("unavailable");
-                        return Err(self.failed(&error));
-                    }
-                }
+                self.once(StoreOperation::PutPart, upload.put(part.into())).await?;
                 store_moved(StoreOperation::PutPart, length);
                 Ok(())
             };
-            work.unless_stopped(room).await?;
+            work.unless_stopped(sent).await?;
             at += length;
         }
-        same(content.hash, Hash::end(hasher))
-    }
-
-    async fn finish(&self, upload: WriteMultipart, content: Content) -> Result<()> {
-        let request = StoreRequest::begin(StoreOperation::Put);
-        let Err(error) = upload.finish().await else {
-            request.done();
+        same(hash, Hash::end(hasher))?;
+        let Err(error) = self.once(StoreOperation::Put, upload.complete()).await else {
             return Ok(());
         };
-        request.failed("unavailable");
         // The answer to a first attempt may have been lost, and the upload is not there to be finished again.
-        match self.size(&content.key()).await {
-            Ok(Some(bytes)) if bytes == content.bytes => Ok(()),
-            _ => Err(self.failed(&error)),
+        match self.size(key).await {
+            Ok(Some(found)) if found == bytes => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    /// A request that is not repeated here.
+    async fn once<T>(
+        &self,
+        operation: StoreOperation,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> Result<T> {
+        let counted = StoreRequest::begin(operation);
+        match request.await {
+            Ok(done) => {
+                counted.done();
+                Ok(done)
+            }
+            Err(error) => {
+                counted.failed("unavailable");
+                Err(self.failed(&error))
+            }
         }
     }
 

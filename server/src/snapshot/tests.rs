@@ -422,6 +422,27 @@ async fn cancelled_work_ends_at_once_and_leaves_no_snapshot() {
     assert!(!objects(&store).await.keys().any(|key| key.starts_with("snapshots")));
 }
 
+#[tokio::test]
+async fn an_upload_whose_snapshot_fails_elsewhere_is_given_up() {
+    let large = vec![7; 20 << 20];
+    let files = Files::new(&[&large, b"small"]);
+    let store = Arc::new(InMemory::new());
+    let faulty = Faulty::over(&store, Plan::spoiling());
+    let uploads = Arc::clone(&faulty.uploads);
+    let snapshots = impatient(faulty, Duration::from_secs(1));
+    // The small content fails while the large one is on its way, which is then dropped.
+    let failed = snapshots.create("s", files.source(), &WORK).await.unwrap_err();
+    assert_eq!(failed.code, "snapshot_store_unavailable");
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while of(&uploads.given_up) == 0 && std::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let counts = (of(&uploads.begun), of(&uploads.completed), of(&uploads.given_up));
+    assert_eq!(counts, (1, 0, 1), "begun, completed, given up");
+    assert!(objects(&store).await.is_empty(), "and the lease is given back");
+}
+
 /// One thing that somebody does with a store.
 #[derive(Debug, Clone)]
 enum Step {

@@ -3,15 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// What goes wrong.
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     hang: u64,
     /// From this request on all fail.
     refuse: u64,
+    /// Uploads in parts hang, and once one has begun, contents that are sent whole fail.
+    spoil: bool,
     seed: AtomicU64,
     requests: AtomicU64,
 }
@@ -42,6 +45,7 @@ impl Plan {
             turns: 0,
             hang: u64::MAX,
             refuse: u64::MAX,
+            spoil: false,
             seed: AtomicU64::new(seed),
             requests: AtomicU64::new(0),
         }
@@ -72,6 +76,13 @@ impl Plan {
         }
     }
 
+    pub(super) fn spoiling() -> Self {
+        Self {
+            spoil: true,
+            ..Self::quiet(0)
+        }
+    }
+
     pub(super) fn hang_after(requests: u64) -> Self {
         Self {
             hang: requests,
@@ -96,10 +107,47 @@ impl Plan {
     }
 }
 
+/// What became of uploads in parts.
+#[derive(Debug, Default)]
+pub(super) struct Uploads {
+    pub(super) begun: AtomicU64,
+    pub(super) completed: AtomicU64,
+    pub(super) given_up: AtomicU64,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Faulty {
     inner: Arc<InMemory>,
     plan: Arc<Plan>,
+    pub(super) uploads: Arc<Uploads>,
+}
+
+#[derive(Debug)]
+struct Counted {
+    inner: Box<dyn MultipartUpload>,
+    of: Faulty,
+}
+
+#[tonic::async_trait]
+impl MultipartUpload for Counted {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        match self.of.plan.spoil {
+            true => std::future::pending().boxed(),
+            false => self.inner.put_part(data),
+        }
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let done = self.inner.complete().await;
+        self.of.uploads.completed.fetch_add(1, Ordering::Relaxed);
+        done
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await?;
+        self.of.uploads.given_up.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 impl Faulty {
@@ -107,6 +155,7 @@ impl Faulty {
         Self {
             inner: Arc::clone(inner),
             plan: Arc::new(plan),
+            uploads: Arc::default(),
         }
     }
 
@@ -148,6 +197,12 @@ impl fmt::Display for Faulty {
 #[tonic::async_trait]
 impl ObjectStore for Faulty {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        if self.plan.spoil && location.as_ref().contains("objects/") {
+            while self.uploads.begun.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            return Err(broken("connection reset"));
+        }
         self.request(self.inner.put_opts(location, payload, options)).await
     }
 
@@ -156,7 +211,10 @@ impl ObjectStore for Faulty {
         location: &Path,
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        self.request(self.inner.put_multipart_opts(location, options)).await
+        let inner = self.request(self.inner.put_multipart_opts(location, options)).await?;
+        self.uploads.begun.fetch_add(1, Ordering::Relaxed);
+        let of = self.clone();
+        Ok(Box::new(Counted { inner, of }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
