@@ -10,6 +10,8 @@
 //! renewed for [`EXPIRES`] is ignored. An owner that could not renew for [`SAFE`] stops by itself; the difference is longer
 //! than a request can be under way, so nothing that it began ends after its lease. Age is told by the store's clock alone.
 //!
+//! Leases that have expired are removed by whoever takes one next: nobody counts them, and their owners have stopped.
+//!
 //! The requests that the lease is there for (a manifest is written, a content removed) may still be under way when their sender
 //! has given up on them. After such an end the lease is left to expire.
 
@@ -17,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use cairn_engine::{Error, ErrorKind, Result};
+use object_store::ObjectMeta;
 use parking_lot::Mutex;
 
 use super::store::Store;
@@ -87,6 +90,24 @@ impl Renewed {
     }
 }
 
+/// What a look at the leases showed.
+struct Found {
+    /// None of the other side counts.
+    alone: bool,
+    expired: Vec<String>,
+}
+
+/// By the store's clock.
+fn is_expired(now: SystemTime, renewed: SystemTime) -> bool {
+    now.duration_since(renewed).is_ok_and(|age| age >= EXPIRES)
+}
+
+/// Others may keep things beside ours.
+fn is_lease(name: &str) -> bool {
+    let number = name.strip_prefix(['w', 'c']).and_then(|rest| rest.strip_prefix('-'));
+    number.is_some_and(|n| n.len() == 16 && n.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 impl<'a> Lease<'a> {
     /// Takes a lease, or says that the other side is at work.
     pub(super) async fn take(store: &'a Store, role: Role) -> Result<Option<Self>> {
@@ -99,9 +120,12 @@ impl<'a> Lease<'a> {
             unsettled: AtomicBool::new(false),
         };
         store.put(&lease.key, Vec::new()).await?;
-        match lease.is_alone(&name, role).await {
-            Ok(true) => Ok(Some(lease)),
-            Ok(false) => lease.end(END_WITHIN).await.map(|()| None),
+        match lease.look(&name, role).await {
+            Ok(found) if found.alone => {
+                lease.remove(found.expired).await;
+                Ok(Some(lease))
+            }
+            Ok(_) => lease.end(END_WITHIN).await.map(|()| None),
             Err(error) => {
                 let _ = lease.end(END_SOON).await;
                 Err(error)
@@ -109,22 +133,56 @@ impl<'a> Lease<'a> {
         }
     }
 
-    async fn is_alone(&self, name: &str, role: Role) -> Result<bool> {
+    async fn look(&self, name: &str, role: Role) -> Result<Found> {
         let all = self.store.list("leases").await?;
-        let Some(now) = all
-            .iter()
-            .find(|(other, _)| other == name)
-            .map(|(_, meta)| meta.last_modified)
-        else {
-            return Err(Error::new(
+        let now = all.iter().find(|(other, _)| other == name).ok_or_else(|| {
+            Error::new(
                 ErrorKind::Unavailable,
                 "snapshot_store_unavailable",
                 "the store does not list what was just written: snapshots need one that does",
-            ));
-        };
-        let expires = i64::try_from(EXPIRES.as_secs()).expect("minutes");
+            )
+        })?;
+        let now = SystemTime::from(now.1.last_modified);
+        let expired = |meta: &ObjectMeta| is_expired(now, meta.last_modified.into());
         let mut others = all.iter().filter(|(other, _)| other.starts_with(role.other().letter()));
-        Ok(!others.any(|(_, meta)| (now - meta.last_modified).num_seconds() < expires))
+        Ok(Found {
+            alone: others.all(|(_, meta)| expired(meta)),
+            expired: all
+                .into_iter()
+                .filter(|(other, meta)| is_lease(other) && expired(meta))
+                .map(|(other, _)| other)
+                .collect(),
+        })
+    }
+
+    /// Removes leases of owners that are gone. It is not needed for anything, so what fails is left for the next.
+    async fn remove(&self, expired: Vec<String>) {
+        for name in expired {
+            if let Err(error) = self.store.delete(&format!("leases/{name}")).await {
+                tracing::warn!(%error, name, "a lease that has expired stays");
+                break;
+            }
+        }
+    }
+
+    /// Removes from the store what writers that are gone have left unfinished. To be called by who collects: nobody writes
+    /// contents meanwhile.
+    pub(super) async fn remove_staged(&self) -> Result<()> {
+        let all = self.store.list("leases").await?;
+        let ours = all.iter().find(|(other, _)| self.key.ends_with(other.as_str()));
+        if let Some((_, meta)) = ours {
+            let removed = self
+                .store
+                .remove_staged(SystemTime::from(meta.last_modified) - EXPIRES)
+                .await?;
+            if removed > 0 {
+                tracing::info!(
+                    removed,
+                    "removed files that were cut off while they were written to the store"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Does `work` while the lease is renewed, and gives it up when it could not be renewed for too long.

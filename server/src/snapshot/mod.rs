@@ -14,6 +14,7 @@
 //! Not guaranteed: that a store keeps what it was given; [`Snapshots::verify`] finds out. That who can write to the store is
 //! who he should be: hashes show damage, they are no signature.
 
+mod directory;
 mod lease;
 mod manifest;
 mod names;
@@ -207,6 +208,8 @@ impl Snapshots {
             Ok::<_, Error>(FileEntry { path, bytes, sha256 })
         }));
         let files = sent.buffered(self.store.transfers).try_collect::<Vec<_>>().await?;
+        // Contents that were found there may be of a server that died before they were durable.
+        self.store.settle("objects").await?;
         let manifest = Manifest::new(name.to_owned(), about, files);
         let bytes = manifest.bytes()?;
         lease.check()?;
@@ -310,6 +313,8 @@ impl Snapshots {
         for key in keys {
             work.unless_stopped(self.store.delete(&key.object())).await?;
         }
+        // Before any content is: else a loss of power could bring back a manifest without its contents.
+        self.store.settle("snapshots").await?;
         self.collect(work).await.map_err(|e| Error {
             message: format!(
                 "the snapshot is removed; of the contents that only it needed some are still there, the next delete removes them: {}",
@@ -367,6 +372,10 @@ impl Snapshots {
             .await?;
         lease.settled();
         work.check()?;
+        self.store.settle("objects").await?;
+        if let Err(error) = lease.remove_staged().await {
+            tracing::warn!(%error, "what was cut off while it was written stays in the store");
+        }
         Ok(Collected::Removed { objects, bytes })
     }
 
@@ -397,7 +406,7 @@ impl Snapshots {
             .try_collect::<()>()
             .await?;
         let to = to.to_owned();
-        blocking(move || restore::sync_tree(&to)).await
+        blocking(move || directory::sync_tree(&to)).await
     }
 }
 

@@ -5,7 +5,7 @@
 //! database last. While `restoring/` is there, an engine refuses to open the directory (`restore_incomplete`), and restoring
 //! again begins anew; so a crash at any point leaves a directory that is restored, or says that it is not.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -211,15 +211,4 @@ pub(crate) fn scratch(data_dir: &Path) -> io::Result<tempfile::TempDir> {
 /// Removes what a crash left of restores. The engine holds the directory's lock.
 pub(crate) fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
     remove(&data_dir.join(RESTORES))
-}
-
-/// Brings the entries of a directory and of all below it to disk; its files are there already.
-pub(super) fn sync_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        }
-    }
-    File::open(dir)?.sync_all()
 }

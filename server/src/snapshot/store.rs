@@ -14,7 +14,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use cairn_engine::{Error, ErrorKind, Result};
@@ -28,6 +28,7 @@ use object_store::{ClientConfigKey, ObjectMeta, ObjectStore, ObjectStoreExt as _
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::directory::Directory;
 use super::manifest::{Hash, damaged};
 use super::rate::Rate;
 use super::upload::Upload;
@@ -51,6 +52,8 @@ const CONNECT_MS: u64 = 5_000;
 /// The store of a server's snapshots.
 pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
+    /// If it is one.
+    directory: Option<Directory>,
     root: Path,
     shown: String,
     /// Transfers at the same time.
@@ -90,6 +93,7 @@ impl Store {
             install_crypto();
         }
         let failed = |e: object_store::Error| format!("snapshots.url = {:?}: {e}", config.url);
+        let mut directory = None;
         let (inner, root): (Arc<dyn ObjectStore>, Path) = match &place {
             Place::Directory(dir) => {
                 let dir = match dir {
@@ -98,6 +102,7 @@ impl Store {
                 };
                 let dir = std::path::absolute(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
                 let root = Path::from_absolute_path(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+                directory = Some(Directory::new(&dir));
                 (Arc::new(LocalFileSystem::new().with_fsync(true)), root)
             }
             Place::S3 { bucket, prefix } => {
@@ -130,6 +135,7 @@ impl Store {
             false => config.url.clone(),
         };
         let mut store = Self::over(inner, root, shown);
+        store.directory = directory;
         store.transfers = config.transfers_max;
         store.retry = Duration::from_millis(config.retry_ms);
         store.rate = Rate::new(config.bytes_per_second_max);
@@ -140,6 +146,7 @@ impl Store {
     pub(super) fn over(inner: Arc<dyn ObjectStore>, root: Path, shown: String) -> Self {
         Self {
             inner,
+            directory: None,
             root,
             shown,
             transfers: SnapshotsConfig::default().transfers_max,
@@ -251,12 +258,29 @@ impl Store {
         Ok(all.into_iter().filter_map(named).collect())
     }
 
-    /// Removes an object; one that is not there is removed already.
+    /// Removes an object; one that is not there is removed already. Durable after [`Self::settle`].
     pub(super) async fn delete(&self, key: &str) -> Result<()> {
         let delete = async || self.inner.delete(&self.at(key)).await;
         match self.ask(StoreOperation::Delete, delete).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(self.failed(&error)),
+        }
+    }
+
+    /// What was removed below a key, or found there, is durable when this returns.
+    pub(super) async fn settle(&self, below: &'static str) -> Result<()> {
+        match self.directory.clone() {
+            Some(directory) => blocking(move || directory.sync(below)).await,
+            // Other stores answer when it is.
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what was being written and has not changed since a time of the store's clock; no list shows it.
+    pub(super) async fn remove_staged(&self, before: SystemTime) -> Result<u64> {
+        match self.directory.clone() {
+            Some(directory) => blocking(move || directory.remove_staged(before)).await,
+            None => Ok(0),
         }
     }
 

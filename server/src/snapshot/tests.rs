@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use self::faulty::{Faulty, Plan};
 use super::*;
+use crate::config::SnapshotsConfig;
 
 /// Files of a data directory, as far as a snapshot cares.
 struct Files {
@@ -387,6 +388,57 @@ async fn a_writer_and_a_collector_shut_each_other_out() {
         .unwrap();
     delete(&snapshots, "new").await.unwrap();
     assert!(objects(&store).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_servers_that_are_gone_left_in_a_directory_is_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SnapshotsConfig {
+        url: dir.path().join("store").to_str().unwrap().to_owned(),
+        ..SnapshotsConfig::default()
+    };
+    let snapshots = Snapshots::new(Store::open(&config, dir.path()).unwrap());
+    snapshots
+        .create("s", Files::new(&[b"one"]).source(), &WORK)
+        .await
+        .unwrap();
+    let (now, hour) = (std::time::SystemTime::now(), Duration::from_secs(3_600));
+    let put = |path: &str, changed: std::time::SystemTime| {
+        let path = dir.path().join("store").join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::File::create(&path).unwrap().set_modified(changed).unwrap();
+        path
+    };
+    let hash = Hash::of(b"two").to_string();
+    let staged = |n: u32| format!("objects/{}/{hash}#{n}", &hash[..2]);
+    let gone = [
+        put("leases/w-0123456789abcdef", now - hour),
+        put("leases/c-0123456789abcdef", now - hour),
+        put("leases/w-fedcba9876543210#1", now - hour),
+        put("snapshots/s@0123456789abcdef#1", now - hour),
+        put(&staged(1), now - hour),
+    ];
+    let stays = [
+        put("leases/read-me", now - hour),
+        put("leases/w-0123456789abcdef0", now - hour),
+        put(&staged(2), now),
+    ];
+    let freed = delete(&snapshots, "s").await.unwrap();
+    assert_eq!(freed, Collected::Removed { objects: 2, bytes: 19 });
+    for path in &gone {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    for path in &stays {
+        assert!(path.exists(), "{}", path.display());
+    }
+    // A lease that counts is not removed, nor what is written under it.
+    let writer = put("leases/w-0123456789abcdef", now);
+    snapshots
+        .create("t", Files::new(&[b"one"]).source(), &WORK)
+        .await
+        .unwrap();
+    assert_eq!(delete(&snapshots, "t").await.unwrap(), Collected::Later);
+    assert!(writer.exists());
 }
 
 #[tokio::test]
