@@ -438,6 +438,22 @@ impl Config {
             low_memory: e.low_memory,
         }
     }
+
+    /// Settings of an engine that is opened beside the one that serves, and only read: it takes little memory, however much that
+    /// one may take, and builds no graphs that nobody walks on.
+    pub fn settings_to_read(&self) -> cairn_engine::config::Settings {
+        let engine = EngineConfig {
+            low_memory: true,
+            graph_rows_min: usize::MAX,
+            disk_reserve_bytes: self.engine.disk_reserve_bytes,
+            ..EngineConfig::default()
+        };
+        let reading = Self {
+            engine,
+            ..Self::default()
+        };
+        reading.settings()
+    }
 }
 
 impl Limits {

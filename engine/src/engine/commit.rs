@@ -65,6 +65,8 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) applied: AtomicU64,
+    /// The same when it was opened.
+    pub(super) opened: AtomicU64,
     pub(super) log_start: AtomicU64,
     pub(super) log_bytes: AtomicU64,
     /// Of them, those of records that are kept although nobody needs them.

@@ -666,6 +666,12 @@ impl Engine {
         Token::local(Seq(self.shared.counters.applied.load(Ordering::Acquire)))
     }
 
+    /// Token of the last record that was there when it was opened. Opening may write some of its own: it drops what an import
+    /// left unfinished.
+    pub fn opened_at(&self) -> Token {
+        Token::local(Seq(self.shared.counters.opened.load(Ordering::Acquire)))
+    }
+
     /// An error if the engine stopped after a failure and must be restarted.
     pub fn check_alive(&self) -> Result<()> {
         self.shared.check_alive()

@@ -154,6 +154,7 @@ pub(super) fn open(
         let all: Vec<Place> = places(&applier).collect();
         applier.changed.extend(all);
         shared.counters.applied.store(applier.applied.0, Ordering::Release);
+        shared.counters.opened.store(applier.applied.0, Ordering::Release);
         shared
             .counters
             .requests

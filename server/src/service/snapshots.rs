@@ -28,14 +28,14 @@ use crate::telemetry;
 /// Part of a restore's time that bringing the files takes, more or less.
 const BRINGING: f32 = 0.3;
 
-/// The snapshots of a server, and what a restore opens them with.
+/// The snapshots of a server, and what a restore needs.
 pub(crate) struct SnapshotsOf {
     snapshots: Snapshots,
     data_dir: PathBuf,
     /// Where restores bring their files.
     space: Space,
+    /// What they are opened with.
     settings: Settings,
-    workers: Workers,
 }
 
 impl SnapshotsOf {
@@ -45,8 +45,7 @@ impl SnapshotsOf {
             snapshots: Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?),
             data_dir: config.data_dir.clone(),
             space: Space::new(&config.data_dir, config.engine.disk_reserve_bytes),
-            settings: config.settings(),
-            workers: config.workers(),
+            settings: config.settings_to_read(),
         })
     }
 }
@@ -317,7 +316,7 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
     with_store(handle, BRINGING, async |work| {
         of.snapshots.download(manifest, scratch.path(), &of.space, work).await
     })?;
-    let source = open_download(scratch.path(), of.settings.clone(), of.workers.clone(), manifest)?;
+    let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), manifest)?;
     let mut points = 0;
     for (i, import) in imports.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]

@@ -102,7 +102,23 @@ pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Resu
 /// Opens what was downloaded and compares it with what the manifest says is in it.
 pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, manifest: &Manifest) -> Result<Engine> {
     let components = crate::serve::components(workers);
-    let engine = Engine::open(dir, settings, components).map_err(|e| damaged(&manifest.name, e))?;
+    let engine = Engine::open(dir, settings, components).map_err(|e| match is_of_this_machine(&e) {
+        true => Error {
+            message: format!(
+                "snapshot {:?} could not be opened here, which is no fault of its own: {}; nothing was changed",
+                manifest.name, e.message
+            ),
+            ..e
+        },
+        false => damaged(&manifest.name, e),
+    })?;
+    let found = engine.opened_at().to_string();
+    if found != manifest.token {
+        return Err(damaged(
+            &manifest.name,
+            format!("its database ends at {found} instead of {}", manifest.token),
+        ));
+    }
     let found = engine.collection_names();
     if !found.iter().eq(manifest.collections.iter().map(|c| &c.name)) {
         return Err(damaged(
@@ -124,6 +140,22 @@ pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, ma
         }
     }
     Ok(engine)
+}
+
+/// Whether files that are what they should be could not be opened for reasons that lie here: the disk is full, too many files
+/// are open, nothing may be read. The engine tells most of them as text only. A file that is not there is a fault of the
+/// snapshot, as each that it names was brought; and so is whatever is wrong with what they say.
+fn is_of_this_machine(error: &Error) -> bool {
+    match error.kind {
+        ErrorKind::Exhausted | ErrorKind::Unavailable | ErrorKind::Deadline | ErrorKind::Cancelled => true,
+        ErrorKind::Internal => {
+            let io = error.message.contains("i/o: ") || error.message.contains("IO error: ");
+            io && !error.message.contains("No such file or directory")
+        }
+        ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Upstream | ErrorKind::Damaged => {
+            false
+        }
+    }
 }
 
 /// A data directory that holds nothing, locked.
@@ -211,4 +243,35 @@ pub(crate) fn scratch(data_dir: &Path) -> io::Result<tempfile::TempDir> {
 /// Removes what a crash left of restores. The engine holds the directory's lock.
 pub(crate) fn remove_leftovers(data_dir: &Path) -> io::Result<()> {
     remove(&data_dir.join(RESTORES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_is_no_damage() {
+        let raw = |n: i32| Error::from(io::Error::from_raw_os_error(n));
+        let rocksdb = |text: &str| Error::internal(format!("rocksdb: IO error: While open a file: x.sst: {text}"));
+        // ENOSPC, EMFILE, EACCES, EIO, ENOMEM.
+        for here in [
+            raw(28),
+            raw(24),
+            raw(13),
+            raw(5),
+            raw(12),
+            rocksdb("Too many open files"),
+        ] {
+            assert!(is_of_this_machine(&here), "{here}");
+        }
+        for of_it in [
+            raw(2),
+            rocksdb("No such file or directory"),
+            Error::damaged("a checksum"),
+            Error::invalid("not_a_data_directory", "no database"),
+            Error::internal("rocksdb: Invalid argument: column families not opened: x"),
+        ] {
+            assert!(!is_of_this_machine(&of_it), "{of_it}");
+        }
+    }
 }

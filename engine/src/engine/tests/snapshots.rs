@@ -252,9 +252,12 @@ fn a_copy_that_a_crash_left_unfinished_is_gone_at_the_next_open() {
     assert_eq!(engine.collection_names(), ["c"]);
     assert_eq!(engine.cut().unwrap().collections.len(), 1);
     assert_eq!(engine.stats().collections, 2);
+    let last = engine.applied();
     drop(engine);
     let engine = Engine::open(dir.path(), small(), components()).unwrap();
     assert_eq!(engine.stats().collections, 1);
+    assert_eq!(engine.opened_at(), last);
+    assert!(engine.applied() > last, "dropping it is a record");
     assert!(
         engine.create_unfinished(&schema(1)).unwrap() > no,
         "numbers are never given twice"

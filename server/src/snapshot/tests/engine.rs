@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 
 use cairn_engine::Engine;
+use cairn_engine::config::Workers;
 use cairn_engine::engine::{Maintained, Scroll, Selector, WriteOptions};
 use cairn_engine::query::With;
 use cairn_engine::schema::{Chunking, IndexSpec, Metric, Schema, VectorSpec};
@@ -29,7 +30,7 @@ fn config(dir: &FilePath, data: &str) -> Config {
 }
 
 fn open(config: &Config) -> Engine {
-    let components = crate::serve::components(cairn_engine::config::Workers::alone());
+    let components = crate::serve::components(Workers::alone());
     Engine::open(&config.data_dir, config.settings(), components).unwrap()
 }
 
@@ -252,7 +253,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
             bytes[middle] ^= 0x10;
         }
     };
-    let forgeries: [(&str, Forgery<'_>); 5] = [
+    let forgeries: [(&str, Forgery<'_>); 6] = [
         ("segment", Box::new(move |files, _| flip(".seg")(files))),
         ("database", Box::new(move |files, _| flip("db/MANIFEST")(files))),
         (
@@ -269,6 +270,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
             Box::new(|files, _| files.retain(|(path, _)| !path.ends_with(".seg"))),
         ),
         ("boast", Box::new(|_, about| about.collections[0].points += 1)),
+        ("other-moment", Box::new(|_, about| about.token = Token::local(Seq(1)))),
     ];
     for (name, forge) in forgeries {
         let mut files: Vec<_> = good.files.iter().map(|f| (f.path.clone(), file_of(f))).collect();
@@ -292,6 +294,19 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
         );
         assert!(left(&target).is_empty(), "{name}: {:?}", left(&target));
     }
+    // What is no fault of the snapshot is not said to be.
+    let brought = tempfile::tempdir().unwrap();
+    let space = Space::new(brought.path(), 1);
+    snapshots.download(&good, brought.path(), &space, &WORK).await.unwrap();
+    let opened = || open_download(brought.path(), config.settings_to_read(), Workers::alone(), &good);
+    let first = opened().unwrap();
+    let refused = opened().err().unwrap();
+    assert_eq!(refused.code, "directory_locked");
+    assert!(refused.message.contains("no fault of its own"), "{refused}");
+    assert_eq!(scan(&first), oracle);
+
+    drop(first);
+
     let mut full = self::config(dir.path(), "target");
     full.engine.disk_reserve_bytes = u64::MAX / 2;
     let refused = restore_into(&full, Some("good"), &|_| ()).await.unwrap_err();
@@ -309,7 +324,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
     let staging = target.data_dir.join("restoring");
     std::fs::create_dir(&staging).unwrap();
     std::fs::rename(target.data_dir.join("db"), staging.join("db")).unwrap();
-    let components = crate::serve::components(cairn_engine::config::Workers::alone());
+    let components = crate::serve::components(Workers::alone());
     let refused = Engine::open(&target.data_dir, target.settings(), components)
         .err()
         .unwrap();
