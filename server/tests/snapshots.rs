@@ -2,9 +2,11 @@
 //! on a server that speaks S3's protocol (moto, installed by `scripts/s3.sh`; without it that part says so and is skipped).
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 #[path = "../src/snapshot/tests/s3_server.rs"]
 mod s3_server;
@@ -38,8 +40,15 @@ struct Server {
 
 impl Server {
     fn start(s3: Option<&S3>, data_dir: &Path, store: &str) -> Self {
-        let mut process = cairn(s3)
-            .args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"])
+        Self::spawn(cairn(s3), data_dir, store, &[])
+    }
+
+    fn spawn(mut command: Command, data_dir: &Path, store: &str, settings: &[&str]) -> Self {
+        command.args(["serve", "--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"]);
+        for setting in settings {
+            command.args(["--set", setting]);
+        }
+        let mut process = command
             .args([
                 "--set",
                 "log.filter=warn",
@@ -175,4 +184,54 @@ fn an_instance_comes_back_from_s3_with_credentials_of_the_environment() {
     let Some(s3) = S3::start() else { return };
     let dir = tempfile::tempdir().unwrap();
     there_and_back(dir.path(), &format!("s3://{BUCKET}/some/prefix"), Some(&s3));
+}
+
+/// A server that takes connections and never says a word; it tells each.
+fn silent() -> (u16, mpsc::Receiver<()>) {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept() {
+            held.push(stream);
+            let _ = tell.send(());
+        }
+    });
+    (port, told)
+}
+
+#[test]
+fn a_store_that_hangs_takes_no_place_of_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, told) = silent();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let mut command = cairn(None);
+    command.envs([
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ]);
+    let one_place = [
+        "limits.reads_max=1",
+        "limits.timeout_ms=600000",
+        "snapshots.request_timeout_ms=120000",
+    ];
+    let server = Server::spawn(command, &dir.path().join("data"), "s3://backups/x", &one_place);
+    let address = server.url.strip_prefix("http://").unwrap();
+    // More than there are places for reads.
+    let waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(address).unwrap();
+            let head = format!("GET /api/v1/snapshots HTTP/1.1\r\nHost: {address}\r\n\r\n");
+            stream.write_all(head.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // The first of them waits for the store.
+    told.recv_timeout(Duration::from_secs(60)).unwrap();
+    server.ok(&["collections", "list"]);
+    drop(waiting);
 }

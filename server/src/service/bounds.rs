@@ -8,6 +8,10 @@ use cairn_engine::limits;
 pub const READS_MAX: usize = 256;
 /// Writes that may run at the same time at most.
 pub const WRITES_MAX: usize = 128;
+/// Requests that look into the store of snapshots at the same time: they mostly wait for it, and each reads manifests.
+pub(super) const STORE_LOOKS_MAX: usize = 8;
+/// Those that wait for one of these places.
+pub(super) const STORE_LOOKS_QUEUED_MAX: usize = 64;
 /// Hits of a query whose request names no limit.
 pub const DEFAULT_LIMIT: usize = 10;
 /// Hits that the queries of one batch may ask for together, offsets left out: ten times what one query may.

@@ -86,6 +86,8 @@ pub(crate) struct Core {
 enum Work {
     Read,
     Write,
+    /// In the store of snapshots, which may hang.
+    Look,
 }
 
 impl Service {
@@ -143,6 +145,7 @@ impl Service {
         let pool = match places {
             Work::Read => &self.pools.reads,
             Work::Write => &self.pools.writes,
+            Work::Look => &self.pools.looks,
         };
         let held = call.held;
         let work = move |budget: &Budget| {
@@ -171,6 +174,15 @@ impl Service {
         work: impl FnOnce(&Core, &Budget) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.run(call, method, Work::Write, work).await.map(|(value, _)| value)
+    }
+
+    async fn look<T: Send + 'static>(
+        &self,
+        call: Call,
+        method: &'static str,
+        work: impl FnOnce(&Core, &Budget) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(call, method, Work::Look, work).await.map(|(value, _)| value)
     }
 }
 

@@ -5,25 +5,31 @@
 //! runs raises the work's flag, which the loops of models and of the engine poll ([`Patience`]); the place stays taken until
 //! the work has really ended, so that the bound on running work is true.
 //!
-//! Reads and writes have separate pools: a flood of one never starves the other.
+//! Reads, writes, and looks into the store of snapshots have separate pools: a flood of one never starves the others, nor does
+//! a store that hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cairn_engine::patience::{OutOfPatience, Patience};
 use cairn_engine::{Error, ErrorKind, Result};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::Semaphore;
 use tokio::time::timeout_at;
 
-use super::bounds::READS_MAX;
+use super::bounds::{READS_MAX, STORE_LOOKS_MAX, STORE_LOOKS_QUEUED_MAX};
 use crate::config::Limits;
 
-/// Reads and writes, each with its own places.
+/// How often work that waits looks whether its caller is still there.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Reads, writes and looks into the store of snapshots, each with its own places.
 #[derive(Debug)]
 pub(crate) struct Pools {
     pub(crate) reads: Pool,
     pub(crate) writes: Pool,
+    pub(crate) looks: Pool,
 }
 
 /// Places to run, and a line before them.
@@ -50,6 +56,7 @@ impl Pools {
         Self {
             reads: Pool::new("read", reads, limits.reads_queued_max),
             writes: Pool::new("write", limits.writes_max, limits.writes_queued_max),
+            looks: Pool::new("snapshot", STORE_LOOKS_MAX, STORE_LOOKS_QUEUED_MAX),
         }
     }
 }
@@ -117,6 +124,21 @@ impl Budget {
         })
     }
 
+    /// Waits on this blocking thread for what is asked of elsewhere, as long as the caller does; then it is dropped.
+    pub(crate) fn wait<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        Runtime::current().block_on(async {
+            tokio::pin!(asked);
+            loop {
+                self.check()?;
+                tokio::select! {
+                    biased;
+                    done = &mut asked => return done,
+                    () = tokio::time::sleep(LOOK) => {}
+                }
+            }
+        })
+    }
+
     /// The same for models and for the engine.
     pub(crate) fn patience(&self) -> &Patience {
         &self.0
@@ -143,7 +165,6 @@ impl Drop for RaiseOnDrop {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -225,6 +246,26 @@ mod tests {
             .unwrap_err();
         assert_eq!(slow.code, "deadline_exceeded");
         seen.recv_timeout(Duration::from_secs(5)).unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_store_that_hangs_frees_its_place_when_its_caller_goes() {
+        let pool = Pool::new("snapshot", 1, 1);
+        let hangs = |budget: &Budget| budget.wait(std::future::pending::<Result<()>>());
+        let left = tokio::time::timeout(Duration::from_millis(50), pool.run(soon(), hangs)).await;
+        assert!(left.is_err());
+        let next = pool.run(soon(), |budget| budget.wait(async { Ok(7) })).await;
+        assert_eq!(
+            next.unwrap(),
+            7,
+            "the place is free long before the deadline of who left"
+        );
+        let late = pool
+            .run(Instant::now() + Duration::from_millis(50), hangs)
+            .await
+            .unwrap_err();
+        assert_eq!(late.code, "deadline_exceeded");
+        assert_eq!(pool.run(soon(), |_| Ok(8)).await.unwrap(), 8);
     }
 
     #[tokio::test]

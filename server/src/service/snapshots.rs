@@ -16,7 +16,7 @@ use cairn_engine::{Error, ErrorKind, Result};
 use tokio::runtime::Handle as Runtime;
 
 use super::operations::{Asked, Handle, Operation};
-use super::pools::{Budget, deadline_exceeded};
+use super::pools::Budget;
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
@@ -133,7 +133,7 @@ impl Service {
     pub async fn create_snapshot(&self, call: Call, name: Option<String>) -> Result<Operation> {
         self.begin(call, "Snapshots.Create", |core, budget| {
             let name = name.unwrap_or_else(|| name_of(core.engine.now_ms()));
-            if !core.ask(budget, core.snapshots.snapshots.keys_of(&name))?.is_empty() {
+            if !budget.wait(core.snapshots.snapshots.keys_of(&name))?.is_empty() {
                 return Err(already_there(&name));
             }
             let asked = Asked::new("create_snapshot", "").with_snapshot(&name);
@@ -164,7 +164,7 @@ impl Service {
     pub async fn delete_snapshot(&self, call: Call, name: String) -> Result<Operation> {
         self.begin(call, "Snapshots.Delete", move |core, budget| {
             // What stands there now: a snapshot that gets the name later is not meant.
-            let keys = core.ask(budget, core.snapshots.snapshots.keys_of(&name))?;
+            let keys = budget.wait(core.snapshots.snapshots.keys_of(&name))?;
             if keys.is_empty() {
                 return Err(not_found(&name));
             }
@@ -184,8 +184,8 @@ impl Service {
     /// Brings collections back.
     pub async fn restore_snapshot(&self, call: Call, name: String, what: RestoreCollections) -> Result<Operation> {
         self.begin(call, "Snapshots.Restore", move |core, budget| {
-            let key = core.ask(budget, core.snapshots.snapshots.find(&name))?;
-            let manifest = core.ask(budget, core.snapshots.snapshots.read(&key))?;
+            let key = budget.wait(core.snapshots.snapshots.find(&name))?;
+            let manifest = budget.wait(core.snapshots.snapshots.read(&key))?;
             let imports = imports(core, &manifest, &what)?;
             check_room(&core.snapshots.space, &manifest, manifest.bytes)?;
             // What is restored, under which name, in how many shards, in whose place.
@@ -201,8 +201,8 @@ impl Service {
 
     /// All snapshots, the newest first.
     pub async fn snapshots(&self, call: Call) -> Result<Vec<SnapshotInfo>> {
-        self.read(call, "Snapshots.List", |core, budget| {
-            let all = core.ask(budget, core.snapshots.snapshots.list())?;
+        self.look(call, "Snapshots.List", |core, budget| {
+            let all = budget.wait(core.snapshots.snapshots.list())?;
             let told = all.into_iter().map(|one| match one.found {
                 Ok(summary) => SnapshotInfo::listed(one.name, summary),
                 Err(why) => SnapshotInfo {
@@ -218,7 +218,7 @@ impl Service {
 
     /// One snapshot.
     pub async fn snapshot(&self, call: Call, name: String) -> Result<SnapshotInfo> {
-        self.read(call, "Snapshots.Get", move |core, budget| {
+        self.look(call, "Snapshots.Get", move |core, budget| {
             core.described(budget, &name).map(SnapshotInfo::from)
         })
         .await
@@ -236,7 +236,7 @@ impl Service {
     {
         let operations = Arc::clone(&self.operations);
         let core = Arc::clone(&self.core);
-        self.read(call, method, move |found, budget| {
+        self.look(call, method, move |found, budget| {
             let (asked, work) = look(found, budget)?;
             operations.start(asked, move |handle| work(&core, handle))
         })
@@ -246,19 +246,7 @@ impl Service {
 
 impl Core {
     fn described(&self, budget: &Budget, name: &str) -> Result<Manifest> {
-        self.ask(budget, self.snapshots.snapshots.describe(name))
-    }
-
-    /// Waits for the store on this blocking thread, as long as the caller does.
-    fn ask<T>(&self, budget: &Budget, work: impl Future<Output = Result<T>>) -> Result<T> {
-        Runtime::current().block_on(async {
-            match budget.patience().deadline() {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
-                    .await
-                    .unwrap_or_else(|_| Err(deadline_exceeded())),
-                None => work.await,
-            }
-        })
+        budget.wait(self.snapshots.snapshots.describe(name))
     }
 }
 
