@@ -18,7 +18,7 @@ pub struct Operation {
     pub state: OperationState,
     /// 0 to 1.
     pub progress: f32,
-    /// What it is at, for people.
+    /// What it is at, or what came of it, for people.
     pub message: String,
     /// Milliseconds since the Unix epoch.
     pub started_at_ms: u64,

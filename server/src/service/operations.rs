@@ -40,7 +40,7 @@ pub struct Operation {
     pub state: OperationState,
     /// 0 to 1.
     pub progress: f32,
-    /// What it is at, for people.
+    /// What it is at, or what came of it, for people.
     pub message: String,
     /// Milliseconds since the Unix epoch.
     pub started_at_ms: u64,
@@ -117,6 +117,8 @@ struct Entry {
 pub(super) struct Handle<'a> {
     entry: &'a Entry,
     closed: &'a AtomicBool,
+    /// What came of it, if it ends well.
+    said: Mutex<String>,
 }
 
 impl Handle<'_> {
@@ -131,9 +133,9 @@ impl Handle<'_> {
         self.tell(part, message);
     }
 
-    /// Says what it is at, or what came of it.
+    /// Says what came of it: told when it has ended well.
     pub(super) fn say(&self, message: String) {
-        self.entry.now.send_modify(|now| now.message = message);
+        *self.said.lock() = message;
     }
 
     /// How far it is, 0 to 1, which never goes back; and what it is at, in words.
@@ -242,11 +244,13 @@ impl Operations {
             let handle = Handle {
                 entry: &entry,
                 closed: &operations.closed,
+                said: Mutex::default(),
             };
             // A panic must not leave it running for ever.
             let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&handle)))
                 .unwrap_or_else(|_| Err(Error::internal("the operation panicked")));
-            entry.now.send_modify(|now| end(now, result));
+            let said = handle.said.into_inner();
+            entry.now.send_modify(|now| end(now, result.map(|()| said)));
         });
         Ok(operation)
     }
@@ -290,11 +294,11 @@ fn words(at: &Optimizing) -> String {
     }
 }
 
-fn end(now: &mut Operation, result: Result<()>) {
+fn end(now: &mut Operation, result: Result<String>) {
     now.ended_at_ms = Some(now_ms());
     now.message.clear();
     match result {
-        Ok(()) => (now.state, now.progress) = (OperationState::Done, 1.0),
+        Ok(said) => (now.state, now.progress, now.message) = (OperationState::Done, 1.0, said),
         Err(e) if e.kind == ErrorKind::Cancelled => {
             (now.state, now.message) = (OperationState::Cancelled, e.message);
         }
@@ -401,7 +405,14 @@ mod tests {
     async fn an_operation_ends_as_its_work_does() {
         let operations = Arc::new(Operations::default());
         let cases: [(fn(&Handle<'_>) -> Result<()>, OperationState); 4] = [
-            (|_| Ok(()), OperationState::Done),
+            (
+                |handle| {
+                    handle.say("three files".to_owned());
+                    handle.tell(0.5, "at one thing".to_owned());
+                    Ok(())
+                },
+                OperationState::Done,
+            ),
             (|_| Err(Error::internal("no")), OperationState::Failed),
             (|_| panic!("on purpose"), OperationState::Failed),
             (
@@ -414,6 +425,7 @@ mod tests {
             let last = ended(&operations, &id).await;
             assert_eq!((last.state, last.ended_at_ms.is_some()), (state, true));
             assert_eq!(last.error.is_some(), state == OperationState::Failed);
+            assert_eq!(last.message == "three files", state == OperationState::Done, "{last:?}");
         }
     }
 

@@ -140,7 +140,8 @@ async fn a_snapshot_brings_back_what_it_holds_under_any_name_and_in_place() {
         let hits = api.send(Method::Query, "docs", asked).await.unwrap();
         assert_eq!(hits["hits"].as_array().unwrap().len(), 1, "{hits}");
 
-        api.done(Method::DeleteSnapshot, json!({"snapshot": "first"})).await;
+        let gone = api.done(Method::DeleteSnapshot, json!({"snapshot": "first"})).await;
+        assert!(gone["message"].as_str().unwrap().starts_with("removed "), "{gone}");
         api.done(Method::VerifySnapshot, json!({"snapshot": unnamed})).await;
         api.done(Method::DeleteSnapshot, json!({"snapshot": unnamed})).await;
         let store = server.data_dir().with_file_name("data-snapshots");
@@ -244,7 +245,16 @@ async fn what_is_wrong_with_a_snapshot_is_said_before_anything_begins() {
         let refused = api.send(restore, "", of(json!({"replace": true}))).await.unwrap_err();
         assert_eq!(refused.code, "snapshot_damaged");
         assert_eq!(api.count("things").await, 60);
-        api.done(Method::DeleteSnapshot, json!({"snapshot": "s"})).await;
+        // It keeps the contents of others that go, and a delete says so and names it.
+        api.done(Method::CreateSnapshot, json!({"snapshot": "t"})).await;
+        let gone = api.done(Method::DeleteSnapshot, json!({"snapshot": "t"})).await;
+        let said = gone["message"].as_str().unwrap();
+        assert!(
+            said.starts_with("the snapshot is removed") && said.contains("\"s\""),
+            "{said}"
+        );
+        let gone = api.done(Method::DeleteSnapshot, json!({"snapshot": "s"})).await;
+        assert!(gone["message"].as_str().unwrap().starts_with("removed "), "{gone}");
         server.stop().await.unwrap();
     }
 }

@@ -81,7 +81,7 @@ class Operation:
     state: Literal["running", "done", "failed", "cancelled"]
     #: 0 to 1.
     progress: float = 0.0
-    #: What it is at, for people.
+    #: What it is at, or what came of it, for people.
     message: str = ""
     started_at_ms: int = 0
     ended_at_ms: int | None = None

@@ -19,7 +19,7 @@ pub(in crate::rest) struct OperationOut {
     state: OperationStateOut,
     /// 0 to 1.
     progress: f32,
-    /// What it is at while it runs, for people, e.g. `merging 3 of 8 sealed segments of shard 2 of 4`.
+    /// For people: what it is at, e.g. `merging 3 of 8 sealed segments of shard 2 of 4`; when it is done, what came of it.
     message: String,
     /// Milliseconds since the Unix epoch.
     started_at_ms: u64,
