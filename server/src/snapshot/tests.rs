@@ -3,6 +3,7 @@
 
 mod engine;
 mod faulty;
+mod hostile;
 mod s3;
 mod s3_server;
 
