@@ -11,4 +11,5 @@ mod pictures;
 mod refusals;
 mod reliability;
 mod snapshots;
+mod stores;
 mod surroundings;

@@ -20,7 +20,7 @@ fn plan(trials: usize) -> Plan {
 }
 
 /// Whether to go on. Not through `println`, which is shown of tests that fail only.
-fn can_mount() -> bool {
+pub(super) fn can_mount() -> bool {
     let available = FaultFs::available();
     if let Err(why) = &available {
         let _ = writeln!(std::io::stderr(), "\n******** SKIPPED: {why} ********\n");
