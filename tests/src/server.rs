@@ -5,6 +5,7 @@ use std::path::Path;
 
 use cairn_server::config::Config;
 use cairn_server::serve::{Running, start};
+use cairn_server::snapshot::restore_into;
 use tempfile::TempDir;
 
 use crate::{Grpc, Rest};
@@ -16,6 +17,18 @@ pub struct TestServer {
     config: Config,
 }
 
+/// A directory, and settings for a server in it.
+fn place() -> (TempDir, Config) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        metrics_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        data_dir: dir.path().join("data"),
+        ..Config::default()
+    };
+    (dir, config)
+}
+
 impl TestServer {
     /// With everything at its default.
     pub async fn start() -> Self {
@@ -24,14 +37,19 @@ impl TestServer {
 
     /// With settings of the test's choice.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut config = Config {
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            data_dir: dir.path().join("data"),
-            ..Config::default()
-        };
+        let (dir, mut config) = place();
         change(&mut config);
+        let running = start(config.clone()).await.expect("the server starts");
+        Self { running, dir, config }
+    }
+
+    /// A whole instance, brought back from a snapshot in a directory.
+    pub async fn restored(snapshot: &str, store: &Path) -> Self {
+        let (dir, mut config) = place();
+        config.snapshots.url = store.to_str().expect("a path in UTF-8").to_owned();
+        restore_into(&config, Some(snapshot), &|_| ())
+            .await
+            .expect("the snapshot is restored");
         let running = start(config.clone()).await.expect("the server starts");
         Self { running, dir, config }
     }

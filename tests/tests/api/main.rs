@@ -10,6 +10,7 @@ mod models;
 mod pictures;
 mod refusals;
 mod reliability;
+mod restores;
 mod snapshots;
 mod stores;
 mod surroundings;
