@@ -220,7 +220,8 @@ const ROOT: Id = 0;
 
 impl Tree {
     fn find(&self, path: &Path) -> io::Result<Id> {
-        let inside = path.strip_prefix(&self.root).map_err(io::Error::other)?;
+        // What is above it is on another disk.
+        let inside = path.strip_prefix(&self.root).map_err(|_| io::ErrorKind::NotFound)?;
         inside.iter().try_fold(ROOT, |at, name| {
             let Node::Folder { entries, .. } = &self.nodes[at] else {
                 return Err(io::ErrorKind::NotADirectory.into());
@@ -414,6 +415,7 @@ impl FaultyDir {
             (Some("tmp"), _) => "temporary",
             (Some("seg"), _) => "segment",
             (Some("cairn"), _) => "lock",
+            (_, Err(_)) => "above",
             (_, Ok(0)) => "root",
             (_, Ok(1)) if path.ends_with("cuts") => "cuts",
             (_, Ok(1)) => "segments",
@@ -628,6 +630,16 @@ mod tests {
 
     fn path() -> PathBuf {
         files::segment_path(Path::new(ROOT), CollectionNo(1), ShardNo(0), 7)
+    }
+
+    #[test]
+    fn a_root_that_somebody_made_who_died_is_made_durable() {
+        let (_, disk) = disk();
+        let root = Path::new(ROOT).join("made/by/another");
+        disk.create_dir_all(&root).unwrap();
+        files::create_root(&disk, &root).unwrap();
+        disk.lose_power(&mut Chance::new(1), 0);
+        assert!(disk.list(&root).is_ok(), "its name is not on disk");
     }
 
     #[test]

@@ -48,25 +48,40 @@ pub fn publish(disk: &dyn Dir, file: &mut dyn NewFile, temporary: &Path, path: &
 }
 
 /// Makes a directory where there is none, and those above it, durably: files that are fsynced in a directory whose own name
-/// is not on disk are gone with it.
+/// is not on disk are gone with it. Directories that are there are synced too, as who made them may have died before it
+/// synced them; unless the lock is in this one, which is taken after all that.
 pub fn create_root(disk: &dyn Dir, root: &Path) -> io::Result<()> {
     let mut missing = Vec::new();
     for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
         match disk.list(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(dir),
+            Ok(entries) if dir == root && entries.iter().any(|entry| entry.name == LOCK) => return Ok(()),
             // There, or not ours to look into.
             _ => break,
         }
     }
     disk.create_dir_all(root)?;
-    for dir in missing {
-        match dir.parent() {
-            Some(above) if above.as_os_str().is_empty() => disk.sync_dir(Path::new("."))?,
-            Some(above) => disk.sync_dir(above)?,
-            None => {}
+    for dir in root.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
+        let synced = match dir.parent() {
+            Some(above) if above.as_os_str().is_empty() => disk.sync_dir(Path::new(".")),
+            Some(above) => disk.sync_dir(above),
+            None => break,
+        };
+        match synced {
+            Err(error) if !missing.contains(&dir) && is_not_ours(&error) => break,
+            synced => synced?,
         }
     }
     Ok(())
+}
+
+/// Whether a directory cannot be synced because it is none in which we make anything.
+fn is_not_ours(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, NotFound, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(
+        error.kind(),
+        PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported | NotFound
+    )
 }
 
 const LOCK: &str = "LOCK.cairn";

@@ -187,10 +187,12 @@ impl EmptyPlace {
             _lock: lock,
         };
         if place.staging.exists() {
-            // An earlier restore did not come to its end: what stands here is its work.
+            // An earlier restore did not come to its end: what stands here is its work. As long as any of it may be there, also
+            // after a loss of power, so must be what says so.
             for part in PARTS {
                 remove(&dir.join(part))?;
             }
+            LocalDir.sync_dir(dir)?;
             remove(&place.staging)?;
         }
         if PARTS.iter().any(|part| dir.join(part).exists()) {

@@ -113,6 +113,8 @@ const OPERATIONS: &[&str] = &[
 const OTHERS: &[&str] = &[
     "open log read: before",
     "open log scan: before",
+    // Of a disk that is not ours.
+    "open sync above: before",
     "run log append: before its sync",
     "run write temporary: before",
     "run write temporary: within",
