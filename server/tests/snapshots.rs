@@ -235,3 +235,114 @@ fn a_store_that_hangs_takes_no_place_of_reads() {
     server.ok(&["collections", "list"]);
     drop(waiting);
 }
+
+/// Milliseconds since the Unix epoch, with nothing else in the same one.
+fn now_ms() -> u64 {
+    let wait = || std::thread::sleep(Duration::from_millis(3));
+    wait();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    wait();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+#[test]
+fn a_moment_between_snapshots_comes_back_from_the_server_and_without_it() {
+    const KEEP: [&str; 1] = ["engine.log_retention_ms=3600000"];
+    let dir = tempfile::tempdir().unwrap();
+    let (data, store) = (dir.path().join("data"), dir.path().join("store"));
+    let store = store.to_str().unwrap();
+    let docs = dir.path().join("docs");
+    std::fs::create_dir_all(&docs).unwrap();
+    let server = Server::spawn(cairn(None), &data, store, &KEEP);
+    let ingest = |name: &str| {
+        std::fs::write(docs.join(name), format!("# {name}\n\nThis is {name}.")).unwrap();
+        server.ok(&["ingest", docs.to_str().unwrap(), "--collection", "docs", "--create"]);
+    };
+    let begun = now_ms();
+    ingest("a.md");
+    server.ok(&["snapshots", "create", "before"]);
+    ingest("b.md");
+    let then = now_ms().to_string();
+    ingest("c.md");
+    // What is sealed needs no log any more: it is kept all the same.
+    server.ok(&["collections", "optimize", "docs"]);
+    let range = server.ok(&["snapshots", "get", "before"]);
+    assert!(range.contains("restorable from c1-1-0-"), "{range}");
+
+    let restore = |to: &[&str]| {
+        let args = [&["snapshots", "restore", "--collection", "docs"], to].concat();
+        server.run(&args)
+    };
+    let done = restore(&["--as", "then", "--to-time", &then]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(points(&server, "then"), 2);
+    let done = restore(&["before", "--as", "now", "--to-time", &now_ms().to_string()]);
+    assert!(done.status.success(), "{}", said(&done));
+    assert_eq!(points(&server, "now"), 3);
+    let future = (now_ms() + 3_600_000).to_string();
+    for outside in [
+        ["--to-time", begun.to_string().as_str()],
+        ["--to-time", &future],
+        ["--to-token", "c1-1-0-ffff"],
+    ] {
+        let refused = restore(&[&["--as", "x"], &outside[..]].concat());
+        assert!(
+            said(&refused).contains("moment_not_restorable"),
+            "{outside:?}: {}",
+            said(&refused)
+        );
+    }
+    let both = restore(&["--as", "x", "--to-token", "c1-1-0-5", "--to-time", &then]);
+    assert_eq!(both.status.code(), Some(2), "{}", said(&both));
+
+    server.ok(&["snapshots", "create", "after"]);
+    server.terminate();
+    // The disk is lost.
+    std::fs::remove_dir_all(&data).unwrap();
+    let new = dir.path().join("new");
+    let restored = cairn(None)
+        .args([
+            "restore",
+            "--to-time",
+            &then,
+            "--snapshots",
+            store,
+            "--set",
+            "log.filter=warn",
+            "--data-dir",
+        ])
+        .arg(&new)
+        .output()
+        .unwrap();
+    assert!(restored.status.success(), "{}", said(&restored));
+    assert!(
+        said(&restored).contains("before, followed to c1-1-0-"),
+        "{}",
+        said(&restored)
+    );
+    let server = Server::spawn(cairn(None), &new, store, &KEEP);
+    assert_eq!(points(&server, "docs"), 2);
+    assert_eq!(
+        server.run(&["collections", "get", "then"]).status.code(),
+        Some(1),
+        "it came later"
+    );
+    // It goes on, and can be restored to moments of its own.
+    let later = now_ms().to_string();
+    server.ok(&["ingest", docs.to_str().unwrap(), "--collection", "docs"]);
+    assert_eq!(points(&server, "docs"), 3);
+    server.ok(&[
+        "snapshots",
+        "restore",
+        "before",
+        "--collection",
+        "docs",
+        "--replace",
+        "--to-time",
+        &later,
+    ]);
+    assert_eq!(points(&server, "docs"), 2);
+    server.terminate();
+}

@@ -358,6 +358,8 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 r#as: text(b, "as"),
                 shards: number(b, "shards").unwrap_or_default(),
                 replace: flag(b, "replace"),
+                to_token: text(b, "to_token"),
+                to_time_ms: b["to_time_ms"].as_u64(),
             };
             ("/cairn.v1.Snapshots/Restore", message.encode_to_vec())
         }
@@ -960,6 +962,9 @@ fn snapshot_json(s: pb::Snapshot) -> Value {
         "snapshot": s.snapshot, "created_at_ms": s.created_at_ms, "token": s.token, "cairn": s.cairn, "files": s.files,
         "bytes": s.bytes, "collections_total": s.collections_total, "damaged": s.damaged,
         "collections": if collections.is_empty() { Value::Null } else { json!(collections) },
+        "restorable": s.restorable.map(|r| json!({
+            "from_token": r.from_token, "from_ms": r.from_ms, "to_token": r.to_token, "to_ms": r.to_ms,
+        })),
     }))
 }
 

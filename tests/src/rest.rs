@@ -31,7 +31,7 @@ impl Rest {
             headers.push(("content-type", "application/json".to_owned()));
             let mut json = request.body.clone();
             if let (Method::RestoreSnapshot, Some(fields)) = (request.method, json.as_object_mut()) {
-                // It is in the path.
+                // It is in the path, if there is one.
                 fields.remove("snapshot");
             }
             body = json.to_string().into_bytes();
@@ -171,6 +171,7 @@ fn route(request: &Request) -> (&'static str, String) {
         Method::ListSnapshots => ("GET", SNAPSHOTS.to_owned()),
         Method::GetSnapshot => ("GET", snapshot()),
         Method::VerifySnapshot => ("POST", format!("{}/verify", snapshot())),
+        Method::RestoreSnapshot if request.body.get("snapshot").is_none() => ("POST", "/api/v1/restore".to_owned()),
         Method::RestoreSnapshot => ("POST", format!("{}/restore", snapshot())),
         Method::DeleteSnapshot => ("DELETE", snapshot()),
     }

@@ -47,7 +47,7 @@ impl TestServer {
     pub async fn restored(snapshot: &str, store: &Path) -> Self {
         let (dir, mut config) = place();
         config.snapshots.url = store.to_str().expect("a path in UTF-8").to_owned();
-        restore_into(&config, Some(snapshot), &|_| ())
+        restore_into(&config, Some(snapshot), None, &|_| ())
             .await
             .expect("the snapshot is restored");
         let running = start(config.clone()).await.expect("the server starts");

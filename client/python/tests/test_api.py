@@ -127,6 +127,12 @@ def test_a_snapshot_brings_a_collection_back_under_another_name(client: Any, vec
     restored = client.snapshots.restore(made.snapshot, collection=vectors, rename=f"{name}-copy", shards=2)
     assert client.operations.wait(restored.id).state == "done"
     assert client.points.count(f"{name}-copy") == 3
+    at = client.snapshots.get(made.snapshot)
+    assert at.restorable and at.restorable.from_token == at.token
+    then = client.snapshots.restore(to_token=at.token, collection=vectors, rename=f"{name}-then")
+    assert client.operations.wait(then.id).state == "done"
+    with pytest.raises(cairn.NotFoundError):
+        client.snapshots.restore(to_time_ms=1, collection=vectors, rename=f"{name}-never")
     assert client.operations.wait(client.snapshots.delete(made.snapshot).id).state == "done"
     with pytest.raises(cairn.NotFoundError):
         client.snapshots.get(made.snapshot)

@@ -267,12 +267,24 @@ impl Client {
 
     /// Brings collections of a snapshot back. Answers at once with the operation.
     pub async fn restore_snapshot(&self, name: &str, what: Restore) -> Result<Operation> {
+        self.restore_from(name.to_owned(), what).await
+    }
+
+    /// Brings collections back as they were at the moment that `what` names ([`Restore::to_token`], [`Restore::to_time_ms`]),
+    /// from the snapshot that suits it best. Answers at once with the operation, which names the snapshot.
+    pub async fn restore(&self, what: Restore) -> Result<Operation> {
+        self.restore_from(String::new(), what).await
+    }
+
+    async fn restore_from(&self, snapshot: String, what: Restore) -> Result<Operation> {
         let request = v1::RestoreSnapshotRequest {
-            snapshot: name.to_owned(),
+            snapshot,
             collection: what.collection,
             r#as: what.rename,
             shards: what.shards,
             replace: what.replace,
+            to_token: what.to_token,
+            to_time_ms: what.to_time_ms,
         };
         self.call(request, |c, r| async move { c.snapshots_service().restore(r).await })
             .await

@@ -42,4 +42,4 @@ pub use schema::{
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
 };
-pub use snapshot::{Restore, Snapshot, SnapshotCollection};
+pub use snapshot::{Restorable, Restore, Snapshot, SnapshotCollection};

@@ -22,8 +22,24 @@ pub struct Snapshot {
     pub collections_total: u64,
     /// What is in it, by name; empty in a list.
     pub collections: Vec<SnapshotCollection>,
+    /// From where to where it can be restored: its own moment, and how far the log that is there follows it.
+    pub restorable: Option<Restorable>,
     /// Why it cannot be read, if it cannot; then only its name is known.
     pub damaged: Option<String>,
+}
+
+/// From where to where a snapshot can be restored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Restorable {
+    /// The last write in the snapshot.
+    pub from_token: String,
+    /// The snapshot's moment, in milliseconds since the Unix epoch.
+    pub from_ms: u64,
+    /// The last write that it can be followed to.
+    pub to_token: String,
+    /// The last moment, in milliseconds since the Unix epoch.
+    pub to_ms: u64,
 }
 
 /// A collection of a snapshot.
@@ -46,6 +62,8 @@ pub struct Restore {
     pub(crate) rename: String,
     pub(crate) shards: u32,
     pub(crate) replace: bool,
+    pub(crate) to_token: String,
+    pub(crate) to_time_ms: Option<u64>,
 }
 
 impl Restore {
@@ -68,6 +86,16 @@ impl Restore {
     /// The shards that the one collection gets.
     pub fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
+        self
+    }
+    /// As they were right after this write, instead of at the snapshot's moment.
+    pub fn to_token(mut self, token: impl Into<String>) -> Self {
+        self.to_token = token.into();
+        self
+    }
+    /// As they were at this time, in milliseconds since the Unix epoch: with everything that was answered by then.
+    pub fn to_time_ms(mut self, ms: u64) -> Self {
+        self.to_time_ms = Some(ms);
         self
     }
     /// Replaces collections that have the names, each at once when the restored one is complete.

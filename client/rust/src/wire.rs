@@ -20,7 +20,7 @@ use crate::schema::{
     Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
     SparseSpec, VectorSpec,
 };
-use crate::snapshot::{Snapshot, SnapshotCollection};
+use crate::snapshot::{Restorable, Snapshot, SnapshotCollection};
 
 // --- JSON --------------------------------------------------------------------------------------------------------
 
@@ -526,6 +526,12 @@ pub(crate) fn snapshot(s: v1::Snapshot) -> Snapshot {
         bytes: s.bytes,
         collections_total: s.collections_total,
         collections: collections.collect(),
+        restorable: s.restorable.map(|range| Restorable {
+            from_token: range.from_token,
+            from_ms: range.from_ms,
+            to_token: range.to_token,
+            to_ms: range.to_ms,
+        }),
         damaged: s.damaged,
     }
 }

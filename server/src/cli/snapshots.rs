@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cairn_client::{Client, Operation, Restore, Snapshot};
+use cairn_server::snapshot::{parse_time, show_time};
 use clap::{Args, Subcommand};
 
 use super::{Connection, Failure, operations, output};
@@ -16,6 +17,7 @@ Examples:
   cairn snapshots verify before-upgrade                    read everything, compare every hash
   cairn snapshots restore before-upgrade --collection docs --as docs-old
   cairn snapshots restore before-upgrade --collection docs --replace
+  cairn snapshots restore --to-time 2026-11-26T09:30:00Z --collection docs --as docs-0930
   cairn snapshots delete before-upgrade --yes
 
 `snapshots.url` of the server's configuration says where they are kept. A whole
@@ -80,8 +82,15 @@ enum Action {
 
 #[derive(Args)]
 struct RestoreArgs {
-    /// The snapshot's name.
-    name: String,
+    /// The snapshot's name; not needed with --to-token or --to-time.
+    #[arg(required_unless_present_any = ["to_token", "to_time"])]
+    name: Option<String>,
+    /// As it was right after this write.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "to_time")]
+    to_token: Option<String>,
+    /// As it was then: a time such as 2026-11-26T09:30:00Z, or milliseconds since 1970.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to_time: Option<u64>,
     /// One collection; without it, all.
     #[arg(long, short)]
     collection: Option<String>,
@@ -127,6 +136,15 @@ impl Snapshots {
                     return output::json(&found);
                 }
                 output::out(line(&found));
+                if let Some(range) = &found.restorable {
+                    output::out(format!(
+                        "  restorable from {} ({}) to {} ({})",
+                        range.from_token,
+                        show_time(range.from_ms),
+                        range.to_token,
+                        show_time(range.to_ms)
+                    ));
+                }
                 for c in &found.collections {
                     output::out(format!(
                         "  {}  {} points, {} documents",
@@ -152,7 +170,16 @@ impl Snapshots {
                 if args.replace {
                     what = what.replace();
                 }
-                let begun = client.restore_snapshot(&args.name, what).await?;
+                if let Some(token) = args.to_token {
+                    what = what.to_token(token);
+                }
+                if let Some(ms) = args.to_time {
+                    what = what.to_time_ms(ms);
+                }
+                let begun = match args.name {
+                    Some(name) => client.restore_snapshot(&name, what).await?,
+                    None => client.restore(what).await?,
+                };
                 follow(&client, &begun, args.no_wait).await
             }
             Action::Delete { yes: false, name, .. } => Err(Failure::usage(format!(

@@ -48,7 +48,7 @@ impl Snapshots for Grpc {
     async fn restore(&self, request: Request<pb::RestoreSnapshotRequest>) -> Answer<pb::Operation> {
         answer(async {
             let (call, m) = self.open(request)?;
-            let (snapshot, what) = convert::restore_in(m);
+            let (snapshot, what) = convert::restore_in(m)?;
             let operation = self.service.restore_snapshot(call, snapshot, what).await;
             operation.map(convert::operation_out)
         })

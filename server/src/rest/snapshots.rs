@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 
 use super::extract::{Body, Plain};
 use super::problem::Problem;
-use super::wire::{CreateSnapshotBody, OperationOut, RestoreSnapshotBody, SnapshotOut, SnapshotsOut};
+use super::wire::{CreateSnapshotBody, OperationOut, RestoreBody, RestoreSnapshotBody, SnapshotOut, SnapshotsOut};
 use super::{App, Reply};
 use crate::service::{Operation, Service};
 
@@ -22,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Service>> {
         .routes(routes!(get_snapshot, delete_snapshot))
         .routes(routes!(verify_snapshot))
         .routes(routes!(restore_snapshot))
+        .routes(routes!(restore))
 }
 
 fn begun(operation: Operation) -> (StatusCode, Json<OperationOut>) {
@@ -70,7 +71,8 @@ async fn verify_snapshot(State(service): App, Path(name): Path<String>, Plain(ca
     Ok(begun(service.verify_snapshot(call, name).await?))
 }
 
-/// Brings one collection back, or all, through the write path. Answers at once with the operation to watch.
+/// Brings one collection back, or all, through the write path: as the snapshot holds them, or as they were at a moment after
+/// it. Answers at once with the operation to watch.
 #[utoipa::path(post, path = "/api/v1/snapshots/{snapshot}/restore", tag = "snapshots",
     params(("snapshot" = String, Path)), request_body = RestoreSnapshotBody,
     responses((status = 202, body = OperationOut), (status = "default", body = Problem)))]
@@ -80,5 +82,13 @@ async fn restore_snapshot(
     Plain(call): Plain,
     Body(body): Body<RestoreSnapshotBody>,
 ) -> Begun {
-    Ok(begun(service.restore_snapshot(call, name, body.into()).await?))
+    Ok(begun(service.restore_snapshot(call, Some(name), body.read()?).await?))
+}
+
+/// The same from the snapshot that suits the moment best, unless one is named. Answers at once with the operation to watch.
+#[utoipa::path(post, path = "/api/v1/restore", tag = "snapshots", request_body = RestoreBody,
+    responses((status = 202, body = OperationOut), (status = "default", body = Problem)))]
+async fn restore(State(service): App, Plain(call): Plain, Body(body): Body<RestoreBody>) -> Begun {
+    let (snapshot, what) = body.read()?;
+    Ok(begun(service.restore_snapshot(call, snapshot, what).await?))
 }

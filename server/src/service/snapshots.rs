@@ -8,8 +8,9 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_engine::Engine;
 use cairn_engine::config::{Settings, Workers};
-use cairn_engine::engine::Import;
+use cairn_engine::engine::{Import, Past};
 use cairn_engine::schema::check_name;
 use cairn_engine::storage::space::Space;
 use cairn_engine::{Error, ErrorKind, Result};
@@ -20,13 +21,16 @@ use super::pools::Budget;
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Manifest, Snapshots, Source, Store, Summary, Work, already_there, check_room, name_of, not_found,
-    open_download, scratch,
+    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Work,
+    already_there, check_room, known_of, name_of, not_followed, not_found, open_download, past_of, restorable, scratch,
+    ways,
 };
 use crate::telemetry;
 
 /// Part of a restore's time that bringing the files takes, more or less.
 const BRINGING: f32 = 0.3;
+/// After which the records that followed are replayed, if there is a point in time.
+const REPLAYED: f32 = 0.5;
 
 /// The snapshots of a server, and what a restore needs.
 pub(crate) struct SnapshotsOf {
@@ -69,6 +73,8 @@ pub struct SnapshotInfo {
     pub collections_total: u64,
     /// The collections; not in a list.
     pub collections: Vec<SnapshotCollection>,
+    /// From where to where it can be restored: it can be followed by the log.
+    pub restorable: Option<Restorable>,
     /// Why it cannot be read; then only the name is known.
     pub damaged: Option<String>,
 }
@@ -95,6 +101,8 @@ pub struct RestoreCollections {
     pub shards: Option<u32>,
     /// Whether collections that have the names are replaced.
     pub replace: bool,
+    /// The moment that they are of; none: the snapshot's.
+    pub to: Option<PointInTime>,
 }
 
 impl From<Manifest> for SnapshotInfo {
@@ -117,12 +125,13 @@ impl SnapshotInfo {
         Self {
             name,
             created_at_ms: summary.created_at_ms,
-            token: summary.token,
+            token: summary.token.to_string(),
             cairn: summary.cairn,
             files: summary.files,
             bytes: summary.bytes,
             collections_total: summary.collections,
             collections: Vec::new(),
+            restorable: None,
             damaged: None,
         }
     }
@@ -181,12 +190,26 @@ impl Service {
         .await
     }
 
-    /// Brings collections back.
-    pub async fn restore_snapshot(&self, call: Call, name: String, what: RestoreCollections) -> Result<Operation> {
+    /// Brings collections back: of a snapshot, or of any moment, for which the best snapshot is found if none is named.
+    pub async fn restore_snapshot(
+        &self,
+        call: Call,
+        name: Option<String>,
+        what: RestoreCollections,
+    ) -> Result<Operation> {
+        if let Some(to) = what.to {
+            return self.restore_to(call, name, what, to).await;
+        }
         self.begin(call, "Snapshots.Restore", move |core, budget| {
+            let Some(name) = name else {
+                let why = "say which snapshot, or to which moment (to_token, to_time_ms)";
+                return Err(Error::invalid("bad_restore", why).at("/snapshot"));
+            };
             let key = budget.wait(core.snapshots.snapshots.find(&name))?;
             let manifest = budget.wait(core.snapshots.snapshots.read(&key))?;
-            let imports = imports(core, &manifest, &what)?;
+            check_request(core, &what)?;
+            let names: Vec<String> = manifest.collections.iter().map(|c| c.name.clone()).collect();
+            let imports = imports(core, &names, &format!("snapshot {name:?}"), &what)?;
             check_room(&core.snapshots.space, &manifest, manifest.bytes)?;
             // What is restored, under which name, in how many shards, in whose place.
             let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
@@ -199,12 +222,45 @@ impl Service {
         .await
     }
 
+    async fn restore_to(
+        &self,
+        call: Call,
+        name: Option<String>,
+        what: RestoreCollections,
+        to: PointInTime,
+    ) -> Result<Operation> {
+        self.begin(call, "Snapshots.Restore", move |core, budget| {
+            check_request(core, &what)?;
+            let known = budget.wait(core.snapshots.snapshots.known())?;
+            let base = {
+                let past = core.engine.past()?;
+                let follows = |base: &Summary| follows(&past, base);
+                let live = live(core, &past, &follows);
+                ways(&known, Some(&live), name.as_deref(), to)?[0].base.name.clone()
+            };
+            let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
+                .with_snapshot(&base)
+                .in_detail(format!("{name:?} {what:?}"));
+            Ok((asked, move |core: &Core, handle: &Handle<'_>| {
+                restore_moment(core, handle, &known, name.as_deref(), to, &what)
+            }))
+        })
+        .await
+    }
+
     /// All snapshots, the newest first.
     pub async fn snapshots(&self, call: Call) -> Result<Vec<SnapshotInfo>> {
         self.look(call, "Snapshots.List", |core, budget| {
             let all = budget.wait(core.snapshots.snapshots.list())?;
+            let known = known_of(all.clone());
+            let past = core.engine.past()?;
+            let follows = |base: &Summary| follows(&past, base);
+            let live = live(core, &past, &follows);
             let told = all.into_iter().map(|one| match one.found {
-                Ok(summary) => SnapshotInfo::listed(one.name, summary),
+                Ok(summary) => SnapshotInfo {
+                    restorable: Some(restorable(&summary, &known, Some(&live))),
+                    ..SnapshotInfo::listed(one.name, summary)
+                },
                 Err(why) => SnapshotInfo {
                     name: one.name,
                     damaged: Some(why.message),
@@ -219,7 +275,16 @@ impl Service {
     /// One snapshot.
     pub async fn snapshot(&self, call: Call, name: String) -> Result<SnapshotInfo> {
         self.look(call, "Snapshots.Get", move |core, budget| {
-            core.described(budget, &name).map(SnapshotInfo::from)
+            let manifest = core.described(budget, &name)?;
+            let known = budget.wait(core.snapshots.snapshots.known())?;
+            let past = core.engine.past()?;
+            let follows = |base: &Summary| follows(&past, base);
+            let live = live(core, &past, &follows);
+            let restorable = restorable(&Summary::from(&manifest), &known, Some(&live));
+            Ok(SnapshotInfo {
+                restorable: Some(restorable),
+                ..SnapshotInfo::from(manifest)
+            })
         })
         .await
     }
@@ -305,12 +370,84 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
         of.snapshots.download(manifest, scratch.path(), &of.space, work).await
     })?;
     let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), manifest)?;
+    import(core, handle, &source, imports, BRINGING)
+}
+
+/// Whether a log has what follows a snapshot. One that cannot be read does not.
+fn follows(past: &Past, base: &Summary) -> bool {
+    past.identity == base.identity
+        && past
+            .history_at(base.token)
+            .is_ok_and(|there| there == Some(base.history))
+}
+
+fn live<'a>(core: &Core, past: &Past, follows: &'a dyn Fn(&Summary) -> bool) -> Live<'a> {
+    Live {
+        identity: past.identity,
+        last: past.last,
+        now_ms: core.engine.now_ms(),
+        follows,
+    }
+}
+
+/// Brings a database to a moment in a directory of its own, and collections from there.
+fn restore_moment(
+    core: &Core,
+    handle: &Handle<'_>,
+    known: &[Known],
+    name: Option<&str>,
+    to: PointInTime,
+    what: &RestoreCollections,
+) -> Result<()> {
+    let of = &core.snapshots;
+    // Before anything is brought: what is written meanwhile is not asked for, and what is trimmed meanwhile is another error.
+    let past = core.engine.past()?;
+    let follows = |base: &Summary| follows(&past, base);
+    let live = live(core, &past, &follows);
+    let ways = ways(known, Some(&live), name, to)?;
+    for way in &ways {
+        // Declared first: they go after the databases that are open in them.
+        let (beside, scratch) = (scratch(&of.data_dir)?, scratch(&of.data_dir)?);
+        let brought;
+        let past = match way.records {
+            Records::Nothing => None,
+            Records::Live => Some(&past),
+            Records::Of(later) => {
+                brought = with_store(handle, BRINGING, async |work| {
+                    past_of(&of.snapshots, later, way.base, beside.path(), &of.space, work).await
+                })?;
+                match &brought {
+                    Some(past) => Some(past),
+                    None => continue,
+                }
+            }
+        };
+        let manifest = with_store(handle, BRINGING, async |work| {
+            let manifest = of.snapshots.describe(&way.base.name).await?;
+            of.snapshots
+                .download(&manifest, scratch.path(), &of.space, work)
+                .await?;
+            Ok(manifest)
+        })?;
+        let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), &manifest)?;
+        if let Some(past) = past {
+            let mut progress = |part: f32| handle.progress(BRINGING + (REPLAYED - BRINGING) * part);
+            source.replay(past, to.until(), &|| handle.stopped(), &mut progress)?;
+        }
+        let imports = imports(core, &source.collection_names(), &format!("the moment {to}"), what)?;
+        return import(core, handle, &source, &imports, REPLAYED);
+    }
+    Err(not_followed(&ways))
+}
+
+/// Copies collections of a database that is complete. `from` is how much of the operation is done already.
+fn import(core: &Core, handle: &Handle<'_>, source: &Engine, imports: &[Import], from: f32) -> Result<()> {
     let mut points = 0;
     for (i, import) in imports.iter().enumerate() {
         #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
         let (done, all) = (i as f32, imports.len() as f32);
-        let mut progress = |part: f32| handle.progress(BRINGING + (1.0 - BRINGING) * (done + part) / all);
-        let imported = core.engine.import(&source, import, &|| handle.stopped(), &mut progress);
+        let mut progress = |part: f32| handle.progress(from + (1.0 - from) * (done + part) / all);
+        let imported = core.engine.import(source, import, &|| handle.stopped(), &mut progress);
         let info = imported.map_err(|e| Error {
             message: format!(
                 "{i} of {all} collections were restored before this happened: {}",
@@ -320,12 +457,48 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
         })?;
         points += info.points;
     }
-    handle.say(format!("{} collections with {points} points", imports.len()));
+    handle.say(format!(
+        "{} collections with {points} points, as they were after {}",
+        imports.len(),
+        source.applied()
+    ));
     Ok(())
 }
 
-/// Which collections become which; refuses before anything is brought what would be refused after.
-fn imports(core: &Core, manifest: &Manifest, what: &RestoreCollections) -> Result<Vec<Import>> {
+/// Refuses what can be refused of a request before anything is looked at.
+fn check_request(core: &Core, what: &RestoreCollections) -> Result<()> {
+    let most = cairn_engine::limits::SHARDS_MAX;
+    if what.collection.is_none() && (what.rename.is_some() || what.shards.is_some()) {
+        let why = "a name or a number of shards is for one collection: say which";
+        return Err(Error::invalid("bad_restore", why).at("/collection"));
+    }
+    if what.shards.is_some_and(|n| !(1..=most).contains(&n)) {
+        return Err(Error::invalid("bad_shards", format!("shards must be 1 to {most}")).at("/shards"));
+    }
+    let Some(name) = &what.collection else {
+        return Ok(());
+    };
+    check_name("collection", name).map_err(|e| e.at("/collection"))?;
+    check_target(core, what.rename.as_ref().unwrap_or(name), what.replace)
+}
+
+/// Refuses a name that a restored collection cannot get.
+fn check_target(core: &Core, name: &str, replace: bool) -> Result<()> {
+    check_name("collection", name).map_err(|e| e.at("/as"))?;
+    if replace || core.engine.schema(name).is_err() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "collection_exists",
+        format!(
+            "collection {name:?} exists: restore it under another name (as), or say that it is to be replaced (replace)"
+        ),
+    ))
+}
+
+/// Which of the collections `there` become which; refuses before anything is written what would be refused after.
+fn imports(core: &Core, there: &[String], whose: &str, what: &RestoreCollections) -> Result<Vec<Import>> {
     let of = |name: &str| Import {
         collection: name.to_owned(),
         name: what.rename.clone().unwrap_or_else(|| name.to_owned()),
@@ -333,41 +506,17 @@ fn imports(core: &Core, manifest: &Manifest, what: &RestoreCollections) -> Resul
         replace: what.replace,
     };
     let all: Vec<Import> = match &what.collection {
-        None if what.rename.is_some() || what.shards.is_some() => {
-            let why = "a name or a number of shards is for one collection: say which";
-            return Err(Error::invalid("bad_restore", why).at("/collection"));
-        }
-        None => manifest.collections.iter().map(|c| of(&c.name)).collect(),
+        None => there.iter().map(|name| of(name)).collect(),
+        Some(name) if there.contains(name) => vec![of(name)],
         Some(name) => {
-            check_name("collection", name).map_err(|e| e.at("/collection"))?;
-            if !manifest.collections.iter().any(|c| c.name == *name) {
-                return Err(Error::not_found(
-                    "collection_not_found",
-                    format!("snapshot {:?} holds no collection {name:?}", manifest.name),
-                ));
-            }
-            vec![of(name)]
+            return Err(Error::not_found(
+                "collection_not_found",
+                format!("{whose} holds no collection {name:?}"),
+            ));
         }
     };
     for import in &all {
-        check_name("collection", &import.name).map_err(|e| e.at("/as"))?;
-        if !import.replace && core.engine.schema(&import.name).is_ok() {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "collection_exists",
-                format!(
-                    "collection {:?} exists: restore it under another name (as), or say that it is to be replaced (replace)",
-                    import.name
-                ),
-            ));
-        }
-    }
-    if what
-        .shards
-        .is_some_and(|n| !(1..=cairn_engine::limits::SHARDS_MAX).contains(&n))
-    {
-        let most = cairn_engine::limits::SHARDS_MAX;
-        return Err(Error::invalid("bad_shards", format!("shards must be 1 to {most}")).at("/shards"));
+        check_target(core, &import.name, import.replace)?;
     }
     Ok(all)
 }

@@ -14,7 +14,7 @@
 use std::collections::HashSet;
 
 use cairn_engine::schema::check_name;
-use cairn_engine::types::Token;
+use cairn_engine::types::{History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result, limits};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -49,6 +49,15 @@ pub(crate) struct Manifest {
     pub(crate) created_at_ms: u64,
     /// The last write in it.
     pub(crate) token: String,
+    /// Which database it is of.
+    #[serde(with = "as_text")]
+    pub(crate) identity: Identity,
+    /// Of the log up to the last write: what follows it says so.
+    #[serde(with = "as_text")]
+    pub(crate) history: History,
+    /// The first record of the log that is in it, or the one that would follow the last write.
+    #[serde(with = "as_text")]
+    pub(crate) log_from: Token,
     /// What is in it.
     pub(crate) collections: Vec<CollectionEntry>,
     /// Bytes of all files.
@@ -76,12 +85,36 @@ pub(crate) struct FileEntry {
     pub(crate) sha256: Hash,
 }
 
+/// Names and tokens as they are shown.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error>
+    where
+        T::Err: Display,
+    {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
 /// What a list tells of a snapshot: the same whatever it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) cairn: String,
     pub(crate) created_at_ms: u64,
-    pub(crate) token: String,
+    pub(crate) token: Token,
+    pub(crate) identity: Identity,
+    pub(crate) history: History,
+    pub(crate) log_from: Token,
     pub(crate) collections: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
@@ -92,7 +125,10 @@ impl From<&Manifest> for Summary {
         Self {
             cairn: manifest.cairn.clone(),
             created_at_ms: manifest.created_at_ms,
-            token: manifest.token.clone(),
+            token: manifest.token.parse().expect("a manifest is checked when it is read"),
+            identity: manifest.identity,
+            history: manifest.history,
+            log_from: manifest.log_from,
             collections: manifest.collections.len() as u64,
             files: manifest.files.len() as u64,
             bytes: manifest.bytes,
@@ -195,6 +231,14 @@ fn inner(bytes: &[u8]) -> Result<&[u8], &'static str> {
     }
 }
 
+/// An inner object with its hash before it.
+pub(super) fn framed(inner: &[u8]) -> Vec<u8> {
+    let mut bytes = format!("{HEAD}{}{MIDDLE}", Hash::of(inner)).into_bytes();
+    bytes.extend_from_slice(inner);
+    bytes.push(b'}');
+    bytes
+}
+
 /// Which contents a manifest needs, of this format or a later one. It promises nothing else: what it names may be missing, and
 /// the manifest may be one that cannot be restored.
 pub(super) fn contents_named(bytes: &[u8]) -> Result<Vec<Hash>, String> {
@@ -247,6 +291,9 @@ impl Manifest {
             name,
             created_at_ms: about.taken_at_ms,
             token: about.token.to_string(),
+            identity: about.identity,
+            history: about.history,
+            log_from: about.log_from,
             collections: about.collections,
             bytes: files.iter().map(|file| file.bytes).sum(),
             files,
@@ -256,9 +303,7 @@ impl Manifest {
     /// The bytes to store.
     pub(super) fn bytes(&self) -> Result<Vec<u8>> {
         let inner = serde_json::to_vec(self).map_err(|e| Error::internal(format!("a manifest: {e}")))?;
-        let mut bytes = format!("{HEAD}{}{MIDDLE}", Hash::of(&inner)).into_bytes();
-        bytes.extend_from_slice(&inner);
-        bytes.push(b'}');
+        let bytes = framed(&inner);
         if bytes.len() as u64 > MANIFEST_BYTES_MAX || self.files.len() > FILES_MAX {
             return Err(Error::new(
                 ErrorKind::Exhausted,
@@ -371,6 +416,9 @@ pub(super) mod tests {
         let about = About {
             token: Token::local(Seq(7)),
             taken_at_ms: 1_700_000_000_000,
+            identity: Identity([1; 16]),
+            history: History([2; 16]),
+            log_from: Token::local(Seq(3)),
             collections: vec![CollectionEntry {
                 name: "docs".into(),
                 points: 3,

@@ -18,9 +18,11 @@ mod directory;
 mod lease;
 mod manifest;
 mod names;
+mod point;
 mod rate;
 mod restore;
 mod store;
+mod time;
 mod upload;
 mod work;
 
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use cairn_engine::engine::Cut;
 use cairn_engine::storage::space::Space;
-use cairn_engine::types::Token;
+use cairn_engine::types::{History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -43,10 +45,13 @@ pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
+pub(crate) use self::point::{Known, Live, Records, Way, not_followed, past_of, restorable, ways};
+pub use self::point::{PointInTime, Restorable};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
 use self::store::{Content, blocking};
 pub(crate) use self::store::{Place, Store};
+pub use self::time::{parse_time, show_time};
 use self::work::Meter;
 pub(crate) use self::work::Work;
 
@@ -79,6 +84,9 @@ pub(crate) struct Snapshots {
 pub(crate) struct About {
     pub(crate) token: Token,
     pub(crate) taken_at_ms: u64,
+    pub(crate) identity: Identity,
+    pub(crate) history: History,
+    pub(crate) log_from: Token,
     pub(crate) collections: Vec<CollectionEntry>,
 }
 
@@ -105,6 +113,9 @@ impl<'a> From<&'a Cut> for Source<'a> {
             about: About {
                 token: cut.token,
                 taken_at_ms: cut.taken_at_ms,
+                identity: cut.identity,
+                history: cut.history,
+                log_from: cut.log_from,
                 collections: collections.collect(),
             },
             files: files.map(|f| (f.path.clone(), f.bytes)).collect(),
@@ -253,6 +264,11 @@ impl Snapshots {
         Ok(all)
     }
 
+    /// Those of the list that can be read.
+    pub(crate) async fn known(&self) -> Result<Vec<Known>> {
+        Ok(known_of(self.list().await?))
+    }
+
     /// Where manifests stand; of one name those that were there first come first.
     async fn keys(&self) -> Result<Vec<Key>> {
         let all = self.store.list("snapshots").await?;
@@ -391,10 +407,35 @@ impl Snapshots {
 
     /// Brings the files of a snapshot into a new directory, each compared with its hash, while `space` has room for them.
     pub(crate) async fn download(&self, manifest: &Manifest, to: &Path, space: &Space, work: &Work<'_>) -> Result<()> {
+        self.bring(manifest, &|_| true, to, space, work).await
+    }
+
+    /// The same of those that make the database without the sealed rows: its log is in them.
+    pub(crate) async fn download_log(
+        &self,
+        manifest: &Manifest,
+        to: &Path,
+        space: &Space,
+        work: &Work<'_>,
+    ) -> Result<()> {
+        self.bring(manifest, &|path| path.starts_with("db/"), to, space, work)
+            .await
+    }
+
+    async fn bring(
+        &self,
+        manifest: &Manifest,
+        which: &(dyn Fn(&str) -> bool + Sync),
+        to: &Path,
+        space: &Space,
+        work: &Work<'_>,
+    ) -> Result<()> {
         manifest.contents()?;
-        check_room(space, manifest, manifest.bytes)?;
-        let meter = &Meter::new(work, manifest.bytes);
-        let fetches = manifest.files.iter().map(|file| async move {
+        let files = || manifest.files.iter().filter(|file| which(&file.path));
+        let bytes = files().map(|file| file.bytes).sum();
+        check_room(space, manifest, bytes)?;
+        let meter = &Meter::new(work, bytes);
+        let fetches = files().map(|file| async move {
             // Others write to this disk too.
             check_room(space, manifest, file.bytes)?;
             let told = |bytes| meter.add(bytes);
@@ -408,6 +449,15 @@ impl Snapshots {
         let to = to.to_owned();
         blocking(move || directory::sync_tree(&to)).await
     }
+}
+
+/// Those of a list that can be read.
+pub(crate) fn known_of(all: Vec<Listed>) -> Vec<Known> {
+    let known = all.into_iter().filter_map(|Listed { name, found }| {
+        let summary = found.ok()?;
+        Some(Known { name, summary })
+    });
+    known.collect()
 }
 
 fn too_many(most: usize) -> Error {

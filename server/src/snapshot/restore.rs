@@ -10,13 +10,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use cairn_engine::config::{Settings, Workers};
+use cairn_engine::engine::Past;
 use cairn_engine::storage::files::{DirLock, RESTORING, create_root, foreign_entry};
 use cairn_engine::storage::space::{Free, Space};
 use cairn_engine::storage::{Dir, LocalDir};
 use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
-use super::{Manifest, Snapshots, Store, Work, damaged};
+use super::{Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, not_followed, past_of, ways};
 use crate::config::Config;
 
 /// What a restore brought back.
@@ -34,11 +35,23 @@ pub struct Restored {
     pub bytes: u64,
 }
 
-/// Restores a snapshot, or the newest, into the data directory of a configuration, which must be empty or new.
-pub async fn restore_into(config: &Config, name: Option<&str>, progress: &(dyn Fn(f32) + Sync)) -> Result<Restored> {
+/// Part of a restore's time that bringing the files takes, where records are replayed after that, more or less.
+const BRINGING: f32 = 0.5;
+
+/// Restores a snapshot, or the newest, into the data directory of a configuration, which must be empty or new. With a point in
+/// time the snapshot before it is restored, or the named one, and followed to there by the log that a later one holds.
+pub async fn restore_into(
+    config: &Config,
+    name: Option<&str>,
+    to: Option<PointInTime>,
+    progress: &(dyn Fn(f32) + Sync),
+) -> Result<Restored> {
     let bad = |why: String| Error::invalid("bad_configuration", why);
     let store = Store::open(&config.snapshots, &config.data_dir).map_err(bad)?;
     let snapshots = Snapshots::new(store);
+    if let Some(to) = to {
+        return restore_to(config, &snapshots, name, to, progress).await;
+    }
     let manifest = match name {
         Some(name) => snapshots.describe(name).await?,
         None => newest(&snapshots).await?,
@@ -72,6 +85,98 @@ pub async fn restore_into(config: &Config, name: Option<&str>, progress: &(dyn F
     })
 }
 
+async fn restore_to(
+    config: &Config,
+    snapshots: &Snapshots,
+    name: Option<&str>,
+    to: PointInTime,
+    progress: &(dyn Fn(f32) + Sync),
+) -> Result<Restored> {
+    let known = snapshots.known().await?;
+    let ways = ways(&known, None, name, to)?;
+    let dir = config.data_dir.clone();
+    let place = blocking(move || Ok(EmptyPlace::take(&dir))).await??;
+    let space = Space::new(&place.staging, config.engine.disk_reserve_bytes);
+    match follow(config, snapshots, &ways, to, &place.staging, &space, progress).await {
+        Ok(restored) => {
+            blocking(move || place.fill()).await?;
+            Ok(restored)
+        }
+        Err(error) => {
+            blocking(move || place.leave()).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Brings a database to a point in time into `staging`.
+async fn follow(
+    config: &Config,
+    snapshots: &Snapshots,
+    ways: &[Way<'_>],
+    to: PointInTime,
+    staging: &Path,
+    space: &Space,
+    progress: &(dyn Fn(f32) + Sync),
+) -> Result<Restored> {
+    let bring = |part: f32| progress(part * BRINGING);
+    let work = Work {
+        stopped: &|| false,
+        progress: &bring,
+    };
+    for way in ways {
+        // Beside what becomes the data directory.
+        let beside = staging.join("later");
+        let past = match way.records {
+            Records::Nothing => None,
+            Records::Live => return Err(Error::internal("a restore without a server has no live log")),
+            Records::Of(later) => match past_of(snapshots, later, way.base, &beside, space, &work).await? {
+                Some(past) => Some(past),
+                None => {
+                    remove(&beside)?;
+                    continue;
+                }
+            },
+        };
+        let manifest = snapshots.describe(&way.base.name).await?;
+        snapshots.download(&manifest, staging, space, &work).await?;
+        progress(BRINGING);
+        let (dir, settings, workers) = (staging.to_owned(), config.settings(), config.workers());
+        let replayed = blocking(move || Ok(replay(&dir, settings, workers, &manifest, past.as_ref(), to)));
+        let restored = replayed.await??;
+        progress(1.0);
+        return Ok(restored);
+    }
+    Err(not_followed(ways))
+}
+
+/// Opens what was downloaded, and brings it to a point in time.
+fn replay(
+    dir: &Path,
+    settings: Settings,
+    workers: Workers,
+    manifest: &Manifest,
+    past: Option<&Past>,
+    to: PointInTime,
+) -> Result<Restored> {
+    let engine = open_download(dir, settings, workers, manifest)?;
+    if let Some(past) = past {
+        engine.replay(past, to.until(), &|| false, &mut |_| {})?;
+    }
+    let mut restored = Restored {
+        snapshot: manifest.name.clone(),
+        token: engine.applied().to_string(),
+        collections: 0,
+        points: 0,
+        bytes: manifest.bytes,
+    };
+    for name in engine.collection_names() {
+        restored.collections += 1;
+        restored.points += engine.collection(&name)?.points;
+    }
+    Ok(restored)
+}
+
 async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
     let all = snapshots.list().await?;
     let mut whole = all.into_iter().filter(|one| one.found.is_ok());
@@ -102,7 +207,8 @@ pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Resu
 /// Opens what was downloaded and compares it with what the manifest says is in it.
 pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, manifest: &Manifest) -> Result<Engine> {
     let components = crate::serve::components(workers);
-    let engine = Engine::open(dir, settings, components).map_err(|e| match is_of_this_machine(&e) {
+    // As it was: records may be brought after it, which follow the last one in it.
+    let engine = Engine::open_as_left(dir, settings, components).map_err(|e| match is_of_this_machine(&e) {
         true => Error {
             message: format!(
                 "snapshot {:?} could not be opened here, which is no fault of its own: {}; nothing was changed",

@@ -4,6 +4,7 @@
 mod engine;
 mod faulty;
 mod hostile;
+mod point;
 mod s3;
 mod s3_server;
 
@@ -54,6 +55,9 @@ impl Files {
             about: About {
                 token: Token::local(Seq(1)),
                 taken_at_ms: 1_700_000_000_000,
+                identity: Identity::default(),
+                history: History::default(),
+                log_from: Token::local(Seq(1)),
                 collections: Vec::new(),
             },
             files: self

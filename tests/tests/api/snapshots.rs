@@ -125,6 +125,19 @@ async fn a_snapshot_brings_back_what_it_holds_under_any_name_and_in_place() {
             .unwrap();
         assert_eq!(late["points"].as_array().unwrap().len(), 1, "{late}");
 
+        // The moment of a snapshot, by its token, without its name; the log after it need not be kept for that.
+        let range = &first["restorable"];
+        assert_eq!(
+            (&range["from_token"], &range["from_ms"]),
+            (&first["token"], &first["created_at_ms"])
+        );
+        let moment = json!({"to_token": first["token"], "collection": "things", "as": "at-first"});
+        api.done(Method::RestoreSnapshot, moment).await;
+        assert_eq!(api.count("at-first").await, 60);
+        api.send(Method::DeleteCollection, "at-first", Value::Null)
+            .await
+            .unwrap();
+
         // Everything that is gone, at once; and it answers questions.
         for name in ["things", "docs", "old-things"] {
             api.send(Method::DeleteCollection, name, Value::Null).await.unwrap();
@@ -231,6 +244,31 @@ async fn what_is_wrong_with_a_snapshot_is_said_before_anything_begins() {
             ),
             (restore, of(json!({"as": "b"})), Kind::Invalid, "bad_restore"),
             (restore, of(json!({"shards": 2})), Kind::Invalid, "bad_restore"),
+            (restore, json!({"collection": "things"}), Kind::Invalid, "bad_restore"),
+            (
+                restore,
+                of(json!({"replace": true, "to_token": "c1-1-0-1", "to_time_ms": 1})),
+                Kind::Invalid,
+                "bad_restore",
+            ),
+            (
+                restore,
+                json!({"replace": true, "to_token": "yesterday"}),
+                Kind::Invalid,
+                "bad_token",
+            ),
+            (
+                restore,
+                of(json!({"replace": true, "to_token": "c1-1-0-ffff"})),
+                Kind::NotFound,
+                "moment_not_restorable",
+            ),
+            (
+                restore,
+                json!({"replace": true, "to_time_ms": 1}),
+                Kind::NotFound,
+                "moment_not_restorable",
+            ),
         ] {
             let refused = api.send(method, "", body.clone()).await.unwrap_err();
             assert!(kind.is(&refused) && refused.code == code, "{body}: {refused:?}");

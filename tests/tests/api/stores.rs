@@ -39,7 +39,7 @@ async fn restored(image: Image, snapshot: &str) -> Result<u64, &'static str> {
         ..Config::default()
     };
     config.snapshots.url = store.path().join("store").to_str().unwrap().to_owned();
-    let restored = restore_into(&config, Some(snapshot), &|_| ()).await;
+    let restored = restore_into(&config, Some(snapshot), None, &|_| ()).await;
     restored.map(|restored| restored.points).map_err(|error| {
         assert_ne!(error.code, "snapshot_damaged", "{error}");
         error.code

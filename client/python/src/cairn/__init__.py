@@ -26,6 +26,7 @@ from .answers import (
     Put,
     PutError,
     PutResult,
+    Restorable,
     Rows,
     Snapshot,
     SnapshotCollection,

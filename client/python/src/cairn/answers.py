@@ -110,6 +110,16 @@ class SnapshotCollection:
 
 
 @dataclass(slots=True)
+class Restorable:
+    """From where to where a snapshot can be restored: each a write's token, and milliseconds since the Unix epoch."""
+
+    from_token: str
+    from_ms: int = 0
+    to_token: str = ""
+    to_ms: int = 0
+
+
+@dataclass(slots=True)
 class Snapshot:
     """One moment of the whole database, kept in a store."""
 
@@ -126,6 +136,8 @@ class Snapshot:
     collections_total: int = 0
     #: What is in it, by name; left out of a list.
     collections: list[SnapshotCollection] = field(default_factory=list)
+    #: From where to where it can be restored: its own moment, and how far the log that is there follows it.
+    restorable: Restorable | None = None
     #: Why it cannot be read, if it cannot; then only its name is known.
     damaged: str | None = None
 

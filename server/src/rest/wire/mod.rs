@@ -31,7 +31,7 @@ pub(super) use self::points::{
     CountBody, CountOut, DeletePointsBody, GetPointsBody, PageOut, PointsOut, ScrollBody, SetPayloadBody, UpsertBody,
 };
 pub(super) use self::query::{QueryBatchBody, QueryBatchOut, QueryBody, QueryOut};
-pub(super) use self::snapshots::{CreateSnapshotBody, RestoreSnapshotBody, SnapshotOut, SnapshotsOut};
+pub(super) use self::snapshots::{CreateSnapshotBody, RestoreBody, RestoreSnapshotBody, SnapshotOut, SnapshotsOut};
 use crate::service::WriteParams;
 
 /// An id: a string, or an integer that means its decimal digits. Ids come back as strings.

@@ -1,9 +1,12 @@
 //! Snapshots in JSON.
 
+use cairn_engine::Result;
+use cairn_engine::types::Token;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::service::{RestoreCollections, SnapshotInfo};
+use crate::snapshot::PointInTime;
 
 /// A snapshot to make.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -11,6 +14,29 @@ use crate::service::{RestoreCollections, SnapshotInfo};
 pub(in crate::rest) struct CreateSnapshotBody {
     /// Like the name of a collection. Default: the date and time.
     pub(in crate::rest) snapshot: Option<String>,
+}
+
+/// What to bring back, and of which moment.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(in crate::rest) struct RestoreBody {
+    /// Which snapshot to begin with. Default, with a moment: the newest that is not after it.
+    pub(in crate::rest) snapshot: Option<String>,
+    /// Which collection. Default: all.
+    collection: Option<String>,
+    /// The name it gets. Default: the one it has. Only with `collection`.
+    #[serde(rename = "as")]
+    rename: Option<String>,
+    /// Shards it gets. Default: as many as it has. Only with `collection`.
+    shards: Option<u32>,
+    /// A collection that has the name is replaced, at once when the restored one is complete. Without this it is an error.
+    #[serde(default)]
+    replace: bool,
+    /// The moment right after this write. Default: the snapshot's own.
+    to_token: Option<String>,
+    /// The moment in milliseconds since the Unix epoch, instead of `to_token`: everything that was answered by then, and
+    /// nothing that was asked for later.
+    to_time_ms: Option<u64>,
 }
 
 /// What to bring back.
@@ -27,17 +53,41 @@ pub(in crate::rest) struct RestoreSnapshotBody {
     /// A collection that has the name is replaced, at once when the restored one is complete. Without this it is an error.
     #[serde(default)]
     replace: bool,
+    /// The moment right after this write. Default: the snapshot's own.
+    to_token: Option<String>,
+    /// The moment in milliseconds since the Unix epoch, instead of `to_token`: everything that was answered by then, and
+    /// nothing that was asked for later.
+    to_time_ms: Option<u64>,
 }
 
-impl From<RestoreSnapshotBody> for RestoreCollections {
-    fn from(body: RestoreSnapshotBody) -> Self {
-        Self {
-            collection: body.collection,
-            rename: body.rename,
-            shards: body.shards,
-            replace: body.replace,
-        }
+impl RestoreBody {
+    pub(in crate::rest) fn read(self) -> Result<(Option<String>, RestoreCollections)> {
+        let what = RestoreCollections {
+            collection: self.collection,
+            rename: self.rename,
+            shards: self.shards,
+            replace: self.replace,
+            to: moment(self.to_token, self.to_time_ms)?,
+        };
+        Ok((self.snapshot, what))
     }
+}
+
+impl RestoreSnapshotBody {
+    pub(in crate::rest) fn read(self) -> Result<RestoreCollections> {
+        Ok(RestoreCollections {
+            collection: self.collection,
+            rename: self.rename,
+            shards: self.shards,
+            replace: self.replace,
+            to: moment(self.to_token, self.to_time_ms)?,
+        })
+    }
+}
+
+fn moment(token: Option<String>, time_ms: Option<u64>) -> Result<Option<PointInTime>> {
+    let token = token.map(|token| token.parse::<Token>().map_err(|e| e.at("/to_token")));
+    PointInTime::one_of(token.transpose()?, time_ms)
 }
 
 /// A snapshot.
@@ -58,9 +108,21 @@ pub(in crate::rest) struct SnapshotOut {
     /// What is in it, by name; left out of a list.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     collections: Vec<SnapshotCollectionOut>,
+    /// From where to where it can be restored: its own moment, and how far the log that is there follows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restorable: Option<RestorableOut>,
     /// Why it cannot be read, if it cannot; then only its name is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     damaged: Option<String>,
+}
+
+/// Each a write's token, and a time in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(in crate::rest) struct RestorableOut {
+    from_token: String,
+    from_ms: u64,
+    to_token: String,
+    to_ms: u64,
 }
 
 /// A collection of a snapshot.
@@ -93,6 +155,12 @@ impl From<SnapshotInfo> for SnapshotOut {
             bytes: info.bytes,
             collections_total: info.collections_total,
             collections: collections.collect(),
+            restorable: info.restorable.map(|range| RestorableOut {
+                from_token: range.from.0.to_string(),
+                from_ms: range.from.1,
+                to_token: range.to.0.to_string(),
+                to_ms: range.to.1,
+            }),
             damaged: info.damaged,
         }
     }

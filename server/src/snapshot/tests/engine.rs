@@ -14,12 +14,12 @@ use serde_json::json;
 use super::*;
 use crate::config::Config;
 
-const DIM: usize = 8;
+pub(super) const DIM: usize = 8;
 
 /// What should be there: versions by id.
-type Oracle = BTreeMap<String, u64>;
+pub(super) type Oracle = BTreeMap<String, u64>;
 
-fn config(dir: &FilePath, data: &str) -> Config {
+pub(super) fn config(dir: &FilePath, data: &str) -> Config {
     let mut config = Config {
         data_dir: dir.join(data),
         ..Config::default()
@@ -29,16 +29,16 @@ fn config(dir: &FilePath, data: &str) -> Config {
     config
 }
 
-fn open(config: &Config) -> Engine {
+pub(super) fn open(config: &Config) -> Engine {
     let components = crate::serve::components(Workers::alone());
     Engine::open(&config.data_dir, config.settings(), components).unwrap()
 }
 
-fn of(config: &Config) -> Snapshots {
+pub(super) fn of(config: &Config) -> Snapshots {
     Snapshots::new(Store::open(&config.snapshots, &config.data_dir).unwrap())
 }
 
-fn schema(shards: u32) -> Schema {
+pub(super) fn schema(shards: u32) -> Schema {
     let vector = VectorSpec {
         dim: DIM as u32,
         metric: Metric::Cosine,
@@ -57,7 +57,7 @@ fn schema(shards: u32) -> Schema {
     }
 }
 
-fn point(id: &str, version: u64) -> PointInput {
+pub(super) fn point(id: &str, version: u64) -> PointInput {
     PointInput {
         id: PointId::new(id).unwrap(),
         vectors: BTreeMap::from([("dense".to_owned(), vec![version as f32 + 1.0; DIM])]),
@@ -69,7 +69,7 @@ fn point(id: &str, version: u64) -> PointInput {
 }
 
 /// One write, to both.
-fn write(engine: &Engine, oracle: &mut Oracle, n: u64) {
+pub(super) fn write(engine: &Engine, oracle: &mut Oracle, n: u64) {
     let options = WriteOptions::default();
     let id = |i: u64| format!("p{}", (n * 7 + i * 13) % 1_500);
     if n % 4 == 3 {
@@ -86,7 +86,7 @@ fn write(engine: &Engine, oracle: &mut Oracle, n: u64) {
     }
 }
 
-fn scan(engine: &Engine) -> Oracle {
+pub(super) fn scan(engine: &Engine) -> Oracle {
     let with = With {
         payload: true,
         vectors: true,
@@ -154,7 +154,7 @@ async fn a_snapshot_taken_while_writing_is_restored_exactly_as_it_was_at_its_tok
     drop(engine);
     for (name, token) in names {
         let config = self::config(dir.path(), &format!("restored-{name}"));
-        let restored = restore_into(&config, Some(&name), &|_| ()).await.unwrap();
+        let restored = restore_into(&config, Some(&name), None, &|_| ()).await.unwrap();
         let oracle = &history[&token];
         assert_eq!(
             (restored.points, restored.token.parse::<Token>().unwrap()),
@@ -199,7 +199,7 @@ async fn a_second_snapshot_sends_about_what_changed() {
     assert!(new * 20 < all, "{new} of {all} bytes were new after a change of 1 %");
     drop(engine);
     let config = self::config(dir.path(), "restored");
-    restore_into(&config, None, &|_| ()).await.unwrap();
+    restore_into(&config, None, None, &|_| ()).await.unwrap();
     assert_eq!(scan(&open(&config)), oracle, "the newest is restored if none is named");
 }
 
@@ -227,7 +227,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
     ] {
         let into = self::config(dir.path(), data);
         assert_eq!(
-            restore_into(&into, None, &|_| ()).await.unwrap_err().code,
+            restore_into(&into, None, None, &|_| ()).await.unwrap_err().code,
             code,
             "{data}"
         );
@@ -277,6 +277,9 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
         let mut about = About {
             token: good.token.parse().unwrap(),
             taken_at_ms: good.created_at_ms,
+            identity: good.identity,
+            history: good.history,
+            log_from: good.log_from,
             collections: good.collections.clone(),
         };
         forge(&mut files, &mut about);
@@ -286,7 +289,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
             ..forged.source()
         };
         snapshots.create(name, source, &WORK).await.unwrap();
-        let refused = restore_into(&target, Some(name), &|_| ()).await.unwrap_err();
+        let refused = restore_into(&target, Some(name), None, &|_| ()).await.unwrap_err();
         assert_eq!(
             (refused.kind, refused.code),
             (ErrorKind::Damaged, "snapshot_damaged"),
@@ -309,18 +312,18 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
 
     let mut full = self::config(dir.path(), "target");
     full.engine.disk_reserve_bytes = u64::MAX / 2;
-    let refused = restore_into(&full, Some("good"), &|_| ()).await.unwrap_err();
+    let refused = restore_into(&full, Some("good"), None, &|_| ()).await.unwrap_err();
     assert_eq!(
         (refused.kind, refused.code),
         (ErrorKind::Exhausted, "disk_full"),
         "{refused}"
     );
     assert!(left(&target).is_empty(), "{:?}", left(&target));
-    let missing = restore_into(&target, Some("no-such"), &|_| ()).await.unwrap_err();
+    let missing = restore_into(&target, Some("no-such"), None, &|_| ()).await.unwrap_err();
     assert_eq!(missing.code, "snapshot_not_found");
 
     // What a crash in the middle leaves: some of it is in its place, some is not.
-    restore_into(&target, Some("good"), &|_| ()).await.unwrap();
+    restore_into(&target, Some("good"), None, &|_| ()).await.unwrap();
     let staging = target.data_dir.join("restoring");
     std::fs::create_dir(&staging).unwrap();
     std::fs::rename(target.data_dir.join("db"), staging.join("db")).unwrap();
@@ -329,6 +332,6 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
         .err()
         .unwrap();
     assert_eq!(refused.code, "restore_incomplete");
-    restore_into(&target, Some("good"), &|_| ()).await.unwrap();
+    restore_into(&target, Some("good"), None, &|_| ()).await.unwrap();
     assert_eq!(scan(&open(&target)), oracle);
 }

@@ -45,17 +45,29 @@ class Snapshots:
 
     def restore(
         self,
-        name: str,
+        name: str | None = None,
         *,
+        to_token: str | None = None,
+        to_time_ms: int | None = None,
         collection: str | None = None,
         rename: str | None = None,
         shards: int | None = None,
         replace: bool = False,
         timeout: float | None = None,
     ) -> Operation:
-        """Brings one collection back, or all. `rename` and `shards` are for one: the name and the shards it gets. With
+        """Brings one collection back, or all: as the snapshot holds them, or as they were right after a write (`to_token`), or
+        at a time in milliseconds since the Unix epoch (`to_time_ms`; everything that was answered by then). With such a
+        moment no snapshot need be named: the best one is found. `rename` and `shards` are for one: the name and the shards it gets. With
         `replace` a collection that has the name is replaced. Answers at once with the operation to wait for."""
-        request = {"snapshot": name, "collection": collection, "as": rename, "shards": shards, "replace": replace}
+        request = {
+            "snapshot": name,
+            "to_token": to_token,
+            "to_time_ms": to_time_ms,
+            "collection": collection,
+            "as": rename,
+            "shards": shards,
+            "replace": replace,
+        }
         said = {key: value for key, value in request.items() if value is not None}
         return build(Operation, self._core.call(methods.RESTORE_SNAPSHOT, said, timeout))
 

@@ -115,7 +115,7 @@ CREATE_SNAPSHOT = Method("Snapshots/Create", _body("POST", "/snapshots"))
 LIST_SNAPSHOTS = Method("Snapshots/List", _params("GET", "/snapshots"))
 GET_SNAPSHOT = Method("Snapshots/Get", _params("GET", _S))
 VERIFY_SNAPSHOT = Method("Snapshots/Verify", _params("POST", _S + "/verify"))
-RESTORE_SNAPSHOT = Method("Snapshots/Restore", _body("POST", _S + "/restore"))
+RESTORE_SNAPSHOT = Method("Snapshots/Restore", _body("POST", "/restore"))
 DELETE_SNAPSHOT = Method("Snapshots/Delete", _params("DELETE", _S))
 
 UPSERT = Method("Points/Upsert", _body("POST", _C + "/points"))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cairn.v1 import operations_pb2 as cairn_dot_v1_dot_operations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61irn/v1/snapshots.proto\x12\x08\x63\x61irn.v1\x1a\x19\x63\x61irn/v1/operations.proto\")\n\x15\x43reateSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\"\x16\n\x14ListSnapshotsRequest\">\n\x15ListSnapshotsResponse\x12%\n\tsnapshots\x18\x01 \x03(\x0b\x32\x12.cairn.v1.Snapshot\"&\n\x12GetSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\")\n\x15VerifySnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\")\n\x15\x44\x65leteSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\"k\n\x16RestoreSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\n\n\x02\x61s\x18\x03 \x01(\t\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x0f\n\x07replace\x18\x05 \x01(\x08\"\xdf\x01\n\x08Snapshot\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\r\n\x05\x63\x61irn\x18\x04 \x01(\t\x12\r\n\x05\x66iles\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\x19\n\x11\x63ollections_total\x18\x07 \x01(\x04\x12\x31\n\x0b\x63ollections\x18\x08 \x03(\x0b\x32\x1c.cairn.v1.SnapshotCollection\x12\x14\n\x07\x64\x61maged\x18\t \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_damaged\"K\n\x12SnapshotCollection\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x01(\x04\x12\x11\n\tdocuments\x18\x03 \x01(\x04\x32\x8f\x03\n\tSnapshots\x12>\n\x06\x43reate\x12\x1f.cairn.v1.CreateSnapshotRequest\x1a\x13.cairn.v1.Operation\x12G\n\x04List\x12\x1e.cairn.v1.ListSnapshotsRequest\x1a\x1f.cairn.v1.ListSnapshotsResponse\x12\x37\n\x03Get\x12\x1c.cairn.v1.GetSnapshotRequest\x1a\x12.cairn.v1.Snapshot\x12>\n\x06Verify\x12\x1f.cairn.v1.VerifySnapshotRequest\x1a\x13.cairn.v1.Operation\x12@\n\x07Restore\x12 .cairn.v1.RestoreSnapshotRequest\x1a\x13.cairn.v1.Operation\x12>\n\x06\x44\x65lete\x12\x1f.cairn.v1.DeleteSnapshotRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61irn/v1/snapshots.proto\x12\x08\x63\x61irn.v1\x1a\x19\x63\x61irn/v1/operations.proto\")\n\x15\x43reateSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\"\x16\n\x14ListSnapshotsRequest\">\n\x15ListSnapshotsResponse\x12%\n\tsnapshots\x18\x01 \x03(\x0b\x32\x12.cairn.v1.Snapshot\"&\n\x12GetSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\")\n\x15VerifySnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\")\n\x15\x44\x65leteSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\"\xa5\x01\n\x16RestoreSnapshotRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\n\n\x02\x61s\x18\x03 \x01(\t\x12\x0e\n\x06shards\x18\x04 \x01(\r\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12\x10\n\x08to_token\x18\x06 \x01(\t\x12\x17\n\nto_time_ms\x18\x07 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_to_time_ms\"\x9d\x02\n\x08Snapshot\x12\x10\n\x08snapshot\x18\x01 \x01(\t\x12\x15\n\rcreated_at_ms\x18\x02 \x01(\x04\x12\r\n\x05token\x18\x03 \x01(\t\x12\r\n\x05\x63\x61irn\x18\x04 \x01(\t\x12\r\n\x05\x66iles\x18\x05 \x01(\x04\x12\r\n\x05\x62ytes\x18\x06 \x01(\x04\x12\x19\n\x11\x63ollections_total\x18\x07 \x01(\x04\x12\x31\n\x0b\x63ollections\x18\x08 \x03(\x0b\x32\x1c.cairn.v1.SnapshotCollection\x12\x14\n\x07\x64\x61maged\x18\t \x01(\tH\x00\x88\x01\x01\x12-\n\nrestorable\x18\n \x01(\x0b\x32\x14.cairn.v1.RestorableH\x01\x88\x01\x01\x42\n\n\x08_damagedB\r\n\x0b_restorable\"R\n\nRestorable\x12\x12\n\nfrom_token\x18\x01 \x01(\t\x12\x0f\n\x07\x66rom_ms\x18\x02 \x01(\x04\x12\x10\n\x08to_token\x18\x03 \x01(\t\x12\r\n\x05to_ms\x18\x04 \x01(\x04\"K\n\x12SnapshotCollection\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0e\n\x06points\x18\x02 \x01(\x04\x12\x11\n\tdocuments\x18\x03 \x01(\x04\x32\x8f\x03\n\tSnapshots\x12>\n\x06\x43reate\x12\x1f.cairn.v1.CreateSnapshotRequest\x1a\x13.cairn.v1.Operation\x12G\n\x04List\x12\x1e.cairn.v1.ListSnapshotsRequest\x1a\x1f.cairn.v1.ListSnapshotsResponse\x12\x37\n\x03Get\x12\x1c.cairn.v1.GetSnapshotRequest\x1a\x12.cairn.v1.Snapshot\x12>\n\x06Verify\x12\x1f.cairn.v1.VerifySnapshotRequest\x1a\x13.cairn.v1.Operation\x12@\n\x07Restore\x12 .cairn.v1.RestoreSnapshotRequest\x1a\x13.cairn.v1.Operation\x12>\n\x06\x44\x65lete\x12\x1f.cairn.v1.DeleteSnapshotRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,12 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYSNAPSHOTREQUEST']._serialized_end=277
   _globals['_DELETESNAPSHOTREQUEST']._serialized_start=279
   _globals['_DELETESNAPSHOTREQUEST']._serialized_end=320
-  _globals['_RESTORESNAPSHOTREQUEST']._serialized_start=322
-  _globals['_RESTORESNAPSHOTREQUEST']._serialized_end=429
-  _globals['_SNAPSHOT']._serialized_start=432
-  _globals['_SNAPSHOT']._serialized_end=655
-  _globals['_SNAPSHOTCOLLECTION']._serialized_start=657
-  _globals['_SNAPSHOTCOLLECTION']._serialized_end=732
-  _globals['_SNAPSHOTS']._serialized_start=735
-  _globals['_SNAPSHOTS']._serialized_end=1134
+  _globals['_RESTORESNAPSHOTREQUEST']._serialized_start=323
+  _globals['_RESTORESNAPSHOTREQUEST']._serialized_end=488
+  _globals['_SNAPSHOT']._serialized_start=491
+  _globals['_SNAPSHOT']._serialized_end=776
+  _globals['_RESTORABLE']._serialized_start=778
+  _globals['_RESTORABLE']._serialized_end=860
+  _globals['_SNAPSHOTCOLLECTION']._serialized_start=862
+  _globals['_SNAPSHOTCOLLECTION']._serialized_end=937
+  _globals['_SNAPSHOTS']._serialized_start=940
+  _globals['_SNAPSHOTS']._serialized_end=1339
 # @@protoc_insertion_point(module_scope)

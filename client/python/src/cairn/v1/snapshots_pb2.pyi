@@ -42,20 +42,24 @@ class DeleteSnapshotRequest(_message.Message):
     def __init__(self, snapshot: _Optional[str] = ...) -> None: ...
 
 class RestoreSnapshotRequest(_message.Message):
-    __slots__ = ("snapshot", "collection", "shards", "replace")
+    __slots__ = ("snapshot", "collection", "shards", "replace", "to_token", "to_time_ms")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     AS_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     REPLACE_FIELD_NUMBER: _ClassVar[int]
+    TO_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TO_TIME_MS_FIELD_NUMBER: _ClassVar[int]
     snapshot: str
     collection: str
     shards: int
     replace: bool
-    def __init__(self, snapshot: _Optional[str] = ..., collection: _Optional[str] = ..., shards: _Optional[int] = ..., replace: bool = ..., **kwargs) -> None: ...
+    to_token: str
+    to_time_ms: int
+    def __init__(self, snapshot: _Optional[str] = ..., collection: _Optional[str] = ..., shards: _Optional[int] = ..., replace: bool = ..., to_token: _Optional[str] = ..., to_time_ms: _Optional[int] = ..., **kwargs) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("snapshot", "created_at_ms", "token", "cairn", "files", "bytes", "collections_total", "collections", "damaged")
+    __slots__ = ("snapshot", "created_at_ms", "token", "cairn", "files", "bytes", "collections_total", "collections", "damaged", "restorable")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     CREATED_AT_MS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +69,7 @@ class Snapshot(_message.Message):
     COLLECTIONS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     COLLECTIONS_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    RESTORABLE_FIELD_NUMBER: _ClassVar[int]
     snapshot: str
     created_at_ms: int
     token: str
@@ -74,7 +79,20 @@ class Snapshot(_message.Message):
     collections_total: int
     collections: _containers.RepeatedCompositeFieldContainer[SnapshotCollection]
     damaged: str
-    def __init__(self, snapshot: _Optional[str] = ..., created_at_ms: _Optional[int] = ..., token: _Optional[str] = ..., cairn: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ..., collections_total: _Optional[int] = ..., collections: _Optional[_Iterable[_Union[SnapshotCollection, _Mapping]]] = ..., damaged: _Optional[str] = ...) -> None: ...
+    restorable: Restorable
+    def __init__(self, snapshot: _Optional[str] = ..., created_at_ms: _Optional[int] = ..., token: _Optional[str] = ..., cairn: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ..., collections_total: _Optional[int] = ..., collections: _Optional[_Iterable[_Union[SnapshotCollection, _Mapping]]] = ..., damaged: _Optional[str] = ..., restorable: _Optional[_Union[Restorable, _Mapping]] = ...) -> None: ...
+
+class Restorable(_message.Message):
+    __slots__ = ("from_token", "from_ms", "to_token", "to_ms")
+    FROM_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FROM_MS_FIELD_NUMBER: _ClassVar[int]
+    TO_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    TO_MS_FIELD_NUMBER: _ClassVar[int]
+    from_token: str
+    from_ms: int
+    to_token: str
+    to_ms: int
+    def __init__(self, from_token: _Optional[str] = ..., from_ms: _Optional[int] = ..., to_token: _Optional[str] = ..., to_ms: _Optional[int] = ...) -> None: ...
 
 class SnapshotCollection(_message.Message):
     __slots__ = ("collection", "points", "documents")
