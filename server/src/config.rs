@@ -136,6 +136,8 @@ pub struct SnapshotsConfig {
     /// A directory, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`; empty: the directory beside
     /// `data_dir` that is called like it, with `-snapshots` at the end. Credentials come from the environment alone.
     pub url: String,
+    /// Sealed files are sent there as soon as they are sealed, so that a snapshot has less to send.
+    pub upload_sealed: bool,
     /// Files that are sent or fetched at the same time.
     pub transfers_max: usize,
     /// Bytes a second that are sent and fetched, of all transfers together; 0: no bound.
@@ -244,6 +246,7 @@ impl Default for SnapshotsConfig {
     fn default() -> Self {
         Self {
             url: String::new(),
+            upload_sealed: false,
             transfers_max: 4,
             bytes_per_second_max: 0,
             request_timeout_ms: 30_000,

@@ -27,6 +27,7 @@ use hyper_util::service::TowerToHyperService;
 use metrics_exporter_prometheus::PrometheusHandle;
 use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,7 @@ use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::{ModelError, Models};
 use crate::rag::tokens;
 use crate::service::{Service, SnapshotsOf};
+use crate::snapshot::{Snapshots, Store, Uploads};
 use crate::{grpc, rest, snapshot, telemetry};
 
 /// Streams that one HTTP/2 connection may have open.
@@ -247,6 +249,7 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
         what: "the maintenance threads",
         why: e.to_string(),
     })?;
+    let uploads = uploads(&config, &engine, &stop).map_err(|why| ServeError::Setup { what: "snapshots", why })?;
     state.ready.store(true, Ordering::Release);
     tracing::info!(%addr, %metrics_addr, data_dir = %config.data_dir.display(), "serving");
 
@@ -269,6 +272,8 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
             if let Ok(connections) = connections.await {
                 connections.drain(Duration::from_millis(config.drain_ms)).await;
             }
+            // It holds the engine too.
+            let _ended = uploads.await;
             let flushed = close(engine, &state, maintenance, failure.is_none()).await;
             drop((metrics, upkeep));
             tracing::info!("stopped");
@@ -342,6 +347,30 @@ async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeE
         Ok(engine) => engine.map(Arc::new).map_err(failed),
         Err(panicked) => Err(failed(cairn_engine::Error::internal(panicked.to_string()))),
     }
+}
+
+/// Sends sealed files to the store until `stop`, or takes back that it did once.
+fn uploads(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> Result<JoinHandle<()>, String> {
+    let snapshots = Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?);
+    let (stop, dir) = (stop.clone(), config.data_dir.clone());
+    if config.snapshots.upload_sealed {
+        let engine = Arc::clone(engine);
+        let uploads = Uploads::open(snapshots, &dir);
+        let sending = move || Runtime::current().block_on(uploads.run(&engine, &|| stop.is_cancelled()));
+        return Ok(tokio::task::spawn_blocking(sending));
+    }
+    let forgetting = move || {
+        Runtime::current().block_on(async {
+            let forgotten = tokio::select! {
+                () = stop.cancelled() => return,
+                forgotten = snapshot::forget(&snapshots, &dir) => forgotten,
+            };
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "contents of sealed files that were sent once stay in the store for now");
+            }
+        });
+    };
+    Ok(tokio::task::spawn_blocking(forgetting))
 }
 
 /// Stops background work, flushes, and lets go of the engine, so that the data directory is free.

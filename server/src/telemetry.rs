@@ -30,6 +30,9 @@ const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 const STORE_REQUESTS: &str = "cairn_object_store_requests_total";
 const STORE_SECONDS: &str = "cairn_object_store_duration_seconds";
 const STORE_BYTES: &str = "cairn_object_store_bytes_total";
+const UPLOADED: &str = "cairn_upload_files_total";
+const UPLOADED_BYTES: &str = "cairn_upload_bytes_total";
+const UPLOAD_FAILURES: &str = "cairn_upload_failures_total";
 const SNAPSHOT_AT: &str = "cairn_snapshot_last_success_timestamp_seconds";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
@@ -123,6 +126,12 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
         "Time of one request to the store of snapshots, by operation"
     );
     describe_counter!(STORE_BYTES, "Bytes to and from the store of snapshots, by operation");
+    describe_counter!(
+        UPLOADED,
+        "Sealed files that were sent to the store of snapshots before one needed them"
+    );
+    describe_counter!(UPLOADED_BYTES, "Their bytes");
+    describe_counter!(UPLOAD_FAILURES, "Attempts to send some that failed");
     describe_gauge!(
         SNAPSHOT_AT,
         "When this process last finished a snapshot, in seconds since the Unix epoch"
@@ -327,6 +336,27 @@ impl Drop for StoreRequest {
 /// Bytes of contents and manifests that went to or came from the store of snapshots.
 pub(crate) fn store_moved(operation: StoreOperation, bytes: u64) {
     counter!(STORE_BYTES, "operation" => operation.label()).increment(bytes);
+}
+
+/// Sealed files were sent.
+pub(crate) fn uploaded(files: u64, bytes: u64) {
+    counter!(UPLOADED).increment(files);
+    counter!(UPLOADED_BYTES).increment(bytes);
+}
+
+/// Sending some failed.
+pub(crate) fn upload_failed() {
+    counter!(UPLOAD_FAILURES).increment(1);
+}
+
+/// What is sealed and was not sent yet.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "gauges are floats; 2^53 bytes are out of reach"
+)]
+pub(crate) fn uploads_waiting(files: usize, bytes: u64) {
+    gauge!("cairn_upload_waiting_files").set(files as f64);
+    gauge!("cairn_upload_waiting_bytes").set(bytes as f64);
 }
 
 /// A snapshot was finished now.

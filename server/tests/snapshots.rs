@@ -249,7 +249,7 @@ fn now_ms() -> u64 {
 
 #[test]
 fn a_moment_between_snapshots_comes_back_from_the_server_and_without_it() {
-    const KEEP: [&str; 1] = ["engine.log_retention_ms=3600000"];
+    const KEEP: [&str; 2] = ["engine.log_retention_ms=3600000", "snapshots.upload_sealed=true"];
     let dir = tempfile::tempdir().unwrap();
     let (data, store) = (dir.path().join("data"), dir.path().join("store"));
     let store = store.to_str().unwrap();

@@ -3,6 +3,7 @@
 //! ```text
 //! snapshots/<name>@<digits>  a manifest: which files, by the hash of their content ([`names`])
 //! objects/<2 digits>/<hash>  a content, named by its SHA-256
+//! wanted/<number>            which contents a server has sent of what it sealed, whether a snapshot names them or not ([`sealed`])
 //! leases/<w or c>-<number>   somebody writes a snapshot (w), or removes what none names (c)
 //! ```
 //!
@@ -21,6 +22,7 @@ mod names;
 mod point;
 mod rate;
 mod restore;
+mod sealed;
 mod store;
 mod time;
 mod upload;
@@ -49,6 +51,7 @@ pub(crate) use self::point::{Known, Live, Records, Way, not_followed, past_of, r
 pub use self::point::{PointInTime, Restorable};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
+pub(crate) use self::sealed::{Uploads, forget};
 use self::store::{Content, blocking};
 pub(crate) use self::store::{Place, Store};
 pub use self::time::{parse_time, show_time};
@@ -360,6 +363,10 @@ impl Snapshots {
                 Err(why) => unknown.push((key, why)),
             }
         }
+        let Some(wanted) = self.wanted(work).await? else {
+            return Ok(Collected::Later);
+        };
+        named.extend(wanted);
         // What those need is not known, so nothing may be removed.
         if let Some((manifest, why)) = unknown.pop() {
             tracing::warn!(%manifest, why, "no content is removed while a manifest cannot be read");
@@ -393,6 +400,44 @@ impl Snapshots {
             tracing::warn!(%error, "what was cut off while it was written stays in the store");
         }
         Ok(Collected::Removed { objects, bytes })
+    }
+
+    /// What servers want to stay of what they sealed; none if a list cannot be read, which its server writes anew within a day.
+    /// A list that was not renewed for long is removed.
+    async fn wanted(&self, work: &Work<'_>) -> Result<Option<Vec<Hash>>> {
+        let mut wanted = Vec::new();
+        for (file, meta) in work.unless_stopped(self.store.list("wanted")).await? {
+            let key = format!("wanted/{file}");
+            let age = std::time::SystemTime::now().duration_since(meta.last_modified.into());
+            if !sealed::is_list(&file) {
+                continue;
+            }
+            if age.is_ok_and(|age| age >= sealed::EXPIRES) {
+                tracing::warn!(
+                    key,
+                    "a server that sent what it sealed was not seen for long: its contents are not kept any more"
+                );
+                work.unless_stopped(self.store.delete(&key)).await?;
+                continue;
+            }
+            match work
+                .unless_stopped(self.store.get(&key, MANIFEST_BYTES_MAX))
+                .await?
+                .map(|bytes| contents_named(&bytes))
+            {
+                None => {}
+                Some(Ok(contents)) => wanted.extend(contents),
+                Some(Err(why)) => {
+                    tracing::warn!(
+                        key,
+                        why,
+                        "no content is removed while a list of what is wanted cannot be read"
+                    );
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(wanted))
     }
 
     /// What a manifest needs, or why it does not say so. One that is gone needs nothing.

@@ -7,6 +7,7 @@ mod hostile;
 mod point;
 mod s3;
 mod s3_server;
+mod sealed;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

@@ -16,6 +16,7 @@ use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use super::s3_server::{BUCKET, S3};
 use super::*;
 use crate::rag::remote::install_crypto;
+use crate::snapshot::sealed::Looked;
 
 /// What the proxy does to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,4 +255,47 @@ async fn a_store_that_is_gone_or_refuses_is_said_and_nothing_is_half_done() {
         "{stopped}"
     );
     assert!(begun.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_files_reach_s3_through_everything_that_passes() {
+    install_crypto();
+    let Some(server) = S3::start() else { return };
+    for (faults, every) in FAULTS {
+        let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), faults, every).await;
+        let large: Vec<u8> = (0..20u32 << 20).map(|i| (i % 241) as u8).collect();
+        let files = Files::new(&[b"one", b"two", &large, b"three", b"four"]);
+        let sealed: Vec<_> = files.files.iter().filter(|(path, _)| path.ends_with(".seg")).collect();
+        let sealed: Vec<_> = sealed
+            .into_iter()
+            .map(|(path, content)| cairn_engine::engine::CutFile {
+                path: path.clone(),
+                bytes: content.len() as u64,
+            })
+            .collect();
+        let mut uploads = Uploads::open(Snapshots::new(proxy.store()), files.dir.path());
+        let mut sent = 0;
+        while let Looked::Sent(more) = uploads.look(sealed.clone(), 1_000, &WORK).await.unwrap() {
+            sent += more;
+        }
+        assert_eq!(sent, 5, "{faults:?}");
+        let snapshots = Snapshots::new(proxy.store());
+        let made = snapshots.create("s", files.source(), &WORK).await.unwrap();
+        assert_eq!(made.new_files, 1, "{faults:?}: only the database is sent");
+        assert!(restored(&snapshots, "s").await.unwrap() == files.files);
+        // Nobody names them but who wants them, then nobody.
+        assert_eq!(
+            delete(&snapshots, "s").await.unwrap(),
+            Collected::Removed { objects: 1, bytes: 16 }
+        );
+        forget(&snapshots, files.dir.path()).await.unwrap();
+        snapshots.create("s", Files::new(&[]).source(), &WORK).await.unwrap();
+        delete(&snapshots, "s").await.unwrap();
+        for below in ["objects", "wanted", "leases"] {
+            assert!(
+                snapshots.store.list(below).await.unwrap().is_empty(),
+                "{faults:?}: {below}"
+            );
+        }
+    }
 }
