@@ -1,6 +1,6 @@
 //! Sealed files go to the store as soon as they are sealed, so that a snapshot finds them there and sends only the rest.
 //!
-//! A contents is the same whether a snapshot or this sends it, and has the same name. What no snapshot names yet is protected by a
+//! A content is the same whether a snapshot or this sends it, and has the same name. What no snapshot names yet is protected by a
 //! list of what this server wants (`wanted/<number>`), which whoever removes contents reads like a manifest. The list names a content
 //! before it is sent, both under a lease of a writer of snapshots: so no remover runs between. A segment that was merged away or
 //! dropped leaves the list with the next one that is written, and its content goes with the next collection of garbage, which
