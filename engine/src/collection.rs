@@ -1,4 +1,4 @@
-//! A collection as readers know it: its definition, and the view that the applier published last.
+//! A collection as readers know it: its definition, and the listing of segments that the applier published last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::error::Result;
-use crate::query::View;
+use crate::query::Listing;
 use crate::schema::Schema;
 use crate::segment::Spec;
 use crate::text::analyzer::{self, Analyzer};
-use crate::types::{CollectionNo, PointId, ShardNo};
+use crate::types::{CollectionNo, PointId, Seq, ShardNo};
 
 /// A collection.
 pub struct Collection {
@@ -23,7 +23,7 @@ pub struct Collection {
     pub schema: Arc<Schema>,
     /// One a text field; shared by collections whose fields are analysed alike.
     pub analyzers: BTreeMap<String, &'static Analyzer>,
-    view: ArcSwap<View>,
+    listing: ArcSwap<Listing>,
     /// Shared with whoever has this collection under an older name.
     dropped: Arc<AtomicBool>,
 }
@@ -38,16 +38,13 @@ impl Collection {
             analyzer::check(spec).map_err(at)?;
             analyzers.insert(path.to_owned(), Analyzer::shared(spec).map_err(at)?);
         }
-        let view = View {
-            shards: vec![Arc::default(); schema.shards as usize],
-            ..View::default()
-        };
+        let listing = Listing::new(Seq(0), vec![Arc::default(); schema.shards as usize], 0);
         Ok(Self {
             no,
             name,
             schema: Arc::new(schema),
             analyzers,
-            view: ArcSwap::from_pointee(view),
+            listing: ArcSwap::from_pointee(listing),
             dropped: Arc::default(),
         })
     }
@@ -59,19 +56,19 @@ impl Collection {
             name,
             schema: Arc::clone(&self.schema),
             analyzers: self.analyzers.clone(),
-            view: ArcSwap::new(self.view()),
+            listing: ArcSwap::new(self.listing()),
             dropped: Arc::clone(&self.dropped),
         }
     }
 
     /// The newest moment.
-    pub fn view(&self) -> Arc<View> {
-        self.view.load_full()
+    pub fn listing(&self) -> Arc<Listing> {
+        self.listing.load_full()
     }
 
     /// Shows readers a new moment. Only the applier calls it.
-    pub fn publish(&self, view: View) {
-        self.view.store(Arc::new(view));
+    pub fn publish(&self, listing: Listing) {
+        self.listing.store(Arc::new(listing));
     }
 
     /// What a segment build needs.

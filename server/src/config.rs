@@ -127,6 +127,8 @@ pub struct EngineConfig {
     pub disk_reserve_bytes: u64,
     /// Take little memory, above all while starting: small buffers, few growing rows, early seals.
     pub low_memory: bool,
+    /// How fast files and the database are read again in the background to find damage; 0 = not at all.
+    pub scrub_bytes_per_second: u64,
 }
 
 /// Snapshots: where they are kept, and what may be asked of that place.
@@ -238,6 +240,7 @@ impl Default for EngineConfig {
             async_window_ms: s.async_window_ms,
             disk_reserve_bytes: s.disk_reserve_bytes,
             low_memory: s.low_memory,
+            scrub_bytes_per_second: 4 << 20,
         }
     }
 }
@@ -361,6 +364,12 @@ impl Config {
             ("engine.build_threads", self.engine.build_threads as u64, 0, 1_024),
             ("engine.async_window_ms", self.engine.async_window_ms, 1, 60_000),
             ("engine.disk_reserve_bytes", self.engine.disk_reserve_bytes, 0, 1 << 44),
+            (
+                "engine.scrub_bytes_per_second",
+                self.engine.scrub_bytes_per_second,
+                0,
+                1 << 40,
+            ),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",

@@ -50,6 +50,12 @@ const METRICS_CONNECTIONS_MAX: usize = 64;
 const MAINTENANCE_THREADS: usize = 2;
 /// How often background work looks whether it should stop while there is nothing to do.
 const MAINTENANCE_NAP: Duration = Duration::from_millis(250);
+/// Bytes that are verified between two looks whether to stop.
+const VERIFY_STEP: usize = 1 << 20;
+/// The least that is read again at a time: a block of a file.
+const SCRUB_STEP_MIN: u64 = 64 << 10;
+/// The time between two passes of reading everything again.
+const SCRUB_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// How long background work waits after a failure that may pass, such as a full disk.
 const MAINTENANCE_BACKOFF: Duration = Duration::from_secs(5);
 /// How often measured times are put into their histograms. Until then each is kept by itself, so that a server whose
@@ -239,9 +245,10 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
     let stop = CancellationToken::new();
     let (failed, failure) = oneshot::channel();
     let work = {
-        let engine = Arc::clone(&engine);
+        let (engine, scrub) = (Arc::clone(&engine), config.engine.scrub_bytes_per_second);
         move |work, stop: &dyn Fn() -> bool| match work {
             Work::Maintain => maintain(&engine, stop),
+            Work::Verify => verify(&engine, scrub, stop),
             Work::Sync => engine.keep_synced(stop),
         }
     };
@@ -396,7 +403,7 @@ async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flu
 
 // ---- background work ----
 
-/// The threads that seal, merge and trim, and the one that fsyncs.
+/// The threads that seal, merge and trim, the one that fsyncs, and the one that verifies files.
 struct Maintenance {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -412,10 +419,12 @@ impl Maintenance {
         let (work, failed) = (Arc::new(work), Arc::new(Mutex::new(Some(failed))));
         let mut maintenance = Self {
             stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::with_capacity(MAINTENANCE_THREADS + 1),
+            threads: Vec::with_capacity(MAINTENANCE_THREADS + 2),
         };
         let maintainers = (0..MAINTENANCE_THREADS).map(|n| (format!("cairn-maintain-{n}"), Work::Maintain));
-        for (name, task) in maintainers.chain([("cairn-fsync".to_owned(), Work::Sync)]) {
+        let others = [("cairn-fsync", Work::Sync), ("cairn-verify", Work::Verify)];
+        let others = others.map(|(name, work)| (name.to_owned(), work));
+        for (name, task) in maintainers.chain(others) {
             let (work, failed, stop) = (Arc::clone(&work), Arc::clone(&failed), Arc::clone(&maintenance.stop));
             let thread = move || {
                 let done = std::panic::catch_unwind(AssertUnwindSafe(|| work(task, &|| stop.load(Ordering::Acquire))));
@@ -455,6 +464,8 @@ enum Work {
     Maintain,
     /// Fsyncs what was answered before it was on disk.
     Sync,
+    /// Reads files to see whether they are what was written.
+    Verify,
 }
 
 /// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
@@ -477,6 +488,63 @@ fn maintain(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()
         }
     }
     Ok(())
+}
+
+/// Verifies what nobody has asked for yet, as fast as the disk goes; then reads everything again and again, so many bytes a
+/// second. What is found is kept by the engine and told to who needs it.
+fn verify(engine: &Engine, scrub: u64, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> {
+    let began = Instant::now();
+    while !stop() {
+        match engine.verify_step(VERIFY_STEP) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(e) => verify_later(e, stop)?,
+        }
+    }
+    if !stop() {
+        let stats = engine.stats();
+        tracing::info!(
+            blocks = stats.blocks,
+            damaged = stats.damaged_segments,
+            seconds = began.elapsed().as_secs_f64(),
+            "every sealed file is verified"
+        );
+    }
+    while !stop() {
+        if scrub == 0 {
+            std::thread::sleep(MAINTENANCE_NAP);
+            continue;
+        }
+        // Short steps, so that the disk is never kept for long.
+        let step = (scrub / 4).clamp(SCRUB_STEP_MIN, VERIFY_STEP as u64) as usize;
+        match engine.scrub_step(step) {
+            Ok((read, ended)) => {
+                #[expect(clippy::cast_precision_loss, reason = "a step is a few megabytes at most")]
+                let pause = Duration::from_secs_f64(read as f64 / scrub as f64);
+                // A pass over little data is not begun again at once.
+                nap(if ended { pause.max(SCRUB_PAUSE) } else { pause }, stop);
+            }
+            Err(e) => verify_later(e, stop)?,
+        }
+    }
+    Ok(())
+}
+
+/// A stopped engine ends the work; anything else is tried again.
+fn verify_later(error: cairn_engine::Error, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> {
+    if error.kind == ErrorKind::Unavailable {
+        return Err(error);
+    }
+    tracing::error!(error = %error, code = error.code, "reading files to verify them failed, trying again later");
+    nap(MAINTENANCE_BACKOFF, stop);
+    Ok(())
+}
+
+fn nap(time: Duration, stop: &dyn Fn() -> bool) {
+    let end = Instant::now() + time;
+    while !stop() && Instant::now() < end {
+        std::thread::sleep(MAINTENANCE_NAP.min(end.saturating_duration_since(Instant::now())));
+    }
 }
 
 // ---- connections ----
@@ -664,7 +732,7 @@ mod tests {
             Ok(())
         };
         let maintenance = Maintenance::spawn(until_told, failed).unwrap();
-        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 1);
+        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 2);
         tokio::task::spawn_blocking(|| maintenance.stop()).await.unwrap();
         assert!(failure.await.is_err(), "nobody has anything to report");
     }

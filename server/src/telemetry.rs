@@ -25,6 +25,9 @@ const MODEL_RETRIES: &str = "cairn_model_retries_total";
 const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
 const FSYNCS: &str = "cairn_wal_fsyncs_total";
 const RETENTION_CUT: &str = "cairn_log_retention_cut_bytes_total";
+const SCRUB_BYTES: &str = "cairn_scrub_bytes_total";
+const SCRUB_ERRORS: &str = "cairn_scrub_errors_total";
+const SCRUB_PASSES: &str = "cairn_scrub_passes_total";
 const REPLAYS: &str = "cairn_replayed_requests_total";
 const MODEL_BREAKER: &str = "cairn_model_breaker_open";
 const STORE_REQUESTS: &str = "cairn_object_store_requests_total";
@@ -113,6 +116,12 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
         "Bytes of the log that were to be kept for restores to a point in time and went because the disk was nearly full"
     );
     describe_counter!(REPLAYS, "Repeated requests that were answered without being done again");
+    describe_counter!(SCRUB_BYTES, "Bytes that were read again to find damage");
+    describe_counter!(
+        SCRUB_ERRORS,
+        "Files and parts of the database in which reading again found damage"
+    );
+    describe_counter!(SCRUB_PASSES, "Times that everything was read again");
     describe_gauge!(
         MODEL_BREAKER,
         "1 while such a service is not asked because it failed too often"
@@ -401,6 +410,14 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_disk_free_bytes", stats.disk.free);
     set("cairn_disk_reserve_bytes", stats.disk.reserve);
     set("cairn_disk_full", u64::from(stats.disk_full));
+    set("cairn_segment_blocks", stats.blocks);
+    set("cairn_segment_blocks_verified", stats.blocks_verified);
+    set("cairn_damaged_segments", stats.damaged_segments);
+    set("cairn_damaged_points", stats.damaged_points);
+    counter!(SCRUB_BYTES).absolute(stats.scrub.bytes);
+    counter!(SCRUB_ERRORS).absolute(stats.scrub.errors);
+    counter!(SCRUB_PASSES).absolute(stats.scrub.passes);
+    gauge!("cairn_scrub_last_pass_timestamp_seconds").set((stats.scrub.last_pass_ms / 1_000) as f64);
     set("cairn_graphs_refined", stats.graphs.refined);
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);

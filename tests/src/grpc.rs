@@ -182,6 +182,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 collection,
                 ids: ids(b, "ids"),
                 with: with(b),
+                allow_partial: flag(b, "allow_partial"),
             };
             ("/cairn.v1.Points/Get", message.encode_to_vec())
         }
@@ -203,6 +204,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 cursor: some(b, "cursor", string),
                 with: with(b),
                 after: some(b, "after", string),
+                allow_partial: flag(b, "allow_partial"),
             };
             ("/cairn.v1.Points/Scroll", message.encode_to_vec())
         }
@@ -210,6 +212,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
             let message = pb::CountRequest {
                 collection,
                 filter: some(b, "filter", filter),
+                allow_partial: flag(b, "allow_partial"),
             };
             ("/cairn.v1.Points/Count", message.encode_to_vec())
         }
@@ -310,6 +313,7 @@ fn encode(request: &Request) -> (&'static str, Vec<u8>) {
                 ranking: some(b, "ranking", ranking),
                 explain: flag(b, "explain"),
                 trust: list(b, "trust", |t| trust(t).into()),
+                allow_partial: flag(b, "allow_partial"),
             };
             ("/cairn.v1.Documents/Enrich", message.encode_to_vec())
         }
@@ -604,6 +608,7 @@ fn query(q: &Value) -> pb::QueryRequest {
         score_threshold: float(q, "score_threshold"),
         after: some(q, "after", string),
         ranking: some(q, "ranking", ranking),
+        allow_partial: flag(q, "allow_partial"),
     }
 }
 
@@ -878,14 +883,19 @@ fn decode(method: Method, bytes: Bytes) -> Value {
             })
         }
         Method::GetPoints => {
-            json!({ "points": read::<pb::GetPointsResponse>(bytes).points.into_iter().map(point_json).collect::<Vec<_>>() })
+            let m: pb::GetPointsResponse = read(bytes);
+            let points: Vec<_> = m.points.into_iter().map(point_json).collect();
+            without_nulls(json!({"points": points, "partial": partial_json(m.partial)}))
         }
         Method::Scroll => {
             let m: pb::ScrollResponse = read(bytes);
             let points: Vec<_> = m.points.into_iter().map(point_json).collect();
-            without_nulls(json!({"points": points, "cursor": m.cursor}))
+            without_nulls(json!({"points": points, "cursor": m.cursor, "partial": partial_json(m.partial)}))
         }
-        Method::Count => json!({ "count": read::<pb::CountResponse>(bytes).count }),
+        Method::Count => {
+            let m: pb::CountResponse = read(bytes);
+            without_nulls(json!({"count": m.count, "partial": partial_json(m.partial)}))
+        }
         Method::Query => {
             let m: pb::QueryResponse = read(bytes);
             let took_ms = m.took_ms;
@@ -1039,8 +1049,17 @@ fn answer_json(m: pb::QueryResponse) -> Value {
     let notes = (!m.notes.is_empty()).then_some(m.notes);
     without_nulls(json!({
         "hits": m.hits.into_iter().map(hit).collect::<Vec<_>>(), "token": m.token, "explain": m.explain.map(explain),
-        "notes": notes, "stages": stages_json(m.stages),
+        "notes": notes, "stages": stages_json(m.stages), "partial": partial_json(m.partial),
     }))
+}
+
+fn partial_json(partial: Option<pb::Partial>) -> Option<Value> {
+    let json = |p: pb::Partial| json!({"points": p.points, "segments": p.segments.into_iter().map(damaged_json).collect::<Vec<_>>()});
+    partial.map(json)
+}
+
+fn damaged_json(d: pb::DamagedSegment) -> Value {
+    json!({"collection": d.collection, "shard": d.shard, "segment": d.segment, "points": d.points, "reason": d.reason})
 }
 
 fn stages_json(stages: Vec<pb::Stage>) -> Value {
@@ -1071,10 +1090,12 @@ fn provenance_json(p: pb::Provenance) -> Value {
 
 fn collection_json(c: pb::Collection) -> Value {
     let notes = (!c.notes.is_empty()).then_some(c.notes);
+    let damaged: Vec<_> = c.damaged.into_iter().map(damaged_json).collect();
+    let damaged = (!damaged.is_empty()).then_some(damaged);
     without_nulls(json!({
         "name": c.name, "schema": schema_json(c.schema.unwrap_or_default()), "points": c.points, "documents": c.documents,
         "indexed_points": c.indexed_points, "segments": c.segments, "dead_rows": c.dead_rows, "disk_bytes": c.disk_bytes,
-        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing, "notes": notes,
+        "growing_bytes": c.growing_bytes, "optimizing": c.optimizing, "notes": notes, "damaged": damaged,
     }))
 }
 
@@ -1175,6 +1196,6 @@ fn enriched_json(m: pb::EnrichResponse) -> Value {
         "prompt": m.prompt, "messages": messages, "context": m.context.into_iter().map(item).collect::<Vec<_>>(),
         "tokens": {"prompt": tokens.prompt, "context": tokens.context, "budget": tokens.budget}, "dropped": dropped,
         "retrieval_id": m.retrieval_id, "took_ms": m.took_ms, "notes": notes, "system": m.system,
-        "stages": stages_json(m.stages), "query": m.query,
+        "stages": stages_json(m.stages), "query": m.query, "partial": partial_json(m.partial),
     }))
 }

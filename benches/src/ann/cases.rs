@@ -93,6 +93,7 @@ impl Case {
             metric: self.metric,
             dim: self.dim,
             data: &self.base,
+            touch: None,
             inv_norms: &self.norms,
             absent: None,
             codes: None,

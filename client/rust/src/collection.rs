@@ -13,7 +13,7 @@ use crate::documents::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::Filter;
-use crate::points::{Durability, Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
+use crate::points::{Durability, Partial, Payload, Point, Scroll, ScrollPage, Selection, StoredPoint, Written};
 use crate::query::{Answer, Query};
 use crate::schema::{CollectionInfo, Embedder};
 use crate::wire;
@@ -212,6 +212,7 @@ impl Collection {
                 vectors,
                 explain: false,
             }),
+            allow_partial: false,
         };
         let answer = self
             .client
@@ -276,6 +277,7 @@ impl Collection {
                 explain: false,
             }),
             after: scroll.after,
+            allow_partial: scroll.allow_partial,
         };
         let answer = self
             .client
@@ -285,20 +287,31 @@ impl Collection {
         Ok(ScrollPage {
             points,
             cursor: answer.cursor,
+            partial: answer.partial.map(Into::into),
         })
     }
 
     /// Live points that match, exactly.
     pub async fn count(&self, filter: impl Into<Filter>) -> Result<u64> {
+        Ok(self.count_points(filter.into(), false).await?.0)
+    }
+
+    /// As [`Collection::count`], without the points of damaged segments, and what was left out for that.
+    pub async fn count_partial(&self, filter: impl Into<Filter>) -> Result<(u64, Option<Partial>)> {
+        self.count_points(filter.into(), true).await
+    }
+
+    async fn count_points(&self, filter: Filter, allow_partial: bool) -> Result<(u64, Option<Partial>)> {
         let request = v1::CountRequest {
             collection: self.name.clone(),
-            filter: wire::given_filter(filter.into())?,
+            filter: wire::given_filter(filter)?,
+            allow_partial,
         };
-        Ok(self
+        let answer = self
             .client
             .call(request, |c, r| async move { c.points().count(r).await })
-            .await?
-            .count)
+            .await?;
+        Ok((answer.count, answer.partial.map(Into::into)))
     }
 
     // --- questions ---

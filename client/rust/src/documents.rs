@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::filter::Filter;
+use crate::points::Partial;
 use crate::points::{Durability, Payload, StoredPoint};
 use crate::ranking::{Ranking, Stage};
 
@@ -297,6 +298,8 @@ pub struct Enrich {
     pub explain: bool,
     /// Labels whose documents may be put in; empty: unverified and trusted.
     pub trust: Vec<Trust>,
+    /// Do without the points of damaged segments, and say so in [`Enriched::partial`].
+    pub allow_partial: bool,
 }
 
 /// What an enriched prompt looks like.
@@ -368,6 +371,11 @@ impl Enrich {
         self.ranking = ranking;
         self
     }
+    /// Does without the points of damaged segments, and says so in [`Enriched::partial`].
+    pub fn allow_partial(mut self) -> Self {
+        self.allow_partial = true;
+        self
+    }
     /// Asks what each stage did.
     pub fn explain(mut self) -> Self {
         self.explain = true;
@@ -432,6 +440,9 @@ pub struct Enriched {
     /// What was searched, if it is not the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// What is missing, if that was allowed and something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
 }
 
 /// A chat message.

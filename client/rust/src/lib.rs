@@ -32,8 +32,8 @@ pub use error::{Error, ErrorKind, Result};
 pub use filter::{Condition, Filter, Range};
 pub use operation::{Operation, OperationState};
 pub use points::{
-    Durability, EmbedInput, Payload, Point, Scroll, ScrollPage, Selection, SparseVector, SparseVectors, StoredPoint,
-    Vectors, Written,
+    DamagedSegment, Durability, EmbedInput, Partial, Payload, Point, Scroll, ScrollPage, Selection, SparseVector,
+    SparseVectors, StoredPoint, Vectors, Written,
 };
 pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};

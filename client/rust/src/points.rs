@@ -244,6 +244,8 @@ pub struct Scroll {
     pub without_payload: bool,
     /// Token of an earlier write that must be visible.
     pub after: Option<String>,
+    /// Go on without the points of damaged segments, and say so in [`ScrollPage::partial`].
+    pub allow_partial: bool,
 }
 
 impl Scroll {
@@ -271,6 +273,11 @@ impl Scroll {
         self.vectors = true;
         self
     }
+    /// Goes on without the points of damaged segments, and says so in [`ScrollPage::partial`].
+    pub fn allow_partial(mut self) -> Self {
+        self.allow_partial = true;
+        self
+    }
 }
 
 /// One page of a walk.
@@ -281,4 +288,32 @@ pub struct ScrollPage {
     pub points: Vec<StoredPoint>,
     /// Continues after this page; absent at the end.
     pub cursor: Option<String>,
+    /// What is missing, if the walk allowed that and something is.
+    pub partial: Option<Partial>,
+}
+
+/// What an answer was given without, because it is damaged and the request allowed that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Partial {
+    /// Live points that were not looked at.
+    pub points: u64,
+    /// The segments that they are in.
+    pub segments: Vec<DamagedSegment>,
+}
+
+/// A segment whose file is damaged or missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DamagedSegment {
+    /// Its collection.
+    pub collection: String,
+    /// Its shard.
+    pub shard: u32,
+    /// Its number.
+    pub segment: u64,
+    /// Live points in it.
+    pub points: u64,
+    /// What is wrong.
+    pub reason: String,
 }

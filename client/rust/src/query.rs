@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::filter::Filter;
-use crate::points::{EmbedInput, SparseVector, StoredPoint};
+use crate::points::{EmbedInput, Partial, SparseVector, StoredPoint};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::Embedder;
 
@@ -33,6 +33,7 @@ pub struct Query {
     pub(crate) score_threshold: Option<f32>,
     pub(crate) after: Option<String>,
     pub(crate) ranking: Ranking,
+    pub(crate) allow_partial: bool,
 }
 
 /// Where hits come from.
@@ -145,6 +146,7 @@ impl Query {
             score_threshold: None,
             after: None,
             ranking: Ranking::default(),
+            allow_partial: false,
         }
     }
     /// Points whose vector is nearest.
@@ -282,6 +284,12 @@ impl Query {
         self.ranking = ranking;
         self
     }
+    /// Answers without the points of damaged segments, and says so in [`Answer::partial`]; otherwise that is an error
+    /// (`segment_damaged`).
+    pub fn allow_partial(mut self) -> Self {
+        self.allow_partial = true;
+        self
+    }
 }
 
 /// One leg of [`Query::fused`].
@@ -410,6 +418,9 @@ pub struct Answer {
     /// Steps of the ranking, if one was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stages: Vec<Stage>,
+    /// What is missing, if the query allowed that and something is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
 }
 
 /// One hit.

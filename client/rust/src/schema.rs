@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::points::Durability;
+use crate::points::{DamagedSegment, Durability};
 
 /// A collection's definition.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -308,4 +308,7 @@ pub struct CollectionInfo {
     pub optimizing: bool,
     /// What the caller should know, e.g. that the server does not have the embedder of a vector.
     pub notes: Vec<String>,
+    /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damaged: Vec<DamagedSegment>,
 }

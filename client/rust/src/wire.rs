@@ -13,7 +13,9 @@ use crate::documents::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Condition, Filter};
 use crate::operation::{Operation, OperationState};
-use crate::points::{Durability, EmbedInput, Payload, Point, SparseVector, StoredPoint, Written};
+use crate::points::{
+    DamagedSegment, Durability, EmbedInput, Partial, Payload, Point, SparseVector, StoredPoint, Written,
+};
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
@@ -263,6 +265,7 @@ pub(crate) fn collection(c: v1::Collection) -> Result<CollectionInfo> {
         growing_bytes: c.growing_bytes,
         optimizing: c.optimizing,
         notes: c.notes,
+        damaged: c.damaged.into_iter().map(Into::into).collect(),
     })
 }
 
@@ -569,6 +572,7 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
         score_threshold: query.score_threshold,
         after: query.after,
         ranking: ranking(query.ranking),
+        allow_partial: query.allow_partial,
     })
 }
 
@@ -694,6 +698,7 @@ pub(crate) fn answer(answer: v1::QueryResponse) -> Result<Answer> {
         took_ms: answer.took_ms,
         notes: answer.notes,
         stages: answer.stages.into_iter().map(stage).collect(),
+        partial: answer.partial.map(Into::into),
     })
 }
 
@@ -864,7 +869,29 @@ pub(crate) fn enrich(enrich: Enrich, mut collections: Vec<String>) -> Result<v1:
         ranking: ranking(enrich.ranking),
         explain: enrich.explain,
         trust: enrich.trust.into_iter().map(trust).collect(),
+        allow_partial: enrich.allow_partial,
     })
+}
+
+impl From<v1::Partial> for Partial {
+    fn from(p: v1::Partial) -> Self {
+        Self {
+            points: p.points,
+            segments: p.segments.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<v1::DamagedSegment> for DamagedSegment {
+    fn from(d: v1::DamagedSegment) -> Self {
+        Self {
+            collection: d.collection,
+            shard: d.shard,
+            segment: d.segment,
+            points: d.points,
+            reason: d.reason,
+        }
+    }
 }
 
 impl From<v1::EnrichResponse> for Enriched {
@@ -902,6 +929,7 @@ impl From<v1::EnrichResponse> for Enriched {
             system: e.system,
             stages: e.stages.into_iter().map(stage).collect(),
             query: e.query,
+            partial: e.partial.map(Into::into),
         }
     }
 }

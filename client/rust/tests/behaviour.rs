@@ -101,13 +101,17 @@ impl Points for Scripted {
             ..v1::Point::default()
         };
         Ok(Response::new(v1::ScrollResponse {
+            partial: None,
             points: (0..100).map(point).collect(),
             cursor: None,
         }))
     }
     async fn count(&self, _: Request<v1::CountRequest>) -> Result<Response<v1::CountResponse>, Status> {
         self.refusal()?;
-        Ok(Response::new(v1::CountResponse { count: 7 }))
+        Ok(Response::new(v1::CountResponse {
+            count: 7,
+            partial: None,
+        }))
     }
     async fn set_payload(&self, _: Request<v1::SetPayloadRequest>) -> Result<Response<v1::WriteResponse>, Status> {
         Err(Status::unimplemented("not scripted"))

@@ -19,7 +19,7 @@ use crate::filter::{Filter, eval, extract};
 use crate::limits;
 use crate::log::Record;
 use crate::op::{Applied, DocumentRecord, Op, PointRecord, SparseRecord, VectorRecord};
-use crate::query::View;
+use crate::query::Listing;
 use crate::schema::Schema;
 use crate::segment::PendingRow;
 use crate::shard::Shard;
@@ -440,16 +440,13 @@ impl Applier {
     /// Shows readers some shards of a collection as they are now.
     pub(super) fn publish(&self, no: CollectionNo, shards: &[ShardNo]) {
         let Some(state) = self.states.get(&no) else { return };
-        let old = state.collection.view();
-        let mut view = View {
-            seq: self.applied,
-            shards: old.shards.clone(),
-            documents: state.documents,
-        };
+        let mut all = state.collection.listing().shards.clone();
         for shard in shards {
-            view.shards[shard.0 as usize] = Arc::new(state.shards[shard.0 as usize].view());
+            all[shard.0 as usize] = Arc::new(state.shards[shard.0 as usize].listing());
         }
-        state.collection.publish(view);
+        state
+            .collection
+            .publish(Listing::new(self.applied, all, state.documents));
     }
 }
 
@@ -544,9 +541,10 @@ impl At<'_, '_, '_> {
     fn delete_matching(&mut self, filter: &Filter) -> Result<u64> {
         let mut victims = Vec::new();
         for (shard_no, shard) in self.state.shards.iter().enumerate() {
-            for view in shard.sealed.iter().chain(shard.growing.iter().map(|g| &g.view)) {
+            for view in shard.segments() {
+                let view = view?;
                 let segment = &view.segment;
-                let matching = eval::eval(filter, &segment.filter(), segment.rows(), &**segment)? - view.dead.rows();
+                let matching = eval::eval(filter, &segment.filter(), segment.rows(), &***segment)? - view.dead.rows();
                 for ordinal in matching.iter().take(limits::DELETE_MATCHING_ROWS_MAX - victims.len()) {
                     let id = PointId::new(segment.id_of(ordinal))?;
                     victims.push((ShardNo(shard_no as u32), segment.row_of(ordinal), id));
@@ -608,11 +606,11 @@ impl At<'_, '_, '_> {
     fn rows_of(&self, shard: ShardNo, id: &PointId) -> Result<Vec<(Row, PointId, Seq)>> {
         let shard = &self.state.shards[shard.0 as usize];
         let mut rows = Vec::new();
-        for view in shard.sealed.iter().chain(shard.growing.iter().map(|g| &g.view)) {
-            let segment = &view.segment;
-            for ordinal in segment.find_document(id.as_str()) - view.dead.rows() {
-                let id = PointId::new(segment.id_of(ordinal))?;
-                rows.push((segment.row_of(ordinal), id, segment.birth_of(ordinal)));
+        for identity in shard.identities() {
+            let (identity, dead) = identity?;
+            for ordinal in identity.find_document(id.as_str()) - dead.rows() {
+                let id = PointId::new(identity.id_of(ordinal))?;
+                rows.push((identity.row_of(ordinal), id, identity.birth_of(ordinal)));
             }
         }
         let pending = shard

@@ -1,9 +1,11 @@
 //! What callers of the engine hand in and get back: plain data.
 
+use super::health::ScrubStats;
 use crate::filter::Filter;
 use crate::log::{Fsyncs, Request, Unsynced};
 use crate::patience::Patience;
 use crate::schema::Schema;
+use crate::segment::Missing;
 use crate::storage::space::Free;
 use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
 use crate::vector::Coding;
@@ -117,6 +119,8 @@ pub struct Scroll {
     pub after: Option<Token>,
     /// How long the caller waits.
     pub patience: Patience,
+    /// Whether a page may lack what a damaged segment holds ([`Page::missing`]); otherwise it is an error.
+    pub allow_partial: bool,
 }
 
 /// A page of points.
@@ -128,6 +132,8 @@ pub struct Page {
     pub cursor: Option<String>,
     /// Of the payloads and vectors in it.
     pub bytes: usize,
+    /// Segments that were not looked into because they are damaged; none are unless that was allowed.
+    pub missing: Vec<Missing>,
 }
 
 /// A collection and its state.
@@ -153,6 +159,8 @@ pub struct CollectionInfo {
     pub growing_bytes: u64,
     /// True if a seal or merge is due or running.
     pub optimizing: bool,
+    /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
+    pub damaged: Vec<Missing>,
 }
 
 /// Numbers of the whole engine, for metrics.
@@ -204,6 +212,16 @@ pub struct EngineStats {
     pub disk: Free,
     /// Writes are refused because the disk is full.
     pub disk_full: bool,
+    /// Blocks of sealed files.
+    pub blocks: u64,
+    /// Those that were verified since the process opened them.
+    pub blocks_verified: u64,
+    /// Sealed segments that are damaged.
+    pub damaged_segments: u64,
+    /// Live points in them.
+    pub damaged_points: u64,
+    /// What was read again.
+    pub scrub: ScrubStats,
 }
 
 /// How far an `optimize` is.

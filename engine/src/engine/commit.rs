@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::applier::{Applier, Batch, replayed};
 use super::ask::WriteOptions;
+use super::health::Scrub;
 use super::requests;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) unsynced: Signal,
     pub(super) poison: Mutex<Option<Error>>,
     pub(super) counters: Counters,
+    pub(super) scrub: Scrub,
     pub(super) merging: std::sync::atomic::AtomicBool,
     /// Names are given one at a time, so that a create can look before it writes.
     pub(super) naming: Mutex<()>,
@@ -95,6 +97,8 @@ pub(super) struct Write {
     pub(super) durability: Option<Durability>,
     /// It adds rows: it waits for memory, and is refused before the disk is full.
     pub(super) grows: bool,
+    /// The collection of which it may have to read files, which are then verified before its turn comes.
+    pub(super) collection: Option<Arc<Collection>>,
 }
 
 /// A record on its way.
@@ -217,7 +221,12 @@ impl Shared {
     /// Makes operations durable and visible.
     pub(super) fn submit(&self, write: Write, options: &WriteOptions) -> Result<Applied> {
         self.check_alive()?;
-        let Write { ops, durability, grows } = write;
+        let Write {
+            ops,
+            durability,
+            grows,
+            collection,
+        } = write;
         let durability = options.durability.or(durability).unwrap_or(self.settings.durability);
         if let Some(request) = &options.request
             && let Some(done) = self.replayed(request, durability)?
@@ -225,6 +234,12 @@ impl Shared {
             return Ok(done);
         }
         options.patience.check().map_err(nothing_written)?;
+        if let Some(collection) = &collection
+            && let Err(error) = self.verify_for(collection, &ops, &options.patience)
+        {
+            options.patience.check().map_err(nothing_written)?;
+            return Err(error);
+        }
         let wait = Duration::from_millis(self.settings.write_wait_ms);
         let max = self.settings.growing_bytes_max;
         if grows && !self.memory.wait(max, &options.patience.at_most(wait)) {
@@ -363,8 +378,20 @@ impl Shared {
             shared: self,
             answers: &answers,
         };
-        let result = self.check_alive().and_then(|()| self.commit_group(applier, group));
+        let mut readable = Vec::with_capacity(group.len());
+        for ticket in group {
+            match applier.check_readable(&self.storage, &ticket.record.ops) {
+                Ok(()) => readable.push(ticket),
+                Err(refused) => *ticket.answer.lock() = Some(Err(refused)),
+            }
+        }
+        let written: Vec<_> = readable.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
+        let result = self.check_alive().and_then(|()| match readable.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.commit_group(applier, readable),
+        });
         std::mem::forget(unwinding);
+        let answers = written;
         match result {
             Ok(applied) => {
                 for (answer, mut applied) in answers.iter().zip(applied) {

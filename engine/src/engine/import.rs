@@ -18,7 +18,8 @@ use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::op::{Applied, DocumentRecord, Op, PointRecord};
-use crate::query::View;
+use crate::patience::Patience;
+use crate::query::{Lacking, View};
 use crate::schema::{Schema, check_name};
 use crate::segment::PendingRow;
 use crate::shard;
@@ -76,12 +77,13 @@ impl Engine {
         schema.shards = import.shards.unwrap_or(schema.shards);
         // Refuses everything that applying would refuse.
         Collection::new(CollectionNo(0), import.name.clone(), schema.clone())?;
+        let view = from.listing().view(Patience::endless(), Lacking::Refuse)?;
         let no = self.create_unfinished(&schema)?;
         let mut copy = Copy {
             to: self,
             from: source,
             source: &from,
-            view: &from.view(),
+            view: &view,
             schema: &schema,
             no,
             stop,
@@ -124,6 +126,7 @@ impl Engine {
             ops: vec![op],
             durability: Some(Durability::Sync),
             grows: false,
+            collection: None,
         };
         self.shared.submit(write, &WriteOptions::default())
     }
@@ -262,6 +265,8 @@ impl Copy<'_> {
                 // Nothing of it counts before the record that names it, which is synced.
                 durability: Some(Durability::Async),
                 grows: true,
+                // New and empty.
+                collection: None,
             };
             match self.to.shared.submit(write, &WriteOptions::default()) {
                 Err(error) if error.code == "growing_memory_full" => {}

@@ -19,7 +19,8 @@ use parking_lot::MutexGuard;
 
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
-use crate::segment::{Graphs, Kept, Segment, SegmentView, seal};
+use crate::patience::Patience;
+use crate::segment::{Dead, Graphs, Kept, Sealed, SealedView, SegmentView, seal};
 use crate::shard::{Shard, policy};
 use crate::storage::{DEATHS, Effects, LOG, META, ROWS, files, key};
 use crate::types::{CollectionNo, Row, Seq, ShardNo};
@@ -49,6 +50,9 @@ enum Job<'a> {
 struct Build {
     collection: Arc<Collection>,
     shard: ShardNo,
+    /// The files that a merge replaces; none are for a seal.
+    files: Vec<SealedView>,
+    /// What it is made of: what grows, or the segments of the files once they were verified.
     inputs: Vec<SegmentView>,
     no: u64,
     /// Without them a seal takes a fraction of the time; the next merge makes them.
@@ -108,7 +112,7 @@ impl Shared {
             None => return Ok(Maintained::Idle),
             Some(Job::Seal(build, claim)) => self.run_seal(&build, claim, stop).and_then(|()| self.flush_and_trim()),
             Some(Job::Flush) => self.flush("flush of a full disk"),
-            Some(Job::Merge(build, claim)) => self.run_merge(&build, claim, stop),
+            Some(Job::Merge(build, claim)) => self.run_merge(build, claim, stop),
             Some(Job::Sweep) => self.sweep(),
             Some(Job::Trim) => self.flush_and_trim(),
             Some(Job::TrimAll) => self.trim(Keep::OnlyNeeded),
@@ -247,6 +251,7 @@ impl Shared {
         let build = Build {
             collection: Arc::clone(&state.collection),
             shard: place.1,
+            files: Vec::new(),
             inputs: shard.growing.iter().map(|g| g.view.clone()).collect(),
             no: next_segment(applier),
             graphs: true,
@@ -275,7 +280,8 @@ impl Shared {
         let build = Build {
             collection: Arc::clone(&state.collection),
             shard: place.1,
-            inputs: shard.sealed[from..to].to_vec(),
+            files: shard.sealed[from..to].to_vec(),
+            inputs: Vec::new(),
             no: next_segment(applier),
             graphs: true,
         };
@@ -373,11 +379,11 @@ impl Shared {
             match claimed {
                 Some((build, claim)) => {
                     let step = OptimizeStep::Merge {
-                        segments: build.inputs.len(),
+                        segments: build.files.len(),
                         of: sealed,
                     };
                     tell(part, step);
-                    self.run_merge(&build, claim, stop)?;
+                    self.run_merge(build, claim, stop)?;
                     merges += 1;
                 }
                 None => {
@@ -406,12 +412,9 @@ impl Shared {
             return Ok(());
         };
         let n = build.inputs.len();
-        let frozen: Vec<SegmentView> = shard.growing[..n].iter().map(|g| g.view.clone()).collect();
+        let now: Vec<Arc<Dead>> = shard.growing[..n].iter().map(|g| Arc::clone(&g.view.dead)).collect();
         let bytes: usize = shard.growing.drain(..n).map(|g| g.bytes()).sum();
-        let sealed = output.map(|segment| SegmentView {
-            dead: Shard::carry_deaths(&build.inputs, &frozen, &segment),
-            segment,
-        });
+        let sealed = output.map(|file| Shard::carry_deaths(&build.inputs, &now, file));
         shard.sealed.extend(sealed.clone());
         let installed = self.install(&mut applier, build, sealed.as_ref(), "seal manifest");
         std::mem::forget(unwinding);
@@ -448,7 +451,7 @@ impl Shared {
     fn has_room_to_merge(&self, applier: &Applier, (no, shard_no): Place, from: usize, to: usize) -> bool {
         let shard = applier.states.get(&no).map(|state| &state.shards[shard_no.0 as usize]);
         let inputs = shard.map_or(&[][..], |shard| &shard.sealed[from..to]);
-        let bytes = inputs.iter().map(|view| view.segment.bytes() as u64).sum();
+        let bytes = inputs.iter().map(|view| view.file.entry.bytes).sum();
         // A disk that does not say how full it is will say so by an error of the merge.
         self.space.fits(bytes).unwrap_or(true)
     }
@@ -477,7 +480,16 @@ impl Shared {
     }
 
     /// Sealed segments become one.
-    fn run_merge(&self, build: &Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+    fn run_merge(&self, mut build: Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
+        for view in &build.files {
+            // A row is copied with new checksums: every byte is looked at before, and what is damaged is left as it is.
+            match view.file.whole(&mut || check_stop(stop)) {
+                Ok(segment) => build.inputs.push(view.with(segment)),
+                Err(error) if error.kind == ErrorKind::Damaged => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        let build = &build;
         let output = match self.build(build, stop) {
             Ok(output) => output,
             Err(error) => return self.not_built(build, claim, error),
@@ -493,23 +505,20 @@ impl Shared {
             std::mem::forget(unwinding);
             return Ok(());
         };
-        let first = build.inputs[0].segment.no;
+        let first = build.files[0].file.entry.no;
         let from = shard
             .sealed
             .iter()
-            .position(|v| v.segment.no == first)
+            .position(|v| v.file.entry.no == first)
             .expect("only this merge removes its inputs");
-        let to = from + build.inputs.len();
-        let now: Vec<SegmentView> = shard.sealed[from..to].to_vec();
-        let merged = output.map(|segment| SegmentView {
-            dead: Shard::carry_deaths(&build.inputs, &now, &segment),
-            segment,
-        });
+        let to = from + build.files.len();
+        let now: Vec<Arc<Dead>> = shard.sealed[from..to].iter().map(|v| Arc::clone(&v.dead)).collect();
+        let merged = output.map(|file| Shard::carry_deaths(&build.inputs, &now, file));
         shard.sealed.splice(from..to, merged.clone());
         let installed = self.install(&mut applier, build, merged.as_ref(), "merge manifest");
         std::mem::forget(unwinding);
         installed?;
-        let old = now.iter().map(|view| self.path_of(build, view.segment.no));
+        let old = build.files.iter().map(|view| self.path_of(build, view.file.entry.no));
         applier.trash.extend(old);
         drop(applier);
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
@@ -537,19 +546,18 @@ impl Shared {
         self.work.ring();
     }
 
-    fn path_of(&self, build: &Build, segment: Option<u64>) -> PathBuf {
-        let no = segment.expect("sealed segments have a number");
-        files::segment_path(&self.dir, build.collection.no, build.shard, no)
+    fn path_of(&self, build: &Build, segment: u64) -> PathBuf {
+        files::segment_path(&self.dir, build.collection.no, build.shard, segment)
     }
 
     /// Makes one file of the live rows of some segments. None if no row lives. A panic (a bug, or one of a helping thread) is
     /// an error of this file only: nothing that readers or the manifest see has changed, so it may be tried again.
-    fn build(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<Option<Arc<Segment>>> {
+    fn build(&self, build: &Build, stop: &dyn Fn() -> bool) -> Result<Option<Sealed>> {
         let kept: Vec<Kept> = build.inputs.iter().map(Kept::live).collect();
         if kept.iter().all(|k| k.ordinals.is_empty()) {
             return Ok(None);
         }
-        let path = self.path_of(build, Some(build.no));
+        let path = self.path_of(build, build.no);
         let stop = || stop() || build.collection.is_dropped();
         let graphs = Graphs {
             rows_min: match build.graphs {
@@ -559,12 +567,12 @@ impl Shared {
             workers: &self.components.workers,
             stop: &stop,
         };
-        let disk = &*self.components.files;
+        let disk = &self.components.files;
         let sealed = catch_unwind(AssertUnwindSafe(|| {
             seal(&build.collection.spec(), &kept, disk, &path, build.no, &graphs)
         }));
         match sealed {
-            Ok(Ok(segment)) => Ok(Some(Arc::new(segment))),
+            Ok(Ok(sealed)) => Ok(Some(sealed)),
             Err(_) => Err(Error::internal("a seal or merge panicked")),
             Ok(Err(error)) => {
                 if !build.collection.is_dropped() {
@@ -580,18 +588,14 @@ impl Shared {
         &self,
         applier: &mut Applier,
         build: &Build,
-        output: Option<&SegmentView>,
+        output: Option<&SealedView>,
         step: &'static str,
     ) -> Result<()> {
         let (no, shard_no) = (build.collection.no, build.shard);
         let result = (|| {
             let mut effects = Effects::new(&self.storage);
             let shard = &applier.states[&no].shards[shard_no.0 as usize];
-            let segments = shard
-                .sealed
-                .iter()
-                .map(|v| v.segment.no.expect("sealed segments have a number"))
-                .collect();
+            let segments = shard.sealed.iter().map(|v| v.file.entry).collect();
             effects.put(
                 META,
                 &key::meta(b'm', no, Some(shard_no)),
@@ -601,11 +605,7 @@ impl Shared {
             let ranges = build.inputs.iter().filter_map(|v| v.segment.row_range());
             if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
                 // Rows between this and the segment before it died before they were in any file.
-                let before = shard
-                    .sealed
-                    .iter()
-                    .filter_map(|v| v.segment.row_range())
-                    .map(|(_, last)| last);
+                let before = shard.sealed.iter().map(|v| v.file.entry.last);
                 let from = before
                     .filter(|row| *row < first)
                     .max()
@@ -616,8 +616,9 @@ impl Shared {
                 // that died while the file was made are said again.
                 effects.delete_range(DEATHS, &from, &to);
                 if let Some(view) = output {
+                    let identity = view.file.identity(Patience::endless())?;
                     for ordinal in view.dead.rows() {
-                        let row = key::row(no, shard_no, view.segment.row_of(ordinal));
+                        let row = key::row(no, shard_no, identity.row_of(ordinal));
                         let death = self.storage.get(DEATHS, &row)?;
                         let death = death.ok_or_else(|| Error::internal("a dead row without a death"))?;
                         effects.put(DEATHS, &row, &death);
@@ -794,8 +795,9 @@ pub(super) fn summary(shard: &Shard) -> Vec<policy::Sealed> {
         .sealed
         .iter()
         .map(|v| policy::Sealed {
-            rows: u64::from(v.segment.rows()),
+            rows: u64::from(v.file.entry.rows),
             dead: v.dead.count(),
+            damaged: v.file.damage().is_some(),
         })
         .collect()
 }

@@ -11,6 +11,8 @@ mod check;
 mod commit;
 #[cfg(test)]
 mod durability_tests;
+mod examine;
+mod health;
 mod import;
 mod maintain;
 #[cfg(test)]
@@ -18,7 +20,9 @@ mod model;
 mod moment;
 mod past;
 mod progress;
+mod readable;
 mod recover;
+mod repair;
 mod requests;
 mod retention;
 #[cfg(test)]
@@ -38,10 +42,13 @@ pub use ask::{
     OptimizeStep, Optimizing, Page, PayloadChange, Scroll, Selector, WriteOptions,
 };
 use commit::Write;
+pub use examine::{Examined, Finding, FindingKind, SegmentPlace, examine};
+pub use health::{DamagedSegment, ScrubStats};
 pub use import::Import;
 pub use moment::Moment;
 pub use past::{Past, Replayed, Until};
 pub use progress::{Phase, Progress};
+pub use repair::{DamagedFile, Repair};
 pub use snapshot::{Cut, CutCollection, CutFile};
 
 use crate::collection::Collection;
@@ -52,7 +59,7 @@ use crate::limits;
 use crate::log::{LocalLog, Request};
 use crate::op::{Applied, Op};
 use crate::patience::Patience;
-use crate::query::{self, Context, Query, QueryResult, View, With};
+use crate::query::{self, Context, Lacking, Listing, Query, QueryResult, View, With};
 use crate::schema::{Schema, check_name};
 use crate::shard::policy;
 pub use crate::storage::wal::Dropped;
@@ -137,6 +144,7 @@ impl Engine {
             ops: vec![op],
             durability: Some(Durability::Sync),
             grows: false,
+            collection: None,
         };
         self.shared.submit(write, &WriteOptions::default())?;
         self.collection(name)
@@ -154,6 +162,7 @@ impl Engine {
             ops: vec![Op::DropCollection { no }],
             durability: Some(Durability::Sync),
             grows: false,
+            collection: None,
         };
         self.shared.submit(write, options)
     }
@@ -161,28 +170,29 @@ impl Engine {
     /// One collection.
     pub fn collection(&self, name: &str) -> Result<CollectionInfo> {
         let collection = self.find(name)?;
-        let view = collection.view();
+        let listing = collection.listing();
         let mut info = CollectionInfo {
             name: name.to_owned(),
             schema: (*collection.schema).clone(),
-            points: view.live(),
-            documents: view.documents,
+            points: listing.live(),
+            documents: listing.documents,
             indexed_points: 0,
             segments: 0,
             dead_rows: 0,
             disk_bytes: 0,
             growing_bytes: 0,
             optimizing: false,
+            damaged: listing.damaged().collect(),
         };
-        for segment in view.shards.iter().flat_map(|s| &s.segments) {
-            info.dead_rows += segment.dead.count();
-            if segment.segment.no.is_some() {
-                info.indexed_points += segment.live();
-                info.segments += 1;
-                info.disk_bytes += segment.segment.bytes() as u64;
-            } else {
-                info.growing_bytes += segment.segment.bytes() as u64;
-            }
+        for (_, sealed) in listing.sealed() {
+            info.dead_rows += sealed.dead.count();
+            info.indexed_points += sealed.live();
+            info.segments += 1;
+            info.disk_bytes += sealed.file.entry.bytes;
+        }
+        for growing in listing.shards.iter().flat_map(|s| &s.growing) {
+            info.dead_rows += growing.dead.count();
+            info.growing_bytes += growing.segment.bytes() as u64;
         }
         if let Some(state) = self.shared.applier.lock().states.get(&collection.no) {
             info.optimizing = state.shards.iter().any(|shard| {
@@ -253,6 +263,7 @@ impl Engine {
             ops: vec![op],
             durability: collection.schema.durability,
             grows: false,
+            collection: Some(Arc::clone(&collection)),
         };
         let Op::DeleteMatching { .. } = op else {
             return self.shared.submit(write(op), options);
@@ -353,6 +364,7 @@ impl Engine {
             ops: vec![Op::DeleteDocuments { no: collection.no, ids }],
             durability: collection.schema.durability,
             grows: false,
+            collection: Some(Arc::clone(&collection)),
         };
         self.shared.submit(write, options)
     }
@@ -368,29 +380,16 @@ impl Engine {
     pub fn get(&self, collection: &str, ids: &[PointId], with: With) -> Result<Vec<Point>> {
         let collection = self.find(collection)?;
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
-        self.read(&collection, Patience::endless(), |context| {
-            query::get(context, ids, with)
-        })
+        let moment = Moment::of(self, collection, Patience::endless().clone());
+        moment.get(ids, with).map(|(points, _)| points)
     }
 
     /// A page of points.
     pub fn scroll(&self, collection: &str, scroll: &Scroll) -> Result<Page> {
         let collection = self.find(collection)?;
         self.check_after(scroll.after)?;
-        self.read(&collection, &scroll.patience, |context| {
-            let (points, cursor) = query::scroll(
-                context,
-                &scroll.filter,
-                scroll.limit,
-                scroll.cursor.as_deref(),
-                scroll.with,
-            )?;
-            Ok(Page {
-                points,
-                cursor,
-                bytes: context.answer_bytes.get(),
-            })
-        })
+        let moment = Moment::of(self, collection, scroll.patience.clone()).allow_partial(scroll.allow_partial);
+        moment.scroll(scroll)
     }
 
     /// Live points that match.
@@ -401,10 +400,17 @@ impl Engine {
         })
     }
 
-    /// One document.
+    /// One document. Where a damaged file keeps its chunks from being seen, it is not known to be whole.
     pub fn document(&self, collection: &str, id: &PointId) -> Result<Option<DocumentInfo>> {
-        let found = self.document_with_chunks(collection, id, With::default(), Patience::endless())?;
-        Ok(found.map(|(info, _)| info))
+        let collection = self.find(collection)?;
+        let (stored, listing) = self.document_moment(&collection, id)?;
+        let Some(stored) = stored else { return Ok(None) };
+        let (with, patience) = (With::default(), Patience::endless());
+        let whole = match self.chunks_of(&collection, &listing, id, Some(&stored), with, patience) {
+            Err(error) if error.code == "segment_damaged" => false,
+            chunks => stored.is_whole(chunks?.iter().map(|point| point.version.seq)),
+        };
+        document_info(stored, whole).map(Some)
     }
 
     /// One document with its chunks, in order, of one moment.
@@ -491,7 +497,11 @@ impl Engine {
             vectors: true,
             ..With::default()
         };
-        let chunks = self.chunks_of(&collection, &view, document, Some(&stored), with, patience)?;
+        let chunks = match self.chunks_of(&collection, &view, document, Some(&stored), with, patience) {
+            // They are made again.
+            Err(error) if error.code == "segment_damaged" => return Ok(HashMap::new()),
+            chunks => chunks?,
+        };
         let checksums: HashMap<PointId, [u8; 16]> = stored.record.chunks.into_iter().collect();
         Ok(chunks
             .into_iter()
@@ -513,11 +523,11 @@ impl Engine {
         &self,
         collection: &Collection,
         id: &PointId,
-    ) -> Result<(Option<applier::StoredDocument>, Arc<View>)> {
+    ) -> Result<(Option<applier::StoredDocument>, Arc<Listing>)> {
         let key = key::id(collection.no, collection.shard_of(id, None), id);
         for _ in 0..DOCUMENT_READS_MAX {
             let before = applier::load_document(&self.shared.storage, &key)?;
-            let view = collection.view();
+            let view = collection.listing();
             let after = applier::load_document(&self.shared.storage, &key)?;
             let seq = |stored: &Option<applier::StoredDocument>| stored.as_ref().map(|s| s.seq);
             if seq(&before) == seq(&after) && seq(&before).is_none_or(|seq| seq <= view.seq) {
@@ -536,7 +546,7 @@ impl Engine {
     fn chunks_of(
         &self,
         collection: &Collection,
-        view: &View,
+        listing: &Listing,
         document: &PointId,
         stored: Option<&applier::StoredDocument>,
         with: With,
@@ -544,7 +554,8 @@ impl Engine {
     ) -> Result<Vec<Point>> {
         let chunks = stored.map_or(&[][..], |stored| &stored.record.chunks);
         let order: HashMap<&PointId, usize> = chunks.iter().enumerate().map(|(i, (id, _))| (id, i)).collect();
-        let context = self.context(collection, view, patience);
+        let view = listing.view(patience, Lacking::Refuse)?;
+        let context = self.context(collection, &view, patience);
         let mut points = context.ask(|context| query::chunks(context, document, with))?;
         // A chunk whose payload was changed is a new row: its place comes from the document.
         points.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
@@ -576,15 +587,15 @@ impl Engine {
         let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
         let mut sealed = Vec::new();
         for collection in collections {
-            for (shard, view) in (0..).map(ShardNo).zip(&collection.view().shards) {
-                sealed.extend(view.segments.iter().filter_map(|view| {
-                    let path = files::segment_path(Path::new(""), collection.no, shard, view.segment.no?);
-                    Some(CutFile {
-                        path: path.to_str()?.to_owned(),
-                        bytes: view.segment.bytes() as u64,
-                    })
-                }));
-            }
+            let listing = collection.listing();
+            let sound = listing.sealed().filter(|(_, view)| view.file.damage().is_none());
+            sealed.extend(sound.filter_map(|(shard, view)| {
+                let path = files::segment_path(Path::new(""), collection.no, shard, view.file.entry.no);
+                Some(CutFile {
+                    path: path.to_str()?.to_owned(),
+                    bytes: view.file.entry.bytes,
+                })
+            }));
         }
         sealed
     }
@@ -645,19 +656,25 @@ impl Engine {
         };
         let needed = counters.log_needed.load(Ordering::Relaxed).min(stats.applied_seq + 1);
         stats.retained_records = needed.saturating_sub(stats.log_start_seq);
-        for view in collections.iter().map(|c| c.view()) {
-            stats.points += view.live();
-            for segment in view
-                .shards
-                .iter()
-                .flat_map(|s| &s.segments)
-                .filter(|s| s.segment.no.is_some())
-            {
+        for listing in collections.iter().map(|c| c.listing()) {
+            stats.points += listing.live();
+            for (_, sealed) in listing.sealed() {
                 stats.segments += 1;
-                stats.segment_bytes += segment.segment.bytes() as u64;
-                segment.segment.graphs().for_each(|coding| stats.graphs.add(coding));
+                stats.segment_bytes += sealed.file.entry.bytes;
+                let (blocks, verified) = sealed.file.progress();
+                stats.blocks += blocks;
+                stats.blocks_verified += verified;
+                if sealed.file.damage().is_some() {
+                    stats.damaged_segments += 1;
+                    stats.damaged_points += sealed.live();
+                }
+                // Which graphs a file has is known when it was looked into.
+                if let Some(segment) = sealed.file.if_made() {
+                    segment.graphs().for_each(|coding| stats.graphs.add(coding));
+                }
             }
         }
+        stats.scrub = self.scrubbed();
         stats
     }
 
@@ -691,7 +708,7 @@ impl Engine {
         patience: &Patience,
         ask: impl FnOnce(&Context<'_>) -> Result<T>,
     ) -> Result<T> {
-        let view: Arc<View> = collection.view();
+        let view = collection.listing().view(patience, Lacking::Refuse)?;
         self.context(collection, &view, patience).ask(ask)
     }
 
@@ -747,11 +764,12 @@ fn document_info(stored: applier::StoredDocument, whole: bool) -> Result<Documen
 }
 
 /// A write that adds rows to a collection.
-fn adding(collection: &Collection, op: Op) -> Write {
+fn adding(collection: &Arc<Collection>, op: Op) -> Write {
     Write {
         ops: vec![op],
         durability: collection.schema.durability,
         grows: true,
+        collection: Some(Arc::clone(collection)),
     }
 }
 

@@ -4,25 +4,35 @@
 //! from one view, so that no write in between shows as a point that is found and gone, or as a text that is not the one
 //! that was found. Holding a moment holds its segments (files stay on disk, memory stays used): it is meant for the length
 //! of one request.
+//!
+//! A question that needs a damaged segment fails, unless the moment allows partial answers: then it is answered without it, and
+//! [`Moment::missing`] says what was left out.
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
+use super::ask::{Page, Scroll};
 use super::{Engine, check};
 use crate::collection::Collection;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::patience::Patience;
-use crate::query::{self, Context, Query, QueryResult, View, With};
+use crate::query::{self, Context, Lacking, Listing, Query, QueryResult, With};
 use crate::schema::Schema;
+use crate::segment::Missing;
 use crate::types::{Point, PointId, Token};
 
 /// One moment of a collection.
 pub struct Moment<'e> {
     engine: &'e Engine,
     collection: Arc<Collection>,
-    view: Arc<View>,
+    listing: Arc<Listing>,
     now_ms: u64,
     patience: Patience,
+    lacking: Lacking,
+    /// What the answers so far were given without.
+    missing: Mutex<Vec<Missing>>,
 }
 
 impl Engine {
@@ -31,13 +41,7 @@ impl Engine {
     pub fn moment(&self, collection: &str, after: Option<Token>, patience: Patience) -> Result<Moment<'_>> {
         let collection = self.find(collection)?;
         self.check_after(after)?;
-        Ok(Moment {
-            view: collection.view(),
-            collection,
-            now_ms: self.now_ms(),
-            engine: self,
-            patience,
-        })
+        Ok(Moment::of(self, collection, patience))
     }
 
     /// The clock that decides which points have expired, in milliseconds since the Unix epoch.
@@ -46,7 +50,31 @@ impl Engine {
     }
 }
 
-impl Moment<'_> {
+impl<'e> Moment<'e> {
+    pub(super) fn of(engine: &'e Engine, collection: Arc<Collection>, patience: Patience) -> Self {
+        Self {
+            listing: collection.listing(),
+            collection,
+            now_ms: engine.now_ms(),
+            engine,
+            patience,
+            lacking: Lacking::Refuse,
+            missing: Mutex::default(),
+        }
+    }
+
+    /// Whether answers may lack what damaged segments hold.
+    #[must_use]
+    pub fn allow_partial(self, allow: bool) -> Self {
+        let lacking = if allow { Lacking::Tell } else { Lacking::Refuse };
+        Self { lacking, ..self }
+    }
+
+    /// The segments that answers of this moment were given without.
+    pub fn missing(&self) -> Vec<Missing> {
+        self.missing.lock().clone()
+    }
+
     /// The collection's definition.
     pub fn schema(&self) -> &Schema {
         &self.collection.schema
@@ -57,10 +85,23 @@ impl Moment<'_> {
         self.read(|context| query::run(context, query))
     }
 
-    /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out.
+    /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out. An id that is
+    /// found needs no other segment, so damage matters only if some are not.
     pub fn get(&self, ids: &[PointId], with: With) -> Result<(Vec<Point>, usize)> {
         check::batch_size("ids", ids.len()).map_err(|e| e.at("/ids"))?;
-        self.read(|context| Ok((query::get(context, ids, with)?, context.answer_bytes.get())))
+        let (points, bytes, missing) = self.read_lacking(Lacking::Tell, |context| {
+            let points = query::get(context, ids, with)?;
+            Ok((points, context.answer_bytes.get(), context.view.missing.clone()))
+        })?;
+        if points.len() < ids.len()
+            && let Some(first) = missing.first()
+        {
+            match self.lacking {
+                Lacking::Refuse => return Err(first.error()),
+                Lacking::Tell => self.note(&missing),
+            }
+        }
+        Ok((points, bytes))
     }
 
     /// The first points that match, in row order, `limit` of them at most.
@@ -68,16 +109,62 @@ impl Moment<'_> {
         self.read(|context| query::scroll(context, filter, limit, None, with).map(|(points, _)| points))
     }
 
+    /// A page of points. What it says of `after`, of patience and of partial answers is the moment's business.
+    pub fn scroll(&self, scroll: &Scroll) -> Result<Page> {
+        let page = self.read(|context| {
+            let cursor = scroll.cursor.as_deref();
+            let (points, cursor) = query::scroll(context, &scroll.filter, scroll.limit, cursor, scroll.with)?;
+            Ok(Page {
+                points,
+                cursor,
+                bytes: context.answer_bytes.get(),
+                missing: Vec::new(),
+            })
+        })?;
+        Ok(Page {
+            missing: self.missing(),
+            ..page
+        })
+    }
+
     /// Live points that match.
     pub fn count(&self, filter: &Filter) -> Result<u64> {
         self.read(|context| query::count(context, filter))
     }
 
-    fn read<T>(&self, ask: impl FnOnce(&Context<'_>) -> Result<T>) -> Result<T> {
-        let mut context = self.engine.context(&self.collection, &self.view, &self.patience);
-        // What has expired is decided once.
-        context.now_ms = self.now_ms;
-        context.ask(ask)
+    fn read<T>(&self, ask: impl Fn(&Context<'_>) -> Result<T>) -> Result<T> {
+        self.read_lacking(self.lacking, |context| {
+            let answer = ask(context)?;
+            self.note(&context.view.missing);
+            Ok(answer)
+        })
+    }
+
+    /// Asks; where that shows more damage, asks again without it.
+    fn read_lacking<T>(&self, lacking: Lacking, ask: impl Fn(&Context<'_>) -> Result<T>) -> Result<T> {
+        loop {
+            let view = self.listing.view(&self.patience, lacking)?;
+            let mut context = self.engine.context(&self.collection, &view, &self.patience);
+            // What has expired is decided once.
+            context.now_ms = self.now_ms;
+            match context.ask(&ask) {
+                // The next view is without the segment that this one had, so this ends.
+                Err(error) if lacking == Lacking::Tell && error.code == "segment_damaged" => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    fn note(&self, missing: &[Missing]) {
+        let mut noted = self.missing.lock();
+        for missing in missing {
+            if !noted
+                .iter()
+                .any(|m| (m.shard, m.segment) == (missing.shard, missing.segment))
+            {
+                noted.push(missing.clone());
+            }
+        }
     }
 }
 
@@ -85,7 +172,7 @@ impl std::fmt::Debug for Moment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Moment")
             .field("collection", &self.collection.name)
-            .field("seq", &self.view.seq)
+            .field("seq", &self.listing.seq)
             .finish_non_exhaustive()
     }
 }

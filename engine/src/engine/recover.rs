@@ -1,7 +1,8 @@
 //! Opening: from what a crash left to the state that the log says.
 //!
 //! 1. lock the directory; read the write-ahead log and cut off what a crash left unfinished (`storage/wal.rs`); open RocksDB;
-//! 2. read collections, counters and manifests; map and verify every segment they name; mark its dead rows;
+//! 2. read collections, counters and manifests; map every file they name and check its tables; mark its dead rows. A file that is
+//!    missing or damaged stays in its place as such;
 //! 3. rebuild growing segments: `rows` says where the content of each unsealed live row is;
 //! 4. replay records after the applied one through the same `apply` as a live write;
 //! 5. remove files that no manifest names.
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode, to_pending};
 use super::commit::{Counters, Memory, Shared, Signal};
+use super::health::Scrub;
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
 use super::retention::LogAccount;
@@ -30,17 +32,17 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::log::{Log, Record, record};
 use crate::op::{Op, PointRecord};
-use crate::segment::{PendingRow, Segment, SegmentView};
+use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
 use crate::storage::{DEATHS, META, ROWS, Storage, key, wal};
 use crate::types::{CollectionNo, History, Row, Seq, ShardNo};
 
-/// A shard's sealed segments, by ascending rows: the entry under `m` in `meta`.
+/// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Manifest {
-    pub(super) segments: Vec<u64>,
+pub(crate) struct Manifest {
+    pub(crate) segments: Vec<Entry>,
 }
 
 pub(super) type Place = (CollectionNo, ShardNo);
@@ -132,6 +134,7 @@ pub(super) fn open(
         unsynced: Signal::default(),
         poison: Mutex::default(),
         counters: Counters::default(),
+        scrub: Scrub::default(),
         merging: AtomicBool::new(false),
         naming: Mutex::default(),
         _lock: lock,
@@ -178,7 +181,7 @@ fn number<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N]> {
         .map_err(|_| Error::damaged(format!("meta: {what} has {} bytes, expected {N}", bytes.len())))
 }
 
-fn meta_place(key: &[u8]) -> Result<Place> {
+pub(super) fn meta_place(key: &[u8]) -> Result<Place> {
     let bytes: [u8; 8] = number(&key[1..], "a shard key")?;
     let (no, shard) = bytes.split_at(4);
     Ok((
@@ -258,10 +261,10 @@ fn load_segments(shared: &Shared, applier: &mut Applier, progress: &Progress) ->
         let Some(shard) = state.shards.get_mut(shard_no.0 as usize) else {
             continue;
         };
-        for segment in manifest.segments {
-            let path = files::segment_path(&shared.dir, no, shard_no, segment);
-            let segment = Segment::open(&*shared.components.files, &path, segment, &state.collection.schema)?;
-            shard.sealed.push(SegmentView::fresh(Arc::new(segment)));
+        for entry in manifest.segments {
+            let path = files::segment_path(&shared.dir, no, shard_no, entry.no);
+            let file = Sealed::open(&shared.components.files, &path, entry, &state.collection.schema)?;
+            shard.sealed.push(SealedView::fresh(Arc::new(file)));
             progress.step();
         }
         shared.storage.scan(DEATHS, &key::shard(no, shard_no), &[], |key, _| {
@@ -443,7 +446,8 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
                         seq.0
                     )));
                 }
-                applier.apply(shared, &mut batch, seq, &record)?;
+                let applied = applier.apply(shared, &mut batch, seq, &record);
+                applied.map_err(|error| again(shared, seq, error))?;
                 applier.history = record::hash(bytes);
                 applier.log.add(seq, bytes.len() as u64, record.timestamp_ms);
                 in_batch += bytes.len();
@@ -464,12 +468,31 @@ fn replay(shared: &Shared, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
+/// A record that was written while a file was whole and has to be applied again, now that it is not: what it did cannot be known
+/// without the file, so nothing after it can be shown.
+fn again(shared: &Shared, seq: Seq, error: Error) -> Error {
+    if error.kind != ErrorKind::Damaged {
+        return error;
+    }
+    Error::new(
+        ErrorKind::Damaged,
+        "segment_damaged",
+        format!(
+            "record {} of the log was not applied to disk when the process ended, and to apply it again what is damaged has to \
+             be read: {}; bring the file back from a snapshot (cairn repair {}) and open again",
+            seq.0,
+            error.message,
+            shared.dir.display()
+        ),
+    )
+}
+
 fn remove_orphans(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let mut named = BTreeSet::new();
     let all: Vec<Place> = places(applier).collect();
     for (no, shard_no) in all {
         for view in &applier.states[&no].shards[shard_no.0 as usize].sealed {
-            let number = view.segment.no.expect("sealed segments have a number");
+            let number = view.file.entry.no;
             applier.next_segment = applier.next_segment.max(number + 1);
             named.insert(files::segment_path(&shared.dir, no, shard_no, number));
         }

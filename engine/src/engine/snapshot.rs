@@ -8,7 +8,7 @@
 //! wait for a flush of what came in since the one before it, and for as many hard links as there are files; never for the
 //! length of a copy. Queries do not wait.
 //! Not guaranteed: that a cut survives the process. What a crash leaves is removed at open.
-//! Failure: an error leaves nothing behind, and the engine as it was.
+//! Failure: an error leaves nothing behind, and the engine as it was. Of a database in which a file is damaged there is no cut.
 
 use std::fs;
 use std::io;
@@ -83,6 +83,8 @@ impl Engine {
     pub fn cut(&self) -> Result<Cut> {
         let shared = &self.shared;
         shared.check_alive()?;
+        // A copy of damage would take the place of a copy of what is damaged.
+        self.verify_all(&|| false)?;
         // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
         shared.flush("flush to cut")?;
         let mut cut = Cut {
@@ -106,21 +108,24 @@ impl Engine {
             cut.taken_at_ms = self.now_ms();
             shared.checkpoint(&cut.dir.join("db"))?;
             for (no, state) in &applier.states {
+                let listing = state.collection.listing();
+                if let Some(missing) = listing.damaged().next() {
+                    return Err(missing.of(&state.collection.name));
+                }
                 for (i, shard) in state.shards.iter().enumerate() {
                     let place = ShardNo(i as u32);
                     for view in &shard.sealed {
-                        let segment = view.segment.no.expect("sealed segments have a number");
+                        let segment = view.file.entry.no;
                         link(
                             &files::segment_path(&shared.dir, *no, place, segment),
                             &files::segment_path(&cut.dir, *no, place, segment),
                         )?;
                     }
                 }
-                let view = state.collection.view();
                 cut.collections.push(CutCollection {
                     name: state.collection.name.clone(),
-                    points: view.live(),
-                    documents: view.documents,
+                    points: listing.live(),
+                    documents: listing.documents,
                 });
             }
         }

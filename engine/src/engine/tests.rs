@@ -3,6 +3,7 @@
 //! A crash is a copy of the data directory taken while the engine runs: what the operating system has of the files, without
 //! what RocksDB still keeps in memory.
 
+mod damage;
 mod files;
 mod past;
 mod patience;

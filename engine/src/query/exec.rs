@@ -80,11 +80,17 @@ impl Context<'_> {
     /// Asks, unless nobody waits for the answer.
     pub(crate) fn ask<T>(&self, question: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         self.check_patience()?;
-        question(self).map_err(|error| match (error.kind, self.patience.check()) {
+        let answer = question(self).map_err(|error| match (error.kind, self.patience.check()) {
             // A leaf knows only that it was to stop, and calls that a deadline.
             (ErrorKind::Deadline, Err(why @ OutOfPatience::Gone)) => why.into(),
             _ => error,
-        })
+        });
+        // Vectors and payloads are verified when they are first read. What was made of a block that failed is thrown away.
+        match (&answer, self.view.damaged()) {
+            (Ok(_), Some(damaged)) => Err(damaged),
+            (Err(error), Some(damaged)) if error.kind == ErrorKind::Damaged => Err(damaged),
+            _ => answer,
+        }
     }
 
     pub(super) fn check_patience(&self) -> Result<()> {
@@ -97,7 +103,7 @@ impl Context<'_> {
         let mut set: Option<RoaringBitmap> = None;
         for filter in filters.iter().filter(|f| !f.is_empty()) {
             let late = || self.patience.is_over();
-            let matching = eval::eval_within(filter, &segment.filter(), segment.rows(), &**segment, &late)?;
+            let matching = eval::eval_within(filter, &segment.filter(), segment.rows(), &***segment, &late)?;
             set = Some(match set {
                 Some(set) => set & matching,
                 None => matching,

@@ -7,6 +7,7 @@
 mod ask;
 mod exec;
 mod fuse;
+mod listing;
 mod nearest;
 pub mod plan;
 pub mod score;
@@ -19,4 +20,5 @@ mod view;
 pub(crate) use ask::check_vector;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
+pub use listing::{Lacking, Listing, ShardListing};
 pub use view::{ShardView, View};

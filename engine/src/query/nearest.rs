@@ -164,7 +164,7 @@ pub(super) fn search(
         explain.push(ExplainLeg {
             leg: leg.to_owned(),
             shard: place.shard,
-            segment: segment.no,
+            segment: view.no,
             strategy,
             matches: matches.count(),
             evaluated: hits.evaluated,

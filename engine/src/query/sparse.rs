@@ -113,7 +113,7 @@ pub(super) fn search(
         explain.push(ExplainLeg {
             leg: leg.name.to_owned(),
             shard: place.shard,
-            segment: segment.no,
+            segment: view.no,
             strategy,
             matches: matches.count(),
             evaluated: top.evaluated,

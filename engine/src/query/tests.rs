@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::*;
 use crate::config::Workers;
 use crate::filter::{Condition, Filter, Range};
+use crate::patience::Patience;
 use crate::schema::{IndexSpec, Metric, Quantization, Schema, VectorSpec};
-use crate::segment::{Graphs, Kept, PendingRow, SegmentView, Spec, seal, write_memory};
-use crate::storage::LocalDir;
+use crate::segment::{Graphs, Kept, PendingRow, SealedView, SegmentView, Spec, seal, write_memory};
+use crate::storage::{Dir, LocalDir};
 use crate::types::{PointId, Row, Seq};
 use crate::vector::{QueryScorer, VectorsRef, inv_norm};
 
@@ -123,14 +124,14 @@ impl Moment {
             workers: &Workers::alone(),
             stop: &|| false,
         };
+        let disk: Arc<dyn Dir> = Arc::new(LocalDir);
         let (kept, path) = (Kept::live(&growing), dir.path().join("1.seg"));
-        let sealed = seal(&spec, &[kept], &LocalDir, &path, 1, &graphs).unwrap();
-        let mut sealed = SegmentView::fresh(Arc::new(sealed));
-        let segment = Arc::clone(&sealed.segment);
-        let dead = Arc::make_mut(&mut sealed.dead);
+        let sealed = seal(&spec, &[kept], &disk, &path, 1, &graphs).unwrap();
+        let mut sealed = SealedView::fresh(Arc::new(sealed));
         for row in (0..vectors.len()).filter(|row| is_dead(*row)) {
-            dead.kill(&segment, row as u32);
+            sealed.kill(Row(row as u64));
         }
+        let sealed = sealed.with(sealed.file.segment(Patience::endless()).unwrap());
         let view = View {
             shards: vec![Arc::new(ShardView { segments: vec![sealed] })],
             ..View::default()
@@ -153,7 +154,7 @@ impl Moment {
             schema: &self.schema,
             analyzers: &analyzers,
             now_ms: 0,
-            patience: crate::patience::Patience::endless(),
+            patience: Patience::endless(),
             answer_bytes: Cell::new(0),
         };
         let query = Query {
@@ -170,6 +171,7 @@ fn vectors_of<'a>(metric: Metric, data: &'a [f32], norms: &'a [f32]) -> VectorsR
         metric,
         dim: DIM,
         data,
+        touch: None,
         inv_norms: norms,
         absent: None,
         codes: None,
@@ -274,7 +276,7 @@ fn nearest(vector: Vec<f32>) -> Query {
         },
         params: Params::default(),
         after: None,
-        patience: crate::patience::Patience::default(),
+        patience: Patience::default(),
     }
 }
 

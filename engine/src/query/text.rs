@@ -37,7 +37,7 @@ pub(super) fn search(
         let mut stats = FieldStats::default();
         for (_, view) in context.view.segments() {
             if let Some(text) = view.segment.text(&field.path) {
-                let dead = view.dead.text(&field.path);
+                let dead = view.dead.text(&view.segment, &field.path);
                 stats.add(FieldStats {
                     docs: u64::from(text.docs()).saturating_sub(dead.docs),
                     total_len: text.total_len().saturating_sub(dead.total_len),
@@ -103,7 +103,7 @@ pub(super) fn search(
         explain.push(ExplainLeg {
             leg: leg.to_owned(),
             shard: place.shard,
-            segment: segment.no,
+            segment: view.no,
             strategy: "postings",
             matches: matches.count(),
             evaluated: top.evaluated,

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::segment::SegmentView;
-use crate::types::{Ordinal, Seq};
+use crate::error::Error;
+use crate::segment::{Missing, SegmentView};
+use crate::types::{Ordinal, Seq, ShardNo};
 
 /// One moment of all shards of a collection.
 #[derive(Clone, Default)]
@@ -14,6 +15,8 @@ pub struct View {
     pub shards: Vec<Arc<ShardView>>,
     /// Documents.
     pub documents: u64,
+    /// Segments with live points that are not in it, because they are damaged.
+    pub missing: Vec<Missing>,
 }
 
 /// One moment of a shard: segments by ascending rows, sealed ones first.
@@ -54,6 +57,13 @@ impl View {
                 )
             })
         })
+    }
+
+    /// What an answer from this view is worth no more: damage was found in one of its segments since it was made, perhaps by
+    /// the very question.
+    pub fn damaged(&self) -> Option<Error> {
+        let found = self.segments().find(|(_, view)| view.segment.damage().is_some());
+        found.map(|(place, view)| view.missing(ShardNo(place.shard)).error())
     }
 
     /// Live points.

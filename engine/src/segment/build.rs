@@ -10,7 +10,8 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::file::{FileSink, Writer};
-use super::{NO_DOCUMENT, Segment, hash_id, parse_payload, payload};
+use super::identity::{NO_DOCUMENT, hash_id};
+use super::{Sealed, Segment, parse_payload, payload};
 use crate::config::Workers;
 use crate::error::{Error, Result};
 use crate::filter::extract;
@@ -217,6 +218,7 @@ fn write_growing_codes(
         metric: spec.metric,
         dim,
         data: &data,
+        touch: None,
         inv_norms: &norms,
         absent: Some(&absent),
         codes: None,
@@ -244,7 +246,7 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
             write_growing_codes(&mut writer, rows, index, name, vector)?;
         }
     }
-    Segment::read(Backing::copy(&writer.finish()?), None, spec.schema, false)
+    Segment::growing(Backing::copy(&writer.finish()?), spec.schema)
 }
 
 /// When and how a sealed file gets graphs.
@@ -262,21 +264,22 @@ pub struct Graphs<'a> {
 pub fn seal(
     spec: &Spec<'_>,
     inputs: &[Kept],
-    disk: &dyn Dir,
+    disk: &Arc<dyn Dir>,
     path: &Path,
     no: u64,
     graphs: &Graphs<'_>,
-) -> Result<Segment> {
-    let (file, temporary) = files::create_temporary(disk, path)?;
+) -> Result<Sealed> {
+    let (file, temporary) = files::create_temporary(&**disk, path)?;
     let attempt = Attempt {
-        disk,
+        disk: &**disk,
         names: [&temporary, path],
     };
     let mut file = write_sealed(spec, inputs, file, &|| disk.map(&temporary), no, graphs)?;
-    files::publish(disk, &mut *file, &temporary, path)?;
-    let segment = Segment::open(disk, path, no, spec.schema)?;
+    files::publish(&**disk, &mut *file, &temporary, path)?;
+    // Whoever reads it later finds what was written, or this is no seal.
+    let sealed = Sealed::first(disk, path, no, spec.schema)?;
     std::mem::forget(attempt);
-    Ok(segment)
+    Ok(sealed)
 }
 
 /// A file that does not come to be, for an error or a panic, is removed, so that a disk does not fill up with attempts.
@@ -345,6 +348,7 @@ fn write_graph(
         metric: spec.metric,
         dim: spec.dim as usize,
         data: bytemuck::try_cast_slice(&map[range(writer, "vector")]).expect("sections are aligned"),
+        touch: None,
         inv_norms: bytemuck::try_cast_slice(&map[range(writer, "norm")]).expect("sections are aligned"),
         absent: absent.as_ref(),
         codes: None,

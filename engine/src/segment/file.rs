@@ -9,7 +9,8 @@
 //!   end-32    32  footer: u64 T, u64 C, u32 CRC-32C of block table, T and C, u32 format version, magic "CAIRNEND"
 //! ```
 //! The table stands at the end so that a file is written front to back, and an index can be built from vectors that are
-//! already in it. The same bytes live in memory for growing segments, where only the section table is verified.
+//! already in it. The same bytes live in memory for growing segments, where only the section table is verified. Of a file
+//! the other blocks are verified when they are first needed (`blocks.rs`).
 
 use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
@@ -148,9 +149,57 @@ impl<W: Write> Writer<W> {
 /// Sink of sealed files.
 pub type FileSink = BufWriter<Box<dyn NewFile>>;
 
-/// Finds the sections and checks the footer. With `verify` every block is read and checked.
-pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usize>>> {
-    let bad = |what: &str| Error::damaged(format!("segment container: {what}"));
+/// What the end of a container says of it, checked.
+#[derive(Debug)]
+pub struct Tables {
+    /// Where each section is.
+    pub sections: BTreeMap<String, Range<usize>>,
+    /// Where the blocks end and the block table begins.
+    pub end: usize,
+    /// Checksum of the block table and the footer. The table has that of every block, so equal ones mean equal bytes.
+    pub crc: u32,
+}
+
+impl Tables {
+    /// How many blocks there are.
+    pub fn blocks(&self) -> usize {
+        self.end.div_ceil(BLOCK_BYTES)
+    }
+
+    /// Which bytes a block is.
+    pub fn block(&self, i: usize) -> Range<usize> {
+        i * BLOCK_BYTES..((i + 1) * BLOCK_BYTES).min(self.end)
+    }
+
+    /// Compares a block of the container `bytes`, wherever it was read, with its checksum.
+    pub fn check_block(&self, bytes: &[u8], i: usize, block: &[u8]) -> Result<()> {
+        let at = self.end + i * 4;
+        if bytes.get(at..at + 4) == Some(&crc32c::crc32c(block).to_le_bytes()[..]) {
+            Ok(())
+        } else {
+            Err(bad(&format!(
+                "checksum of block {i} (offset {}) does not match",
+                i * BLOCK_BYTES
+            )))
+        }
+    }
+}
+
+/// Bytes at the end that say where the tables are.
+pub const FOOTER_BYTES: usize = FOOTER;
+
+/// Where the section table begins, as the footer says: what is read first of a file. Nothing is checked yet.
+pub fn tables_at(footer: &[u8; FOOTER]) -> u64 {
+    u64::from_le_bytes(footer[..8].try_into().expect("eight bytes"))
+}
+
+fn bad(what: &str) -> Error {
+    Error::damaged(format!("segment container: {what}"))
+}
+
+/// Reads the tables: checks the footer, the block table, and the blocks that hold the section table. No other block is
+/// looked at.
+pub fn tables(bytes: &[u8]) -> Result<Tables> {
     if bytes.len() < HEADER + FOOTER {
         return Err(bad("shorter than header and footer"));
     }
@@ -185,23 +234,17 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
         return Err(bad("tables do not fit together"));
     }
     // Where the tables are is checked with them: elsewhere may stand something that reads like a table of nothing.
-    if u32_at(footer + 16) != Some(crc32c::crc32c(&bytes[blocks_at..footer + 16])) {
+    let crc = crc32c::crc32c(&bytes[blocks_at..footer + 16]);
+    if u32_at(footer + 16) != Some(crc) {
         return Err(bad("checksum of the block table and the footer does not match"));
     }
-    let check_block = |i: usize| -> Result<()> {
-        let block = &bytes[i * BLOCK_BYTES..((i + 1) * BLOCK_BYTES).min(blocks_at)];
-        if u32_at(blocks_at + i * 4) == Some(crc32c::crc32c(block)) {
-            Ok(())
-        } else {
-            Err(bad(&format!(
-                "checksum of block {i} (offset {}) does not match",
-                i * BLOCK_BYTES
-            )))
-        }
+    let mut tables = Tables {
+        sections: BTreeMap::new(),
+        end: blocks_at,
+        crc,
     };
-    let first = if verify { 0 } else { table_at / BLOCK_BYTES };
-    for i in first..blocks_at.div_ceil(BLOCK_BYTES) {
-        check_block(i)?;
+    for i in table_at / BLOCK_BYTES..tables.blocks() {
+        tables.check_block(bytes, i, &bytes[tables.block(i)])?;
     }
     let mut at = table_at;
     let mut take = |n: usize| -> Result<&[u8]> {
@@ -215,7 +258,6 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
     };
     let number = |b: &[u8]| b.iter().rev().fold(0u64, |n, byte| (n << 8) | u64::from(*byte));
     let count = number(take(4)?);
-    let mut found = BTreeMap::new();
     for _ in 0..count {
         let name_len = number(take(2)?) as usize;
         let name = std::str::from_utf8(take(name_len)?)
@@ -226,7 +268,7 @@ pub fn sections(bytes: &[u8], verify: bool) -> Result<BTreeMap<String, Range<usi
             .checked_add(len)
             .filter(|end| *end <= table_at as u64 && offset % ALIGN as u64 == 0);
         let end = end.ok_or_else(|| bad(&format!("section {name} lies outside the file")))?;
-        found.insert(name, offset as usize..end as usize);
+        tables.sections.insert(name, offset as usize..end as usize);
     }
-    Ok(found)
+    Ok(tables)
 }

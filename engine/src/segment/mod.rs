@@ -3,74 +3,55 @@
 //! Growing and sealed segments have the same bytes and the same reader: a growing one lives in memory and has no graph, a
 //! sealed one is a mapped file. So there is one way to search, one way to merge, and one format to trust. A segment is never
 //! edited: deaths live beside it in a [`SegmentView`].
+//!
+//! A [`Segment`] is one that can be searched. Of a file it is made when somebody first asks ([`Sealed`]), after its blocks were
+//! verified; before that, and if the file is damaged or gone, only what the manifest says of it is known.
 
+mod blocks;
 mod build;
 mod dead;
 pub mod file;
+mod identity;
 mod payload;
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use crate::error::{Error, Result};
-use crate::filter::eval::IdLookup;
 use crate::filter::index::{FilterIndexLayout, FilterIndexView};
 use crate::schema::Schema;
 use crate::sparse::Column;
 use crate::sparse::index::IndexLayout;
-use crate::storage::{Backing, Dir};
+use crate::storage::Backing;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
-use crate::types::{Ordinal, Payload, PointId, Row, Seq};
-use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, VectorsRef};
+use crate::types::{Ordinal, Payload, Row, ShardNo};
+use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, Touch, VectorsRef};
+use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
+pub use identity::Identity;
+use identity::cast;
+pub use sealed::{Entry, Missing, Sealed, SealedView};
 
-/// An immutable segment. Cheap to share.
+/// An immutable segment that can be searched. Cheap to share.
 pub struct Segment {
-    /// Number of a sealed segment; growing ones have none.
-    pub no: Option<u64>,
-    backing: Backing,
-    rows: u32,
-    columns: Columns,
+    identity: Arc<Identity>,
     vectors: Vec<VectorPart>,
     sparse: Vec<SparsePart>,
     texts: BTreeMap<String, (TextIndexLayout, Range<usize>)>,
-    filter: FilterIndexLayout,
-    payload: payload::Layout,
-    first_expiry_ms: u64,
-}
-
-/// Where the sections are that every row has, looked up once.
-struct Columns {
-    rows: Range<usize>,
-    births: Range<usize>,
-    expiry: Range<usize>,
-    acl: Range<usize>,
-    acl_at: Range<usize>,
-    ids: Range<usize>,
-    ids_at: Range<usize>,
-    ids_hash: Range<usize>,
-    ids_order: Range<usize>,
-    documents: Range<usize>,
-    documents_at: Range<usize>,
-    documents_of: Range<usize>,
-    documents_hash: Range<usize>,
-    documents_order: Range<usize>,
-    documents_rows: Range<usize>,
-    documents_rows_at: Range<usize>,
-    payload: Range<usize>,
-    filter: Range<usize>,
+    filter: (FilterIndexLayout, Range<usize>),
+    payload: (payload::Layout, Range<usize>),
 }
 
 struct VectorPart {
-    data: Range<usize>,
+    raw: RawVectors,
     norms: Range<usize>,
     codes_at: Range<usize>,
     graph_at: Range<usize>,
@@ -93,6 +74,8 @@ struct SparsePart {
 /// A segment and the rows of it that are dead, as of one moment.
 #[derive(Clone)]
 pub struct SegmentView {
+    /// Number of a sealed segment; growing ones have none.
+    pub no: Option<u64>,
     /// The rows.
     pub segment: Arc<Segment>,
     /// Those that are gone.
@@ -103,98 +86,57 @@ impl SegmentView {
     /// A segment none of whose rows is dead.
     pub fn fresh(segment: Arc<Segment>) -> Self {
         Self {
+            no: None,
             segment,
             dead: Arc::new(Dead::default()),
         }
     }
     /// Live rows.
     pub fn live(&self) -> u64 {
-        u64::from(self.segment.rows) - self.dead.count()
+        u64::from(self.segment.rows()) - self.dead.count()
+    }
+
+    /// What an answer without it lacks.
+    pub fn missing(&self, shard: ShardNo) -> Missing {
+        let (first, last) = self.segment.row_range().unwrap_or((Row(0), Row(0)));
+        let damage = self.segment.damage();
+        Missing {
+            shard: shard.0,
+            segment: self.no.unwrap_or_default(),
+            points: self.live(),
+            first_row: first.0,
+            last_row: last.0,
+            reason: damage.map_or_else(String::new, |damage| damage.message.clone()),
+        }
     }
 }
 
 impl Segment {
-    /// Maps a sealed file and checks every block of it.
-    pub fn open(disk: &dyn Dir, path: &Path, no: u64, schema: &Schema) -> Result<Self> {
-        Self::read(disk.map(path)?, Some(no), schema, true).map_err(|e| Error {
-            message: format!("{}: {}", path.display(), e.message),
-            ..e
-        })
+    /// A growing segment: a container that was just made in memory.
+    fn growing(backing: Backing, schema: &Schema) -> Result<Self> {
+        let identity = Identity::read(Arc::new(Blocks::trusted(backing)?))?;
+        Self::read(Arc::new(identity), schema)
     }
 
-    /// Reads a container.
-    fn read(backing: Backing, no: Option<u64>, schema: &Schema, verify: bool) -> Result<Self> {
-        let bytes = backing.bytes();
-        let sections = file::sections(bytes, verify)?;
-        let range = |name: &str| sections.get(name).cloned().unwrap_or(0..0);
-        let slice = |name: &str| &bytes[range(name)];
-        let rows = u32::try_from(slice("rows").len() / 8).map_err(|_| Error::damaged("segment: too many rows"))?;
+    /// Reads what is left of a container whose identity was read, from blocks that were verified: all but those that hold
+    /// payloads and vectors only, which are verified when they are first looked at.
+    fn read(identity: Arc<Identity>, schema: &Schema) -> Result<Self> {
+        let blocks = Arc::clone(&identity.blocks);
+        let bytes = blocks.bytes();
+        let rows = identity.rows;
         let n = rows as usize;
+        let range = |name: &str| blocks.section(name);
+        let slice = |name: &str| &bytes[range(name)];
         let expect = |name: &str, len: usize| {
-            if slice(name).len() == len {
+            if range(name).len() == len {
                 Ok(())
             } else {
                 Err(Error::damaged(format!(
                     "segment: section {name} has {} bytes, expected {len}",
-                    slice(name).len()
+                    range(name).len()
                 )))
             }
         };
-        expect("rows", n * 8)?;
-        expect("births", n * 8)?;
-        if sections.contains_key("expiry") {
-            expect("expiry", n * 8)?;
-        }
-        if n == 0 {
-            for name in [
-                "ids.hash",
-                "ids.order",
-                "documents.of",
-                "documents.hash",
-                "documents.order",
-            ] {
-                expect(name, 0)?;
-            }
-        } else {
-            check_offsets(slice("ids.at"), n, slice("ids").len(), "ids")?;
-            expect("ids.hash", n * 8)?;
-            expect("ids.order", n * 4)?;
-            expect("documents.of", n * 4)?;
-            let documents = (slice("documents.at").len() / 4).saturating_sub(1);
-            if documents > 0 {
-                check_offsets(slice("documents.at"), documents, slice("documents").len(), "documents")?;
-            }
-            let of: &[u32] = cast(slice("documents.of"))?;
-            if of.iter().any(|d| *d != NO_DOCUMENT && *d as usize >= documents) {
-                return Err(Error::damaged("segment: a row names a document that is not there"));
-            }
-            expect("documents.hash", documents * 8)?;
-            expect("documents.order", documents * 4)?;
-            let members: &[u32] = cast(slice("documents.rows"))?;
-            if documents > 0 {
-                check_offsets(slice("documents.rows.at"), documents, members.len(), "documents.rows")?;
-            }
-            let order: &[u32] = cast(slice("documents.order"))?;
-            if order.iter().any(|d| *d as usize >= documents) || members.iter().any(|o| *o >= rows) {
-                return Err(Error::damaged("segment: the document index names what is not there"));
-            }
-            if sections.contains_key("acl.at") {
-                let acl: &[u32] = cast(slice("acl"))?;
-                check_offsets(slice("acl.at"), n, acl.len(), "acl")?;
-            } else {
-                expect("acl", 0)?;
-            }
-            let order: &[u32] = cast(slice("ids.order"))?;
-            if order.iter().any(|o| *o >= rows) {
-                return Err(Error::damaged("segment: the id index names a row that is not there"));
-            }
-            let numbers: &[u64] = cast(slice("rows"))?;
-            if numbers.windows(2).any(|w| w[0] >= w[1]) {
-                return Err(Error::damaged("segment: rows are not in order"));
-            }
-            std::str::from_utf8(slice("ids")).map_err(|_| Error::damaged("segment: ids are not UTF-8"))?;
-            std::str::from_utf8(slice("documents")).map_err(|_| Error::damaged("segment: documents are not UTF-8"))?;
-        }
         let mut vectors = Vec::new();
         for (name, spec) in &schema.vectors {
             let dim = spec.dim as usize;
@@ -245,7 +187,11 @@ impl Segment {
             }
             let range = |kind: &str| range(&format!("{kind}/{name}"));
             vectors.push(VectorPart {
-                data: range("vector"),
+                raw: RawVectors {
+                    blocks: Arc::clone(&blocks),
+                    data: range("vector"),
+                    row_bytes: dim * 4,
+                },
                 norms: range("norm"),
                 codes_at: range("codes"),
                 graph_at: range("graph"),
@@ -294,172 +240,49 @@ impl Segment {
             return Err(Error::damaged("segment: the filter index has another number of rows"));
         }
         let payload = payload::Layout::parse(slice("payload.table"), slice("payload").len(), rows)?;
-        let columns = Columns {
-            rows: range("rows"),
-            births: range("births"),
-            expiry: range("expiry"),
-            acl: range("acl"),
-            acl_at: range("acl.at"),
-            ids: range("ids"),
-            ids_at: range("ids.at"),
-            ids_hash: range("ids.hash"),
-            ids_order: range("ids.order"),
-            documents: range("documents"),
-            documents_at: range("documents.at"),
-            documents_of: range("documents.of"),
-            documents_hash: range("documents.hash"),
-            documents_order: range("documents.order"),
-            documents_rows: range("documents.rows"),
-            documents_rows_at: range("documents.rows.at"),
-            payload: range("payload"),
-            filter: range("filter"),
-        };
-        let expiries: &[u64] = cast(slice("expiry"))?;
-        let first_expiry_ms = expiries.iter().copied().filter(|at| *at != 0).min().unwrap_or(u64::MAX);
         Ok(Self {
-            no,
-            rows,
-            columns,
             vectors,
             sparse,
             texts,
-            filter,
-            payload,
-            first_expiry_ms,
-            backing,
+            filter: (filter, range("filter")),
+            payload: (payload, range("payload")),
+            identity,
         })
-    }
-
-    fn slice(&self, range: &Range<usize>) -> &[u8] {
-        &self.backing.bytes()[range.clone()]
-    }
-
-    fn numbers<T: bytemuck::AnyBitPattern>(&self, range: &Range<usize>) -> &[T] {
-        // Sections are 64-byte aligned in a container that is 8-byte aligned at least, and lengths were checked at open.
-        match self.slice(range) {
-            [] => &[],
-            bytes => bytemuck::cast_slice(bytes),
-        }
-    }
-
-    /// Rows, dead ones included.
-    pub fn rows(&self) -> u32 {
-        self.rows
     }
 
     /// Bytes of the container.
     pub fn bytes(&self) -> usize {
-        self.backing.bytes().len()
+        self.blocks.bytes().len()
     }
 
-    /// The row at an ordinal.
-    pub fn row_of(&self, ordinal: Ordinal) -> Row {
-        Row(self.numbers::<u64>(&self.columns.rows)[ordinal as usize])
-    }
-
-    /// The ordinal of a row, if this segment has it.
-    pub fn ordinal_of(&self, row: Row) -> Option<Ordinal> {
-        self.numbers::<u64>(&self.columns.rows)
-            .binary_search(&row.0)
-            .ok()
-            .map(|i| i as Ordinal)
-    }
-
-    /// First ordinal whose row is at least `row`.
-    pub fn lower_bound(&self, row: Row) -> Ordinal {
-        self.numbers::<u64>(&self.columns.rows).partition_point(|r| *r < row.0) as Ordinal
-    }
-
-    /// First and last row.
-    pub fn row_range(&self) -> Option<(Row, Row)> {
-        let rows = self.numbers::<u64>(&self.columns.rows);
-        Some((Row(*rows.first()?), Row(*rows.last()?)))
-    }
-
-    /// The record that made a row.
-    pub fn birth_of(&self, ordinal: Ordinal) -> Seq {
-        Seq(self.numbers::<u64>(&self.columns.births)[ordinal as usize])
-    }
-
-    /// When a row expires; 0 = never.
-    pub fn expires_at_ms(&self, ordinal: Ordinal) -> u64 {
-        self.numbers::<u64>(&self.columns.expiry)
-            .get(ordinal as usize)
-            .copied()
-            .unwrap_or(0)
-    }
-
-    /// True if some row has expired by then.
-    pub fn has_expired(&self, now_ms: u64) -> bool {
-        self.first_expiry_ms <= now_ms
-    }
-
-    /// Principal sets that may see a row; empty = everybody.
-    pub fn acl_of(&self, ordinal: Ordinal) -> &[u32] {
-        let at = self.numbers::<u32>(&self.columns.acl_at);
-        let all = self.numbers::<u32>(&self.columns.acl);
-        match (at.get(ordinal as usize), at.get(ordinal as usize + 1)) {
-            (Some(from), Some(to)) => all.get(*from as usize..*to as usize).unwrap_or(&[]),
-            _ => &[],
-        }
-    }
-
-    /// A row's id.
-    pub fn id_of(&self, ordinal: Ordinal) -> &str {
-        self.text_at(&self.columns.ids_at, &self.columns.ids, ordinal as usize)
-    }
-
-    /// The document a row is a chunk of.
-    pub fn document_of(&self, ordinal: Ordinal) -> Option<&str> {
-        match self.numbers::<u32>(&self.columns.documents_of)[ordinal as usize] {
-            NO_DOCUMENT => None,
-            document => Some(self.text_at(&self.columns.documents_at, &self.columns.documents, document as usize)),
-        }
-    }
-
-    fn text_at(&self, offsets: &Range<usize>, bytes: &Range<usize>, i: usize) -> &str {
-        let at = self.numbers::<u32>(offsets);
-        // Offsets were checked at open to ascend within the section; a damaged one that splits a character gives "".
-        std::str::from_utf8(&self.slice(bytes)[at[i] as usize..at[i + 1] as usize]).unwrap_or("")
-    }
-
-    /// Ordinals of the rows with an id, oldest first (an id may have several rows here, all but one dead).
-    pub fn find_id<'a>(&'a self, id: &'a str) -> impl Iterator<Item = Ordinal> + 'a {
-        let hash = hash_id(id);
-        let hashes = self.numbers::<u64>(&self.columns.ids_hash);
-        let order = self.numbers::<u32>(&self.columns.ids_order);
-        let from = hashes.partition_point(|h| *h < hash);
-        hashes[from..]
+    /// Verifies what a row has of its own and is not verified with the rest: its payload and its vectors.
+    pub fn verify_row(&self, ordinal: Ordinal) -> Result<()> {
+        let (payload, section) = &self.payload;
+        let within = payload.block_of(ordinal)?;
+        self.blocks
+            .verify(section.start + within.start..section.start + within.end)?;
+        self.vectors
             .iter()
-            .take_while(move |h| **h == hash)
-            .enumerate()
-            .map(move |(i, _)| order[from + i])
-            .filter(move |ordinal| self.id_of(*ordinal) == id)
+            .try_for_each(|part| self.blocks.verify(part.raw.range_of(ordinal)))
     }
 
-    /// Ordinals of a document's rows.
-    pub fn find_document(&self, id: &str) -> RoaringBitmap {
-        let hash = hash_id(id);
-        let hashes = self.numbers::<u64>(&self.columns.documents_hash);
-        let order = self.numbers::<u32>(&self.columns.documents_order);
-        let from = hashes.partition_point(|h| *h < hash);
-        let candidates = hashes[from..]
-            .iter()
-            .zip(&order[from..])
-            .take_while(|(h, _)| **h == hash)
-            .map(|(_, d)| *d as usize);
-        let rows_at = self.numbers::<u32>(&self.columns.documents_rows_at);
-        let rows = self.numbers::<u32>(&self.columns.documents_rows);
-        candidates
-            .filter(|d| self.text_at(&self.columns.documents_at, &self.columns.documents, *d) == id)
-            .flat_map(|d| &rows[rows_at[d] as usize..rows_at[d + 1] as usize])
-            .copied()
-            .collect()
+    /// Which rows it has, by itself.
+    pub fn shared_identity(&self) -> Arc<Identity> {
+        Arc::clone(&self.identity)
+    }
+
+    /// What was found wrong with its file since it was read.
+    pub fn damage(&self) -> Option<&Error> {
+        self.blocks.damage()
     }
 
     /// A row's payload as JSON text.
     pub fn payload_json(&self, ordinal: Ordinal) -> Result<Cow<'_, str>> {
-        self.payload.get(self.slice(&self.columns.payload), ordinal)
+        let (payload, section) = &self.payload;
+        let within = payload.block_of(ordinal)?;
+        self.blocks
+            .verify(section.start + within.start..section.start + within.end)?;
+        payload.get(self.slice(section), ordinal)
     }
 
     /// The vectors under the schema's n-th name.
@@ -468,7 +291,8 @@ impl Segment {
         VectorsRef {
             metric: part.metric,
             dim: part.dim,
-            data: self.numbers(&part.data),
+            data: self.numbers(&part.raw.data),
+            touch: (!self.blocks.is_verified()).then_some(&part.raw as &dyn Touch),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
             codes: part
@@ -517,45 +341,39 @@ impl Segment {
 
     /// The payload index.
     pub fn filter(&self) -> FilterIndexView<'_> {
-        self.filter.view(self.slice(&self.columns.filter))
+        self.filter.0.view(self.slice(&self.filter.1))
     }
 }
 
-impl IdLookup for Segment {
-    fn ordinals_of_id(&self, id: &PointId) -> Result<RoaringBitmap> {
-        Ok(self.find_id(id.as_str()).collect())
+impl Deref for Segment {
+    type Target = Identity;
+    fn deref(&self) -> &Identity {
+        &self.identity
     }
-    fn ordinals_of_document(&self, id: &PointId) -> Result<RoaringBitmap> {
-        Ok(self.find_document(id.as_str()))
+}
+
+/// Vectors as they were given, the largest part of a file.
+struct RawVectors {
+    blocks: Arc<Blocks>,
+    data: Range<usize>,
+    row_bytes: usize,
+}
+
+impl RawVectors {
+    fn range_of(&self, ordinal: Ordinal) -> Range<usize> {
+        let from = self.data.start + ordinal as usize * self.row_bytes;
+        from..from + self.row_bytes
+    }
+}
+
+impl Touch for RawVectors {
+    fn touch(&self, ordinal: Ordinal) {
+        // The search goes on with what it read, and what it finds is thrown away for the damage that is kept.
+        let _ = self.blocks.verify(self.range_of(ordinal));
     }
 }
 
 /// A stored payload.
 pub fn parse_payload(json: &str) -> Result<Payload> {
     serde_json::from_str(json).map_err(|e| Error::damaged(format!("segment: payload is not a JSON object: {e}")))
-}
-
-/// Marks a row that belongs to no document.
-const NO_DOCUMENT: u32 = u32::MAX;
-
-fn hash_id(id: &str) -> u64 {
-    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
-}
-
-fn cast<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Result<&[T]> {
-    if bytes.is_empty() {
-        return Ok(&[]);
-    }
-    bytemuck::try_cast_slice(bytes).map_err(|_| Error::damaged("segment: a section of the wrong size"))
-}
-
-fn check_offsets(offsets: &[u8], n: usize, len: usize, what: &str) -> Result<()> {
-    let at: &[u32] = cast(offsets)?;
-    let ok =
-        at.len() == n + 1 && at.windows(2).all(|w| w[0] <= w[1]) && at.last().is_some_and(|end| *end as usize <= len);
-    if ok {
-        Ok(())
-    } else {
-        Err(Error::damaged(format!("segment: offsets of {what} do not fit")))
-    }
 }

@@ -12,6 +12,7 @@
 //! neighbouring rows (chunks of one document) share their words.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
@@ -136,7 +137,16 @@ impl Layout {
         }
     }
 
-    /// One row's JSON.
+    /// Which bytes of the section a row's block is.
+    pub(super) fn block_of(&self, ordinal: Ordinal) -> Result<Range<usize>> {
+        let block = self.first.partition_point(|f| *f <= ordinal).wrapping_sub(1);
+        match (self.offsets.get(block), self.offsets.get(block + 1)) {
+            (Some(from), Some(to)) => Ok(*from as usize..*to as usize),
+            _ => Err(Error::damaged("segment: payload block: row out of range")),
+        }
+    }
+
+    /// One row's JSON, from blocks that were verified.
     pub(super) fn get<'a>(&self, payload: &'a [u8], ordinal: Ordinal) -> Result<Cow<'a, str>> {
         let bad = |what: &str| Error::damaged(format!("segment: payload block: {what}"));
         let block = self.first.partition_point(|f| *f <= ordinal) - 1;

@@ -8,12 +8,13 @@ use super::file;
 use super::*;
 use crate::config::Workers;
 use crate::inverted::top::Walk;
+use crate::patience::Patience;
 use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
-use crate::storage::LocalDir;
+use crate::storage::{Dir, LocalDir};
 use crate::text::analyzer::Analyzer;
 use crate::text::bm25;
-use crate::types::SparseVector;
+use crate::types::{PointId, Row, Seq, SparseVector};
 use crate::vector::{Allow, VectorIndex, flat};
 
 fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
@@ -22,6 +23,10 @@ fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
         workers: Box::leak(Box::new(Workers::alone())),
         stop,
     }
+}
+
+fn disk() -> Arc<dyn Dir> {
+    Arc::new(LocalDir)
 }
 
 fn schema() -> Schema {
@@ -130,19 +135,20 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
         let dead = Arc::make_mut(&mut view.dead);
         (0..segment.rows())
             .filter(|o| o % 5 == 2)
-            .for_each(|o| assert!(dead.kill(&segment, o)));
-        assert!(!dead.kill(&segment, 2), "nobody dies twice");
+            .for_each(|o| assert!(dead.kill(Some(&segment), o)));
+        assert!(!dead.kill(Some(&segment), 2), "nobody dies twice");
     }
     let kept: Vec<Kept> = views.iter().map(Kept::live).collect();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/7.seg");
     let merged = merge_memory(&spec, &kept).unwrap();
-    let sealed = seal(&spec, &kept, &LocalDir, &path, 7, &graphs(&|| false)).unwrap();
+    let file = seal(&spec, &kept, &disk(), &path, 7, &graphs(&|| false)).unwrap();
+    let sealed = file.segment(Patience::endless()).unwrap();
     let live: Vec<&PendingRow> = rows
         .chunks(25)
         .flat_map(|part| part.iter().enumerate().filter(|(i, _)| i % 5 != 2).map(|(_, r)| r))
         .collect();
-    for segment in [&merged, &sealed] {
+    for segment in [&merged, &*sealed] {
         assert_eq!(segment.rows() as usize, live.len());
         live.iter()
             .enumerate()
@@ -160,7 +166,12 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
     assert!(!path.with_extension("tmp").exists());
     // Exactly what was written is what is opened; every changed byte is noticed.
-    drop(Segment::open(&LocalDir, &path, 7, &schema).unwrap());
+    let schema = Arc::new(schema);
+    let open = || {
+        let opened = Sealed::open(&disk(), &path, file.entry, &schema).unwrap();
+        opened.whole(&mut || Ok(())).map(|_| opened)
+    };
+    drop(open().unwrap());
     let bytes = std::fs::read(&path).unwrap();
     // Every bit of the tables and the footer, and some of the rest.
     let tables = (bytes.len() - 400..bytes.len()).flat_map(|i| (0..8).map(move |bit| (i, bit)));
@@ -168,17 +179,14 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
         let mut bad = bytes.clone();
         bad[i] ^= 1 << bit;
         std::fs::write(&path, &bad).unwrap();
-        let error = Segment::open(&LocalDir, &path, 7, &schema)
+        let error = open()
             .err()
             .unwrap_or_else(|| panic!("bit {bit} of byte {i} changed unnoticed"));
         assert_eq!(error.kind, crate::ErrorKind::Damaged);
     }
     for len in [0, 10, 96, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..len]).unwrap();
-        assert_eq!(
-            Segment::open(&LocalDir, &path, 7, &schema).err().unwrap().kind,
-            crate::ErrorKind::Damaged
-        );
+        assert_eq!(open().err().unwrap().kind, crate::ErrorKind::Damaged);
     }
 }
 
@@ -193,7 +201,7 @@ fn a_cancelled_seal_leaves_nothing() {
     let view = SegmentView::fresh(Arc::new(write_memory(&spec, &rows).unwrap()));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/1.seg");
-    let error = seal(&spec, &[Kept::live(&view)], &LocalDir, &path, 1, &graphs(&|| true))
+    let error = seal(&spec, &[Kept::live(&view)], &disk(), &path, 1, &graphs(&|| true))
         .err()
         .unwrap();
     assert_eq!(error.kind, crate::ErrorKind::Cancelled);
@@ -202,8 +210,9 @@ fn a_cancelled_seal_leaves_nothing() {
 
 /// Another container with sections changed, added or (empty) left out, its checksums right.
 fn with_sections(bytes: &[u8], changed: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut sections: BTreeMap<String, &[u8]> = file::sections(bytes, true)
+    let mut sections: BTreeMap<String, &[u8]> = file::tables(bytes)
         .unwrap()
+        .sections
         .into_iter()
         .map(|(name, range)| (name, &bytes[range]))
         .collect();
@@ -224,21 +233,22 @@ fn sections_that_contradict_each_other_are_damage() {
         schema: &schema,
         analyzers: &analyzers,
     };
-    let read = |bytes: &[u8]| Segment::read(Backing::copy(bytes), None, &schema, true);
+    let read = |bytes: &[u8]| Segment::growing(Backing::copy(bytes), &schema);
     let none = write_memory(&spec, &[]).unwrap();
     let rows: Vec<PendingRow> = (0..60).map(row).collect();
     let some = write_memory(&spec, &rows).unwrap();
-    let other_filter = some.slice(&some.columns.filter).to_vec();
+    let other_filter = some.slice(&some.filter.1).to_vec();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/3.seg");
     let kept = Kept::live(&SegmentView::fresh(Arc::new(some)));
-    let sealed = seal(&spec, &[kept], &LocalDir, &path, 3, &graphs(&|| false)).unwrap();
+    let sealed = seal(&spec, &[kept], &disk(), &path, 3, &graphs(&|| false)).unwrap();
+    let sealed = sealed.segment(Patience::endless()).unwrap();
     assert!(
         sealed
             .graphs()
             .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
     );
-    let (none, sealed) = (none.backing.bytes(), sealed.backing.bytes());
+    let (none, sealed) = (none.blocks.bytes(), sealed.blocks.bytes());
     let cases: [(&[u8], &[(&str, &[u8])]); 7] = [
         // An index of ids or documents of a segment that has no rows.
         (none, &[("ids.hash", &[0; 8])]),
@@ -269,13 +279,14 @@ fn no_bytes_panic_the_reader() {
     };
     let rows: Vec<PendingRow> = (0..20).map(row).collect();
     let growing = write_memory(&spec, &rows).unwrap();
-    survives_changes(growing.backing.bytes(), &schema);
+    survives_changes(growing.blocks.bytes(), &schema);
     // The same with graphs and codes.
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0/0/1.seg");
     let kept = Kept::live(&SegmentView::fresh(Arc::new(growing)));
-    let sealed = seal(&spec, &[kept], &LocalDir, &path, 1, &graphs(&|| false)).unwrap();
-    survives_changes(sealed.backing.bytes(), &schema);
+    let sealed = seal(&spec, &[kept], &disk(), &path, 1, &graphs(&|| false)).unwrap();
+    let sealed = sealed.segment(Patience::endless()).unwrap();
+    survives_changes(sealed.blocks.bytes(), &schema);
 }
 
 fn survives_changes(bytes: &[u8], schema: &Schema) {
@@ -307,7 +318,7 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                 bad[table + 16..table + 20].copy_from_slice(&crc);
             }
         }
-        match Segment::read(Backing::copy(&bad), None, schema, true) {
+        match Segment::growing(Backing::copy(&bad), schema) {
             Err(_) => refused += 1,
             Ok(segment) => {
                 read += 1;
@@ -349,7 +360,7 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                     let _ = segment.find_document(&format!("doc{i}")).len();
                 }
                 let filter = crate::filter::Filter::must(crate::filter::Condition::IsEmpty { field: "n".into() });
-                let _ = crate::filter::eval::eval(&filter, &segment.filter(), segment.rows(), &segment);
+                let _ = crate::filter::eval::eval(&filter, &segment.filter(), segment.rows(), &*segment);
                 if let Some(text) = segment.text("text") {
                     let ask = bm25::Ask {
                         k: 5,
@@ -375,6 +386,6 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
 fn an_unknown_version_is_refused_by_name() {
     let mut bytes = file::Writer::new(Vec::new()).unwrap().finish().unwrap();
     bytes[8] = 9;
-    let error = file::sections(&bytes, true).unwrap_err();
+    let error = file::tables(&bytes).unwrap_err();
     assert!(error.message.contains("version Some(9)"), "{error}");
 }

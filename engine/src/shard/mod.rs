@@ -9,9 +9,12 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::limits;
-use crate::query::ShardView;
+use crate::patience::Patience;
+use crate::query::ShardListing;
 use crate::schema::Schema;
-use crate::segment::{Dead, Kept, PendingRow, Segment, SegmentView, Spec, merge_memory, write_memory};
+use crate::segment::{
+    Dead, Identity, Kept, PendingRow, Sealed, SealedView, Segment, SegmentView, Spec, merge_memory, write_memory,
+};
 use crate::types::{Ordinal, PointId, Row, Seq};
 
 /// One shard, for its writer.
@@ -19,8 +22,8 @@ use crate::types::{Ordinal, PointId, Row, Seq};
 pub struct Shard {
     /// The next row's number.
     pub next_row: u64,
-    /// Sealed segments by ascending rows.
-    pub sealed: Vec<SegmentView>,
+    /// Sealed files by ascending rows.
+    pub sealed: Vec<SealedView>,
     /// Growing segments by ascending rows, all after the sealed ones.
     pub growing: Vec<Growing>,
     /// Rows of the group commit being applied.
@@ -66,20 +69,23 @@ impl Shard {
         if let Ok(i) = self.pending.binary_search_by_key(&row, |p| p.row) {
             return !std::mem::replace(&mut self.pending[i].dead, true);
         }
-        let holds = |view: &SegmentView| {
-            view.segment
-                .row_range()
-                .is_some_and(|(first, last)| first <= row && row <= last)
-        };
-        let growing = self.growing.iter_mut().map(|g| &mut g.view);
-        let Some(view) = self.sealed.iter_mut().chain(growing).find(|view| holds(view)) else {
+        if let Some(i) = self.sealed_with(row) {
+            return self.sealed[i].kill(row);
+        }
+        let found = self
+            .growing
+            .iter_mut()
+            .find_map(|g| Some((g.view.segment.ordinal_of(row)?, &mut g.view)));
+        let Some((ordinal, view)) = found else {
             return false;
         };
-        let Some(ordinal) = view.segment.ordinal_of(row) else {
-            return false;
-        };
-        let segment = Arc::clone(&view.segment);
-        Arc::make_mut(&mut view.dead).kill(&segment, ordinal)
+        Arc::make_mut(&mut view.dead).kill(Some(&view.segment), ordinal)
+    }
+
+    /// Which sealed file has a row, if one does.
+    pub fn sealed_with(&self, row: Row) -> Option<usize> {
+        let i = self.sealed.partition_point(|view| view.file.entry.last < row);
+        (self.sealed.get(i)?.file.entry.first <= row).then_some(i)
     }
 
     /// A live row's content, wherever it is.
@@ -87,13 +93,18 @@ impl Shard {
         if let Ok(i) = self.pending.binary_search_by_key(&row, |p| p.row) {
             return Ok(Some(self.pending[i].clone()));
         }
-        let views = self.sealed.iter().chain(self.growing.iter().map(|g| &g.view));
-        for view in views {
-            if let Some(ordinal) = view.segment.ordinal_of(row) {
-                return content(&view.segment, ordinal, schema).map(Some);
-            }
+        if let Some(i) = self.sealed_with(row) {
+            let segment = self.sealed[i].file.segment(Patience::endless())?;
+            let ordinal = segment.ordinal_of(row);
+            return ordinal.map(|ordinal| content(&segment, ordinal, schema)).transpose();
         }
-        Ok(None)
+        let growing = self.growing.iter().map(|g| &g.view.segment);
+        let found = growing
+            .filter_map(|segment| Some((segment, segment.ordinal_of(row)?)))
+            .next();
+        found
+            .map(|(segment, ordinal)| content(segment, ordinal, schema))
+            .transpose()
     }
 
     /// Turns pending rows into a growing segment, and small growing segments into larger ones: eight of a tier become one
@@ -128,14 +139,29 @@ impl Shard {
     }
 
     /// What readers see of it now.
-    pub fn view(&self) -> ShardView {
-        let segments = self
-            .sealed
-            .iter()
-            .chain(self.growing.iter().map(|g| &g.view))
-            .cloned()
-            .collect();
-        ShardView { segments }
+    pub fn listing(&self) -> ShardListing {
+        ShardListing {
+            sealed: self.sealed.clone(),
+            growing: self.growing.iter().map(|g| g.view.clone()).collect(),
+        }
+    }
+
+    /// Which rows there are in each of its segments, and which of them are dead. An error if a file cannot tell.
+    pub fn identities(&self) -> impl Iterator<Item = Result<(Arc<Identity>, &Dead)>> {
+        let sealed = self.sealed.iter().filter(|view| view.live() > 0);
+        let sealed = sealed.map(|view| Ok((view.file.identity(Patience::endless())?, &*view.dead)));
+        sealed.chain(
+            self.growing
+                .iter()
+                .map(|g| Ok((g.view.segment.shared_identity(), &*g.view.dead))),
+        )
+    }
+
+    /// Each of its segments, to be read for a write. An error if one cannot be.
+    pub fn segments(&self) -> impl Iterator<Item = Result<SegmentView>> {
+        let sealed = self.sealed.iter().filter(|view| view.live() > 0);
+        let sealed = sealed.map(|view| Ok(view.with(view.file.segment(Patience::endless())?)));
+        sealed.chain(self.growing.iter().map(|g| Ok(g.view.clone())))
     }
 
     /// Rows and bytes that wait to be sealed.
@@ -147,21 +173,20 @@ impl Shard {
 
     /// Which rows of `output` are dead: it was made of `inputs`, as they were when the work began, and of these the rows died
     /// that are dead `now` and were not then. Only those are looked at, for writers wait.
-    pub fn carry_deaths(inputs: &[SegmentView], now: &[SegmentView], output: &Arc<Segment>) -> Arc<Dead> {
-        let mut dead = Dead::default();
+    pub fn carry_deaths(inputs: &[SegmentView], now: &[Arc<Dead>], output: Sealed) -> SealedView {
+        let mut output = SealedView::fresh(Arc::new(output));
         for (input, now) in inputs.iter().zip(now) {
-            for ordinal in now.dead.rows() - input.dead.rows() {
-                if let Some(ordinal) = output.ordinal_of(now.segment.row_of(ordinal)) {
-                    dead.kill(output, ordinal);
-                }
+            for ordinal in now.rows() - input.dead.rows() {
+                output.kill(input.segment.row_of(ordinal));
             }
         }
-        Arc::new(dead)
+        output
     }
 }
 
 /// A row's content, as it was written.
 pub fn content(segment: &Segment, ordinal: Ordinal, schema: &Schema) -> Result<PendingRow> {
+    segment.verify_row(ordinal)?;
     Ok(PendingRow {
         row: segment.row_of(ordinal),
         birth: segment.birth_of(ordinal),

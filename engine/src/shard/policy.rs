@@ -24,6 +24,9 @@ pub struct Sealed {
     pub rows: u64,
     /// Dead rows.
     pub dead: u64,
+    /// It cannot be read. It stays as it is, and so do its neighbours apart from each other: a merge across it would cover
+    /// its rows.
+    pub damaged: bool,
 }
 
 /// Which adjacent sealed segments (from, to exclusive) should become one, if any.
@@ -33,7 +36,7 @@ pub struct Sealed {
 /// of times.
 pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
     let live = |s: &Sealed| s.rows - s.dead;
-    let too_dead = |s: &Sealed| s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
+    let too_dead = |s: &Sealed| !s.damaged && s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
     if let Some(i) = segments.iter().position(too_dead) {
         return Some((i, i + 1));
     }
@@ -43,6 +46,9 @@ pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, 
         let Some(run) = segments.get(from..from + fanin) else {
             break;
         };
+        if run.iter().any(|s| s.damaged) {
+            continue;
+        }
         let largest = run.iter().map(tier).max().unwrap_or(0);
         let similar = run.iter().all(|s| tier(s) + 1 >= largest);
         if similar && run.iter().map(live).sum::<u64>() <= settings.segment_rows_max as u64 {
@@ -59,7 +65,7 @@ pub fn full_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, us
         let mut live = 0;
         let fits = segments[from..].iter().take_while(|s| {
             live += s.rows - s.dead;
-            live <= settings.segment_rows_max as u64
+            !s.damaged && live <= settings.segment_rows_max as u64
         });
         let run = fits.count();
         if run > 1 || (first.dead > 0 && run == 1) {
@@ -79,7 +85,11 @@ mod tests {
             segment_rows_max: 100,
             ..Settings::default()
         };
-        let of = |rows, dead| Sealed { rows, dead };
+        let of = |rows, dead| Sealed {
+            rows,
+            dead,
+            damaged: false,
+        };
         let next = |segments: &[Sealed]| full_merge(segments, &settings);
         assert_eq!(next(&[]), None);
         assert_eq!(next(&[of(100, 0)]), None);
@@ -88,6 +98,16 @@ mod tests {
         assert_eq!(next(&[of(90, 0), of(60, 0), of(40, 0)]), Some((1, 3)));
         assert_eq!(next(&[of(90, 0), of(60, 20), of(70, 0)]), Some((1, 2)));
         assert_eq!(next(&[of(101, 0), of(100, 0)]), None, "what is too large stays");
+        let damaged = Sealed {
+            damaged: true,
+            ..of(10, 5)
+        };
+        assert_eq!(
+            next(&[of(10, 0), damaged, of(10, 0)]),
+            None,
+            "nothing is merged across damage"
+        );
+        assert_eq!(next(&[damaged, of(10, 0), of(10, 0)]), Some((1, 3)));
     }
 
     #[test]
@@ -123,7 +143,12 @@ mod tests {
             merge_fanin: 4,
             ..Settings::default()
         };
-        let fresh = |rows| Sealed { rows, dead: 0 };
+        let of = |rows, dead| Sealed {
+            rows,
+            dead,
+            damaged: false,
+        };
+        let fresh = |rows| of(rows, 0);
         assert_eq!(sealed_merge(&[fresh(20_000); 3], &settings), None);
         assert_eq!(sealed_merge(&[fresh(20_000); 4], &settings), Some((0, 4)));
         assert_eq!(
@@ -139,10 +164,13 @@ mod tests {
             ),
             Some((1, 5))
         );
-        assert_eq!(
-            sealed_merge(&[fresh(1_000), Sealed { rows: 100, dead: 31 }], &settings),
-            Some((1, 2))
-        );
+        assert_eq!(sealed_merge(&[fresh(1_000), of(100, 31)], &settings), Some((1, 2)));
+        let damaged = Sealed {
+            damaged: true,
+            ..of(20_000, 20_000)
+        };
+        let around = [fresh(20_000), fresh(20_000), damaged, fresh(20_000), fresh(20_000)];
+        assert_eq!(sealed_merge(&around, &settings), None, "damage is left alone");
         let full = fresh(settings.segment_rows_max as u64);
         assert_eq!(sealed_merge(&[full; 4], &settings), None, "a full segment is final");
     }

@@ -14,7 +14,7 @@
 use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use crate::error::Result;
@@ -27,6 +27,10 @@ pub trait Dir: Send + Sync {
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>>;
     /// A file's bytes as they are now: files are written front to back and never changed, so these stay what they are.
     fn map(&self, path: &Path) -> io::Result<Backing>;
+    /// A file to read parts of. Unlike in a mapping, a disk that cannot give bytes back is an error.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        Ok(Box::new(self.map(path)?))
+    }
     /// Gives a file another name in the same directory, in the place of one that had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Brings a directory's entries to disk.
@@ -58,6 +62,12 @@ impl dyn Dir {
 pub trait NewFile: Write + Send {
     /// Brings its bytes to disk.
     fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file that parts are read of.
+pub trait ReadAt: Send {
+    /// Fills `into` with the bytes from `at` on; fewer than that is an error.
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()>;
 }
 
 /// A lock, held as long as the value lives.
@@ -105,6 +115,23 @@ impl Backing {
     }
 }
 
+impl ReadAt for Backing {
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(at).unwrap_or(usize::MAX);
+        let end = from.saturating_add(into.len());
+        let bytes = self.bytes().get(from..end);
+        into.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+}
+
+impl ReadAt for File {
+    fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
+        self.seek(SeekFrom::Start(at))?;
+        self.read_exact(into)
+    }
+}
+
 /// The file system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LocalDir;
@@ -126,6 +153,10 @@ impl Dir for LocalDir {
         // lock writes here at all, and unlinking leaves a mapping intact.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
         Ok(Backing::Mapped(map))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
+        Ok(Box::new(File::open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

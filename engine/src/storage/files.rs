@@ -84,7 +84,8 @@ fn is_not_ours(error: &io::Error) -> bool {
     )
 }
 
-const LOCK: &str = "LOCK.cairn";
+/// Locked while an engine has the directory open.
+pub const LOCK: &str = "LOCK.cairn";
 /// What file systems and people put into an empty directory: the root of an ext4 volume has `lost+found`, macOS leaves
 /// `.DS_Store`.
 const HARMLESS: [&str; 2] = ["lost+found", ".DS_Store"];

@@ -23,7 +23,7 @@ use rocksdb::{
     ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
-pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile};
+pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};
@@ -105,9 +105,34 @@ impl Storage {
     /// Opens or creates it. `wal::mend` comes before.
     pub fn open(path: &Path, low_memory: bool) -> Result<Self> {
         let budget = Budget::new(low_memory);
-        let mut options = Options::default();
+        let mut options = Self::options(&budget);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
+        let db = Rocks::open_cf_descriptors(&options, path, Self::families(&budget))?;
+        let storage = Self {
+            db,
+            #[cfg(test)]
+            faults: Faults::default(),
+        };
+        storage.check_format(true)?;
+        Ok(storage)
+    }
+
+    /// Opens what is there, to be read; nothing in the directory changes. What the log holds beyond the tables is read too.
+    pub(crate) fn open_read_only(path: &Path) -> Result<Self> {
+        let budget = Budget::new(true);
+        let db = Rocks::open_cf_descriptors_read_only(&Self::options(&budget), path, Self::families(&budget), false)?;
+        let storage = Self {
+            db,
+            #[cfg(test)]
+            faults: Faults::default(),
+        };
+        storage.check_format(false)?;
+        Ok(storage)
+    }
+
+    fn options(budget: &Budget) -> Options {
+        let mut options = Options::default();
         options.set_atomic_flush(true);
         options.set_paranoid_checks(true);
         // A record that was cut off is what a crash leaves; `wal::mend` has decided about anything else, and RocksDB must not
@@ -126,8 +151,13 @@ impl Storage {
         // it saves.
         options.set_max_file_opening_threads(1);
         options.set_db_write_buffer_size(budget.unflushed);
+        options
+    }
+
+    fn families(budget: &Budget) -> Vec<ColumnFamilyDescriptor> {
         let cache = rocksdb::Cache::new_lru_cache(budget.cache);
-        let families = FAMILIES.map(|name| {
+        let family = |name: &&str| {
+            let name = *name;
             let mut family = Options::default();
             family.set_write_buffer_size(budget.unflushed_family);
             family.set_compression_type(rocksdb::DBCompressionType::Lz4);
@@ -139,19 +169,15 @@ impl Storage {
             }
             family.set_block_based_table_factory(&table);
             ColumnFamilyDescriptor::new(name, family)
-        });
-        let db = Rocks::open_cf_descriptors(&options, path, families)?;
-        let storage = Self {
-            db,
-            #[cfg(test)]
-            faults: Faults::default(),
         };
-        storage.check_format()?;
-        Ok(storage)
+        FAMILIES.iter().map(family).collect()
     }
 
-    fn check_format(&self) -> Result<()> {
+    fn check_format(&self, write: bool) -> Result<()> {
         match self.get(META, b"format")? {
+            None if !write => Err(Error::damaged(
+                "the database does not say its format: it is not ours, or was never used",
+            )),
             None => {
                 let mut batch = Effects::new(self);
                 batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
@@ -203,6 +229,46 @@ impl Storage {
             }
         }
         Ok(())
+    }
+
+    /// The same of all of a family's entries with a prefix, from disk and with checksums, past the cache.
+    pub(crate) fn scan_checked(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        mut each: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
+        let mode = rocksdb::IteratorMode::From(prefix, rocksdb::Direction::Forward);
+        for entry in self.db.iterator_cf_opt(&self.family(family), uncached(), mode) {
+            let (key, value) = entry?;
+            if !key.starts_with(prefix) || !each(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads about `bytes` of a family (by its place in the list) from a key on, from disk and with checksums, past the cache.
+    /// Returns how many, and where to go on: none after the last family.
+    pub(crate) fn read_again(
+        &self,
+        family: usize,
+        from: &[u8],
+        bytes: usize,
+    ) -> Result<(usize, Option<(usize, Vec<u8>)>)> {
+        let Some(name) = FAMILIES.get(family) else {
+            return Ok((0, None));
+        };
+        let mode = rocksdb::IteratorMode::From(from, rocksdb::Direction::Forward);
+        let mut done = 0;
+        for entry in self.db.iterator_cf_opt(&self.family(name), uncached(), mode) {
+            let (key, value) = entry?;
+            if done >= bytes {
+                return Ok((done, Some((family, key.into_vec()))));
+            }
+            done += key.len() + value.len();
+        }
+        Ok((done, after_family(family)))
     }
 
     /// The last key of a family that has the prefix.
@@ -286,6 +352,19 @@ impl Storage {
     pub(crate) fn checkpoint(&self, to: &Path) -> Result<()> {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(to)?)
     }
+}
+
+/// How what is looked at once is read.
+fn uncached() -> rocksdb::ReadOptions {
+    let mut options = rocksdb::ReadOptions::default();
+    options.set_verify_checksums(true);
+    options.fill_cache(false);
+    options
+}
+
+/// Where [`Storage::read_again`] goes on after a family.
+pub(crate) fn after_family(family: usize) -> Option<(usize, Vec<u8>)> {
+    (family + 1 < FAMILIES.len()).then(|| (family + 1, Vec::new()))
 }
 
 /// A batch under construction.

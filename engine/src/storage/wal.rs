@@ -319,6 +319,27 @@ fn proves(place: &Place, mark: Option<Mark>, between: u64) -> bool {
 /// been synced is an error that names the file and the place. Nothing of a log that reads well is touched.
 pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
     let logs = logs(db)?;
+    match look(&logs)? {
+        None => Ok(None),
+        Some((place, groups)) => cut(db, &logs, &place, groups, aside).map(Some),
+    }
+}
+
+/// What [`mend`] would cut off, or its error. Nothing changes.
+pub(crate) fn judge(db: &Path) -> Result<Option<Dropped>> {
+    let logs = logs(db)?;
+    let would = look(&logs)?.map(|(place, groups)| Dropped {
+        file: logs[place.file].1.clone(),
+        at: place.at,
+        bytes: logs[place.file..].iter().map(|(_, _, len)| len).sum::<u64>() - place.at,
+        groups,
+        kept_in: PathBuf::new(),
+    });
+    Ok(would)
+}
+
+/// The place from which on the logs are not known to be fsynced, and how many readable groups follow it.
+fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Option<(Place, u64)>> {
     let mut place: Option<Place> = None;
     let (mut last, mut groups, mut before) = (None, 0, 0);
     for (file, (number, path, _)) in logs.iter().enumerate() {
@@ -346,10 +367,7 @@ pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
             }
         }
     }
-    match place {
-        None => Ok(None),
-        Some(place) => cut(db, &logs, &place, groups, aside).map(Some),
-    }
+    Ok(place.map(|place| (place, groups)))
 }
 
 fn refusal(file: &Path, at: u64, later: &Path, later_at: u64) -> Error {

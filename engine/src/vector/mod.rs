@@ -27,7 +27,7 @@ pub use codes::{Codes, CodesLayout};
 pub use fidelity::Coding;
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
-pub use space::{QueryScorer, VectorsRef, inv_norm};
+pub use space::{QueryScorer, Touch, VectorsRef, inv_norm};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::Ordinal;

@@ -52,8 +52,15 @@ pub fn inv_norm(v: &[f32]) -> f32 {
     (1.0 / squared.sqrt()).min(f64::from(f32::MAX)) as f32
 }
 
+/// Told of each row before it is read: where vectors are read from a disk, whoever made them checks them then. A search is not
+/// told what came of it; who asked for the search asks whoever made the vectors.
+pub trait Touch: Sync {
+    /// A row is about to be read.
+    fn touch(&self, ordinal: Ordinal);
+}
+
 /// The vectors of one segment, one row per ordinal, exactly as they were given.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct VectorsRef<'a> {
     /// How closeness is measured.
     pub metric: Metric,
@@ -61,6 +68,8 @@ pub struct VectorsRef<'a> {
     pub dim: usize,
     /// The rows one after the other; an absent vector is a row of zeros.
     pub data: &'a [f32],
+    /// Whom to tell of rows that are read.
+    pub touch: Option<&'a dyn Touch>,
     /// [`inv_norm`] of each row for [`Metric::Cosine`], else empty.
     pub inv_norms: &'a [f32],
     /// Ordinals that have no vector: never indexed, never answered.
@@ -83,6 +92,9 @@ impl<'a> VectorsRef<'a> {
     /// The vector of an ordinal below `len`.
     #[inline]
     pub fn row(&self, ordinal: Ordinal) -> &'a [f32] {
+        if let Some(touch) = self.touch {
+            touch.touch(ordinal);
+        }
         let start = ordinal as usize * self.dim;
         &self.data[start..start + self.dim]
     }
@@ -147,7 +159,6 @@ impl<'a> VectorsRef<'a> {
 }
 
 /// A query ready to be measured against any row of its vectors.
-#[derive(Debug)]
 pub struct QueryScorer<'a> {
     vectors: VectorsRef<'a>,
     kernel: Kernel,
@@ -177,7 +188,8 @@ impl QueryScorer<'_> {
     /// Asks for a row that will be read soon.
     #[inline]
     pub(super) fn prefetch(&self, ordinal: Ordinal) {
-        kernels::prefetch(self.vectors.row(ordinal));
+        let start = ordinal as usize * self.vectors.dim;
+        kernels::prefetch(&self.vectors.data[start..start + self.vectors.dim]);
     }
 
     #[inline]

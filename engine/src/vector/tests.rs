@@ -81,6 +81,7 @@ impl Rows {
             metric: self.metric,
             dim: self.dim,
             data: &self.data,
+            touch: None,
             inv_norms: &self.inv_norms,
             absent: self.absent.as_ref(),
             codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
@@ -997,6 +998,7 @@ fn parts_that_do_not_fit_are_errors() {
                 index,
                 VectorsRef {
                     data: &vectors.data[1..],
+                    touch: None,
                     ..vectors
                 },
                 &[1.0; 4]
@@ -1006,6 +1008,7 @@ fn parts_that_do_not_fit_are_errors() {
     }
     let fewer = VectorsRef {
         data: &rows.data[4..],
+        touch: None,
         inv_norms: &rows.inv_norms[1..],
         ..rows.view()
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use cairn_client::{Answer, Enriched, Filter, Hit, Mmr, Mode, Query, Ranking, Stage, Trust};
+use cairn_client::{Answer, Enriched, Filter, Hit, Mmr, Mode, Partial, Query, Ranking, Stage, Trust};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -113,6 +113,9 @@ struct Where {
     /// Only chunks that match this filter, as JSON (the filter of the REST API).
     #[arg(long, value_name = "JSON", value_parser = filter)]
     filter: Option<Filter>,
+    /// Answer without the points of damaged segments, and say so.
+    #[arg(long)]
+    allow_partial: bool,
     /// Print the whole answer as JSON.
     #[arg(long)]
     json: bool,
@@ -201,6 +204,9 @@ impl Search {
         if self.explain {
             query = query.explain();
         }
+        if self.at.allow_partial {
+            query = query.allow_partial();
+        }
         let answer = collection.query(query).await?;
         if self.at.json {
             return output::json(&answer);
@@ -236,7 +242,18 @@ fn show_hits(answer: &Answer) {
     for note in &answer.notes {
         output::note(format!("note: {note}"));
     }
+    show_partial(answer.partial.as_ref());
     output::note(format!("{} hits in {:.1} ms", answer.hits.len(), answer.took_ms));
+}
+
+/// What an answer was given without, to standard error.
+fn show_partial(partial: Option<&Partial>) {
+    for damaged in partial.iter().flat_map(|partial| &partial.segments) {
+        output::note(format!(
+            "partial: without {} points of segment {} of shard {} of {}: {}",
+            damaged.points, damaged.segment, damaged.shard, damaged.collection, damaged.reason
+        ));
+    }
 }
 
 /// What each stage did, to standard error.
@@ -308,6 +325,7 @@ impl Enrich {
         request.neighbours = self.neighbours;
         request.max_per_source = self.max_per_source;
         request.explain = self.explain;
+        request.allow_partial = self.at.allow_partial;
         request.ranking = self.rank.ranking();
         request.trust = self.trust.into_iter().map(Into::into).collect();
         let enriched = client.enrich(self.collection, request).await?;
@@ -347,6 +365,7 @@ pub(super) fn show_prompt(enriched: &Enriched) {
 
 /// Where the context comes from, and what it cost, to standard error.
 pub(super) fn show_sources(enriched: &Enriched) {
+    show_partial(enriched.partial.as_ref());
     output::note("");
     for item in &enriched.context {
         let raw: Vec<String> = item.scores.iter().map(|(leg, raw)| format!("{leg} {raw:.3}")).collect();

@@ -260,6 +260,15 @@ fn show(c: &CollectionInfo) {
         output::bytes(c.disk_bytes),
         output::bytes(c.growing_bytes)
     ));
+    for damaged in &c.damaged {
+        output::out(format!(
+            "  damaged    segment {} of shard {}, {} points: {}",
+            damaged.segment,
+            damaged.shard,
+            output::number(damaged.points),
+            damaged.reason
+        ));
+    }
     for (name, v) in &c.schema.vectors {
         let by = v
             .embedder

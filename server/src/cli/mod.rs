@@ -1,10 +1,11 @@
 //! The command line: what can be said, and what the process's exit code means.
 //!
 //! Results go to standard output, everything else (progress, timings, errors) to standard error, so that
-//! `cairn enrich ... | llm` and `cairn search --json | jq` work. All commands but `serve`, `restore` and `demo` are clients: they
+//! `cairn enrich ... | llm` and `cairn search --json | jq` work. All commands but `serve`, `restore`, `check`, `repair` and `demo` are clients: they
 //! speak gRPC through `cairn-client` and know nothing of the engine.
 
 mod ask;
+mod check;
 mod collections;
 mod demo;
 mod eval;
@@ -13,6 +14,7 @@ mod ingest;
 mod operations;
 mod output;
 mod read_pdf;
+mod repair;
 mod rest;
 mod restore;
 mod serve;
@@ -73,6 +75,10 @@ enum Command {
     Snapshots(snapshots::Snapshots),
     /// Bring a whole instance back from a snapshot, into an empty data directory, without a server.
     Restore(restore::Restore),
+    /// Look for damage in a data directory, all of it, without a server.
+    Check(check::Check),
+    /// Bring damaged files back from snapshots or copies, or give them up, without a server.
+    Repair(repair::Repair),
     /// Start a server for a moment, ingest the sample documents, and ask three questions: command line, REST, gRPC.
     Demo(demo::Demo),
     /// Read one PDF from standard input; the server starts it.
@@ -219,6 +225,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Operations(command) => Box::pin(command.run()).await,
         Command::Snapshots(command) => Box::pin(command.run()).await,
         Command::Restore(command) => Box::pin(command.run()).await,
+        Command::Check(command) => Box::pin(command.run()).await,
+        Command::Repair(command) => Box::pin(command.run()).await,
         Command::Demo(command) => Box::pin(command.run()).await,
         Command::ReadPdf(_) => read_pdf::ReadPdf::run(),
     }

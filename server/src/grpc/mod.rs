@@ -398,13 +398,15 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let ids = convert::ids_in(m.ids)?;
-            let (points, bytes) = self
+            let with = convert::with_in(m.with);
+            let get = self
                 .service
-                .get_points(call, m.collection, ids, convert::with_in(m.with))
-                .await?;
-            let points = move || points.into_iter().map(convert::point_out).collect();
+                .get_points(call, m.collection.clone(), ids, with, m.allow_partial);
+            let page = get.await?;
+            let points = move || page.points.into_iter().map(convert::point_out).collect();
             Ok(pb::GetPointsResponse {
-                points: made(bytes, points).await?,
+                points: made(page.bytes, points).await?,
+                partial: convert::partial_out(&m.collection, page.missing),
             })
         })
         .await
@@ -426,11 +428,12 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let (collection, scroll) = convert::scroll_in(m)?;
-            let page = self.service.scroll(call, collection, scroll).await?;
+            let page = self.service.scroll(call, collection.clone(), scroll).await?;
             let points = move || page.points.into_iter().map(convert::point_out).collect();
             Ok(pb::ScrollResponse {
                 points: made(page.bytes, points).await?,
                 cursor: page.cursor,
+                partial: convert::partial_out(&collection, page.missing),
             })
         })
         .await
@@ -440,8 +443,11 @@ impl Points for Grpc {
         answer(async {
             let (call, m) = self.open(request)?;
             let filter = convert::filter_in(m.filter)?;
+            let collection = m.collection.clone();
+            let (count, missing) = self.service.count(call, collection, filter, m.allow_partial).await?;
             Ok(pb::CountResponse {
-                count: self.service.count(call, m.collection, filter).await?,
+                count,
+                partial: convert::partial_out(&m.collection, missing),
             })
         })
         .await

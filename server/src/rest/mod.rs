@@ -33,7 +33,7 @@ use self::wire::{
     CollectionOut, CollectionsOut, CountBody, CountOut, DeletePointsBody, DocumentViewOut, DocumentsOut,
     DurabilityBody, EnrichBody, EnrichOut, GetPointsBody, OperationOut, OperationsOut, PageOut, PointsOut,
     PutDocumentsBody, PutDocumentsOut, QueryBatchBody, QueryBatchOut, QueryBody, QueryOut, SchemaBody, ScrollBody,
-    SetPayloadBody, UpsertBody, WriteOut, params_in,
+    SetPayloadBody, UpsertBody, WriteOut, params_in, partial_out,
 };
 use crate::grpc;
 use crate::service::{CreateCollection, Service};
@@ -283,10 +283,14 @@ async fn get_points(
     Name(name): Name,
     Body(body): Body<GetPointsBody>,
 ) -> Result<Response, Problem> {
+    let partial = body.allow_partial;
     let (ids, with) = body.ask()?;
-    let (points, bytes) = service.get_points(call, name, ids, with).await?;
-    let points = points.into_iter().map(Into::into).collect();
-    written(bytes, PointsOut { points }).await
+    let page = service.get_points(call, name.clone(), ids, with, partial).await?;
+    let out = PointsOut {
+        points: page.points.into_iter().map(Into::into).collect(),
+        partial: partial_out(&name, page.missing),
+    };
+    written(page.bytes, out).await
 }
 
 /// Deletes points by id or by filter.
@@ -318,10 +322,13 @@ async fn scroll(
     Name(name): Name,
     Body(body): Body<ScrollBody>,
 ) -> Result<Response, Problem> {
-    let page = service.scroll(call, name, body.request()?).await?;
-    let points = page.points.into_iter().map(Into::into).collect();
-    let cursor = page.cursor;
-    written(page.bytes, PageOut { points, cursor }).await
+    let page = service.scroll(call, name.clone(), body.request()?).await?;
+    let out = PageOut {
+        points: page.points.into_iter().map(Into::into).collect(),
+        cursor: page.cursor,
+        partial: partial_out(&name, page.missing),
+    };
+    written(page.bytes, out).await
 }
 
 /// Live points that match, exactly.
@@ -334,8 +341,11 @@ async fn count(
     Name(name): Name,
     Body(body): Body<CountBody>,
 ) -> Reply<CountOut> {
+    let partial = body.allow_partial;
+    let (count, missing) = service.count(call, name.clone(), body.filter()?, partial).await?;
     Ok(Json(CountOut {
-        count: service.count(call, name, body.filter()?).await?,
+        count,
+        partial: partial_out(&name, missing),
     }))
 }
 

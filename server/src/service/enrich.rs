@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use cairn_engine::engine::Moment;
+use cairn_engine::engine::{DamagedSegment, Moment};
 use cairn_engine::filter::Filter;
 use cairn_engine::query::Source;
 use cairn_engine::schema::Schema;
@@ -74,6 +74,8 @@ pub struct Enrich {
     pub explain: bool,
     /// Labels whose documents may be put in; empty: unverified and trusted.
     pub trust: Vec<Trust>,
+    /// Whether points of damaged segments may be missing.
+    pub allow_partial: bool,
 }
 
 /// How candidates are found.
@@ -113,6 +115,8 @@ pub struct Enriched {
     pub notes: Vec<String>,
     /// Time in the server, queueing included.
     pub took_ms: f64,
+    /// What it was made without.
+    pub missing: Vec<DamagedSegment>,
 }
 
 impl Service {
@@ -123,6 +127,15 @@ impl Service {
         enriched.took_ms = took_ms;
         Ok(enriched)
     }
+}
+
+/// What the answers of a moment were given without.
+pub(super) fn missing(collection: &str, moment: &Moment<'_>) -> Vec<DamagedSegment> {
+    let named = |missing| DamagedSegment {
+        collection: collection.to_owned(),
+        missing,
+    };
+    moment.missing().into_iter().map(named).collect()
 }
 
 /// What was done so far, and what of it is told.
@@ -219,6 +232,11 @@ impl Core {
             retrieval_id,
             notes: account.notes,
             took_ms: 0.0,
+            missing: names
+                .iter()
+                .zip(&moments)
+                .flat_map(|(name, moment)| missing(name, moment))
+                .collect(),
         })
     }
 
@@ -247,7 +265,8 @@ impl Core {
                         format!("collection {name:?} is named twice"),
                     ));
                 }
-                self.engine.moment(name, enrich.after, budget.patience().clone())
+                let moment = self.engine.moment(name, enrich.after, budget.patience().clone())?;
+                Ok(moment.allow_partial(enrich.allow_partial))
             };
             moments.push(moment().map_err(|mut e| {
                 if several {

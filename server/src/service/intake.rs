@@ -214,6 +214,8 @@ impl Core {
             return Ok(None);
         }
         let scroll = Scroll {
+            // A near duplicate that cannot be read is not seen; that is no reason to refuse a document.
+            allow_partial: true,
             filter: Filter::must(Condition::Any {
                 field: NEAR_KEY.into(),
                 values: signature.bands.iter().map(|&band| Scalar::Int(band.into())).collect(),

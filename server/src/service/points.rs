@@ -8,7 +8,8 @@ use cairn_engine::log::Request;
 use cairn_engine::op::Applied;
 use cairn_engine::query::With;
 use cairn_engine::schema::{EmbedderFingerprint, Schema};
-use cairn_engine::types::{Durability, Payload, Point, PointId, PointInput, SparseVectors, Token, Vectors};
+use cairn_engine::segment::Missing;
+use cairn_engine::types::{Durability, Payload, PointId, PointInput, SparseVectors, Token, Vectors};
 use cairn_engine::{Error, Result, limits};
 
 use super::bounds::DEFAULT_PAGE;
@@ -69,6 +70,8 @@ pub struct ScrollRequest {
     pub with: With,
     /// A write that must be visible.
     pub after: Option<Token>,
+    /// Whether points of damaged segments may be missing.
+    pub allow_partial: bool,
 }
 
 impl Service {
@@ -106,19 +109,27 @@ impl Service {
         .await
     }
 
-    /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out.
+    /// Points by id, in the order asked; missing ones are left out. No cursor.
     pub async fn get_points(
         &self,
         call: Call,
         collection: String,
         ids: Vec<PointId>,
         with: With,
-    ) -> Result<(Vec<Point>, usize)> {
+        allow_partial: bool,
+    ) -> Result<Page> {
         self.read(call, "Points.Get", move |core, budget| {
             core.schema(&collection)?;
             check_count("ids", ids.len(), limits::BATCH_POINTS_MAX, "/ids")?;
             let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
-            moment.get(&ids, with)
+            let moment = moment.allow_partial(allow_partial);
+            let (points, bytes) = moment.get(&ids, with)?;
+            Ok(Page {
+                points,
+                cursor: None,
+                bytes,
+                missing: moment.missing(),
+            })
         })
         .await
     }
@@ -158,13 +169,20 @@ impl Service {
         .await
     }
 
-    /// Live points that match, exactly.
-    pub async fn count(&self, call: Call, collection: String, filter: Filter) -> Result<u64> {
+    /// Live points that match, exactly, and the damaged segments that were not counted.
+    pub async fn count(
+        &self,
+        call: Call,
+        collection: String,
+        filter: Filter,
+        allow_partial: bool,
+    ) -> Result<(u64, Vec<Missing>)> {
         self.read(call, "Points.Count", move |core, budget| {
             core.schema(&collection)?;
             filter.check().map_err(|e| e.at("/filter"))?;
             let moment = core.engine.moment(&collection, None, budget.patience().clone())?;
-            moment.count(&filter)
+            let moment = moment.allow_partial(allow_partial);
+            Ok((moment.count(&filter)?, moment.missing()))
         })
         .await
     }
@@ -219,6 +237,7 @@ impl Core {
             with: request.with,
             after: request.after,
             patience: budget.patience().clone(),
+            allow_partial: request.allow_partial,
         };
         self.engine.scroll(collection, &scroll)
     }

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use cairn_engine::engine::Moment;
+use cairn_engine::engine::{DamagedSegment, Moment};
 use cairn_engine::filter::Filter;
 use cairn_engine::query::{Fuse, Input, Params, Query, QueryResult, Source, TextField, With};
 use cairn_engine::schema::{EmbedderFingerprint, Schema};
@@ -48,6 +48,8 @@ pub struct Ask {
     pub after: Option<Token>,
     /// What is done with the hits after they were found.
     pub ranking: Ranking,
+    /// Whether points of damaged segments may be missing.
+    pub allow_partial: bool,
 }
 
 /// Where hits come from, before text has become vectors.
@@ -138,6 +140,8 @@ pub struct Answer {
     pub stages: Vec<Stage>,
     /// Time in the server, queueing included.
     pub took_ms: f64,
+    /// What it was given without.
+    pub missing: Vec<DamagedSegment>,
 }
 
 impl Default for AskSource {
@@ -226,6 +230,7 @@ pub(super) struct Question {
     pub(super) query: Query,
     plan: Option<Plan>,
     notes: Vec<String>,
+    allow_partial: bool,
 }
 
 impl Core {
@@ -239,8 +244,14 @@ impl Core {
 
     /// All that is answered to a question is of one moment.
     fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
-        let Question { query, plan, notes } = question;
+        let Question {
+            query,
+            plan,
+            notes,
+            allow_partial,
+        } = question;
         let moment = self.engine.moment(collection, query.after, query.patience.clone())?;
+        let moment = moment.allow_partial(allow_partial);
         let (result, stages) = match &plan {
             None => (self.search(&moment, &query, method)?, Vec::new()),
             Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
@@ -250,6 +261,7 @@ impl Core {
             notes,
             stages,
             took_ms: 0.0,
+            missing: super::enrich::missing(collection, &moment),
         })
     }
 
@@ -276,7 +288,12 @@ impl Core {
             patience: budget.patience().clone(),
         };
         query.check()?;
-        Ok(Question { query, plan, notes })
+        Ok(Question {
+            query,
+            plan,
+            notes,
+            allow_partial: ask.allow_partial,
+        })
     }
 
     #[expect(clippy::too_many_arguments, reason = "what one step of one request needs")]

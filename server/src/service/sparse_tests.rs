@@ -176,7 +176,8 @@ async fn documents_and_questions_are_embedded_into_sparse_vectors() {
         vectors: true,
         ..With::default()
     };
-    let (points, _) = f.service.get_points(f.call(), "c".into(), ids, with).await.unwrap();
+    let page = f.service.get_points(f.call(), "c".into(), ids, with, false);
+    let points = page.await.unwrap().points;
     let vectors: Vec<_> = points.iter().map(|p| p.sparse.as_ref().unwrap().len()).collect();
     assert_eq!(vectors, [1, 0]);
     assert_eq!(

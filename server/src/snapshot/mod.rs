@@ -16,6 +16,7 @@
 //! who he should be: hashes show damage, they are no signature.
 
 mod directory;
+mod file;
 mod lease;
 mod manifest;
 mod names;
@@ -42,6 +43,7 @@ use cairn_engine::types::{History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+pub use self::file::find_file;
 use self::lease::{Lease, Role};
 pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};

@@ -207,8 +207,7 @@ pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Resu
 /// Opens what was downloaded and compares it with what the manifest says is in it.
 pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, manifest: &Manifest) -> Result<Engine> {
     let components = crate::serve::components(workers);
-    // As it was: records may be brought after it, which follow the last one in it.
-    let engine = Engine::open_as_left(dir, settings, components).map_err(|e| match is_of_this_machine(&e) {
+    let said = |e: Error| match is_of_this_machine(&e) {
         true => Error {
             message: format!(
                 "snapshot {:?} could not be opened here, which is no fault of its own: {}; nothing was changed",
@@ -217,7 +216,11 @@ pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, ma
             ..e
         },
         false => damaged(&manifest.name, e),
-    })?;
+    };
+    // As it was: records may be brought after it, which follow the last one in it.
+    let engine = Engine::open_as_left(dir, settings, components).map_err(said)?;
+    // Opening looks at little of a file; of one that somebody else may have written everything is looked at first.
+    engine.verify_all(&|| false).map_err(said)?;
     let found = engine.opened_at().to_string();
     if found != manifest.token {
         return Err(damaged(

@@ -1,5 +1,8 @@
 //! R6: a bit of a file is flipped, its end cut off, or the file removed, while nobody looks. Whoever opens the database then is told, by
 //! a refusal to open or by an error; or there is no difference. What must never be is an answer that differs.
+//!
+//! Of a sealed file more must hold: `cairn check` finds the damage, the database opens, the collection that the file is not of
+//! answers as before, and the one that it is of answers without it if that is allowed, and says so.
 
 use std::time::Instant;
 
@@ -7,8 +10,12 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use anyhow::{Context, ensure};
+use cairn_client::Scroll;
+
 use super::{Plan, SETTINGS, Stage, Tally, look, written};
 use crate::crash::script::Script;
+use crate::crash::work::{DOCUMENTS, POINTS};
 use crate::faultfs::{Class, Image};
 
 /// Operations that the database holds.
@@ -80,11 +87,33 @@ async fn check(
         Damage::Remove => "removed",
     };
     let stage = Stage::new(image, &SETTINGS)?;
+    let told = |what: &str| format!("{path} of {bytes} bytes, {damage:?}: {what}\nserver: {}", stage.log());
+    if class == Class::Segment {
+        let (code, report) = stage.check()?;
+        if code != Some(1) || !report.contains(path) {
+            tally.wrong(
+                format!("{class:?} {how}: a check does not find it"),
+                told(&format!("{code:?} {report}")),
+            );
+        }
+    }
     let Ok(server) = stage.launch.start() else {
-        tally.outcome(format!("{class:?} {how}: does not open"));
+        if class == Class::Segment && !stage.log().contains("to apply it again") {
+            tally.wrong(format!("{class:?} {how}: does not open"), told(""));
+        } else {
+            tally.outcome(format!("{class:?} {how}: does not open"));
+        }
         return Ok(());
     };
-    let told = |what: &str| format!("{path} of {bytes} bytes, {damage:?}: {what}\nserver: {}", stage.log());
+    if class == Class::Segment {
+        match aside(&server).await {
+            Ok(()) => tally.outcome(format!("{class:?} {how}: the rest answers")),
+            Err(error) => tally.wrong(
+                format!("{class:?} {how}: the rest does not answer"),
+                told(&format!("{error:#}")),
+            ),
+        }
+    }
     match look(script, &server, rng).await {
         Err(_) => tally.outcome(format!("{class:?} {how}: a query fails")),
         Ok((seen, judged)) => match script.made_by(&seen, 0..=script.len()) {
@@ -109,6 +138,39 @@ async fn check(
         },
     }
     stage.end(server)?;
+    Ok(())
+}
+
+/// A collection that has a damaged segment says so and answers a part; another answers whole.
+async fn aside(server: &crate::process::Server) -> anyhow::Result<()> {
+    let client = server.client_without_retries().await?;
+    let mut damaged = 0;
+    for name in [POINTS, DOCUMENTS] {
+        let collection = client.collection(name);
+        // The first that reads everything has it verified.
+        let scroll = || Scroll::new().limit(10_000).with_vectors();
+        let strict = collection.scroll(scroll()).await;
+        let part = collection.scroll(scroll().allow_partial()).await?;
+        match strict {
+            Ok(whole) => ensure!(part == whole, "{name} is whole, and a part of it differs"),
+            Err(error) => {
+                damaged += 1;
+                ensure!(error.code() == "segment_damaged", "{error}");
+                let partial = part.partial.context("a part that does not say so")?;
+                let live = collection.info().await?.points;
+                ensure!(
+                    partial.segments.len() == 1 && partial.segments[0].collection == name,
+                    "{partial:?}"
+                );
+                ensure!(
+                    part.points.len() as u64 + partial.points == live,
+                    "{partial:?}, {live} points"
+                );
+            }
+        }
+    }
+    // One without live points is in nobody's way.
+    ensure!(damaged <= 1, "{damaged} collections are damaged");
     Ok(())
 }
 

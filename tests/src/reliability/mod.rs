@@ -8,7 +8,7 @@
 //! | R3 [`torn`] | loss of power at each write of a script, that write torn | it opens, with a prefix of the script that holds all that was acknowledged |
 //! | R4 [`refused`] | one write, fsync or change of a name fails | no answer after a failed fsync of the log, the process ends, what was acknowledged is there |
 //! | R5 [`full`] | the disk is full | writes are refused and say why, reads go on, and writes too when there is space |
-//! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer |
+//! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer; a damaged segment is set aside alone |
 //!
 //! All randomness follows from a seed; what threads do first does not. A finding therefore comes with the steps before it.
 
@@ -21,6 +21,7 @@ pub mod torn;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -126,6 +127,17 @@ impl Stage {
             log,
             _logs: logs,
         })
+    }
+
+    /// Looks at the data without a server: the exit code of `cairn check`, and what it says.
+    fn check(&self) -> anyhow::Result<(Option<i32>, String)> {
+        let output = Command::new(crate::process::binary()?)
+            .arg("check")
+            .arg(self.launch.data_dir())
+            .output()
+            .context("cairn check")?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
     }
 
     /// Kills the server and unmounts.

@@ -4,6 +4,7 @@
 
 mod cases;
 mod citations;
+mod damage;
 mod gone;
 mod makers;
 mod models;

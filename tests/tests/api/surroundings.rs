@@ -200,6 +200,7 @@ async fn a_stream_of_batches_is_written_in_order_and_says_where_it_stopped() {
     assert_eq!((done.batches, done.changed), (2, 3));
     let one = points
         .get(pb::GetPointsRequest {
+            allow_partial: false,
             collection: "c".into(),
             ids: vec!["1".into()],
             with: Some(pb::With {
@@ -508,6 +509,7 @@ async fn a_compressed_message_counts_as_what_it_is() {
         for _ in 0..500 {
             // An id of that length is wrong, which is found out later.
             let long = pb::GetPointsRequest {
+                allow_partial: false,
                 collection: "c".into(),
                 ids: vec!["x".repeat(40 << 10)],
                 with: None,

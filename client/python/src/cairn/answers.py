@@ -69,6 +69,30 @@ class Collection:
     optimizing: bool = False
     #: What the caller should know, e.g. that the server does not have the embedder of a vector.
     notes: list[str] = field(default_factory=list)
+    #: Sealed segments that are damaged, as far as it is known. Their points are counted above.
+    damaged: list[DamagedSegment] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class DamagedSegment:
+    """A segment whose file is damaged or missing."""
+
+    collection: str
+    shard: int = 0
+    segment: int = 0
+    #: Live points in it.
+    points: int = 0
+    #: What is wrong.
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Partial:
+    """What an answer was given without, because it is damaged and the request allowed that."""
+
+    #: Live points that were not looked at.
+    points: int = 0
+    segments: list[DamagedSegment] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -257,6 +281,8 @@ class Page:
     points: Rows[StoredPoint]
     #: Give this back for the next page; None at the end.
     cursor: str | None = None
+    #: What is missing, if that was allowed and something is.
+    partial: Partial | None = None
 
 
 # ---- query ----
@@ -304,6 +330,8 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     #: Steps of `ranking`, if it was asked for.
     stages: list[Stage] = field(default_factory=list)
+    #: What is missing, if that was allowed and something is.
+    partial: Partial | None = None
 
     def __iter__(self) -> typing.Iterator[Hit]:
         return iter(self.hits)
@@ -514,6 +542,8 @@ class Enriched:
     stages: list[Stage] = field(default_factory=list)
     #: What was searched, if it is not the prompt.
     query: str | None = None
+    #: What is missing, if that was allowed and something is.
+    partial: Partial | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """A frame with one row a cited passage."""

@@ -486,9 +486,11 @@ class Query:
     score_threshold: float | None = None
     after: str | None = None
     ranking: RankingLike | None = None
+    #: The points of damaged segments may be missing.
+    allow_partial: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        names = ("filter", "limit", "offset", "score_threshold", "after", "ranking")
+        names = ("filter", "limit", "offset", "score_threshold", "after", "ranking", "allow_partial")
         json = {name: plain(value) for name in names if (value := getattr(self, name)) is not None}
         json.update(with_json(self.with_payload, self.with_vectors, self.explain))
         params = {k: v for k, v in (("ef", self.ef), ("exact", self.exact)) if v is not None}

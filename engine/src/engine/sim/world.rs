@@ -292,7 +292,7 @@ impl World {
             let collection = self.engine().find(name).unwrap();
             self.held.push(HeldView {
                 name,
-                view: collection.view(),
+                view: collection.listing().view(Patience::endless(), Lacking::Refuse).unwrap(),
                 collection,
                 model: model.clone(),
             });
@@ -413,7 +413,7 @@ impl World {
         let mut named = BTreeSet::new();
         for (no, state) in &self.engine().shared.applier.lock().states {
             for (i, shard) in state.shards.iter().enumerate() {
-                let numbers = shard.sealed.iter().filter_map(|view| view.segment.no);
+                let numbers = shard.sealed.iter().map(|view| view.file.entry.no);
                 named.extend(numbers.map(|n| files::segment_path(&self.data(), *no, ShardNo(i as u32), n)));
             }
         }
@@ -481,9 +481,24 @@ impl World {
             self.held.clear();
             self.engine = None;
             if let Some(path) = self.disk.flip(&mut self.chance) {
-                let refused = self.open_once().map(drop).unwrap_err();
-                assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
-                assert!(refused.message.contains(&path.display().to_string()), "{refused}");
+                let told = |error: &Error| {
+                    assert_eq!(error.code, "segment_damaged", "{error}");
+                    assert!(error.message.contains(&path.display().to_string()), "{error}");
+                };
+                match self.open_once() {
+                    // What has to be applied again has to be read.
+                    Err(error) => told(&error),
+                    Ok(engine) => {
+                        told(&engine.verify_all(&|| false).unwrap_err());
+                        for (name, model) in &self.models {
+                            match engine.collection(name).unwrap().damaged.first() {
+                                None => model::check(&engine, name, model, &mut Chance::new(5)),
+                                Some(missing) if missing.points == 0 => {}
+                                Some(_) => told(&engine.count(name, &Filter::default()).unwrap_err()),
+                            }
+                        }
+                    }
+                }
             }
         }
         self.hash.digest()
@@ -595,6 +610,7 @@ fn group(
         outcome: None,
     }));
     let last = commit::Write {
+        collection: None,
         ops: vec![last.op(&collection)],
         durability: None,
         grows: false,

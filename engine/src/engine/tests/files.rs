@@ -116,38 +116,12 @@ fn a_file_that_was_built_for_a_dropped_collection_is_removed() {
 }
 
 #[test]
-fn a_directory_is_open_once_and_damage_is_refused() {
+fn a_directory_is_open_once() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = Engine::open(dir.path(), small(), components()).unwrap();
+    let _engine = Engine::open(dir.path(), small(), components()).unwrap();
     assert_eq!(
         Engine::open(dir.path(), small(), components()).unwrap_err().code,
         "directory_locked"
-    );
-    engine.create_collection("c", schema(1)).unwrap();
-    let points = (0..100).map(|i| simple_point(&format!("p{i}"), i)).collect();
-    engine.upsert("c", points, &WriteOptions::default()).unwrap();
-    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
-    drop(engine);
-    let mut files = Vec::new();
-    let mut walk = vec![dir.path().join("segments")];
-    while let Some(next) = walk.pop() {
-        for entry in std::fs::read_dir(next).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                walk.push(path)
-            } else {
-                files.push(path)
-            }
-        }
-    }
-    let mut bytes = std::fs::read(&files[0]).unwrap();
-    bytes[1_000] ^= 1;
-    std::fs::write(&files[0], bytes).unwrap();
-    let error = Engine::open(dir.path(), small(), components()).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Damaged);
-    assert!(
-        error.message.contains("block 0") && error.message.contains(".seg"),
-        "{error}"
     );
 }
 

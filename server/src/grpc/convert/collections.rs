@@ -10,6 +10,7 @@ use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
 use super::bad_enum;
+use super::damage::damaged_out;
 use super::points::{durability_in, durability_out};
 use crate::service::{CollectionView, empty_schema};
 
@@ -243,8 +244,10 @@ fn schema_out(schema: Schema) -> pb::Schema {
 }
 
 pub(in crate::grpc) fn collection_out(CollectionView { info, notes }: CollectionView) -> pb::Collection {
+    let damaged = info.damaged.into_iter();
     pb::Collection {
         notes,
+        damaged: damaged.map(|missing| damaged_out(&info.name, missing)).collect(),
         name: info.name,
         schema: Some(schema_out(info.schema)),
         points: info.points,

@@ -3,6 +3,7 @@
 use cairn_engine::{Error, Result};
 use cairn_proto::v1 as pb;
 
+use super::damage::partial_of_all;
 use super::documents::{provenance_out, trust_in, trust_out};
 use super::filter::filter_in;
 use super::ranking::{ranking_in, stage_out};
@@ -49,6 +50,7 @@ pub(in crate::grpc) fn enrich_in(request: pb::EnrichRequest) -> Result<(Vec<Stri
         ranking: ranking_in(request.ranking),
         explain: request.explain,
         trust: request.trust.into_iter().map(trust_in).collect::<Result<_>>()?,
+        allow_partial: request.allow_partial,
     };
     let collections = match (request.collections, request.collection) {
         (several, one) if several.is_empty() => vec![one],
@@ -133,5 +135,6 @@ pub(in crate::grpc) fn enriched_out(enriched: Enriched) -> pb::EnrichResponse {
         system,
         stages: enriched.stages.into_iter().map(stage_out).collect(),
         query: enriched.query,
+        partial: partial_of_all(enriched.missing),
     }
 }

@@ -6,6 +6,7 @@
 //! Here is what the resources share: JSON values, ids, tokens, counts.
 
 mod collections;
+mod damage;
 mod documents;
 mod enrich;
 mod filter;
@@ -21,6 +22,7 @@ use cairn_proto::v1 as pb;
 use serde_json::{Number, Value};
 
 pub(super) use self::collections::{collection_out, schema_in};
+pub(super) use self::damage::partial_out;
 pub(super) use self::documents::{
     after_id_in, document_in, document_out, documents_in, on_near_duplicate_in, page_limit_in, put_all_out, put_one_out,
 };

@@ -154,6 +154,7 @@ pub(in crate::grpc) fn scroll_in(request: pb::ScrollRequest) -> Result<(String, 
         cursor: request.cursor,
         with: with_in(request.with),
         after: token_in(request.after, "/after")?,
+        allow_partial: request.allow_partial,
     };
     Ok((request.collection, scroll))
 }

@@ -5,6 +5,7 @@ use cairn_engine::{Error, Result, limits};
 use cairn_proto::v1 as pb;
 
 use super::collections::embedder_in;
+use super::damage::partial_of_all;
 use super::filter::filter_in;
 use super::points::{point_out, sparse_in, with_in};
 use super::ranking::{ranking_in, stage_out};
@@ -35,6 +36,7 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
         },
         after: token_in(request.after, "/after")?,
         ranking: ranking_in(request.ranking),
+        allow_partial: request.allow_partial,
     };
     Ok((request.collection, ask))
 }
@@ -154,6 +156,7 @@ pub(in crate::grpc) fn answer_out(answer: Answer) -> pb::QueryResponse {
         took_ms: answer.took_ms,
         notes: answer.notes,
         stages: answer.stages.into_iter().map(stage_out).collect(),
+        partial: partial_of_all(answer.missing),
     }
 }
 

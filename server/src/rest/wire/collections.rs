@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::DurabilityBody;
+use super::damage::DamagedSegmentOut;
 use crate::service::{CollectionView, empty_schema};
 
 /// A collection's definition. Without vectors, sparse vectors and fields it is the documents preset: a vector `dense` of the server's
@@ -353,12 +354,19 @@ pub(in crate::rest) struct CollectionOut {
     /// embedded for it here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<String>,
+    /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<DamagedSegmentOut>,
 }
 
 impl From<CollectionView> for CollectionOut {
     fn from(CollectionView { info, notes }: CollectionView) -> Self {
+        let damaged = info.damaged.into_iter();
         Self {
             notes,
+            damaged: damaged
+                .map(|missing| DamagedSegmentOut::of(&info.name, missing))
+                .collect(),
             name: info.name,
             schema: info.schema.into(),
             points: info.points,

@@ -6,6 +6,7 @@ use cairn_engine::Result;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::damage::{PartialOut, partial_of_all};
 use super::documents::{ProvenanceBody, TrustBody};
 use super::filter::{FilterBody, filter_in};
 use super::ranking::{RankingBody, StageOut};
@@ -64,6 +65,10 @@ pub(in crate::rest) struct EnrichBody {
     /// Trust labels whose documents may be put in. Empty: unverified and trusted.
     #[serde(default)]
     trust: Vec<TrustBody>,
+    /// Make the prompt without the points of damaged segments, and say so in `partial`. Otherwise such an answer is an error
+    /// (`segment_damaged`). Default: false.
+    #[serde(default)]
+    allow_partial: bool,
 }
 
 /// One turn of a conversation.
@@ -134,6 +139,7 @@ impl EnrichBody {
             ranking: self.ranking.map(RankingBody::ranking).unwrap_or_default(),
             explain: self.explain,
             trust: self.trust.into_iter().map(Into::into).collect(),
+            allow_partial: self.allow_partial,
         })
     }
 }
@@ -178,6 +184,9 @@ pub(in crate::rest) struct EnrichOut {
     /// What was searched, if it is not the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     query: Option<String>,
+    /// What is missing; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<PartialOut>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -290,6 +299,7 @@ impl From<Enriched> for EnrichOut {
             notes: enriched.notes,
             stages: enriched.stages.into_iter().map(Into::into).collect(),
             query: enriched.query,
+            partial: partial_of_all(enriched.missing),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Here is what the resources share: ids, tokens, and what a write answers.
 
 mod collections;
+mod damage;
 mod documents;
 mod enrich;
 mod filter;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 pub(super) use self::collections::{CollectionOut, CollectionsOut, SchemaBody};
+pub(super) use self::damage::partial_out;
 pub(super) use self::documents::{DocumentViewOut, DocumentsOut, PutDocumentsBody, PutDocumentsOut};
 pub(super) use self::enrich::{EnrichBody, EnrichOut};
 pub(super) use self::operations::{OperationOut, OperationsOut};

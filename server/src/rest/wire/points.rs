@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::collections::EmbedderBody;
+use super::damage::PartialOut;
 use super::filter::{FilterBody, filter_in};
 use super::{DurabilityBody, Id, after_in, ids_in, sizes};
 use crate::service::{EmbedInput, GivenVectors, NewPoint, ScrollRequest};
@@ -180,6 +181,10 @@ pub(in crate::rest) struct GetPointsBody {
     #[schema(value_type = Vec<String>)]
     ids: Vec<Id>,
     with: Option<WithBody>,
+    /// Answer without the points of damaged segments, and say so in `partial`. Otherwise such an answer is an error
+    /// (`segment_damaged`). Default: false.
+    #[serde(default)]
+    pub(in crate::rest) allow_partial: bool,
 }
 
 impl GetPointsBody {
@@ -226,6 +231,9 @@ impl From<Point> for PointOut {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::rest) struct PointsOut {
     pub(in crate::rest) points: Vec<PointOut>,
+    /// What is missing; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::rest) partial: Option<PartialOut>,
 }
 
 /// Points to delete: by ids or by filter.
@@ -267,6 +275,10 @@ pub(in crate::rest) struct ScrollBody {
     with: Option<WithBody>,
     /// Token of an earlier write that must be visible.
     after: Option<String>,
+    /// Answer without the points of damaged segments, and say so in `partial`. Otherwise such an answer is an error
+    /// (`segment_damaged`). Default: false.
+    #[serde(default)]
+    allow_partial: bool,
 }
 
 impl ScrollBody {
@@ -277,6 +289,7 @@ impl ScrollBody {
             cursor: self.cursor,
             with: with_in(self.with),
             after: after_in(self.after)?,
+            allow_partial: self.allow_partial,
         })
     }
 }
@@ -288,6 +301,9 @@ pub(in crate::rest) struct PageOut {
     /// Give this back for the next page; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::rest) cursor: Option<String>,
+    /// What is missing; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::rest) partial: Option<PartialOut>,
 }
 
 /// What to count.
@@ -295,6 +311,10 @@ pub(in crate::rest) struct PageOut {
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct CountBody {
     filter: Option<FilterBody>,
+    /// Count without the points of damaged segments, and say so in `partial`. Otherwise such an answer is an error
+    /// (`segment_damaged`). Default: false.
+    #[serde(default)]
+    pub(in crate::rest) allow_partial: bool,
 }
 
 impl CountBody {
@@ -307,6 +327,9 @@ impl CountBody {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::rest) struct CountOut {
     pub(in crate::rest) count: u64,
+    /// What is missing; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::rest) partial: Option<PartialOut>,
 }
 
 /// A change of payloads.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::collections::EmbedderBody;
+use super::damage::{PartialOut, partial_of_all};
 use super::filter::{FilterBody, filter_in};
 use super::points::{SparseVectorBody, WithBody, sparse_out, with_in};
 use super::ranking::{RankingBody, StageOut};
@@ -47,6 +48,10 @@ pub(in crate::rest) struct QueryBody {
     after: Option<String>,
     /// What is done with the hits after they were found and fused.
     ranking: Option<RankingBody>,
+    /// Answer without the points of damaged segments, and say so in `partial`. Otherwise such an answer is an error
+    /// (`segment_damaged`). Default: false.
+    #[serde(default)]
+    allow_partial: bool,
 }
 
 /// Nearest to exactly one of `vector`, `text`, `image`, `audio`.
@@ -325,6 +330,7 @@ impl QueryBody {
                 exact: self.params.exact,
             },
             after: after_in(self.after)?,
+            allow_partial: self.allow_partial,
             ranking: self.ranking.map(RankingBody::ranking).unwrap_or_default(),
         })
     }
@@ -349,6 +355,9 @@ pub(in crate::rest) struct QueryOut {
     /// Time in the server, queueing included. Absent in a batch.
     #[serde(skip_serializing_if = "Option::is_none")]
     took_ms: Option<f64>,
+    /// What is missing; absent if nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<PartialOut>,
 }
 
 /// A point that was found.
@@ -436,6 +445,7 @@ impl QueryOut {
             notes: answer.notes,
             stages: answer.stages.into_iter().map(StageOut::from).collect(),
             took_ms: None,
+            partial: partial_of_all(answer.missing),
         }
     }
 }

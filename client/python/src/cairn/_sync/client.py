@@ -76,12 +76,14 @@ class Client:
         score_threshold: float | None = None,
         after: str | None = None,
         ranking: RankingLike | None = None,
+        allow_partial: bool | None = None,
         timeout: float | None = None,
     ) -> Answer:
         """Answers a query from one view of the collection.
 
         `source` says where hits come from: `Nearest`, `Text`, `Hybrid`, `Sparse`, or a `Prefetch` of several; a string
-        means `Hybrid(text=...)`, an array of numbers `Nearest(vector=...)`.
+        means `Hybrid(text=...)`, an array of numbers `Nearest(vector=...)`. With `allow_partial` the points of damaged
+        segments may be missing, and the answer's `partial` says so; otherwise that is an error (`segment_damaged`).
 
         ```python
         >>> found = client.query("notes", "leader election", limit=1)
@@ -95,7 +97,19 @@ class Client:
         ```
         """
         query = Query(
-            source, filter, limit, offset, with_payload, with_vectors, explain, ef, exact, score_threshold, after, ranking
+            source,
+            filter,
+            limit,
+            offset,
+            with_payload,
+            with_vectors,
+            explain,
+            ef,
+            exact,
+            score_threshold,
+            after,
+            ranking,
+            allow_partial,
         )
         request = {"collection": collection, **query.to_json()}
         return build(Answer, self._core.call(methods.QUERY, request, timeout))
@@ -137,6 +151,7 @@ class Client:
         ranking: RankingLike | None = None,
         explain: bool | None = None,
         trust: Sequence[TrustLabel] | None = None,
+        allow_partial: bool | None = None,
         timeout: float | None = None,
     ) -> Enriched:
         """Finds what matters to a prompt in a collection (or several) and packs it, cited, into a token budget.
@@ -171,6 +186,7 @@ class Client:
             "ranking": plain(ranking),
             "explain": explain,
             "trust": None if trust is None else list(trust),
+            "allow_partial": allow_partial,
         }
         request.update({k: v for k, v in given.items() if v is not None})
         return build(Enriched, self._core.call(methods.ENRICH, request, timeout))

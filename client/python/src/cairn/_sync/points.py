@@ -235,10 +235,18 @@ class Points:
         with_payload: bool | None = None,
         with_vectors: bool | None = None,
         after: str | None = None,
+        allow_partial: bool | None = None,
         timeout: float | None = None,
     ) -> Page:
-        """One page of points, in the order they were inserted."""
-        given = {"filter": whole_filter(filter), "limit": limit, "cursor": cursor, "after": after}
+        """One page of points, in the order they were inserted. With `allow_partial` those of damaged segments may be
+        missing, and the page's `partial` says so; otherwise that is an error (`segment_damaged`)."""
+        given = {
+            "filter": whole_filter(filter),
+            "limit": limit,
+            "cursor": cursor,
+            "after": after,
+            "allow_partial": allow_partial,
+        }
         request: Json = {"collection": collection, **{k: v for k, v in given.items() if v is not None}}
         request.update(with_json(with_payload, with_vectors))
         return build(Page, self._core.call(methods.SCROLL, request, timeout))

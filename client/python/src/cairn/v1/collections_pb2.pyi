@@ -226,7 +226,7 @@ class Chunking(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., overlap_tokens: _Optional[int] = ..., strategy: _Optional[_Union[ChunkStrategy, str]] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "schema", "points", "documents", "indexed_points", "segments", "dead_rows", "disk_bytes", "growing_bytes", "optimizing", "notes")
+    __slots__ = ("name", "schema", "points", "documents", "indexed_points", "segments", "dead_rows", "disk_bytes", "growing_bytes", "optimizing", "notes", "damaged")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
@@ -238,6 +238,7 @@ class Collection(_message.Message):
     GROWING_BYTES_FIELD_NUMBER: _ClassVar[int]
     OPTIMIZING_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    DAMAGED_FIELD_NUMBER: _ClassVar[int]
     name: str
     schema: Schema
     points: int
@@ -249,4 +250,5 @@ class Collection(_message.Message):
     growing_bytes: int
     optimizing: bool
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., points: _Optional[int] = ..., documents: _Optional[int] = ..., indexed_points: _Optional[int] = ..., segments: _Optional[int] = ..., dead_rows: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., growing_bytes: _Optional[int] = ..., optimizing: bool = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    damaged: _containers.RepeatedCompositeFieldContainer[_common_pb2.DamagedSegment]
+    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., points: _Optional[int] = ..., documents: _Optional[int] = ..., indexed_points: _Optional[int] = ..., segments: _Optional[int] = ..., dead_rows: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., growing_bytes: _Optional[int] = ..., optimizing: bool = ..., notes: _Optional[_Iterable[str]] = ..., damaged: _Optional[_Iterable[_Union[_common_pb2.DamagedSegment, _Mapping]]] = ...) -> None: ...

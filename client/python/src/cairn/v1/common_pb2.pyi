@@ -229,6 +229,28 @@ class Ids(_message.Message):
     ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Partial(_message.Message):
+    __slots__ = ("points", "segments")
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    points: int
+    segments: _containers.RepeatedCompositeFieldContainer[DamagedSegment]
+    def __init__(self, points: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[DamagedSegment, _Mapping]]] = ...) -> None: ...
+
+class DamagedSegment(_message.Message):
+    __slots__ = ("collection", "shard", "segment", "points", "reason")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    shard: int
+    segment: int
+    points: int
+    reason: str
+    def __init__(self, collection: _Optional[str] = ..., shard: _Optional[int] = ..., segment: _Optional[int] = ..., points: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
 class WriteResponse(_message.Message):
     __slots__ = ("token", "changed", "durability", "replayed")
     TOKEN_FIELD_NUMBER: _ClassVar[int]

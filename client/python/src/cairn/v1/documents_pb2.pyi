@@ -261,7 +261,7 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[str] = ..., content: _Optional[str] = ...) -> None: ...
 
 class EnrichRequest(_message.Message):
-    __slots__ = ("collection", "prompt", "token_budget", "tokenizer", "format", "filter", "limit", "max_chunks", "max_per_document", "score_threshold", "mode", "after", "collections", "conversation", "template", "max_per_source", "neighbours", "ranking", "explain", "trust")
+    __slots__ = ("collection", "prompt", "token_budget", "tokenizer", "format", "filter", "limit", "max_chunks", "max_per_document", "score_threshold", "mode", "after", "collections", "conversation", "template", "max_per_source", "neighbours", "ranking", "explain", "trust", "allow_partial")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     TOKEN_BUDGET_FIELD_NUMBER: _ClassVar[int]
@@ -282,6 +282,7 @@ class EnrichRequest(_message.Message):
     RANKING_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     collection: str
     prompt: str
     token_budget: int
@@ -302,10 +303,11 @@ class EnrichRequest(_message.Message):
     ranking: _query_pb2.Ranking
     explain: bool
     trust: _containers.RepeatedScalarFieldContainer[Trust]
-    def __init__(self, collection: _Optional[str] = ..., prompt: _Optional[str] = ..., token_budget: _Optional[int] = ..., tokenizer: _Optional[str] = ..., format: _Optional[_Union[EnrichFormat, str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., max_chunks: _Optional[int] = ..., max_per_document: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mode: _Optional[_Union[RetrievalMode, str]] = ..., after: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., conversation: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., template: _Optional[str] = ..., max_per_source: _Optional[int] = ..., neighbours: _Optional[int] = ..., ranking: _Optional[_Union[_query_pb2.Ranking, _Mapping]] = ..., explain: bool = ..., trust: _Optional[_Iterable[_Union[Trust, str]]] = ...) -> None: ...
+    allow_partial: bool
+    def __init__(self, collection: _Optional[str] = ..., prompt: _Optional[str] = ..., token_budget: _Optional[int] = ..., tokenizer: _Optional[str] = ..., format: _Optional[_Union[EnrichFormat, str]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., max_chunks: _Optional[int] = ..., max_per_document: _Optional[int] = ..., score_threshold: _Optional[float] = ..., mode: _Optional[_Union[RetrievalMode, str]] = ..., after: _Optional[str] = ..., collections: _Optional[_Iterable[str]] = ..., conversation: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., template: _Optional[str] = ..., max_per_source: _Optional[int] = ..., neighbours: _Optional[int] = ..., ranking: _Optional[_Union[_query_pb2.Ranking, _Mapping]] = ..., explain: bool = ..., trust: _Optional[_Iterable[_Union[Trust, str]]] = ..., allow_partial: bool = ...) -> None: ...
 
 class EnrichResponse(_message.Message):
-    __slots__ = ("prompt", "messages", "context", "tokens", "dropped", "retrieval_id", "took_ms", "notes", "system", "stages", "query")
+    __slots__ = ("prompt", "messages", "context", "tokens", "dropped", "retrieval_id", "took_ms", "notes", "system", "stages", "query", "partial")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +319,7 @@ class EnrichResponse(_message.Message):
     SYSTEM_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     QUERY_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     messages: _containers.RepeatedCompositeFieldContainer[ChatMessage]
     context: _containers.RepeatedCompositeFieldContainer[ContextItem]
@@ -328,7 +331,8 @@ class EnrichResponse(_message.Message):
     system: str
     stages: _containers.RepeatedCompositeFieldContainer[_query_pb2.Stage]
     query: str
-    def __init__(self, prompt: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., context: _Optional[_Iterable[_Union[ContextItem, _Mapping]]] = ..., tokens: _Optional[_Union[TokenUse, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[Dropped, _Mapping]]] = ..., retrieval_id: _Optional[str] = ..., took_ms: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., system: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[_query_pb2.Stage, _Mapping]]] = ..., query: _Optional[str] = ...) -> None: ...
+    partial: _common_pb2.Partial
+    def __init__(self, prompt: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[ChatMessage, _Mapping]]] = ..., context: _Optional[_Iterable[_Union[ContextItem, _Mapping]]] = ..., tokens: _Optional[_Union[TokenUse, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[Dropped, _Mapping]]] = ..., retrieval_id: _Optional[str] = ..., took_ms: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., system: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[_query_pb2.Stage, _Mapping]]] = ..., query: _Optional[str] = ..., partial: _Optional[_Union[_common_pb2.Partial, _Mapping]] = ...) -> None: ...
 
 class ChatMessage(_message.Message):
     __slots__ = ("role", "content")

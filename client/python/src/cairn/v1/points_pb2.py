@@ -26,7 +26,7 @@ from cairn.v1 import collections_pb2 as cairn_dot_v1_dot_collections__pb2
 from cairn.v1 import common_pb2 as cairn_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x61irn/v1/points.proto\x12\x08\x63\x61irn.v1\x1a\x1a\x63\x61irn/v1/collections.proto\x1a\x15\x63\x61irn/v1/common.proto\"\x88\x02\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x06points\x18\x02 \x03(\x0b\x32\x14.cairn.v1.PointInput\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\ndurability\x18\x04 \x01(\x0e\x32\x14.cairn.v1.Durability\x12\x39\n\tembedders\x18\x05 \x03(\x0b\x32&.cairn.v1.UpsertRequest.EmbeddersEntry\x1a\x44\n\x0e\x45mbeddersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cairn.v1.Embedder:\x02\x38\x01\"\x83\x01\n\x14UpsertStreamResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x03 \x01(\x04\x12\x10\n\x08replayed\x18\x04 \x01(\x04\x12(\n\ndurability\x18\x05 \x01(\x0e\x32\x14.cairn.v1.Durability\"Q\n\x10GetPointsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x1c\n\x04with\x18\x03 \x01(\x0b\x32\x0e.cairn.v1.With\"4\n\x11GetPointsResponse\x12\x1f\n\x06points\x18\x01 \x03(\x0b\x32\x0f.cairn.v1.Point\"\x96\x01\n\x13\x44\x65letePointsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12 \n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x10.cairn.v1.Filter\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12(\n\ndurability\x18\x05 \x01(\x0e\x32\x14.cairn.v1.Durability\"\xbf\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Filter\x12\x12\n\x05limit\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x04with\x18\x05 \x01(\x0b\x32\x0e.cairn.v1.With\x12\x12\n\x05\x61\x66ter\x18\x06 \x01(\tH\x02\x88\x01\x01\x42\x08\n\x06_limitB\t\n\x07_cursorB\x08\n\x06_after\"Q\n\x0eScrollResponse\x12\x1f\n\x06points\x18\x01 \x03(\x0b\x32\x0f.cairn.v1.Point\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_cursor\"D\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Filter\"\x1e\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\"\xb1\x01\n\x11SetPayloadRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x1d\n\x03set\x18\x03 \x01(\x0b\x32\x10.cairn.v1.Struct\x12\r\n\x05unset\x18\x04 \x03(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12(\n\ndurability\x18\x07 \x01(\x0e\x32\x14.cairn.v1.Durability2\xcc\x03\n\x06Points\x12:\n\x06Upsert\x12\x17.cairn.v1.UpsertRequest\x1a\x17.cairn.v1.WriteResponse\x12I\n\x0cUpsertStream\x12\x17.cairn.v1.UpsertRequest\x1a\x1e.cairn.v1.UpsertStreamResponse(\x01\x12>\n\x03Get\x12\x1a.cairn.v1.GetPointsRequest\x1a\x1b.cairn.v1.GetPointsResponse\x12@\n\x06\x44\x65lete\x12\x1d.cairn.v1.DeletePointsRequest\x1a\x17.cairn.v1.WriteResponse\x12;\n\x06Scroll\x12\x17.cairn.v1.ScrollRequest\x1a\x18.cairn.v1.ScrollResponse\x12\x38\n\x05\x43ount\x12\x16.cairn.v1.CountRequest\x1a\x17.cairn.v1.CountResponse\x12\x42\n\nSetPayload\x12\x1b.cairn.v1.SetPayloadRequest\x1a\x17.cairn.v1.WriteResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x63\x61irn/v1/points.proto\x12\x08\x63\x61irn.v1\x1a\x1a\x63\x61irn/v1/collections.proto\x1a\x15\x63\x61irn/v1/common.proto\"\x88\x02\n\rUpsertRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12$\n\x06points\x18\x02 \x03(\x0b\x32\x14.cairn.v1.PointInput\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12(\n\ndurability\x18\x04 \x01(\x0e\x32\x14.cairn.v1.Durability\x12\x39\n\tembedders\x18\x05 \x03(\x0b\x32&.cairn.v1.UpsertRequest.EmbeddersEntry\x1a\x44\n\x0e\x45mbeddersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.cairn.v1.Embedder:\x02\x38\x01\"\x83\x01\n\x14UpsertStreamResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x04\x12\x0f\n\x07\x62\x61tches\x18\x03 \x01(\x04\x12\x10\n\x08replayed\x18\x04 \x01(\x04\x12(\n\ndurability\x18\x05 \x01(\x0e\x32\x14.cairn.v1.Durability\"h\n\x10GetPointsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x1c\n\x04with\x18\x03 \x01(\x0b\x32\x0e.cairn.v1.With\x12\x15\n\rallow_partial\x18\x04 \x01(\x08\"X\n\x11GetPointsResponse\x12\x1f\n\x06points\x18\x01 \x03(\x0b\x32\x0f.cairn.v1.Point\x12\"\n\x07partial\x18\x02 \x01(\x0b\x32\x11.cairn.v1.Partial\"\x96\x01\n\x13\x44\x65letePointsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12 \n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x10.cairn.v1.Filter\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12(\n\ndurability\x18\x05 \x01(\x0e\x32\x14.cairn.v1.Durability\"\xd6\x01\n\rScrollRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Filter\x12\x12\n\x05limit\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x06\x63ursor\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x04with\x18\x05 \x01(\x0b\x32\x0e.cairn.v1.With\x12\x12\n\x05\x61\x66ter\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x15\n\rallow_partial\x18\x07 \x01(\x08\x42\x08\n\x06_limitB\t\n\x07_cursorB\x08\n\x06_after\"u\n\x0eScrollResponse\x12\x1f\n\x06points\x18\x01 \x03(\x0b\x32\x0f.cairn.v1.Point\x12\x13\n\x06\x63ursor\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\"\n\x07partial\x18\x03 \x01(\x0b\x32\x11.cairn.v1.PartialB\t\n\x07_cursor\"[\n\x0c\x43ountRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Filter\x12\x15\n\rallow_partial\x18\x03 \x01(\x08\"B\n\rCountResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x04\x12\"\n\x07partial\x18\x02 \x01(\x0b\x32\x11.cairn.v1.Partial\"\xb1\x01\n\x11SetPayloadRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x0b\n\x03ids\x18\x02 \x03(\t\x12\x1d\n\x03set\x18\x03 \x01(\x0b\x32\x10.cairn.v1.Struct\x12\r\n\x05unset\x18\x04 \x03(\t\x12\x0f\n\x07replace\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12(\n\ndurability\x18\x07 \x01(\x0e\x32\x14.cairn.v1.Durability2\xcc\x03\n\x06Points\x12:\n\x06Upsert\x12\x17.cairn.v1.UpsertRequest\x1a\x17.cairn.v1.WriteResponse\x12I\n\x0cUpsertStream\x12\x17.cairn.v1.UpsertRequest\x1a\x1e.cairn.v1.UpsertStreamResponse(\x01\x12>\n\x03Get\x12\x1a.cairn.v1.GetPointsRequest\x1a\x1b.cairn.v1.GetPointsResponse\x12@\n\x06\x44\x65lete\x12\x1d.cairn.v1.DeletePointsRequest\x1a\x17.cairn.v1.WriteResponse\x12;\n\x06Scroll\x12\x17.cairn.v1.ScrollRequest\x1a\x18.cairn.v1.ScrollResponse\x12\x38\n\x05\x43ount\x12\x16.cairn.v1.CountRequest\x1a\x17.cairn.v1.CountResponse\x12\x42\n\nSetPayload\x12\x1b.cairn.v1.SetPayloadRequest\x1a\x17.cairn.v1.WriteResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,21 +42,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSERTSTREAMRESPONSE']._serialized_start=354
   _globals['_UPSERTSTREAMRESPONSE']._serialized_end=485
   _globals['_GETPOINTSREQUEST']._serialized_start=487
-  _globals['_GETPOINTSREQUEST']._serialized_end=568
-  _globals['_GETPOINTSRESPONSE']._serialized_start=570
-  _globals['_GETPOINTSRESPONSE']._serialized_end=622
-  _globals['_DELETEPOINTSREQUEST']._serialized_start=625
-  _globals['_DELETEPOINTSREQUEST']._serialized_end=775
-  _globals['_SCROLLREQUEST']._serialized_start=778
-  _globals['_SCROLLREQUEST']._serialized_end=969
-  _globals['_SCROLLRESPONSE']._serialized_start=971
-  _globals['_SCROLLRESPONSE']._serialized_end=1052
-  _globals['_COUNTREQUEST']._serialized_start=1054
-  _globals['_COUNTREQUEST']._serialized_end=1122
-  _globals['_COUNTRESPONSE']._serialized_start=1124
-  _globals['_COUNTRESPONSE']._serialized_end=1154
-  _globals['_SETPAYLOADREQUEST']._serialized_start=1157
-  _globals['_SETPAYLOADREQUEST']._serialized_end=1334
-  _globals['_POINTS']._serialized_start=1337
-  _globals['_POINTS']._serialized_end=1797
+  _globals['_GETPOINTSREQUEST']._serialized_end=591
+  _globals['_GETPOINTSRESPONSE']._serialized_start=593
+  _globals['_GETPOINTSRESPONSE']._serialized_end=681
+  _globals['_DELETEPOINTSREQUEST']._serialized_start=684
+  _globals['_DELETEPOINTSREQUEST']._serialized_end=834
+  _globals['_SCROLLREQUEST']._serialized_start=837
+  _globals['_SCROLLREQUEST']._serialized_end=1051
+  _globals['_SCROLLRESPONSE']._serialized_start=1053
+  _globals['_SCROLLRESPONSE']._serialized_end=1170
+  _globals['_COUNTREQUEST']._serialized_start=1172
+  _globals['_COUNTREQUEST']._serialized_end=1263
+  _globals['_COUNTRESPONSE']._serialized_start=1265
+  _globals['_COUNTRESPONSE']._serialized_end=1331
+  _globals['_SETPAYLOADREQUEST']._serialized_start=1334
+  _globals['_SETPAYLOADREQUEST']._serialized_end=1511
+  _globals['_POINTS']._serialized_start=1514
+  _globals['_POINTS']._serialized_end=1974
 # @@protoc_insertion_point(module_scope)

@@ -9,7 +9,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class QueryRequest(_message.Message):
-    __slots__ = ("collection", "nearest", "text", "hybrid", "prefetch", "sparse", "filter", "limit", "offset", "params", "score_threshold", "after", "ranking")
+    __slots__ = ("collection", "nearest", "text", "hybrid", "prefetch", "sparse", "filter", "limit", "offset", "params", "score_threshold", "after", "ranking", "allow_partial")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     NEAREST_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class QueryRequest(_message.Message):
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     AFTER_FIELD_NUMBER: _ClassVar[int]
     RANKING_FIELD_NUMBER: _ClassVar[int]
+    ALLOW_PARTIAL_FIELD_NUMBER: _ClassVar[int]
     collection: str
     nearest: Nearest
     text: Text
@@ -37,7 +38,8 @@ class QueryRequest(_message.Message):
     score_threshold: float
     after: str
     ranking: Ranking
-    def __init__(self, collection: _Optional[str] = ..., nearest: _Optional[_Union[Nearest, _Mapping]] = ..., text: _Optional[_Union[Text, _Mapping]] = ..., hybrid: _Optional[_Union[Hybrid, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., params: _Optional[_Union[Params, _Mapping]] = ..., score_threshold: _Optional[float] = ..., after: _Optional[str] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., **kwargs) -> None: ...
+    allow_partial: bool
+    def __init__(self, collection: _Optional[str] = ..., nearest: _Optional[_Union[Nearest, _Mapping]] = ..., text: _Optional[_Union[Text, _Mapping]] = ..., hybrid: _Optional[_Union[Hybrid, _Mapping]] = ..., prefetch: _Optional[_Union[Prefetch, _Mapping]] = ..., sparse: _Optional[_Union[Sparse, _Mapping]] = ..., filter: _Optional[_Union[_common_pb2.Filter, _Mapping]] = ..., limit: _Optional[int] = ..., offset: _Optional[int] = ..., params: _Optional[_Union[Params, _Mapping]] = ..., score_threshold: _Optional[float] = ..., after: _Optional[str] = ..., ranking: _Optional[_Union[Ranking, _Mapping]] = ..., allow_partial: bool = ..., **kwargs) -> None: ...
 
 class Nearest(_message.Message):
     __slots__ = ("vector", "text", "image", "audio", "using", "embedder")
@@ -214,20 +216,22 @@ class Params(_message.Message):
     def __init__(self, ef: _Optional[int] = ..., exact: bool = ...) -> None: ...
 
 class QueryResponse(_message.Message):
-    __slots__ = ("hits", "token", "explain", "took_ms", "notes", "stages")
+    __slots__ = ("hits", "token", "explain", "took_ms", "notes", "stages", "partial")
     HITS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     TOOK_MS_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
     token: str
     explain: Explain
     took_ms: float
     notes: _containers.RepeatedScalarFieldContainer[str]
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., token: _Optional[str] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., took_ms: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
+    partial: _common_pb2.Partial
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., token: _Optional[str] = ..., explain: _Optional[_Union[Explain, _Mapping]] = ..., took_ms: _Optional[float] = ..., notes: _Optional[_Iterable[str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., partial: _Optional[_Union[_common_pb2.Partial, _Mapping]] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("point", "score", "legs")
