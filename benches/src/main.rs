@@ -20,6 +20,7 @@ mod place;
 mod report;
 mod sparse;
 mod squad;
+mod storage;
 mod torture;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ Examples:
   cairn-bench crash --cycles 100 --seed 7
   cairn-bench badinput
   cairn-bench collections --count 10000
+  cairn-bench storage --points 1000000 rates, write amplification, restarts, snapshots
   cairn-bench torture --minutes 30     kills, losses of power, torn writes, damage
   cairn-bench sparse --rows 100000     sparse vectors: bytes, time, postings read
 
@@ -76,6 +78,8 @@ enum Bench {
     Models(models::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
+    /// What storing costs: rates, bytes written and kept, restarts, snapshots.
+    Storage(storage::Args),
     /// R1 to R6 at the numbers of a release: kills, losses of power, torn writes, failed fsyncs, full disks, damage.
     Torture(torture::Args),
     /// The short ones of all of these but the last.
@@ -122,6 +126,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Kernels(args) => kernels::run(args),
         Bench::Models(args) => tokio::task::block_in_place(|| models::run(&args)),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
+        Bench::Storage(args) => Box::pin(storage::run(args)).await,
         Bench::Torture(args) => Box::pin(torture::run(args)).await,
         Bench::All => all().await,
     }
@@ -137,6 +142,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Ingest(ingest::Args::short()),
         Bench::Crash(crash::Args::short()),
         Bench::Collections(collections::Args::short()),
+        Bench::Storage(storage::Args::short()),
         Bench::Filters(filters::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),

@@ -279,6 +279,18 @@ impl Server {
         })
     }
 
+    /// Bytes that the process has had written to disks: pages that it dirtied, without those that were gone again before they
+    /// were written.
+    pub fn written(&self) -> anyhow::Result<u64> {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", self.child.id()))?;
+        let number = |key: &str| {
+            let line = io.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(": "));
+            line.and_then(|l| l.parse::<u64>().ok())
+                .with_context(|| format!("no {key} in /proc/PID/io"))
+        };
+        Ok(number("write_bytes")?.saturating_sub(number("cancelled_write_bytes")?))
+    }
+
     /// A number that the server tells its operator.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         metric(&self.metrics_addr, name)
