@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
-use cairn_tests::reliability::{Plan, Tally, damage, full, known, power, refused, torn};
+use cairn_tests::reliability::{Plan, Tally, damage, full, known, power, refused, reopened, torn};
 
 use crate::report::{Report, Table, Verdict};
 
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// R3: writes that are torn, in four ways each.
     #[arg(long, default_value_t = ALL)]
     torn: usize,
+    /// R3: losses of power while it is opened again, and just after.
+    #[arg(long, default_value_t = 500)]
+    reopened: usize,
     /// R4: operations that fail.
     #[arg(long, default_value_t = ALL)]
     refused: usize,
@@ -96,7 +99,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 of_totals(name, kill::run(dir.path(), plan).await?)
             }
             "R2" => of_totals(name, power::run(plan(args.powers)).await?),
-            "R3" => of_tally(name, torn::run(SCRIPT, plan(args.torn)).await?.0),
+            "R3" => {
+                let part = |trials, of: u32| Plan {
+                    time: time * of / 5,
+                    ..plan(trials)
+                };
+                let mut tally = torn::run(SCRIPT, part(args.torn, 4)).await?.0;
+                tally.add(reopened::run(SCRIPT, part(args.reopened, 1)).await?);
+                of_tally(name, tally)
+            }
             "R4" => of_tally(name, refused::run(plan(args.refused)).await?),
             "R5" => of_tally(name, full::run(plan(args.full)).await?),
             _ => of_tally(name, damage::run(plan(args.flips)).await?),

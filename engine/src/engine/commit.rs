@@ -373,6 +373,16 @@ impl Shared {
             queue.drain(..n).collect::<Vec<_>>()
         };
         let answers: Vec<_> = group.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
+        // Since they came into the line a flush may have found the disk full. RocksDB refuses everything then, which looks
+        // like a write that failed half-way and would stop the engine.
+        if self.check_alive().is_ok()
+            && let Err(full) = self.space.check_stuck()
+        {
+            answers
+                .iter()
+                .for_each(|answer| *answer.lock() = Some(Err(full.clone())));
+            return;
+        }
         // A writer that lost its patience may leave a ticket to others after a failure: it must not be written then.
         let unwinding = StopOnUnwind {
             shared: self,

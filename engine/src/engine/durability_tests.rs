@@ -424,6 +424,42 @@ fn a_flush_that_finds_the_disk_full_stops_writes_until_one_succeeds() {
     assert!(!engine.stats().disk_full);
 }
 
+#[test]
+fn writers_in_the_line_when_a_flush_finds_the_disk_full_are_refused_and_the_engine_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    engine.create_collection("c", schema(1)).unwrap();
+    put(&engine, "p", 1, &WriteOptions::default()).unwrap();
+    let shared = &engine.shared;
+    std::thread::scope(|scope| {
+        let applier = shared.applier.lock();
+        let writers: Vec<_> = (2..6)
+            .map(|n| {
+                scope.spawn({
+                    let engine = &engine;
+                    move || put(engine, "p", n, &WriteOptions::default())
+                })
+            })
+            .collect();
+        while shared.queue.lock().len() < writers.len() {
+            std::thread::yield_now();
+        }
+        shared.storage.faults.full.store(true, Ordering::Relaxed);
+        assert_eq!(shared.flush("flush to trim").unwrap_err().code, "disk_full");
+        let applied = engine.applied();
+        drop(applier);
+        for writer in writers {
+            assert_eq!(writer.join().unwrap().unwrap_err().code, "disk_full");
+        }
+        assert_eq!(engine.applied(), applied);
+    });
+    engine.check_alive().unwrap();
+    shared.storage.faults.full.store(false, Ordering::Relaxed);
+    assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Worked);
+    put(&engine, "p", 6, &WriteOptions::default()).unwrap();
+    assert_eq!(version_of(&engine, "p"), Some(6));
+}
+
 // ---- opening ----
 
 #[test]

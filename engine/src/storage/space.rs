@@ -83,12 +83,24 @@ impl Space {
         }
         match refuses {
             false => Ok(()),
-            true => Err(Error::disk_full(format!(
-                "the disk of {} is full: {free} bytes are free and {reserve} are kept in reserve. Nothing was written, reads \
-                 go on, and writes do as soon as there is room: delete points or make the disk larger",
-                self.dir.display()
-            ))),
+            true => Err(self.full(Free { free, reserve })),
         }
+    }
+
+    /// Refuses what was let in before a flush found the disk full.
+    pub fn check_stuck(&self) -> Result<()> {
+        match self.is_stuck() {
+            false => Ok(()),
+            true => Err(self.full(self.free().unwrap_or_default())),
+        }
+    }
+
+    fn full(&self, Free { free, reserve }: Free) -> Error {
+        Error::disk_full(format!(
+            "the disk of {} is full: {free} bytes are free and {reserve} are kept in reserve. Nothing was written, reads go on, \
+             and writes do as soon as there is room: delete points or make the disk larger",
+            self.dir.display()
+        ))
     }
 
     /// Whether `bytes` more fit beside the reserve: asked before work that can wait.

@@ -316,13 +316,16 @@ fn proves(place: &Place, mark: Option<Mark>, between: u64) -> bool {
 }
 
 /// Looks at every log of `db` and cuts off what a crash left unfinished, after it was copied to `aside`. Damage of what had
-/// been synced is an error that names the file and the place. Nothing of a log that reads well is touched.
+/// been synced is an error that names the file and the place. Nothing of a log that reads well is touched. What is left is on
+/// disk when it returns.
 pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
     let logs = logs(db)?;
-    match look(&logs)? {
-        None => Ok(None),
-        Some((place, groups)) => cut(db, &logs, &place, groups, aside).map(Some),
-    }
+    let dropped = match look(&logs)? {
+        None => None,
+        Some((place, groups)) => Some(cut(db, &logs, &place, groups, aside)?),
+    };
+    settle(db)?;
+    Ok(dropped)
 }
 
 /// What [`mend`] would cut off, or its error. Nothing changes.
@@ -368,6 +371,20 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Option<(Place, u64)>> {
         }
     }
     Ok(place.map(|place| (place, groups)))
+}
+
+/// Has every log on disk, bytes and names, before RocksDB recovers from them. It flushes what they hold and removes them without
+/// an fsync of either: a loss of power could bring back one of them torn, which no later group could explain. It also makes
+/// true that what is read at an open is durable, whatever became of the append that wrote it.
+fn settle(db: &Path) -> Result<()> {
+    let logs = logs(db)?;
+    for (_, path, _) in &logs {
+        File::open(path)?.sync_all()?;
+    }
+    if !logs.is_empty() {
+        LocalDir.sync_dir(db)?;
+    }
+    Ok(())
 }
 
 fn refusal(file: &Path, at: u64, later: &Path, later_at: u64) -> Error {

@@ -6,6 +6,7 @@
 //! | R1 [`kill`] | `kill -9` under load | nothing acknowledged is lost, nothing comes back |
 //! | R2 [`power`] | loss of power under load: what was not synced is gone, or a part of it | the same |
 //! | R3 [`torn`] | loss of power at each write of a script, that write torn | it opens, with a prefix of the script that holds all that was acknowledged |
+//! | R3 [`reopened`] | loss of power while what a killed process left is opened, and just after | the same; all that was there, once it was ready |
 //! | R4 [`refused`] | one write, fsync or change of a name fails | no answer after a failed fsync of the log, the process ends, what was acknowledged is there |
 //! | R5 [`full`] | the disk is full | writes are refused and say why, reads go on, and writes too when there is space |
 //! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer; a damaged segment is set aside alone |
@@ -17,6 +18,7 @@ pub mod full;
 pub mod kill;
 pub mod power;
 pub mod refused;
+pub mod reopened;
 pub mod torn;
 
 use std::collections::BTreeMap;
@@ -74,6 +76,15 @@ pub struct Finding {
 impl Tally {
     fn outcome(&mut self, outcome: impl Into<String>) {
         *self.outcomes.entry(outcome.into()).or_default() += 1;
+    }
+
+    /// Together with another part of the same test.
+    pub fn add(&mut self, other: Self) {
+        self.trials += other.trials;
+        for (outcome, n) in other.outcomes {
+            *self.outcomes.entry(outcome).or_default() += n;
+        }
+        self.wrong.extend(other.wrong);
     }
 
     fn wrong(&mut self, kind: impl Into<String>, what: String) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
-use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, torn};
+use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, reopened, torn};
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
 const SEED: u64 = 20_261_126;
@@ -87,6 +87,14 @@ async fn r3_after_a_torn_write_a_prefix_is_there() {
     let (tally, writes) = torn::run(200, plan(20)).await.unwrap();
     assert!(writes > 200, "{writes} writes of 200 operations");
     holds("R3", &tally, 80);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r3_a_loss_of_power_while_it_is_opened_again_loses_only_what_was_not_synced() {
+    if !can_mount() {
+        return;
+    }
+    holds("R3", &reopened::run(120, plan(16)).await.unwrap(), 16);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
