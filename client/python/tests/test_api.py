@@ -149,6 +149,10 @@ def test_points_come_back_exactly_as_they_were_written(client: Any, vectors: str
     assert got.matrix("b").tolist() == [[1, 0], [0, 1]]
     assert client.points.get(vectors, "p2")[0].vectors == {}
     assert client.points.get(vectors, "p2", with_payload=False)[0].payload is None
+    # Nothing is damaged, so nothing is missing.
+    whole, partial = client.points.get_partial(vectors, ["p1", "p2"])
+    assert whole.ids == ["p1", "p2"] and partial is None
+    assert client.points.count_partial(vectors) == (client.points.count(vectors), None)
 
 
 def test_any_number_of_points_goes_in(client: Any, name: str) -> None:

@@ -188,7 +188,7 @@ impl Collection {
 
     /// Points by id, in the order asked; missing ones are left out.
     pub async fn get<S: Into<String>>(&self, ids: impl IntoIterator<Item = S>) -> Result<Vec<StoredPoint>> {
-        self.get_points(ids, false).await
+        Ok(self.get_points(ids, false, false).await?.0)
     }
 
     /// As [`Collection::get`], with the vectors.
@@ -196,14 +196,23 @@ impl Collection {
         &self,
         ids: impl IntoIterator<Item = S>,
     ) -> Result<Vec<StoredPoint>> {
-        self.get_points(ids, true).await
+        Ok(self.get_points(ids, true, false).await?.0)
+    }
+
+    /// As [`Collection::get`], without the points of damaged segments; the second says what is missing, if anything is.
+    pub async fn get_partial<S: Into<String>>(
+        &self,
+        ids: impl IntoIterator<Item = S>,
+    ) -> Result<(Vec<StoredPoint>, Option<Partial>)> {
+        self.get_points(ids, false, true).await
     }
 
     async fn get_points<S: Into<String>>(
         &self,
         ids: impl IntoIterator<Item = S>,
         vectors: bool,
-    ) -> Result<Vec<StoredPoint>> {
+        allow_partial: bool,
+    ) -> Result<(Vec<StoredPoint>, Option<Partial>)> {
         let request = v1::GetPointsRequest {
             collection: self.name.clone(),
             ids: ids.into_iter().map(Into::into).collect(),
@@ -212,13 +221,14 @@ impl Collection {
                 vectors,
                 explain: false,
             }),
-            allow_partial: false,
+            allow_partial,
         };
         let answer = self
             .client
             .call(request, |c, r| async move { c.points().get(r).await })
             .await?;
-        answer.points.into_iter().map(wire::point).collect()
+        let points = answer.points.into_iter().map(wire::point).collect::<Result<_>>()?;
+        Ok((points, answer.partial.map(Into::into)))
     }
 
     /// Deletes points by id or by filter.

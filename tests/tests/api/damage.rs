@@ -129,6 +129,16 @@ async fn both_protocols_refuse_or_tell_what_is_missing() {
             60.0
         );
     }
+    let client = cairn_client::Client::connect(&format!("http://{}", server.addr()))
+        .await
+        .unwrap();
+    let things = client.collection("things");
+    let missing = |partial: Option<cairn_client::Partial>| partial.map(|partial| partial.points);
+    assert_eq!(things.get(["1"]).await.unwrap_err().code(), "segment_damaged");
+    let (points, partial) = things.get_partial(["1", "100"]).await.unwrap();
+    assert_eq!((points.len(), missing(partial)), (1, Some(60)));
+    let (count, partial) = things.count_partial(cairn_client::Filter::default()).await.unwrap();
+    assert_eq!((count, missing(partial)), (1, Some(60)));
     server.stop().await.unwrap();
 }
 

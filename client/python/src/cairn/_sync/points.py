@@ -12,7 +12,7 @@ from .. import _frames
 from .._progress import bar
 from .._wire import methods
 from .._wire.methods import Json
-from ..answers import Page, Rows, StoredPoint, Written, build
+from ..answers import Page, Partial, Rows, StoredPoint, Written, build
 from ..errors import InvalidError
 from ..filters import FilterLike, whole_filter
 from ..requests import Durability, Embedder, PointLike, durability_json, embedder_json, point_json, weight, with_json
@@ -195,6 +195,22 @@ class Points:
         answer = self._core.call(methods.GET_POINTS, request, timeout)
         return Rows(build(StoredPoint, p) for p in answer.get("points", ()))
 
+    def get_partial(
+        self,
+        collection: str,
+        ids: str | int | Iterable[str | int],
+        *,
+        with_payload: bool | None = None,
+        with_vectors: bool | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Rows[StoredPoint], Partial | None]:
+        """The same without the points of damaged segments, which `get` refuses (`segment_damaged`); the second says what
+        is missing, if anything is."""
+        with_ = with_json(with_payload, with_vectors)
+        request = {"collection": collection, "ids": _ids(ids), "allow_partial": True, **with_}
+        answer = self._core.call(methods.GET_POINTS, request, timeout)
+        return Rows(build(StoredPoint, p) for p in answer.get("points", ())), _partial(answer)
+
     def delete(
         self,
         collection: str,
@@ -300,6 +316,17 @@ class Points:
             request["filter"] = whole_filter(filter)
         return int((self._core.call(methods.COUNT, request, timeout)).get("count", 0))
 
+    def count_partial(
+        self, collection: str, *, filter: FilterLike | None = None, timeout: float | None = None
+    ) -> tuple[int, Partial | None]:
+        """The same without the points of damaged segments, which `count` refuses (`segment_damaged`); the second says
+        what is missing, if anything is."""
+        request: Json = {"collection": collection, "allow_partial": True}
+        if filter is not None:
+            request["filter"] = whole_filter(filter)
+        answer = self._core.call(methods.COUNT, request, timeout)
+        return int(answer.get("count", 0)), _partial(answer)
+
     def set_payload(
         self,
         collection: str,
@@ -333,6 +360,10 @@ class Points:
 
 def _stated(embedders: Embedders | None) -> Json:
     return {"embedders": {name: embedder_json(e) for name, e in embedders.items()}} if embedders else {}
+
+
+def _partial(answer: Json) -> Partial | None:
+    return None if answer.get("partial") is None else build(Partial, answer["partial"])
 
 
 def _ids(ids: str | int | Iterable[str | int]) -> list[str]:
