@@ -87,6 +87,12 @@ pub const REQUESTS_MAX: u64 = if cfg!(test) { 40 } else { 1_000_000 };
 pub const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 /// Groups of records likewise, which bounds their account.
 pub const UNSYNCED_GROUPS_MAX: usize = 65_536;
+/// Pause before a build that panicked is tried again, the first time and at most.
+pub const BUILD_RETRY_MS_MIN: u64 = 5_000;
+/// The longest: a bug that passes is not waited for longer than this.
+pub const BUILD_RETRY_MS_MAX: u64 = 5 * 60 * 1_000;
+/// Characters that are kept of what such a panic said.
+pub const BUILD_FAILURE_CHARS_MAX: usize = 500;
 /// Pieces of cut-off log that are kept for whoever looks into it.
 pub const DROPPED_LOGS_MAX: usize = 16;
 /// The most that is kept free on a disk unless the settings say otherwise.

@@ -23,6 +23,7 @@ const CACHE_MISSES: &str = "cairn_embedding_cache_misses_total";
 const MODEL_CALLS: &str = "cairn_model_calls_total";
 const MODEL_RETRIES: &str = "cairn_model_retries_total";
 const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
+const BUILD_FAILURES: &str = "cairn_build_failures_total";
 const FSYNCS: &str = "cairn_wal_fsyncs_total";
 const RETENTION_CUT: &str = "cairn_log_retention_cut_bytes_total";
 const SCRUB_BYTES: &str = "cairn_scrub_bytes_total";
@@ -109,6 +110,10 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_histogram!(
         MODEL_SECONDS,
         "Time of one request to such a service, by role and model"
+    );
+    describe_counter!(
+        BUILD_FAILURES,
+        "Seals and merges that panicked; each is tried again after a pause"
     );
     describe_counter!(FSYNCS, "Fsyncs of the write-ahead log");
     describe_counter!(
@@ -398,6 +403,8 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_replayed_records", stats.replayed_records);
     set("cairn_seals", stats.seals);
     set("cairn_merges", stats.merges);
+    set("cairn_builds_failing", stats.builds_failing);
+    counter!(BUILD_FAILURES).absolute(stats.build_failures);
     set("cairn_unsynced_records", stats.unsynced.records);
     set("cairn_unsynced_bytes", stats.unsynced.bytes);
     gauge!("cairn_unsynced_age_seconds").set(stats.unsynced.age.as_secs_f64());

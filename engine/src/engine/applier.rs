@@ -338,6 +338,7 @@ impl Applier {
     fn drop_collection(&mut self, shared: &Shared, batch: &mut Batch<'_>, no: CollectionNo) -> Result<u64> {
         let state = self.states.remove(&no).ok_or_else(gone)?;
         state.collection.mark_dropped();
+        shared.failing.forget(no);
         // Another one may have its name by now.
         let mut collections = shared.collections.write();
         if collections.get(&state.collection.name).is_some_and(|c| c.no == no) {

@@ -1,5 +1,6 @@
 //! What callers of the engine hand in and get back: plain data.
 
+use super::failing::BuildFailure;
 use super::health::ScrubStats;
 use crate::filter::Filter;
 use crate::log::{Fsyncs, Request, Unsynced};
@@ -161,6 +162,8 @@ pub struct CollectionInfo {
     pub optimizing: bool,
     /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
     pub damaged: Vec<Missing>,
+    /// Seals and merges that failed the last time and are tried again later.
+    pub failing: Vec<BuildFailure>,
 }
 
 /// Numbers of the whole engine, for metrics.
@@ -196,6 +199,10 @@ pub struct EngineStats {
     pub seals: u64,
     /// Merges finished since open.
     pub merges: u64,
+    /// Seals and merges that failed the last time they were tried.
+    pub builds_failing: u64,
+    /// How often one failed, since open.
+    pub build_failures: u64,
     /// Graphs of sealed segments, by what they are walked on.
     pub graphs: GraphCounts,
     /// Fsyncs of the log since open.

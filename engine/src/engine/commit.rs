@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::applier::{Applier, Batch, replayed};
 use super::ask::WriteOptions;
+use super::failing::Failing;
 use super::health::Scrub;
 use super::requests;
 use crate::collection::Collection;
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) scrub: Scrub,
     pub(super) merging: std::sync::atomic::AtomicBool,
+    pub(super) failing: Failing,
     /// Names are given one at a time, so that a create can look before it writes.
     pub(super) naming: Mutex<()>,
     pub(super) _lock: DirLock,
@@ -250,7 +252,15 @@ impl Shared {
             return Err(Error::new(
                 ErrorKind::Exhausted,
                 "growing_memory_full",
-                format!("unindexed points fill their {max} bytes and indexing has not caught up; retry later"),
+                match self.failing.worst() {
+                    None => {
+                        format!("unindexed points fill their {max} bytes and indexing has not caught up; retry later")
+                    }
+                    Some(failure) => format!(
+                        "unindexed points fill their {max} bytes, and indexing fails: {failure}. Look into the server's log and \
+                         report it; reads and deletes go on"
+                    ),
+                },
             ));
         }
         let record = Record {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::applier::{Applier, StoredRow, encode, to_record};
 use super::ask::{Maintained, OptimizeStep, Optimizing};
 use super::commit::{Shared, StopOnUnwind};
+use super::failing::BuildKind;
 use super::recover::{Manifest, Place};
 use super::retention::Retention;
 use parking_lot::MutexGuard;
@@ -79,7 +80,15 @@ impl Claim<'_> {
     /// Ends it under the applier's lock, together with the exchange of segments that it was for.
     fn end(self, applier: &mut Applier) {
         self.clear(applier);
+        self.shared.failing.succeeded(self.place, self.kind());
         std::mem::forget(self);
+    }
+
+    fn kind(&self) -> BuildKind {
+        match self.merges {
+            true => BuildKind::Merge,
+            false => BuildKind::Seal,
+        }
     }
 
     fn clear(&self, applier: &mut Applier) {
@@ -141,6 +150,7 @@ impl Shared {
             return Some(Job::Flush);
         }
         let full = self.memory.bytes() * 2 > self.settings.growing_bytes_max as u64;
+        let now_ms = self.components.clock.now_ms();
         let mut largest: Option<(usize, CollectionNo, ShardNo)> = None;
         let mut idle = Vec::new();
         let mut merge: Option<(CollectionNo, ShardNo, usize, usize)> = None;
@@ -160,7 +170,8 @@ impl Shared {
                 idle.push((no, shard_no));
                 continue;
             };
-            if shard.sealing == 0 {
+            let may_seal = self.failing.may_try((no, shard_no), BuildKind::Seal, now_ms);
+            if shard.sealing == 0 && may_seal {
                 if self.seal_due(shard) {
                     seal = Some((no, shard_no));
                     break;
@@ -176,11 +187,13 @@ impl Shared {
                 policy::sealed_merge(&summary(shard), &self.settings)
             };
             match due {
+                // One that failed lately stays marked and is found again.
+                Some(_) if !self.failing.may_try((no, shard_no), BuildKind::Merge, now_ms) => {}
                 // One merges at a time; the others stay marked and are found again.
                 Some((from, to)) => {
                     merge.get_or_insert((no, shard_no, from, to));
                 }
-                None if shard.sealing == 0 && !shard.merging => idle.push((no, shard_no)),
+                None if shard.sealing == 0 && !shard.merging && may_seal => idle.push((no, shard_no)),
                 None => {}
             }
         }
@@ -466,7 +479,10 @@ impl Shared {
 
     /// A copy of the database as files. RocksDB flushes for it, so a full disk is as bad as it is to [`Self::flush`].
     pub(super) fn checkpoint(&self, to: &Path) -> Result<()> {
-        let made = self.storage.checkpoint(to);
+        let made = self
+            .components
+            .files
+            .around("checkpoint", || self.storage.checkpoint(to));
         if made.as_ref().is_err_and(is_full) {
             self.space.flushed(true);
         }
@@ -529,6 +545,11 @@ impl Shared {
     /// What is built for a collection that is dropped meanwhile may find its directory swept away: nobody misses the file.
     fn not_built(&self, build: &Build, claim: Claim<'_>, error: Error) -> Result<()> {
         if !build.collection.is_dropped() {
+            // Whatever else can go wrong stops the engine, or is no fault of the build.
+            if error.kind == ErrorKind::Internal && self.check_alive().is_ok() {
+                let now_ms = self.components.clock.now_ms();
+                self.failing.failed(claim.place, claim.kind(), &error.message, now_ms);
+            }
             return Err(error);
         }
         let mut applier = self.locked()?;
@@ -573,7 +594,14 @@ impl Shared {
         }));
         match sealed {
             Ok(Ok(sealed)) => Ok(Some(sealed)),
-            Err(_) => Err(Error::internal("a seal or merge panicked")),
+            Err(panic) => {
+                let said = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
+                let said = said.unwrap_or("it said nothing");
+                Err(Error::internal(format!("a seal or merge panicked: {said}")))
+            }
             Ok(Err(error)) => {
                 if !build.collection.is_dropped() {
                     self.stop_unless_full(&error);

@@ -12,6 +12,7 @@ mod commit;
 #[cfg(test)]
 mod durability_tests;
 mod examine;
+mod failing;
 mod health;
 mod import;
 mod maintain;
@@ -43,6 +44,7 @@ pub use ask::{
 };
 use commit::Write;
 pub use examine::{Examined, Finding, FindingKind, SegmentPlace, examine};
+pub use failing::{BuildFailure, BuildKind};
 pub use health::{DamagedSegment, ScrubStats};
 pub use import::Import;
 pub use moment::Moment;
@@ -183,6 +185,7 @@ impl Engine {
             growing_bytes: 0,
             optimizing: false,
             damaged: listing.damaged().collect(),
+            failing: self.shared.failing.of(collection.no),
         };
         for (_, sealed) in listing.sealed() {
             info.dead_rows += sealed.dead.count();
@@ -632,6 +635,7 @@ impl Engine {
     pub fn stats(&self) -> EngineStats {
         let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
         let counters = &self.shared.counters;
+        let (builds_failing, build_failures) = self.shared.failing.counts();
         let mut stats = EngineStats {
             collections: collections.len() as u64,
             growing_bytes: self.shared.memory.bytes(),
@@ -639,6 +643,8 @@ impl Engine {
             replayed_records: counters.replayed.load(Ordering::Relaxed),
             seals: counters.seals.load(Ordering::Relaxed),
             merges: counters.merges.load(Ordering::Relaxed),
+            builds_failing,
+            build_failures,
             log_start_seq: counters.log_start.load(Ordering::Relaxed),
             log_bytes: counters.log_bytes.load(Ordering::Relaxed),
             retained_bytes: counters.retained_bytes.load(Ordering::Relaxed),

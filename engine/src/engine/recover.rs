@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::applier::{Applier, Batch, State, StoredCollection, StoredRow, decode, to_pending};
 use super::commit::{Counters, Memory, Shared, Signal};
+use super::failing::Failing;
 use super::health::Scrub;
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
@@ -136,6 +137,7 @@ pub(super) fn open(
         counters: Counters::default(),
         scrub: Scrub::default(),
         merging: AtomicBool::new(false),
+        failing: Failing::default(),
         naming: Mutex::default(),
         _lock: lock,
     };

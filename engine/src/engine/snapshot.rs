@@ -13,6 +13,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::Engine;
 use super::import::is_unfinished;
@@ -24,9 +25,9 @@ use crate::types::{History, Identity, Seq, ShardNo, Token};
 const CUTS: &str = "cuts";
 
 /// One moment of the database, as files. Dropping it removes them.
-#[derive(Debug)]
 pub struct Cut {
     dir: PathBuf,
+    disk: Arc<dyn Dir>,
     /// The last record in it.
     pub token: Token,
     /// When it was taken, in milliseconds since the Unix epoch: no record in it was written later.
@@ -72,9 +73,27 @@ impl Cut {
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.dir) {
+        // Sealed files are where the engine has them, RocksDB's on the disk of the machine, which is mostly the same.
+        let removed = self
+            .disk
+            .remove(&self.dir)
+            .and_then(|()| match fs::remove_dir_all(&self.dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            });
+        if let Err(error) = removed {
             tracing::warn!(dir = %self.dir.display(), %error, "a cut stays until the next start");
         }
+    }
+}
+
+impl std::fmt::Debug for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cut")
+            .field("dir", &self.dir)
+            .field("token", &self.token)
+            .field("files", &self.files)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,6 +108,7 @@ impl Engine {
         shared.flush("flush to cut")?;
         let mut cut = Cut {
             dir: new_dir(&shared.dir.join(CUTS))?,
+            disk: Arc::clone(&shared.components.files),
             token: self.applied(),
             taken_at_ms: 0,
             identity: shared.identity,
@@ -116,10 +136,14 @@ impl Engine {
                     let place = ShardNo(i as u32);
                     for view in &shard.sealed {
                         let segment = view.file.entry.no;
-                        link(
-                            &files::segment_path(&shared.dir, *no, place, segment),
-                            &files::segment_path(&cut.dir, *no, place, segment),
-                        )?;
+                        let inside = files::segment_path(Path::new(""), *no, place, segment);
+                        let from = shared.dir.join(&inside);
+                        let linked = cut.disk.link(&from, &cut.dir.join(&inside));
+                        linked.map_err(|e| Error::internal(format!("i/o: a hard link to {}: {e}", from.display())))?;
+                        cut.files.push(CutFile {
+                            path: inside.to_str().expect("made of numbers").to_owned(),
+                            bytes: view.file.entry.bytes,
+                        });
                     }
                 }
                 cut.collections.push(CutCollection {
@@ -131,7 +155,7 @@ impl Engine {
         }
         cut.collections.retain(|collection| !is_unfinished(&collection.name));
         cut.collections.sort_by(|a, b| a.name.cmp(&b.name));
-        list(&cut.dir, "", &mut cut.files)?;
+        list(&cut.dir.join("db"), "db/", &mut cut.files)?;
         cut.files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(cut)
     }
@@ -152,12 +176,6 @@ fn new_dir(parent: &Path) -> io::Result<PathBuf> {
             made => return made.map(|()| dir),
         }
     }
-}
-
-fn link(from: &Path, to: &Path) -> Result<()> {
-    let parent = to.parent().expect("segment paths have a parent");
-    fs::create_dir_all(parent)?;
-    fs::hard_link(from, to).map_err(|e| Error::internal(format!("i/o: a hard link to {}: {e}", from.display())))
 }
 
 fn list(dir: &Path, prefix: &str, into: &mut Vec<CutFile>) -> Result<()> {

@@ -287,6 +287,12 @@ fn growing_memory_is_bounded_and_sealing_frees_it() {
         1,
         "deletes still work"
     );
+    let place = (CollectionNo(0), ShardNo(0));
+    engine.shared.failing.failed(place, BuildKind::Seal, "a bug of ours", 0);
+    assert!(
+        write(200).unwrap_err().message.contains("a bug of ours"),
+        "the reason is told"
+    );
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     write(1_000).unwrap();
 }

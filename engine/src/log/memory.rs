@@ -1,5 +1,5 @@
-//! A log in memory for the simulation, with the same promise as [`LocalLog`](super::LocalLog) and a power switch: what
-//! `append` returned for is kept, what it was busy with is kept in part, and a trim may come undone.
+//! A log in memory for the simulation, with the same promise as [`LocalLog`](super::LocalLog) and a power switch: what was
+//! synced is kept, of what was not a beginning is, and a trim may come undone.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,7 +44,20 @@ impl MemoryLog {
         self.state.lock().synced = u64::MAX;
     }
 
-    /// The power goes: of records that were being appended the first few are kept, and the last trims come undone.
+    /// The state was flushed. RocksDB brings the log to disk with the effects that it holds.
+    pub fn flushed(&self) {
+        self.state.lock().synced = u64::MAX;
+    }
+
+    /// A copy, as a snapshot takes it right after the record `last`.
+    pub fn copy(&self, last: Seq) -> Self {
+        let records = self.state.lock().records.clone();
+        let copy = Self::new(Arc::default());
+        copy.state.lock().records = records.into_iter().take_while(|(seq, _)| *seq <= last.0).collect();
+        copy
+    }
+
+    /// The power goes: of records that were not synced the first few are kept, and the last trims come undone.
     pub fn lose_power(&self, chance: &mut Chance) {
         let mut state = self.state.lock();
         let unsynced: Vec<u64> = state.records.range(state.synced..).map(|(seq, _)| *seq).collect();
@@ -63,7 +76,7 @@ impl MemoryLog {
 }
 
 impl Log for MemoryLog {
-    fn append(&self, first: Seq, records: &[Vec<u8>], _: Durability) -> Result<Durability> {
+    fn append(&self, first: Seq, records: &[Vec<u8>], wanted: Durability) -> Result<Durability> {
         {
             let mut state = self.state.lock();
             if let Some((last, _)) = state.records.last_key_value()
@@ -71,8 +84,11 @@ impl Log for MemoryLog {
             {
                 return Err(Error::internal(format!("record {} follows {last}", first.0)));
             }
-            state.synced = first.0;
+            state.synced = state.synced.min(first.0);
             state.records.extend((first.0..).zip(records.iter().cloned()));
+        }
+        if wanted == Durability::Async {
+            return Ok(Durability::Async);
         }
         self.faults.point("log append: before its sync")?;
         self.state.lock().synced = u64::MAX;
@@ -81,17 +97,27 @@ impl Log for MemoryLog {
 
     fn begin(&self, _: Seq) {}
 
-    /// Every append is synced.
     fn sync(&self) -> Result<()> {
+        if self.unsynced().records > 0 {
+            self.faults.point("log sync: within")?;
+            self.state.lock().synced = u64::MAX;
+        }
         Ok(())
     }
 
     fn unsynced(&self) -> Unsynced {
-        Unsynced::default()
+        let state = self.state.lock();
+        Unsynced {
+            records: state.records.range(state.synced..).count() as u64,
+            ..Unsynced::default()
+        }
     }
 
-    fn durability(&self, _: Seq) -> Durability {
-        Durability::Sync
+    fn durability(&self, seq: Seq) -> Durability {
+        match seq.0 < self.state.lock().synced {
+            true => Durability::Sync,
+            false => Durability::Async,
+        }
     }
 
     fn fsyncs(&self) -> Fsyncs {

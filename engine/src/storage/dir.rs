@@ -1,9 +1,9 @@
 //! Files as the engine asks for them. What it serves from outside RocksDB goes through one trait, so that a test can put a
 //! disk that tears, fills, fails and forgets under the very code that serves.
 //!
-//! What does not go through it: RocksDB and what is done to its log before it is opened (`wal`); the room that is left
-//! (`space`); a cut (`engine::snapshot`), whose hard links, beside RocksDB's own, are for one process and never read by it;
-//! and in the server what a restore brings into a directory that no engine serves yet.
+//! What does not go through it: RocksDB, its part of a cut (`engine::snapshot`), and what is done to its log before it is
+//! opened (`wal`); the room that is left (`space`); and in the server what a restore brings into a directory that no engine
+//! serves yet.
 //!
 //! Guarantees asked of an implementation: what [`NewFile::sync`] returned for survives the loss of power, and so do the
 //! entries of a directory (made, renamed, removed) once [`Dir::sync_dir`] returned for it.
@@ -33,6 +33,8 @@ pub trait Dir: Send + Sync {
     }
     /// Gives a file another name in the same directory, in the place of one that had it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file one more name, in a directory that is made if need be. Each is removed by itself.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Brings a directory's entries to disk.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// What is in a directory.
@@ -161,6 +163,13 @@ impl Dir for LocalDir {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::hard_link(from, to)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -66,6 +66,8 @@ pub struct Faults {
 #[derive(Default)]
 struct Plan {
     off: bool,
+    /// Nothing goes wrong, nor counts, while somebody only looks.
+    paused: bool,
     next: Option<(Where, How)>,
     /// How often each point was passed.
     points: BTreeMap<String, u64>,
@@ -107,6 +109,13 @@ impl Faults {
     pub fn stage(&self, stage: &'static str) {
         self.state.lock().stage = stage;
     }
+    /// Looks at what there is: files that are read for the first time do not count, and what is planned waits.
+    pub fn aside<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.state.lock().paused = true;
+        let seen = look();
+        self.state.lock().paused = false;
+        seen
+    }
     /// The machine stopped.
     pub fn is_off(&self) -> bool {
         self.state.lock().off
@@ -132,6 +141,9 @@ impl Faults {
             let mut state = self.state.lock();
             if state.off {
                 return Err(io::Error::other("the machine is off"));
+            }
+            if state.paused {
+                return Ok(());
             }
             let name = format!("{} {name}", state.stage);
             *state.points.entry(name.clone()).or_default() += 1;
@@ -292,6 +304,19 @@ impl Tree {
         place
     }
 
+    /// Makes a directory and those above it.
+    fn make(&mut self, path: &Path) -> io::Result<()> {
+        let inside = path.strip_prefix(&self.root).map_err(io::Error::other)?.to_owned();
+        let mut at = self.root.clone();
+        for name in &inside {
+            at.push(name);
+            if self.find(&at).is_err() {
+                self.add(&at, Node::folder())?;
+            }
+        }
+        Ok(())
+    }
+
     fn files(&self, id: Id, path: &Path, found: &mut Vec<(PathBuf, Id)>) {
         match &self.nodes[id] {
             Node::File { .. } => found.push((path.to_owned(), id)),
@@ -345,7 +370,11 @@ pub struct FaultyDir {
     faults: Arc<Faults>,
     tree: Arc<Mutex<Tree>>,
     locked: Arc<AtomicBool>,
+    /// Done when RocksDB has flushed the state, before anything else can happen.
+    flushed: Mutex<Option<Flushed>>,
 }
+
+type Flushed = Box<dyn Fn() + Send + Sync>;
 
 impl FaultyDir {
     /// An empty disk at `root`.
@@ -358,7 +387,13 @@ impl FaultyDir {
             faults,
             tree: Arc::new(Mutex::new(tree)),
             locked: Arc::default(),
+            flushed: Mutex::default(),
         }
+    }
+
+    /// What follows from a flush of the state elsewhere.
+    pub fn when_flushed(&self, work: impl Fn() + Send + Sync + 'static) {
+        *self.flushed.lock() = Some(Box::new(work));
     }
 
     /// The power goes. With `keep` 0 everything goes that was not synced; else some of it stays, in any order.
@@ -381,6 +416,27 @@ impl FaultyDir {
             };
             // No such directory, no litter.
             let _ = tree.add(&dir.join(name), node);
+        }
+    }
+
+    /// Puts a file where it is wanted, on disk for good.
+    pub fn put(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
+        let mut tree = self.tree.lock();
+        tree.make(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+        let file = Node::File {
+            durable: bytes.clone(),
+            bytes,
+            given_up: false,
+        };
+        tree.add(path, file).map(drop)
+    }
+
+    /// The bytes of a file.
+    pub fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let tree = self.tree.lock();
+        match &tree.nodes[tree.find(path)?] {
+            Node::File { bytes, .. } => Ok(bytes.clone()),
+            Node::Folder { .. } => Err(io::ErrorKind::IsADirectory.into()),
         }
     }
 
@@ -410,8 +466,11 @@ impl FaultyDir {
     /// What a path is, in the names of points.
     fn kind(&self, path: &Path) -> &'static str {
         let extension = path.extension().and_then(|e| e.to_str());
-        let depth = path.strip_prefix(&self.tree.lock().root).map(|p| p.iter().count());
+        let inside = path.strip_prefix(&self.tree.lock().root).map(Path::to_owned);
+        let depth = inside.as_ref().map(|p| p.iter().count());
+        let of_cut = inside.as_ref().is_ok_and(|p| p.starts_with("cuts"));
         match (extension, depth) {
+            (_, Ok(2..)) if of_cut => "cut",
             (Some("tmp"), _) => "temporary",
             (Some("seg"), _) => "segment",
             (Some("cairn"), _) => "lock",
@@ -436,17 +495,7 @@ impl FaultyDir {
 
 impl Dir for FaultyDir {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.around("make", path, |tree| {
-            let inside = path.strip_prefix(&tree.root).map_err(io::Error::other)?.to_owned();
-            let mut at = tree.root.clone();
-            for name in &inside {
-                at.push(name);
-                if tree.find(&at).is_err() {
-                    tree.add(&at, Node::folder())?;
-                }
-            }
-            Ok(())
-        })
+        self.around("make", path, |tree| tree.make(path))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn NewFile>> {
@@ -486,6 +535,15 @@ impl Dir for FaultyDir {
             let (other, new) = tree.parent(to)?;
             assert_eq!(folder, other, "files keep their directory");
             tree.change(folder, Change::Rename(old.to_owned(), new.to_owned(), id))
+        })
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.around("link", from, |tree| {
+            let id = tree.find(from)?;
+            tree.make(to.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+            let (folder, name) = tree.parent(to)?;
+            tree.change(folder, Change::Add(name.to_owned(), id))
         })
     }
 
@@ -545,6 +603,12 @@ impl Dir for FaultyDir {
     }
 
     fn state(&self, step: &'static str, done: bool) -> io::Result<()> {
+        if done
+            && (step.contains("flush") || step == "checkpoint")
+            && let Some(work) = &*self.flushed.lock()
+        {
+            work();
+        }
         let when = if done { "after" } else { "before" };
         self.faults.point(&format!("{step}: {when}"))
     }

@@ -85,8 +85,9 @@ impl Core {
         made.map(|info| self.view(info))
     }
 
-    /// Says for which vectors nothing can be embedded, because this server does not have the model that they record. Callers
-    /// may have it, and bring the vectors; who only mistook the name learns it here, and not from the first document.
+    /// Says which background work fails, and for which vectors nothing can be embedded, because this server does not have the
+    /// model that they record. Callers may have it, and bring the vectors; who only mistook the name learns it here, and not
+    /// from the first document.
     fn view(&self, info: CollectionInfo) -> CollectionView {
         let lacking = |name: &String, e: Error| format!("nothing can be embedded for vector {name:?}: {}", e.message);
         let dense = info.schema.vectors.iter().filter_map(|(name, spec)| {
@@ -97,7 +98,8 @@ impl Core {
             let missing = self.sparse_embedder(spec.embedder.as_ref()?).err()?;
             Some(lacking(name, missing))
         });
-        let notes = dense.chain(sparse).collect();
+        let failing = info.failing.iter().map(|failure| format!("indexing fails: {failure}"));
+        let notes = dense.chain(sparse).chain(failing).collect();
         CollectionView { info, notes }
     }
 

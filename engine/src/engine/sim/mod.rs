@@ -8,10 +8,16 @@
 //! it had in memory is not, which is all that a crash may do to a state that is written without a log of its own. (Its
 //! `mem_env` would need the same copy, and a map in its place would test the map.) A copy costs a millisecond.
 //!
+//! Writes ask for either durability: of the `async` ones a loss of power may take a suffix, and the model goes back with it.
+//! Some name their request and are repeated later, after anything. Cuts are held while all this goes on, and opened by another
+//! engine, which must show the moment that they were taken at.
+//!
 //! A seed is a run, down to the count of every place that was passed. `SIM_SEEDS` says how many seeds are run, `SIM_FIRST`
 //! which is the first. A failure is tried again with fewer and fewer steps, and printed with those that are needed.
 
+mod act;
 mod points;
+mod requests;
 mod world;
 
 use std::sync::Mutex;
@@ -34,11 +40,51 @@ const THREADS: usize = 16;
 /// What a run of the tests can afford; `make torture` sets more.
 const SEEDS: u64 = 60;
 
+/// A write as it is asked for.
+#[derive(Clone)]
+struct Asked {
+    write: Write,
+    durability: Durability,
+    /// Names the request.
+    request: Option<u64>,
+}
+
+impl Asked {
+    fn plain(write: Write) -> Self {
+        Self {
+            write,
+            durability: Durability::Sync,
+            request: None,
+        }
+    }
+
+    fn request(&self) -> Option<Request> {
+        let id = format!("{:x}", self.request?);
+        Some(Request {
+            id,
+            fingerprint: [1; 16],
+            ..Request::default()
+        })
+    }
+}
+
+impl std::fmt::Debug for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} ({:?}", self.write, self.durability)?;
+        match self.request {
+            Some(request) => write!(f, ", request {request:x})"),
+            None => f.write_str(")"),
+        }
+    }
+}
+
 /// What is asked of the engine, or happens to it.
 #[derive(Debug, Clone)]
 enum Act {
     /// One group commit.
-    Write(usize, Vec<Write>),
+    Write(usize, Vec<Asked>),
+    /// One of the requests that were made before is made again.
+    Repeat(u64, Durability),
     Create(usize),
     Drop(usize),
     /// So many pieces of background work.
@@ -47,6 +93,12 @@ enum Act {
     Flush,
     /// RocksDB flushes because it wants to.
     OwnFlush,
+    /// What is not fsynced is.
+    Sync,
+    /// A cut is taken, and kept.
+    Cut,
+    /// One of them is opened by another engine, and let go.
+    OpenCut(u64),
     /// A reader takes a view and keeps it.
     Hold(usize),
     Release,
@@ -83,6 +135,8 @@ struct Setup {
     local_log: bool,
     /// At the end a bit of a sealed file flips.
     flip: bool,
+    /// Some writes do not wait for an fsync.
+    relaxed: bool,
 }
 
 impl Setup {
@@ -98,6 +152,8 @@ impl Setup {
             segment_rows_max: one_of(chance, &[60, 2_000_000]),
             dead_percent_max: 30,
             log_bytes_max: one_of(chance, &[10_000, 1 << 30]) as u64,
+            // Never over by itself: time has no part in a run.
+            async_window_ms: 3_600_000,
             ..Settings::default()
         };
         Self {
@@ -105,6 +161,7 @@ impl Setup {
             shards: [1 + chance.below(3) as u32, 1],
             local_log: chance.below(4) == 0,
             flip: chance.below(4) == 0,
+            relaxed: chance.below(2) == 0,
         }
     }
 }
@@ -120,10 +177,14 @@ impl Step {
         }
     }
 
-    fn random(chance: &mut Chance, n: u64) -> Self {
+    fn random(chance: &mut Chance, n: u64, relaxed: bool) -> Self {
         let name = usize::from(chance.below(4) == 0);
-        let act = match chance.below(40) {
-            0..=19 => Act::Write(name, writes(chance, n)),
+        let act = match chance.below(47) {
+            40..=41 => Act::Cut,
+            42 => Act::OpenCut(chance.below(1 << 20)),
+            43 => Act::Sync,
+            44..=46 => Act::Repeat(chance.below(1 << 20), durability(chance, relaxed)),
+            0..=19 => Act::Write(name, writes(chance, n, relaxed)),
             20..=29 => Act::Maintain(1 + chance.below(3)),
             30 => Act::Optimize(name),
             31 => Act::Flush,
@@ -146,9 +207,9 @@ impl Step {
         if matches!(step.act, Act::Maintain(_) | Act::Optimize(_)) && chance.below(2) == 0 {
             let count = 1 + chance.below(3);
             let acts = (0..count).map(|_| match chance.below(8) {
-                0..=4 => Act::Write(name, writes(chance, n)),
+                0..=4 => Act::Write(name, writes(chance, n, relaxed)),
                 5 => Act::Drop(1),
-                6 => Act::OwnFlush,
+                6 => [Act::OwnFlush, Act::Cut][chance.below(2) as usize].clone(),
                 _ => Act::Maintain(1),
             });
             let acts = acts.collect();
@@ -158,9 +219,21 @@ impl Step {
     }
 }
 
-fn writes(chance: &mut Chance, n: u64) -> Vec<Write> {
+fn writes(chance: &mut Chance, n: u64, relaxed: bool) -> Vec<Asked> {
     let count = if chance.below(4) == 0 { 2 + chance.below(2) } else { 1 };
-    (0..count).map(|_| Write::random(chance, SPACE, n)).collect()
+    let mut asked = || Asked {
+        write: Write::random(chance, SPACE, n),
+        durability: durability(chance, relaxed),
+        request: (chance.below(2) == 0).then(|| chance.below(1 << 60)),
+    };
+    (0..count).map(|_| asked()).collect()
+}
+
+fn durability(chance: &mut Chance, relaxed: bool) -> Durability {
+    match relaxed && chance.below(4) > 0 {
+        true => Durability::Async,
+        false => Durability::Sync,
+    }
 }
 
 fn fault(chance: &mut Chance) -> (u64, How) {
@@ -178,16 +251,38 @@ fn fault(chance: &mut Chance) -> (u64, How) {
 fn plan(seed: u64) -> (Setup, Vec<Step>) {
     let mut chance = Chance::new(seed);
     let setup = Setup::random(&mut chance);
-    (setup, (1..=STEPS).map(|n| Step::random(&mut chance, n)).collect())
+    let steps = (1..=STEPS).map(|n| Step::random(&mut chance, n, setup.relaxed));
+    let steps = steps.collect();
+    (setup, steps)
 }
 
-/// Does the steps. What everything that happened hashes to; or at which step it went wrong, and how.
-fn run(setup: &Setup, steps: &[Step]) -> std::result::Result<u64, (usize, String)> {
+/// How often something happened that is rare, so that it is known to happen.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Seen {
+    /// Losses of power that took acknowledged `async` writes.
+    suffixes: u64,
+    /// Cuts that were opened.
+    cuts: u64,
+    /// Requests that were answered without being done again.
+    replays: u64,
+}
+
+/// What a run came to.
+#[derive(Debug, PartialEq)]
+struct Ran {
+    /// Of everything that happened.
+    hash: u64,
+    seen: Seen,
+}
+
+/// Does the steps; or says at which step it went wrong, and how.
+fn run(setup: &Setup, steps: &[Step]) -> std::result::Result<Ran, (usize, String)> {
     let mut world = outcome(|| World::new(setup)).map_err(|why| (0, why))?;
     for (i, step) in steps.iter().enumerate() {
         outcome(|| world.step(step)).map_err(|why| (i, why))?;
     }
-    outcome(|| world.finish()).map_err(|why| (steps.len(), why))
+    let hash = outcome(|| world.finish()).map_err(|why| (steps.len(), why))?;
+    Ok(Ran { hash, seen: world.seen })
 }
 
 /// The steps without those that a failure does not need.
@@ -249,6 +344,7 @@ fn the_engine_survives_every_seed() {
     let first = number("SIM_FIRST", 0);
     let last = first + number("SIM_SEEDS", SEEDS);
     let (next, failed) = (AtomicU64::new(first), Mutex::new(None::<u64>));
+    let seen = Mutex::new(Seen::default());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
@@ -258,8 +354,14 @@ fn the_engine_survives_every_seed() {
                         return;
                     }
                     let (setup, steps) = plan(seed);
-                    if run(&setup, &steps).is_err() {
-                        failed.lock().unwrap().get_or_insert(seed);
+                    match run(&setup, &steps) {
+                        Ok(ran) => {
+                            let mut seen = seen.lock().unwrap();
+                            seen.suffixes += ran.seen.suffixes;
+                            seen.cuts += ran.seen.cuts;
+                            seen.replays += ran.seen.replays;
+                        }
+                        Err(_) => drop(failed.lock().unwrap().get_or_insert(seed)),
                     }
                 }
             });
@@ -273,6 +375,11 @@ fn the_engine_survives_every_seed() {
             "seed {seed} (SIM_FIRST={seed} SIM_SEEDS=1) fails: {why}\nwith {setup:?}\nafter\n{}",
             describe(&steps)
         );
+    }
+    let seen = seen.into_inner().unwrap();
+    println!("seeds {first} to {last}: {seen:?}");
+    if last - first >= SEEDS {
+        assert!(seen.suffixes > 5 && seen.cuts > 10 && seen.replays > 50, "{seen:?}");
     }
 }
 
@@ -292,7 +399,7 @@ fn a_failure_is_found_and_told_with_few_steps() {
     setup.local_log = false;
     let mut chance = Chance::new(7);
     let mut steps: Vec<Step> = (1..=20)
-        .map(|n| Step::quiet(Act::Write(0, writes(&mut chance, n)), n))
+        .map(|n| Step::quiet(Act::Write(0, writes(&mut chance, n, false)), n))
         .collect();
     steps.push(Step::quiet(Act::PowerLoss(world::BREAK_WORD), 21));
     assert!(run(&setup, &steps[..20]).is_ok());

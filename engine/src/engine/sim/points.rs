@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use super::super::model::Write;
 use super::world::{World, outcome};
-use super::{Act, SPACE, Setup, Step, THREADS};
+use super::{Act, Asked, SPACE, Setup, Step, THREADS};
 use crate::config::Settings;
 use crate::storage::faulty::{Chance, Faults, How};
+use crate::types::Durability;
 
-/// Comes by every place: seals, merges, drops, a build that is cancelled, copies out of the log, trims, and opens after each
-/// kind of end.
+/// Comes by every place: seals, merges, drops, a build that is cancelled, copies out of the log, trims, cuts, and opens after
+/// each kind of end.
 fn scenario() -> (Setup, Vec<Step>) {
     let settings = Settings {
         seal_rows: 10,
@@ -27,15 +28,18 @@ fn scenario() -> (Setup, Vec<Step>) {
         shards: [1, 1],
         local_log: false,
         flip: false,
+        relaxed: false,
     };
     let mut chance = Chance::new(17);
     let mut acts = Vec::new();
     for n in 1..=15 {
-        let group = (0..1 + n % 3).map(|_| Write::random(&mut chance, SPACE, n));
+        let group = (0..1 + n % 3).map(|_| Asked::plain(Write::random(&mut chance, SPACE, n)));
         acts.push(Act::Write(usize::from(n % 5 == 0), group.collect()));
         acts.push(match n {
             4 => Act::Kill,
             6 => Act::Litter,
+            9 => Act::Cut,
+            12 => Act::OpenCut(0),
             8 => Act::Restart,
             10 => Act::Optimize(0),
             11 => Act::Drop(1),
@@ -50,9 +54,16 @@ fn scenario() -> (Setup, Vec<Step>) {
             return write;
         }
     };
+    let later = |write| Asked {
+        write,
+        durability: Durability::Async,
+        request: Some(7),
+    };
     acts.extend([
         Act::Maintain(9),
-        Act::Write(0, vec![upsert(16)]),
+        Act::Write(0, vec![later(upsert(16))]),
+        Act::Sync,
+        Act::Repeat(0, Durability::Sync),
         Act::Flush,
         Act::Kill,
         Act::Maintain(3),
@@ -60,7 +71,8 @@ fn scenario() -> (Setup, Vec<Step>) {
         Act::Create(1),
         Act::Maintain(3),
     ]);
-    acts.extend([Act::Write(1, (17..21).map(&mut upsert).collect()), Act::Maintain(1)]);
+    let group = (17..21).map(|n| Asked::plain(upsert(n)));
+    acts.extend([Act::Write(1, group.collect()), Act::Maintain(1)]);
     let mut steps: Vec<Step> = acts
         .into_iter()
         .zip(100..)
@@ -87,17 +99,22 @@ const OPERATIONS: &[&str] = &[
     "open replay",
     "open sync root",
     "open take lock",
+    "run checkpoint",
     "run commit",
     "run create temporary",
+    "run flush to cut",
     "run flush to sweep",
     "run flush to trim",
+    "run link segment",
     "run log append",
+    "run log sync",
     "run log trim",
     "run make shard",
     "run map segment",
     "run map temporary",
     "run merge manifest",
     "run remove collection",
+    "run remove cut",
     "run remove segment",
     "run remove temporary",
     "run rename temporary",
@@ -116,6 +133,7 @@ const OTHERS: &[&str] = &[
     // Of a disk that is not ours.
     "open sync above: before",
     "run log append: before its sync",
+    "run log sync: within",
     "run write temporary: before",
     "run write temporary: within",
 ];

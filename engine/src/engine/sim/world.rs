@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::super::model::{self, Model, Write, crash_image};
+use super::super::model::{self, Model, crash_image};
 use super::super::*;
-use super::{Act, NAMES, Setup, Step};
+use super::act::{Attempt, Change, Hands, HeldCut, Models, options, perform};
+use super::requests::{Done, Requests};
+use super::{Act, Asked, NAMES, Seen, Setup, Step};
 use crate::config::{Clock, Workers};
+use crate::log::Log;
 use crate::log::memory::{FaultyLog, MemoryLog};
-use crate::log::{Log, Record};
 use crate::storage::faulty::{Chance, Faults, FaultyDir, How};
 use crate::storage::files;
 use crate::types::Durability;
@@ -33,6 +35,15 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "a panic that says nothing".into())
 }
 
+/// Does what may end in a panic that was planned.
+fn planned(work: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(work))
+        && !said(&*panic).contains("as planned")
+    {
+        resume_unwind(panic);
+    }
+}
+
 struct SetClock(AtomicU64);
 
 impl Clock for SetClock {
@@ -41,41 +52,23 @@ impl Clock for SetClock {
     }
 }
 
-/// What one record does.
-#[derive(Debug, Clone)]
-enum Change {
-    Write(Write),
-    Create,
-    Drop,
-}
-
-type Models = BTreeMap<&'static str, Model>;
-
-impl Change {
-    fn apply(&self, name: &'static str, models: &mut Models) -> Option<u64> {
-        match self {
-            Self::Write(write) => write.apply(models.get_mut(name).expect("what is written to is there")),
-            Self::Create => {
-                models.entry(name).or_default();
-                None
-            }
-            Self::Drop => {
-                models.remove(name);
-                None
-            }
-        }
-    }
-}
-
-/// A record that was to be written, in the order of the log.
-struct Attempt {
+/// One of which nobody knows whether it was written.
+#[derive(Debug)]
+struct Pending {
     name: &'static str,
     change: Change,
-    /// None if it ended in a panic.
-    outcome: Option<Result<Applied>>,
+    request: Option<u64>,
 }
 
-type Attempts = Arc<Mutex<Vec<Attempt>>>;
+/// What should be there after a record.
+#[derive(Clone, Default)]
+struct Known {
+    models: Models,
+    requests: Requests,
+}
+
+/// Requests that may be repeated.
+const SENT_MAX: usize = 60;
 
 /// A view that somebody holds, and what it showed when it was taken.
 struct HeldView {
@@ -99,8 +92,16 @@ pub(super) struct World {
     clock: Arc<SetClock>,
     engine: Option<Arc<Engine>>,
     models: Models,
+    requests: Requests,
     /// The last record that was acked or found after a crash.
     seq: u64,
+    /// The last one that no loss of power may take.
+    safe: u64,
+    /// What was there after each record, for who goes back to it.
+    history: BTreeMap<u64, Known>,
+    /// Requests that were made.
+    sent: Vec<(usize, Asked)>,
+    cuts: Arc<Mutex<Vec<HeldCut>>>,
     held: Vec<HeldView>,
     chance: Chance,
     /// A fault that is planned outlives the step.
@@ -108,6 +109,7 @@ pub(super) struct World {
     /// Nothing went wrong since it was opened, so that nothing was left lying about.
     tidy: bool,
     hash: xxhash_rust::xxh3::Xxh3Default,
+    pub(super) seen: Seen,
     /// After the engine, which flushes into it when it is dropped: RocksDB waits a second when that fails.
     root: tempfile::TempDir,
 }
@@ -129,21 +131,32 @@ impl World {
         let data = root.path().join("data");
         std::fs::create_dir(&data).unwrap();
         let disk = Arc::new(FaultyDir::new(&data, Arc::clone(&faults)));
+        let log = Arc::new(MemoryLog::new(Arc::clone(&faults)));
+        disk.when_flushed({
+            let log = Arc::clone(&log);
+            move || log.flushed()
+        });
         let mut world = Self {
             setup: setup.clone(),
             root,
             disk,
-            log: Arc::new(MemoryLog::new(Arc::clone(&faults))),
+            log,
             keep_plan: faults.is_planned(),
             faults,
             clock: Arc::new(SetClock(AtomicU64::new(1_700_000_000_000))),
             engine: None,
             models: Models::new(),
+            requests: Requests::default(),
             seq: 0,
+            safe: 0,
+            history: BTreeMap::from([(0, Known::default())]),
+            sent: Vec::new(),
+            cuts: Arc::default(),
             held: Vec::new(),
             chance: Chance::new(0),
             tidy: true,
             hash: Default::default(),
+            seen: Seen::default(),
         };
         world.open(None);
         world
@@ -184,11 +197,34 @@ impl World {
                 let pending = self.perform(&Act::Flush, step);
                 if !self.faults.is_off() && self.engine().check_alive().is_ok() {
                     self.held.clear();
+                    planned(|| self.cuts.lock().clear());
+                    // RocksDB flushes when it is closed.
                     self.engine = None;
+                    self.log.flushed();
                     self.open(step.open_fault);
+                    self.safe = self.seq;
                 }
                 pending
             }
+            Act::OpenCut(n) => {
+                let held = {
+                    let mut cuts = self.cuts.lock();
+                    let count = cuts.len() as u64;
+                    (count > 0).then(|| cuts.swap_remove((n % count) as usize))
+                };
+                if let Some(held) = held {
+                    self.open_cut(&held);
+                    planned(|| drop(held));
+                }
+                Vec::new()
+            }
+            Act::Repeat(n, durability) => match self.sent.get((n % self.sent.len().max(1) as u64) as usize).cloned() {
+                None => Vec::new(),
+                Some((name, asked)) => {
+                    let durability = *durability;
+                    self.perform(&Act::Write(name, vec![Asked { durability, ..asked }]), step)
+                }
+            },
             Act::Kill => {
                 self.end(&End::Kill, Vec::new(), step.open_fault);
                 Vec::new()
@@ -207,37 +243,43 @@ impl World {
         } else {
             assert!(pending.is_empty(), "a write failed and the engine goes on: {pending:?}");
         }
-        self.check(step);
+        self.look(step);
     }
 
     /// Lets the engine work. Gives the records of which nobody knows whether they were written.
-    fn perform(&mut self, act: &Act, step: &Step) -> Vec<(&'static str, Change)> {
+    fn perform(&mut self, act: &Act, step: &Step) -> Vec<Pending> {
         let act = match act {
             Act::Write(name, _) | Act::Drop(name) | Act::Optimize(name) if !self.models.contains_key(NAMES[*name]) => {
                 &Act::Create(*name)
             }
             act => act,
         };
-        let attempts = Attempts::default();
+        let hands = Hands {
+            attempts: Arc::default(),
+            cuts: Arc::clone(&self.cuts),
+            log: Arc::clone(&self.log),
+            shards: self.setup.shards,
+        };
         self.faults.stage("run");
         if let Some((nth, how)) = step.fault {
             self.faults.plan(nth, how);
         }
         if let Some((nth, acts)) = step.interlude.clone() {
-            let (engine, attempts, shards) = (Arc::downgrade(self.engine()), Arc::clone(&attempts), self.setup.shards);
+            let (engine, hands) = (Arc::downgrade(self.engine()), hands.clone());
             self.faults.interlude(nth, move || {
                 let engine = engine.upgrade().expect("it is at work");
                 for act in &acts {
                     // What came of it is in the attempts; background work may be done again.
-                    drop(perform(&engine, act, shards, &attempts));
+                    drop(perform(&engine, act, &hands));
                 }
             });
         }
-        let (engine, shards) = (Arc::clone(self.engine()), self.setup.shards);
-        let done = catch_unwind(AssertUnwindSafe(|| perform(&engine, act, shards, &attempts)));
+        let engine = Arc::clone(self.engine());
+        let done = catch_unwind(AssertUnwindSafe(|| perform(&engine, act, &hands)));
         self.faults.no_interlude();
         let went_wrong = step.fault.is_some() && !self.unplan();
         self.tidy &= !went_wrong && !self.keep_plan;
+        let was_done = matches!(done, Ok(Ok(())));
         match done {
             Ok(Ok(())) => {}
             Ok(Err(error)) => assert!(went_wrong || self.keep_plan, "nothing was to go wrong: {error}"),
@@ -245,25 +287,47 @@ impl World {
             Err(panic) => resume_unwind(panic),
         }
         let mut pending = Vec::new();
-        for attempt in std::mem::take(&mut *attempts.lock()) {
-            let Attempt { name, change, outcome } = attempt;
+        for attempt in std::mem::take(&mut *hands.attempts.lock()) {
+            let Attempt {
+                name,
+                change,
+                asked,
+                outcome,
+            } = attempt;
             let told = outcome
                 .as_ref()
                 .map(|o| o.as_ref().map(|a| a.changed).map_err(|e| e.code));
             self.note(&format!("{told:?}"));
+            let request = asked.as_ref().and_then(|asked| asked.request);
+            if let Some(asked) = asked.filter(|asked| asked.request.is_some()) {
+                self.remember_sent(name, asked);
+            }
             match outcome {
                 Some(Ok(applied)) => {
                     assert!(pending.is_empty(), "acked after a failure: {change:?}");
-                    self.acked(name, &change, &applied);
+                    self.acked(name, &change, request, &applied);
                 }
                 Some(Err(error)) if matches!(error.code, "growing_memory_full" | "disk_full") => {}
                 Some(Err(error)) if error.code == "collection_not_found" => {
                     assert!(!self.models.contains_key(name), "{name} is gone");
                 }
-                _ => pending.push((name, change)),
+                _ => pending.push(Pending { name, change, request }),
             }
         }
+        if was_done && pending.is_empty() && matches!(act, Act::Flush | Act::OwnFlush | Act::Sync) {
+            self.safe = self.seq;
+        }
         pending
+    }
+
+    fn remember_sent(&mut self, name: &'static str, asked: Asked) {
+        let name = NAMES.iter().position(|n| *n == name).expect("one of the names");
+        if self.sent.iter().all(|(_, sent)| sent.request != asked.request) {
+            self.sent.push((name, asked));
+        }
+        if self.sent.len() > SENT_MAX {
+            self.sent.remove(0);
+        }
     }
 
     /// Nothing is planned any more, unless it is to stay so. True if something was.
@@ -271,8 +335,31 @@ impl World {
         !self.keep_plan && self.faults.unplan()
     }
 
-    fn acked(&mut self, name: &'static str, change: &Change, applied: &Applied) {
-        let (seq, mut after) = (applied.token.seq.0, self.models.clone());
+    fn acked(&mut self, name: &'static str, change: &Change, request: Option<u64>, applied: &Applied) {
+        let seq = applied.token.seq.0;
+        if applied.durability == Durability::Sync {
+            self.safe = self.safe.max(seq);
+        }
+        let now_ms = self.clock.now_ms();
+        let known = request.and_then(|request| self.requests.find(request, now_ms).cloned());
+        assert_eq!(
+            applied.replayed,
+            known.is_some(),
+            "{change:?} was done before: {known:?}"
+        );
+        if let (Some(done), Some(request)) = (known, request) {
+            let told = done.changed.unwrap_or(applied.changed);
+            assert_eq!(
+                (seq, applied.changed),
+                (done.seq, told),
+                "the same answer as the first time"
+            );
+            self.requests.told(request, applied.changed);
+            self.seen.replays += 1;
+            self.keep();
+            return;
+        }
+        let mut after = self.models.clone();
         let expected = change.apply(name, &mut after);
         if seq > self.seq {
             assert_eq!(seq, self.seq + 1, "sequence numbers are consecutive");
@@ -281,18 +368,40 @@ impl World {
                 "{change:?} changed {}, not {expected:?}",
                 applied.changed
             );
-            (self.seq, self.models) = (seq, after);
+            self.models = after;
+            self.wrote(seq, request, Some(applied.changed));
         } else {
             assert!(after == self.models, "{change:?} was not written, and should have been");
         }
     }
 
-    fn hold(&mut self, name: &'static str) -> Vec<(&'static str, Change)> {
+    /// A record is there, and the models show it.
+    fn wrote(&mut self, seq: u64, request: Option<u64>, changed: Option<u64>) {
+        self.seq = seq;
+        if let Some(request) = request {
+            let at_ms = self.clock.now_ms();
+            self.requests.remember(request, Done { seq, at_ms, changed });
+        }
+        self.keep();
+    }
+
+    fn keep(&mut self) {
+        let known = Known {
+            models: self.models.clone(),
+            requests: self.requests.clone(),
+        };
+        self.history.insert(self.seq, known);
+    }
+
+    fn hold(&mut self, name: &'static str) -> Vec<Pending> {
         if let (Some(model), true) = (self.models.get(name), self.held.len() < 4) {
             let collection = self.engine().find(name).unwrap();
+            // What is read for the first time is read from disk.
+            let taken = || collection.listing().view(Patience::endless(), Lacking::Refuse).unwrap();
+            let view = self.faults.aside(taken);
             self.held.push(HeldView {
                 name,
-                view: collection.listing().view(Patience::endless(), Lacking::Refuse).unwrap(),
+                view,
                 collection,
                 model: model.clone(),
             });
@@ -303,30 +412,46 @@ impl World {
     // ---- endings and beginnings ----
 
     /// The process ends where it stands, and another opens what is left.
-    fn end(&mut self, end: &End, pending: Vec<(&'static str, Change)>, open_fault: Option<(u64, How)>) {
+    fn end(&mut self, end: &End, pending: Vec<Pending>, open_fault: Option<(u64, How)>) {
         // Whatever the engine still does while it is let go comes to nothing.
         self.faults.power_off();
         let image = self.root.path().join("image");
         crash_image(&self.data(), &image);
         self.held.clear();
+        self.cuts.lock().clear();
         self.engine = None;
         std::fs::remove_dir_all(self.data()).unwrap();
         std::fs::rename(&image, self.data()).unwrap();
+        // RocksDB's part of the cuts is not on the faulty disk, where opening looks for what is left of them.
+        let _none = std::fs::remove_dir_all(self.data().join("cuts"));
         self.lose(end);
         self.faults.power_on();
-        self.open(open_fault);
+        let lost_more = self.open(open_fault);
         let applied = self.engine().applied().seq.0;
-        assert!(applied >= self.seq, "acked up to {}, lost from {applied}", self.seq);
+        let promised = match end {
+            End::Kill if !lost_more => self.seq,
+            _ => self.safe,
+        };
+        assert!(applied >= promised, "acked up to {promised}, lost from {applied}");
+        self.note(&format!("{} of {}", applied, self.seq));
+        if applied < self.seq {
+            self.seen.suffixes += 1;
+            let Known { models, requests } = self.history[&applied].clone();
+            (self.models, self.requests, self.seq) = (models, requests, applied);
+            drop(self.history.split_off(&(applied + 1)));
+        }
         let more = (applied - self.seq) as usize;
         assert!(
             more <= pending.len(),
             "{more} records more, {} were on their way",
             pending.len()
         );
-        for (name, change) in &pending[..more] {
-            change.apply(name, &mut self.models);
+        for Pending { name, change, request } in &pending[..more] {
+            let expected = change.apply(name, &mut self.models);
+            self.wrote(self.seq + 1, *request, expected);
         }
-        self.seq = applied;
+        // What an open has read is on disk.
+        self.safe = self.seq;
     }
 
     fn lose(&mut self, end: &End) {
@@ -339,8 +464,9 @@ impl World {
         }
     }
 
-    /// Opens, again and again if opening itself goes wrong.
-    fn open(&mut self, mut fault: Option<(u64, How)>) {
+    /// Opens, again and again if opening itself goes wrong. True if the power went meanwhile.
+    fn open(&mut self, mut fault: Option<(u64, How)>) -> bool {
+        let mut lost = false;
         for tries in 0.. {
             assert!(tries < 3, "one fault keeps it from opening for ever");
             self.faults.stage("open");
@@ -360,6 +486,7 @@ impl World {
                     if self.faults.is_off() {
                         let keep = self.chance.below(3);
                         self.lose(&End::PowerLoss(keep));
+                        lost = true;
                         self.faults.power_on();
                     }
                 }
@@ -374,32 +501,84 @@ impl World {
             "after opening there are the files that manifests name"
         );
         self.tidy = true;
+        lost
     }
 
     fn open_once(&self) -> Result<Engine> {
+        self.open_at(&self.data(), &self.disk, &self.log, &self.faults)
+    }
+
+    fn open_at(
+        &self,
+        dir: &Path,
+        disk: &Arc<FaultyDir>,
+        memory: &Arc<MemoryLog>,
+        faults: &Arc<Faults>,
+    ) -> Result<Engine> {
         let components = Components {
             clock: Arc::<SetClock>::clone(&self.clock),
             workers: Workers::alone(),
-            files: Arc::<FaultyDir>::clone(&self.disk),
+            files: Arc::<FaultyDir>::clone(disk),
         };
         let log = |storage: &Arc<_>, window: Duration| -> Arc<dyn Log> {
             let inner: Arc<dyn Log> = if self.setup.local_log {
                 Arc::new(LocalLog::new(Arc::clone(storage), 0, window))
             } else {
-                self.log.reopen();
-                Arc::<MemoryLog>::clone(&self.log)
+                memory.reopen();
+                Arc::<MemoryLog>::clone(memory)
             };
-            let faults = Arc::clone(&self.faults);
+            let faults = Arc::clone(faults);
             Arc::new(FaultyLog { inner, faults })
         };
-        let shared = recover::open(
-            &self.data(),
-            self.setup.settings.clone(),
-            components,
-            &Progress::default(),
-            log,
-        )?;
+        let settings = self.setup.settings.clone();
+        let shared = recover::open(dir, settings, components, &Progress::default(), log)?;
         Ok(Engine { shared })
+    }
+
+    /// Exactly the files of a cut are brought to another machine and opened there: it shows the moment of the cut, whatever
+    /// became of the engine that it was taken from, and remembers its requests.
+    fn open_cut(&mut self, HeldCut { cut, log }: &HeldCut) {
+        let dir = self.root.path().join("restored");
+        let faults = Arc::new(Faults::default());
+        let disk = Arc::new(FaultyDir::new(&dir, Arc::clone(&faults)));
+        disk.put(&dir.join("LOCK.cairn"), Vec::new()).unwrap();
+        for file in &cut.files {
+            let (from, to) = (cut.dir().join(&file.path), dir.join(&file.path));
+            let bytes = if file.path.starts_with("segments/") {
+                let bytes = self.disk.read(&from).unwrap();
+                disk.put(&to, bytes.clone()).unwrap();
+                bytes.len() as u64
+            } else {
+                std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+                std::fs::copy(&from, &to).unwrap()
+            };
+            assert_eq!(bytes, file.bytes, "{}", file.path);
+        }
+        let engine = self.open_at(&dir, &disk, log, &faults).unwrap();
+        let Known { models, requests } = &self.history[&cut.token.seq.0];
+        assert_eq!(engine.applied(), cut.token);
+        let told = cut.collections.iter().map(|c| (c.name.as_str(), c.points, c.documents));
+        let sizes = models
+            .iter()
+            .map(|(name, model)| (*name, model.points.len() as u64, model.documents.len() as u64));
+        assert_eq!(told.collect::<Vec<_>>(), sizes.collect::<Vec<_>>());
+        assert_eq!(engine.collection_names(), models.keys().copied().collect::<Vec<_>>());
+        for (name, model) in models {
+            model::check(&engine, name, model, &mut self.chance);
+        }
+        let (newest, now_ms) = (requests.newest(), self.clock.now_ms());
+        let done = newest.and_then(|request| Some((request, requests.find(request, now_ms)?)));
+        if let (Some((request, done)), Some(name)) = (done, models.keys().next()) {
+            let asked = self.sent.iter().find(|(_, asked)| asked.request == Some(request));
+            if let Some((_, asked)) = asked {
+                let again = asked.write.run(&engine, name, &options(asked)).unwrap();
+                assert_eq!((again.token.seq.0, again.replayed), (done.seq, true));
+                assert_eq!(engine.applied(), cut.token);
+            }
+        }
+        drop(engine);
+        std::fs::remove_dir_all(&dir).unwrap();
+        self.seen.cuts += 1;
     }
 
     // ---- comparison ----
@@ -418,6 +597,11 @@ impl World {
             }
         }
         named
+    }
+
+    fn look(&mut self, step: &Step) {
+        let faults = Arc::clone(&self.faults);
+        faults.aside(|| self.check(step));
     }
 
     fn check(&mut self, step: &Step) {
@@ -457,6 +641,10 @@ impl World {
     pub(super) fn finish(&mut self) -> u64 {
         let last = Step::quiet(Act::Restart, 4);
         self.faults.stage("run");
+        let cuts = std::mem::take(&mut *self.cuts.lock());
+        for held in cuts {
+            self.open_cut(&held);
+        }
         let mut pieces = 0;
         while self.engine().maintain(&|| false).unwrap() == Maintained::Worked {
             pieces += 1;
@@ -470,7 +658,7 @@ impl World {
                 "when nothing is left to do there are no other files"
             );
         }
-        self.check(&last);
+        self.look(&last);
         self.step(&last);
         let engine = Arc::clone(self.engine());
         for (name, model) in &self.models {
@@ -521,105 +709,4 @@ impl HeldView {
             assert_eq!(point.vectors.as_ref(), Some(&expected.vectors));
         }
     }
-}
-
-/// What engines are asked for.
-fn perform(engine: &Engine, act: &Act, shards: [u32; 2], attempts: &Attempts) -> Result<()> {
-    let options = WriteOptions {
-        patience: Patience::lasting(Duration::from_secs(600)),
-        ..WriteOptions::default()
-    };
-    let attempt = |name: &'static str, change: Change, work: &dyn Fn() -> Result<Applied>| {
-        let place = attempts.lock().len();
-        attempts.lock().push(Attempt {
-            name,
-            change,
-            outcome: None,
-        });
-        let outcome = work();
-        attempts.lock()[place].outcome = Some(outcome);
-    };
-    match act {
-        Act::Write(name, writes) => match writes.as_slice() {
-            [write] => attempt(NAMES[*name], Change::Write(write.clone()), &|| {
-                write.run(engine, NAMES[*name], &options)
-            }),
-            writes => group(engine, NAMES[*name], writes, &options, attempts)?,
-        },
-        Act::Create(name) => attempt(NAMES[*name], Change::Create, &|| {
-            engine.create_collection(NAMES[*name], model::schema(shards[*name]))?;
-            Ok(Applied {
-                token: engine.applied(),
-                changed: 1,
-                durability: Durability::Sync,
-                replayed: false,
-                note: Vec::new(),
-                refused: None,
-            })
-        }),
-        Act::Drop(name) => attempt(NAMES[*name], Change::Drop, &|| {
-            engine.drop_collection(NAMES[*name], &options)
-        }),
-        Act::Maintain(times) => {
-            for _ in 0..*times {
-                engine.maintain(&|| false)?;
-            }
-        }
-        Act::Optimize(name) => match engine.optimize(NAMES[*name], &|| false, &mut |_| {}) {
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            done => done?,
-        },
-        Act::Flush => engine.flush()?,
-        Act::OwnFlush => engine.shared.flush("own flush")?,
-        other => unreachable!("{other:?} is not for an engine"),
-    }
-    Ok(())
-}
-
-/// Several writers at once: all but the last are in the line when the last comes and commits for all.
-fn group(
-    engine: &Engine,
-    name: &'static str,
-    writes: &[Write],
-    options: &WriteOptions,
-    attempts: &Attempts,
-) -> Result<()> {
-    let Ok(collection) = engine.find(name) else {
-        return Ok(());
-    };
-    let shared = &engine.shared;
-    shared.check_alive()?;
-    let (last, before) = writes.split_last().expect("a group has several");
-    let answers = before.iter().map(|write| {
-        let record = Record {
-            group: 0,
-            timestamp_ms: shared.components.clock.now_ms(),
-            request: None,
-            ops: vec![write.op(&collection)],
-        };
-        shared.enqueue(record, Durability::Sync, false)
-    });
-    // On a full disk they are refused, and nothing is in the line.
-    let Ok(answers) = answers.collect::<Result<Vec<_>>>() else {
-        return Ok(());
-    };
-    let first = attempts.lock().len();
-    attempts.lock().extend(writes.iter().map(|write| Attempt {
-        name,
-        change: Change::Write(write.clone()),
-        outcome: None,
-    }));
-    let last = commit::Write {
-        collection: None,
-        ops: vec![last.op(&collection)],
-        durability: None,
-        grows: false,
-    };
-    let outcome = shared.submit(last, options);
-    let mut attempts = attempts.lock();
-    for (attempt, answer) in attempts[first..].iter_mut().zip(answers) {
-        attempt.outcome = answer.lock().take();
-    }
-    attempts[first + writes.len() - 1].outcome = Some(outcome);
-    Ok(())
 }

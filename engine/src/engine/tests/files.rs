@@ -1,9 +1,20 @@
 //! The data directory and its files: whose it is, what is refused, and what a build leaves that does not come to its end.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 
 use super::*;
+use crate::config::Clock;
 use crate::storage::faulty::{Faults, FaultyDir, How};
+
+/// A clock that stands still until it is set.
+struct Set(AtomicU64);
+
+impl Clock for Set {
+    fn now_ms(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 #[test]
 fn a_directory_with_other_things_is_refused_and_left_alone() {
@@ -56,12 +67,14 @@ fn directories_named_like_ours_are_not_ours() {
 
 /// A panic in the middle of a build: the shard is free again, and so is the right to merge.
 #[test]
-fn a_panic_while_a_file_is_built_gives_its_shard_back() {
+fn a_panic_while_a_file_is_built_gives_its_shard_back_and_is_tried_again_later_and_later() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
+    let clock = Arc::new(Set(AtomicU64::new(1_000_000)));
     let components = Components {
         files: Arc::<FaultyDir>::clone(&disk),
+        clock: Arc::clone(&clock) as Arc<dyn Clock>,
         ..components()
     };
     let engine = Engine::open(dir.path(), small(), components).unwrap();
@@ -80,9 +93,27 @@ fn a_panic_while_a_file_is_built_gives_its_shard_back() {
     for n in 0..3 {
         let points = (0..60).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
         engine.upsert("c", points, &WriteOptions::default()).unwrap();
-        panics();
+        for times in 1..=3 {
+            panics();
+            let failing = engine.collection("c").unwrap().failing;
+            assert_eq!(
+                (failing.len(), failing[0].kind, failing[0].times),
+                (1, BuildKind::Seal, times)
+            );
+            assert!(failing[0].message.contains("as planned"), "{failing:?}");
+            // Not at once, and each time later.
+            assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Idle);
+            let pause = 5_000 << (times - 1);
+            clock.0.fetch_add(pause - 1, Ordering::Relaxed);
+            assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Idle);
+            clock.0.fetch_add(1, Ordering::Relaxed);
+        }
+        let stats = engine.stats();
+        assert_eq!((stats.builds_failing, stats.build_failures), (1, 3 * n + 3));
         assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Worked);
         assert_eq!(engine.stats().seals, n + 1);
+        assert_eq!(engine.stats().builds_failing, 0);
+        assert!(engine.collection("c").unwrap().failing.is_empty());
     }
     panics();
     engine.optimize("c", &|| false, &mut |_| {}).unwrap();
