@@ -716,8 +716,10 @@ impl Shared {
                 to = to.0,
                 "the disk is nearly full: records of the log that were to be kept for restores to a point in time are gone"
             );
+            // Tables go at once, and what made their records unneeded may have come since the flush before.
+            self.flush("flush to reclaim")?;
             self.storage
-                .reclaim(LOG, &key::log(0, Seq(0)), &key::log(0, to))
+                .reclaim(LOG, &key::log(0, Seq(0)), &key::log(0, Seq(to.0 - 1)))
                 .inspect_err(|error| self.stop_unless_full(error))?;
         }
         applier.log_start = to;

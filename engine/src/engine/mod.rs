@@ -51,7 +51,7 @@ pub use moment::Moment;
 pub use past::{Past, Replayed, Until};
 pub use progress::{Phase, Progress};
 pub use repair::{DamagedFile, Repair};
-pub use snapshot::{Cut, CutCollection, CutFile};
+pub use snapshot::{Cut, CutCollection, CutFile, SealedFile};
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -585,18 +585,18 @@ impl Engine {
     }
 
     /// The sealed files of all collections as of now, by their path below the data directory. Any of them may be merged away
-    /// at any time.
-    pub fn sealed_files(&self) -> Vec<CutFile> {
+    /// at any time. Damaged ones are among them: what there is of them elsewhere is needed all the more.
+    pub fn sealed_files(&self) -> Vec<SealedFile> {
         let collections: Vec<Arc<Collection>> = self.shared.collections.read().values().cloned().collect();
         let mut sealed = Vec::new();
         for collection in collections {
             let listing = collection.listing();
-            let sound = listing.sealed().filter(|(_, view)| view.file.damage().is_none());
-            sealed.extend(sound.filter_map(|(shard, view)| {
+            sealed.extend(listing.sealed().filter_map(|(shard, view)| {
                 let path = files::segment_path(Path::new(""), collection.no, shard, view.file.entry.no);
-                Some(CutFile {
+                Some(SealedFile {
                     path: path.to_str()?.to_owned(),
                     bytes: view.file.entry.bytes,
+                    is_damaged: view.file.damage().is_some(),
                 })
             }));
         }

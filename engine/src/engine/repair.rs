@@ -134,9 +134,24 @@ impl Repair {
     }
 
     /// Gives up the rows of a file: its manifest names it no more, and the ids of its live points mean nothing. They are
-    /// written to `list` before, a new file, one JSON object a line, durably. Returns how many. Without a list nothing is done.
-    pub fn drop_segment(&self, place: SegmentPlace, list: Option<&Path>) -> Result<u64> {
+    /// written to `list` before, a new file, one JSON object a line, durably. Returns how many. Without a list nothing is done. A
+    /// file that is whole is refused.
+    pub fn drop_segment(&self, place: SegmentPlace, list: Option<&Path>, stop: &dyn Fn() -> bool) -> Result<u64> {
         let named = self.find(place)?;
+        match self.is_the_file(place, &self.dir.join(path_of(place)), stop) {
+            Ok(()) => {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    "segment_not_damaged",
+                    format!(
+                        "segment {} of shard {} of collection {:?} is whole, every byte of it was read: nothing of it is given up",
+                        place.segment, place.shard, named.name
+                    ),
+                ));
+            }
+            Err(error) if error.kind != ErrorKind::Damaged => return Err(error),
+            Err(_) => {}
+        }
         let (no, shard) = (CollectionNo(place.collection), ShardNo(place.shard));
         let db = self.dir.join("db");
         let storage = match list {
@@ -173,6 +188,12 @@ impl Repair {
         let Some(out) = out else { return Ok(lost) };
         let file = out.into_inner().map_err(|e| Error::from(e.into_error()))?;
         file.sync_all()?;
+        if let Some(list) = list {
+            let parent = list.parent().filter(|parent| !parent.as_os_str().is_empty());
+            LocalDir.sync_dir(parent.unwrap_or(Path::new(".")))?;
+        }
+        // First: a start removes a file that no manifest names.
+        self.set_aside(place)?;
         let manifest = storage
             .get(META, &key::meta(b'm', no, Some(shard)))?
             .unwrap_or_default();
@@ -183,8 +204,6 @@ impl Repair {
         effects.delete_range(DEATHS, &key::row(no, shard, from), &key::row(no, shard, to));
         storage.write_effects(effects)?;
         storage.flush()?;
-        drop(storage);
-        self.set_aside(place)?;
         Ok(lost)
     }
 

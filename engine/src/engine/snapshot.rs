@@ -55,6 +55,17 @@ pub struct CutCollection {
     pub documents: u64,
 }
 
+/// A sealed file of a running engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedFile {
+    /// Below the data directory; with slashes.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+    /// It is set aside: it is not what was written.
+    pub is_damaged: bool,
+}
+
 /// A file of a cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CutFile {

@@ -367,9 +367,10 @@ impl RawVectors {
 }
 
 impl Touch for RawVectors {
-    fn touch(&self, ordinal: Ordinal) {
-        // The search goes on with what it read, and what it finds is thrown away for the damage that is kept.
-        let _ = self.blocks.verify(self.range_of(ordinal));
+    fn touch(&self, ordinal: Ordinal) -> bool {
+        // What the search finds is thrown away for the damage that is kept: whatever the reason, it was not looked at.
+        let verified = self.blocks.verify(self.range_of(ordinal));
+        verified.map_err(|error| self.blocks.condemn(error)).is_ok()
     }
 }
 

@@ -13,6 +13,7 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct Sealed {
     segment: OnceLock<Arc<Segment>>,
     /// Held by who verifies, so that a block is read once.
     turn: Mutex<()>,
+    /// A row died of which nobody could say where it is: which of its rows live is not known from then on.
+    is_unplaced: AtomicBool,
 }
 
 impl Sealed {
@@ -88,6 +91,7 @@ impl Sealed {
             identity: OnceLock::new(),
             segment: OnceLock::new(),
             turn: Mutex::new(()),
+            is_unplaced: AtomicBool::new(false),
         })
     }
 
@@ -115,6 +119,7 @@ impl Sealed {
             identity: OnceLock::from(identity),
             segment: OnceLock::from(segment),
             turn: Mutex::new(()),
+            is_unplaced: AtomicBool::new(false),
         })
     }
 
@@ -159,6 +164,9 @@ impl Sealed {
 
     /// Which rows it has, once that part of it is verified. Also of a file that is damaged elsewhere.
     pub fn identity(&self, patience: &Patience) -> Result<Arc<Identity>> {
+        if let (true, Some(damage)) = (self.is_unplaced.load(Ordering::Acquire), self.damage()) {
+            return Err(damage.clone());
+        }
         self.made(&self.identity, patience, |blocks| {
             let ranges = identity::SECTIONS.map(|name| blocks.section(name));
             self.verify(blocks, ranges.into(), patience)?;
@@ -183,6 +191,10 @@ impl Sealed {
 
     /// The same of a file in which nothing was found wrong.
     pub fn sound(&self, patience: &Patience) -> Result<Arc<Segment>> {
+        // Not read again for each question.
+        if let Some(damage) = self.damage() {
+            return Err(damage.clone());
+        }
         let segment = self.segment(patience)?;
         match self.damage() {
             None => Ok(segment),
@@ -299,8 +311,15 @@ impl SealedView {
                 Arc::make_mut(&mut self.dead).kill(segment.as_deref(), ordinal)
             }
             Ok(None) => false,
-            // Which ordinal it has is not known, but `ids` has named it, so it is there.
-            Err(_) => Arc::make_mut(&mut self.dead).kill_unplaced(row),
+            // Which ordinal it has is not known, but `ids` has named it, so it is there. Whatever the reason, from now on the
+            // file is not one of which every live row is known.
+            Err(error) => {
+                if let Ok(blocks) = &self.file.blocks {
+                    blocks.condemn(error);
+                }
+                self.file.is_unplaced.store(true, Ordering::Release);
+                Arc::make_mut(&mut self.dead).kill_unplaced(row)
+            }
         }
     }
 

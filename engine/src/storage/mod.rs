@@ -325,12 +325,14 @@ impl Storage {
         Ok(self.db.write_opt(batch.batch, &options)?)
     }
 
-    /// Gives back the room of keys in `from..to` that were removed, instead of waiting until RocksDB does it.
-    pub(crate) fn reclaim(&self, family: &str, from: &[u8], to: &[u8]) -> Result<()> {
+    /// Gives back the room of keys in `from..=last` that were removed, instead of waiting until RocksDB does it. Whole tables go
+    /// at once and for good, so what makes the keys unneeded must be on disk before. The last key is one of them: RocksDB takes
+    /// a table that ends with it.
+    pub(crate) fn reclaim(&self, family: &str, from: &[u8], last: &[u8]) -> Result<()> {
         let family = self.family(family);
         // Whole tables go without a byte being written; what shares a table with others is written anew without them.
-        self.db.delete_file_in_range_cf(&family, from, to)?;
-        self.db.compact_range_cf(&family, Some(from), Some(to));
+        self.db.delete_file_in_range_cf(&family, from, last)?;
+        self.db.compact_range_cf(&family, Some(from), Some(last));
         Ok(())
     }
 

@@ -17,6 +17,7 @@ use super::BitSet;
 use super::codes::Codes;
 use super::kernels::{self, Kernel};
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::schema::Metric;
 use crate::types::Ordinal;
 
@@ -52,12 +53,15 @@ pub fn inv_norm(v: &[f32]) -> f32 {
     (1.0 / squared.sqrt()).min(f64::from(f32::MAX)) as f32
 }
 
-/// Told of each row before it is read: where vectors are read from a disk, whoever made them checks them then. A search is not
-/// told what came of it; who asked for the search asks whoever made the vectors.
+/// Told of each row before it is read: where vectors are read from a disk, whoever made them checks them then. A search goes on
+/// with zeros where a row cannot be read; who asked for the search asks whoever made the vectors what came of it.
 pub trait Touch: Sync {
-    /// A row is about to be read.
-    fn touch(&self, ordinal: Ordinal);
+    /// A row is about to be read. False if it must not be: the disk may not give it.
+    fn touch(&self, ordinal: Ordinal) -> bool;
 }
+
+/// What a search sees of a row that cannot be read.
+static UNREADABLE: [f32; limits::DIM_MAX] = [0.0; limits::DIM_MAX];
 
 /// The vectors of one segment, one row per ordinal, exactly as they were given.
 #[derive(Clone, Copy)]
@@ -92,8 +96,10 @@ impl<'a> VectorsRef<'a> {
     /// The vector of an ordinal below `len`.
     #[inline]
     pub fn row(&self, ordinal: Ordinal) -> &'a [f32] {
-        if let Some(touch) = self.touch {
-            touch.touch(ordinal);
+        if let Some(touch) = self.touch
+            && !touch.touch(ordinal)
+        {
+            return &UNREADABLE[..self.dim];
         }
         let start = ordinal as usize * self.dim;
         &self.data[start..start + self.dim]

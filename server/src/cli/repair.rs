@@ -160,7 +160,7 @@ impl Repair {
 
     fn give_up(&self, repairing: &Repairing, place: SegmentPlace, lost: &Path) -> Result<(), Failure> {
         let list = self.apply.then_some(lost);
-        let points = tokio::task::block_in_place(|| repairing.drop_segment(place, list)).map_err(failed)?;
+        let points = tokio::task::block_in_place(|| repairing.drop_segment(place, list, &|| false)).map_err(failed)?;
         let points = output::number(points);
         output::out(match self.apply {
             false => format!("{points} points would be lost; --apply gives them up"),

@@ -13,12 +13,12 @@
 //! contents: its list expires, so that servers which are gone do not keep theirs for ever.
 //! Failure: a store that fails is asked again after a pause, which grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use cairn_engine::engine::CutFile;
+use cairn_engine::engine::SealedFile;
 use cairn_engine::storage::{Dir, LocalDir};
 use cairn_engine::{Engine, Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -145,7 +145,12 @@ impl Uploads {
     }
 
     /// Sends some of what is sealed and was not sent, and forgets what is gone.
-    pub(super) async fn look(&mut self, sealed: Vec<CutFile>, now_ms: u64, work: &Work<'_>) -> Result<Looked> {
+    pub(super) async fn look(&mut self, sealed: Vec<SealedFile>, now_ms: u64, work: &Work<'_>) -> Result<Looked> {
+        let damaged: BTreeSet<String> = sealed
+            .iter()
+            .filter(|file| file.is_damaged)
+            .map(|file| file.path.clone())
+            .collect();
         let sealed: BTreeMap<String, u64> = sealed.into_iter().map(|file| (file.path, file.bytes)).collect();
         if now_ms.saturating_sub(self.listed_at_ms) >= DOUBTED_MS {
             self.known.append(&mut self.sent);
@@ -154,7 +159,8 @@ impl Uploads {
         self.sent.retain(|path, file| sealed.get(path) == Some(&file.bytes));
         let lost = before - self.sent.len();
         self.dropped |= lost > 0;
-        let new = |path: &&String| !self.sent.contains_key(*path);
+        // What was sent of a file that is damaged by now stays, and nothing is sent of what is left of one.
+        let new = |path: &&String| !self.sent.contains_key(*path) && !damaged.contains(*path);
         let waiting: Vec<String> = sealed.keys().filter(new).cloned().collect();
         telemetry::uploads_waiting(waiting.len(), waiting.iter().map(|path| sealed[path]).sum());
         let mut batch = Vec::new();

@@ -572,10 +572,26 @@ fn points_that_are_given_up_are_listed_and_gone() {
     let damaged = repair.damaged(&|| false).unwrap().remove(0);
     assert_eq!(damaged.collection, "other");
     let list = root.path().join("lost.jsonl");
-    let lost = repair.drop_segment(damaged.segment, None).unwrap();
+    let other = sealed(&image, 1).pop().unwrap();
+    let number = |path: &Path| -> u64 { path.file_stem().unwrap().to_str().unwrap().parse().unwrap() };
+    let whole = SegmentPlace {
+        shard: number(other.parent().unwrap()) as u32,
+        segment: number(&other),
+        ..damaged.segment
+    };
+    assert_ne!(whole, damaged.segment);
+    let refused = repair.drop_segment(whole, Some(&list), &|| false).unwrap_err();
+    assert!(refused.code == "segment_not_damaged" && !list.exists(), "{refused}");
+    let lost = repair.drop_segment(damaged.segment, None, &|| false).unwrap();
     assert!(!list.exists() && victim.exists());
-    assert_eq!(repair.drop_segment(damaged.segment, Some(&list)).unwrap(), lost);
-    assert!(repair.drop_segment(damaged.segment, Some(&list)).is_err(), "it is gone");
+    assert_eq!(
+        repair.drop_segment(damaged.segment, Some(&list), &|| false).unwrap(),
+        lost
+    );
+    assert!(
+        repair.drop_segment(damaged.segment, Some(&list), &|| false).is_err(),
+        "it is gone"
+    );
     drop(repair);
     assert!(!victim.exists());
     let listed: Vec<serde_json::Value> = std::fs::read_to_string(&list)

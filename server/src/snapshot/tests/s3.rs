@@ -268,9 +268,10 @@ async fn sealed_files_reach_s3_through_everything_that_passes() {
         let sealed: Vec<_> = files.files.iter().filter(|(path, _)| path.ends_with(".seg")).collect();
         let sealed: Vec<_> = sealed
             .into_iter()
-            .map(|(path, content)| cairn_engine::engine::CutFile {
+            .map(|(path, content)| cairn_engine::engine::SealedFile {
                 path: path.clone(),
                 bytes: content.len() as u64,
+                is_damaged: false,
             })
             .collect();
         let mut uploads = Uploads::open(Snapshots::new(proxy.store()), files.dir.path());

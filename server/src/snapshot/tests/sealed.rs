@@ -1,7 +1,7 @@
 //! Sealed files that are sent before a snapshot needs them: sent once, kept while they are wanted, gone after that.
 
 use cairn_engine::Engine;
-use cairn_engine::engine::CutFile;
+use cairn_engine::engine::SealedFile;
 
 use super::engine::{Oracle, config, open, scan, schema, write};
 use super::*;
@@ -10,7 +10,7 @@ use crate::snapshot::sealed::{Looked, Uploads, forget};
 const HOUR: u64 = 3_600_000;
 
 /// Looks until there is nothing to send. How many files were sent.
-async fn all(uploads: &mut Uploads, sealed: &[CutFile], now_ms: u64) -> Result<usize> {
+async fn all(uploads: &mut Uploads, sealed: &[SealedFile], now_ms: u64) -> Result<usize> {
     let mut sent = 0;
     while let Looked::Sent(more) = uploads.look(sealed.to_vec(), now_ms, &WORK).await? {
         sent += more;
@@ -235,11 +235,20 @@ async fn a_file_that_is_merged_away_meanwhile_is_left_out() {
     let mut uploads = Uploads::open(over(&store), dir.path());
     std::fs::create_dir_all(dir.path().join("segments/1/0")).unwrap();
     std::fs::write(dir.path().join("segments/1/0/0000000002.seg"), "rows").unwrap();
-    let file = |n: u64| CutFile {
+    let file = |n: u64| SealedFile {
         path: format!("segments/1/0/{n:010}.seg"),
         bytes: 4,
+        is_damaged: false,
     };
     assert_eq!(all(&mut uploads, &[file(1), file(2)], HOUR).await.unwrap(), 1);
+    assert_eq!(contents(&store).await.len(), 1);
+    // Damaged by now: what was sent of it may be all there is, and what was not sent is not the file any more.
+    let damaged = |n: u64| SealedFile {
+        is_damaged: true,
+        ..file(n)
+    };
+    std::fs::write(dir.path().join("segments/1/0/0000000003.seg"), "rots").unwrap();
+    assert_eq!(all(&mut uploads, &[damaged(2), damaged(3)], 2 * HOUR).await.unwrap(), 0);
     assert_eq!(contents(&store).await.len(), 1);
     // It is still said to be there: asked again, and no error.
     assert_eq!(all(&mut uploads, &[file(1), file(2)], HOUR).await.unwrap(), 0);
