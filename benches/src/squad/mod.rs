@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// Try the hybrid's settings instead of measuring the default ones. Only on train.
     #[arg(long)]
     fit: bool,
-    /// Embedders to measure. MiniLM reads about eleven paragraphs a second.
+    /// Embedders to measure. MiniLM reads about fifteen paragraphs a second.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Model::Builtin, Model::Minilm, Model::Splade])]
     models: Vec<Model>,
     /// Only every Nth article, with the questions about it.
