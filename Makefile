@@ -59,9 +59,10 @@ bench: setup ## the short measurements; records go to target/bench/*.jsonl
 	@PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
 
 .PHONY: torture
-torture: setup ## crashes, losses of power, damage at the numbers of a release: an hour (TORTURE_ARGS="--minutes 10 --seed 7")
-	@cargo build $(CARGO_ARGS) --release --bins
-	@"$(CARGO_TARGET_DIR)/release/cairn-bench" torture $(TORTURE_ARGS)
+torture: setup ## crashes, losses of power, damage, simulation at the numbers of a release: two hours (SIM_SEEDS=100 TORTURE_ARGS="--minutes 10")
+	@cargo build $(CARGO_ARGS) --bins
+	@SIM_SEEDS=$${SIM_SEEDS:-10000} SIM_MINUTES=$${SIM_MINUTES:-45} cargo test $(CARGO_ARGS) --lib -- --exact engine::sim::the_engine_survives_every_seed --nocapture
+	@"$(CARGO_TARGET_DIR)/debug/cairn-bench" torture $(TORTURE_ARGS)
 
 .PHONY: env
 env: ## settings for a shell: eval "$(make -s env)"

@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
-use cairn_tests::reliability::{Plan, Tally, damage, full, known, power, refused, reopened, torn};
+use cairn_tests::reliability::{
+    Plan, Tally, damage, full, known, power, refused, reopened, runtime, side_by_side, torn,
+};
 
 use crate::report::{Report, Table, Verdict};
 
 /// Operations of the script whose every write is torn.
 const SCRIPT: usize = 200;
+/// R1: a server lives for at most this long after it is ready.
+const LIFE_MS_MAX: u64 = 800;
 /// More than there are: all of them.
 const ALL: usize = usize::MAX;
 /// Findings of one test that are printed whole.
@@ -46,6 +50,9 @@ pub(crate) struct Args {
     /// R6: flips, cuts and removals.
     #[arg(long, default_value_t = 2000)]
     flips: usize,
+    /// Trials at the same time. Much of one is waiting for a process to open or to end.
+    #[arg(long, default_value_t = 4)]
+    lanes: usize,
     /// Only these, e.g. `--only R3,R6`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -84,21 +91,37 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
         }
         let began = Instant::now();
         let time = Duration::from_secs(args.minutes * 60) * share / 100;
-        let plan = |trials: usize| Plan { trials, seed, time };
+        let lanes = args.lanes.max(1);
+        let plan = |trials: usize| Plan {
+            trials,
+            seed,
+            time,
+            lanes,
+        };
         let row = match name {
             "R1" => {
-                let dir = tempfile::tempdir()?;
-                let cycles = args.kills;
-                let life_ms_max = 800;
-                let plan = kill::Plan {
-                    cycles,
-                    seed,
-                    life_ms_max,
-                    time,
+                let lineage = |lane: usize| {
+                    let dir = tempfile::tempdir()?;
+                    let plan = kill::Plan {
+                        cycles: share(args.kills as usize, lane, lanes) as u32,
+                        seed: seed.wrapping_add(lane as u64),
+                        life_ms_max: LIFE_MS_MAX,
+                        time,
+                    };
+                    runtime()?.block_on(kill::run(dir.path(), plan))
                 };
-                of_totals(name, kill::run(dir.path(), plan).await?)
+                of_totals(name, side_by_side(lanes, lineage)?)
             }
-            "R2" => of_totals(name, power::run(plan(args.powers)).await?),
+            "R2" => {
+                let lineage = |lane: usize| {
+                    let plan = Plan {
+                        seed: seed.wrapping_add(lane as u64),
+                        ..plan(share(args.powers, lane, lanes))
+                    };
+                    runtime()?.block_on(power::run(plan))
+                };
+                of_totals(name, side_by_side(lanes, lineage)?)
+            }
             "R3" => {
                 let part = |trials, of: u32| Plan {
                     time: time * of / 5,
@@ -134,7 +157,14 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
     ))
 }
 
-fn of_totals(name: &'static str, totals: Totals) -> Row {
+/// How many of all are this lane's: each lane has a database of its own, which lives through them.
+fn share(of: usize, lane: usize, lanes: usize) -> usize {
+    of / lanes + usize::from(lane < of % lanes)
+}
+
+fn of_totals(name: &'static str, lanes: Vec<Totals>) -> Row {
+    let mut totals = Totals::default();
+    lanes.into_iter().for_each(|lane| totals.merge(lane));
     let mut outcomes = BTreeMap::from([
         ("operations acknowledged".to_owned(), totals.acked),
         ("operations without an answer".to_owned(), totals.unknown),

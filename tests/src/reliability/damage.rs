@@ -6,9 +6,9 @@
 
 use std::time::Instant;
 
+use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 
 use anyhow::{Context, ensure};
 use cairn_client::Scroll;
@@ -34,7 +34,6 @@ enum Damage {
 /// Damages one file `plan.trials` times, in each class of files equally often.
 pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
     let began = Instant::now();
-    let mut rng = StdRng::seed_from_u64(plan.seed);
     let script = Script::new(plan.seed, OPS);
     let base = written(&script, OPS).await?;
     // A merge whose old files were not removed yet leaves some that no manifest names: whatever is done to those is no damage.
@@ -45,27 +44,23 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
     };
     let mut files = base.files();
     files.retain(|(path, _)| is_named(path));
-    let mut tally = Tally::default();
-    for trial in 0..plan.trials {
-        if began.elapsed() > plan.time {
-            break;
-        }
-        let class = Class::READ[trial % Class::READ.len()];
+    let trials: Vec<usize> = (0..plan.trials).collect();
+    plan.each(began, &trials, async |trial, rng, tally| {
+        let class = Class::READ[*trial % Class::READ.len()];
         let of_class: Vec<_> = files.iter().filter(|(path, _)| Class::of(path) == class).collect();
         let (path, ino) = of_class
-            .choose(&mut rng)
+            .choose(rng)
             .ok_or_else(|| anyhow::anyhow!("the database has no {class:?}: {files:?}"))?;
         let bytes = base.bytes(*ino).unwrap_or_default().len();
-        let damage = any(&mut rng, bytes);
+        let damage = any(rng, bytes);
         let mut image = base.clone();
         match damage {
             Damage::Flip(byte, bit) => image.flip(path, byte, bit),
             Damage::Cut(left) => image.cut(path, left),
             Damage::Remove => image.remove(path),
         }
-        check(&script, image, (path, class, damage, bytes), &mut rng, &mut tally).await?;
-    }
-    Ok(tally)
+        check(&script, image, (path, class, damage, bytes), rng, tally).await
+    })
 }
 
 /// Mostly flips: they are hardest to see. An empty file can only go.
@@ -87,7 +82,6 @@ async fn check(
     rng: &mut StdRng,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    tally.trials += 1;
     let how = match damage {
         Damage::Flip(..) => "flipped",
         Damage::Cut(_) => "cut",

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cairn_client::{Client, ErrorKind};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::{Plan, SETTINGS, Stage, Tally, look, written};
@@ -28,22 +27,15 @@ const AFTER: usize = 20;
 /// Fills the disk `plan.trials` times, each time with a little more room than the last.
 pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
     let began = Instant::now();
-    let mut rng = StdRng::seed_from_u64(plan.seed);
     let script = Script::new(plan.seed, BEFORE + OPS);
     let base = written(&script, BEFORE).await?;
-    let mut tally = Tally::default();
-    for round in 0..plan.trials {
-        if began.elapsed() > plan.time {
-            break;
-        }
-        let room = ROOM + round as u64 * 4096;
-        check(&script, &base, room, &mut rng, &mut tally).await?;
-    }
-    Ok(tally)
+    let rooms: Vec<u64> = (0..plan.trials as u64).map(|round| ROOM + round * 4096).collect();
+    plan.each(began, &rooms, async |room, rng, tally| {
+        check(&script, &base, *room, rng, tally).await
+    })
 }
 
 async fn check(script: &Script, base: &Image, room: u64, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
-    tally.trials += 1;
     let reserve = format!("engine.disk_reserve_bytes={RESERVE}");
     let settings = [&SETTINGS[..], &[&reserve]].concat();
     let stage = Stage::new(base.clone(), &settings)?;

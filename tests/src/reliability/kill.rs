@@ -74,6 +74,26 @@ impl Totals {
         self.counts += done.counts;
     }
 
+    /// Together with what happened to another database.
+    pub fn merge(&mut self, other: Self) {
+        self.cycles += other.cycles;
+        self.killed_opening += other.killed_opening;
+        self.failed_opens += other.failed_opens;
+        self.acked += other.acked;
+        self.refused += other.refused;
+        self.unknown += other.unknown;
+        self.happened += other.happened;
+        self.not_happened += other.not_happened;
+        self.graph = (self.graph.0 + other.graph.0, self.graph.1 + other.graph.1);
+        self.reads += other.reads;
+        self.seals += other.seals;
+        self.merges += other.merges;
+        self.live = (self.live.0 + other.live.0, self.live.1 + other.live.1);
+        self.restart_s.extend(other.restart_s);
+        self.replayed.extend(other.replayed);
+        self.counts += other.counts;
+    }
+
     pub(super) fn judged(&mut self, judged: judge::Judged) {
         self.cycles += 1;
         self.live = (judged.points, judged.documents);

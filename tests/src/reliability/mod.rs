@@ -24,9 +24,11 @@ pub mod torn;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 
@@ -53,6 +55,63 @@ pub struct Plan {
     pub seed: u64,
     /// No trial begins after this time.
     pub time: Duration,
+    /// Trials at the same time: much of one is waiting, for a process to open or to end.
+    pub lanes: usize,
+}
+
+impl Plan {
+    /// Does trials that do not depend on each other, in their order, several at the same time. The randomness of a trial follows from
+    /// the seed and its place, so it is the same whatever ran beside it.
+    pub(crate) fn each<T: Sync>(
+        &self,
+        began: Instant,
+        trials: &[T],
+        check: impl AsyncFn(&T, &mut StdRng, &mut Tally) -> anyhow::Result<()> + Sync,
+    ) -> anyhow::Result<Tally> {
+        let next = AtomicUsize::new(0);
+        let lane = || {
+            let runtime = runtime()?;
+            let mut tally = Tally::default();
+            loop {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                let Some(trial) = trials.get(place).filter(|_| began.elapsed() <= self.time) else {
+                    return Ok(tally);
+                };
+                let mut rng = StdRng::seed_from_u64(self.seed ^ (place as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                tally.trials += 1;
+                runtime.block_on(check(trial, &mut rng, &mut tally))?;
+            }
+        };
+        let mut all = Tally::default();
+        for tally in side_by_side(self.lanes, |_| lane())? {
+            all.add(tally);
+        }
+        Ok(all)
+    }
+}
+
+/// Calls it for the numbers below `lanes`, each on a thread of its own.
+pub fn side_by_side<T: Send>(lanes: usize, lane: impl Fn(usize) -> anyhow::Result<T> + Sync) -> anyhow::Result<Vec<T>> {
+    let all = || {
+        std::thread::scope(|scope| {
+            let lane = &lane;
+            let running: Vec<_> = (0..lanes.max(1)).map(|n| scope.spawn(move || lane(n))).collect();
+            let ended = running.into_iter().map(|lane| lane.join());
+            ended
+                .map(|ended| ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        })
+    };
+    match tokio::runtime::Handle::try_current() {
+        Ok(_) => tokio::task::block_in_place(all),
+        Err(_) => all(),
+    }
+}
+
+/// What one lane runs on: starting and ending servers blocks, which must not hold up the others.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    Ok(builder.worker_threads(2).enable_all().build()?)
 }
 
 /// What came of the trials of a test.

@@ -44,21 +44,17 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
         points.extend((1..=n).map(|nth| (*ops, nth)));
     }
     points.shuffle(&mut rng);
-    let mut tally = Tally::default();
-    for (ops, nth) in points.into_iter().take(plan.trials) {
-        if began.elapsed() > plan.time {
-            break;
-        }
+    points.truncate(plan.trials);
+    plan.each(began, &points, async |(ops, nth), rng, tally| {
         let fault = Fault {
             ops: ops.to_vec(),
             class: None,
-            nth,
+            nth: *nth,
             times: if rng.random_bool(0.5) { 1 } else { u64::MAX },
             errno: EIO,
         };
-        check(&script, &base, fault, &mut rng, &mut tally).await?;
-    }
-    Ok(tally)
+        check(&script, &base, fault, rng, tally).await
+    })
 }
 
 /// How many operations of each kind there are when none fails.
@@ -86,7 +82,6 @@ struct Provoked {
 }
 
 async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
-    tally.trials += 1;
     let stage = Stage::new(base.clone(), &SETTINGS)?;
     stage.fs.plan(fault.clone());
     let provoked = provoke(script, &stage, fault.times > 1).await?;

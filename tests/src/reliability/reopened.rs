@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use rand::Rng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 use super::{Plan, SETTINGS, Stage, Tally, look};
 use crate::crash::prepare;
@@ -26,7 +26,6 @@ const TRACE: usize = 40;
 /// Plays `ops` operations, kills the server, opens again, and crashes at `plan.trials` moments since the kill.
 pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<Tally> {
     let began = Instant::now();
-    let mut rng = StdRng::seed_from_u64(plan.seed);
     let script = Script::new(plan.seed, ops);
     let settings = [&SETTINGS[..], &ASYNC[..]].concat();
     let stage = Stage::new(Image::default(), &settings)?;
@@ -43,12 +42,8 @@ pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<Tally> {
     tokio::time::sleep(AFTER).await;
     let run = stage.end(server)?;
 
-    let mut tally = Tally::default();
-    for _ in 0..plan.trials {
-        if began.elapsed() > plan.time {
-            break;
-        }
-        tally.trials += 1;
+    let trials = vec![(); plan.trials];
+    plan.each(began, &trials, async |(), rng, tally| {
         let steps = rng.random_range(killed_at..=run.steps.len());
         let unsynced = match rng.random_ratio(1, 5) {
             true => Unsynced::Lost,
@@ -67,10 +62,10 @@ pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<Tally> {
             Ok(server) => server,
             Err(e) => {
                 tally.wrong(format!("{moment}: does not open"), told(&format!("{e:#}")));
-                continue;
+                return Ok(());
             }
         };
-        match look(&script, &server, &mut rng).await {
+        match look(&script, &server, rng).await {
             Ok((seen, judged)) => match script.made_by(&seen, least..=ops) {
                 Ok(_) if judged.counts.all_zero() => tally.outcome(format!("{moment}: a prefix")),
                 Ok(_) => tally.wrong(
@@ -82,6 +77,6 @@ pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<Tally> {
             Err(e) => tally.wrong(format!("{moment}: cannot be read"), told(&format!("{e:#}"))),
         }
         stage.end(server)?;
-    }
-    Ok(tally)
+        Ok(())
+    })
 }

@@ -53,22 +53,21 @@ pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<(Tally, usize)> {
     let all = writes.len();
     writes.shuffle(&mut rng);
     writes.truncate(plan.trials);
-    let mut tally = Tally::default();
+    let mut crashes = Vec::new();
     for at in writes {
         for unit in UNITS {
             for unsynced in [Unsynced::Kept, Unsynced::Lost] {
-                if began.elapsed() > plan.time {
-                    return Ok((tally, all));
-                }
                 let torn = Torn {
                     unit,
                     seed: rng.random(),
                 };
-                let crash = Crash { at, unsynced, torn };
-                check(&played, crash, &mut rng, &mut tally).await?;
+                crashes.push(Crash { at, unsynced, torn });
             }
         }
     }
+    let tally = plan.each(began, &crashes, async |crash, rng, tally| {
+        check(&played, *crash, rng, tally).await
+    })?;
     Ok((tally, all))
 }
 
@@ -92,7 +91,6 @@ async fn play(seed: u64, ops: usize) -> anyhow::Result<Played> {
 }
 
 async fn check(played: &Played, crash: Crash, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
-    tally.trials += 1;
     let at = crash.at;
     let image = played.run.after_crash(at + 1, crash.unsynced, Some(crash.torn));
     let least = played.said.iter().filter(|said| said.answered_at <= at).count();

@@ -16,6 +16,8 @@ fn plan(trials: usize) -> Plan {
         trials,
         seed: SEED,
         time: Duration::from_secs(600),
+        // Tests run side by side already.
+        lanes: 1,
     }
 }
 

@@ -13,7 +13,7 @@
 //! engine, which must show the moment that they were taken at.
 //!
 //! A seed is a run, down to the count of every place that was passed. `SIM_SEEDS` says how many seeds are run, `SIM_FIRST`
-//! which is the first. A failure is tried again with fewer and fewer steps, and printed with those that are needed.
+//! which is the first, `SIM_MINUTES` when no other is begun. A failure is tried again with fewer and fewer steps, and printed with those that are needed.
 
 mod act;
 mod points;
@@ -22,6 +22,7 @@ mod world;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::model::{Space, Write};
 use super::*;
@@ -343,14 +344,18 @@ fn number(variable: &str, default: u64) -> u64 {
 fn the_engine_survives_every_seed() {
     let first = number("SIM_FIRST", 0);
     let last = first + number("SIM_SEEDS", SEEDS);
+    let (began, time) = (Instant::now(), Duration::from_secs(60 * number("SIM_MINUTES", 1 << 20)));
     let (next, failed) = (AtomicU64::new(first), Mutex::new(None::<u64>));
     let seen = Mutex::new(Seen::default());
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 loop {
+                    if began.elapsed() > time || failed.lock().unwrap().is_some() {
+                        return;
+                    }
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= last || failed.lock().unwrap().is_some() {
+                    if seed >= last {
                         return;
                     }
                     let (setup, steps) = plan(seed);
@@ -377,7 +382,12 @@ fn the_engine_survives_every_seed() {
         );
     }
     let seen = seen.into_inner().unwrap();
-    println!("seeds {first} to {last}: {seen:?}");
+    let last = last.min(next.into_inner());
+    println!(
+        "R16: {} seeds of {STEPS} steps from {first} on, in {:.0} s, none fails: {seen:?}",
+        last - first,
+        began.elapsed().as_secs_f64()
+    );
     if last - first >= SEEDS {
         assert!(seen.suffixes > 5 && seen.cuts > 10 && seen.replays > 50, "{seen:?}");
     }
