@@ -230,20 +230,22 @@ fn a_service_that_breaks_in_the_middle_fails_only_what_comes_after_and_names_it(
     for (fault, expected) in [
         (Fault::Drop, "embedder_unavailable"),
         (Fault::Status(500, vec![]), "500 Internal Server Error"),
-        (Fault::Never, "no answer within 500 ms"),
+        (Fault::Never, "no answer within 2000 ms"),
         (Fault::NaN, "embedder_bad_answer"),
         (Fault::WrongDim, "15 numbers, want 16"),
         (Fault::TooFew, " vectors for "),
         (Fault::NotJson, "not JSON"),
     ] {
         let what = format!("{fault:?}");
-        let bench = Bench::new(FEW, "retries = 0\ntimeout_ms = 500");
+        // Only who never answers is to be given up: a busy machine answers late.
+        let timeout_ms = if matches!(fault, Fault::Never) { 2_000 } else { 60_000 };
+        let bench = Bench::new(FEW, &format!("retries = 0\ntimeout_ms = {timeout_ms}"));
         // Seven documents are embedded, then it breaks for good.
         bench.models.change(|script| {
             script.next = (0..7).map(|_| Fault::Slow(Duration::ZERO)).collect();
             script.always = Some(fault);
         });
-        let first = bench.ingest(&["--parallel", "1", "--timeout-ms", "10000"]);
+        let first = bench.ingest(&["--parallel", "1", "--timeout-ms", "120000"]);
         assert_eq!(first.code, 4, "{what}: {}", first.said);
         assert_eq!(first.failed(), (7..FEW).map(file).collect(), "{what}");
         for name in [7, 8, FEW - 1].map(file) {
@@ -281,9 +283,9 @@ fn a_request_that_takes_too_long_is_sent_document_by_document() {
     let bench = Bench::new(MANY, "");
     bench
         .models
-        .change(|script| script.always = Some(Fault::Slow(Duration::from_millis(60))));
-    // 32 documents take two seconds, one a tenth of the time that it has.
-    let first = bench.ingest(&["--timeout-ms", "1000"]);
+        .change(|script| script.always = Some(Fault::Slow(Duration::from_millis(250))));
+    // 32 documents take eight seconds, one a sixteenth of the time that it has.
+    let first = bench.ingest(&["--timeout-ms", "4000"]);
     assert_eq!((first.code, first.failed().len()), (0, 0), "{}", first.said);
     assert_eq!(bench.stored().into_keys().collect::<BTreeSet<_>>(), bench.all());
     bench.asks_nobody("a slow service");

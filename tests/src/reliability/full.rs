@@ -20,7 +20,7 @@ const RESERVE: u64 = 2 << 20;
 /// Bytes that may be written when a round begins.
 const ROOM: u64 = 1 << 20;
 /// How long it may take until writes go on when there is space.
-const RESUME_WAIT: Duration = Duration::from_secs(15);
+const RESUME_WAIT: Duration = Duration::from_secs(60);
 /// Operations that then must succeed.
 const AFTER: usize = 20;
 

@@ -238,7 +238,7 @@ async fn written(script: &Script, ops: usize) -> anyhow::Result<Image> {
         said.answer.context("a script on a healthy disk")?;
     }
     // Background work follows; without it there would be no sealed file.
-    let patience = Instant::now() + Duration::from_secs(20);
+    let patience = Instant::now() + Duration::from_secs(60);
     while server.metric("cairn_seals")? < 2.0 {
         ensure!(Instant::now() < patience, "nothing is sealed after {ops} operations");
         tokio::time::sleep(Duration::from_millis(20)).await;

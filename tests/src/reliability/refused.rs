@@ -19,7 +19,7 @@ use crate::faultfs::{Caused, Class, EIO, Fault, Image, Op, Unsynced};
 const BEFORE: usize = 60;
 const DURING: usize = 40;
 /// How long a process may take to end by itself.
-const END_WAIT: Duration = Duration::from_secs(5);
+const END_WAIT: Duration = Duration::from_secs(60);
 /// How long background work may take before a process that goes on is looked at.
 const BACKGROUND: Duration = Duration::from_millis(300);
 /// Steps that a finding shows.

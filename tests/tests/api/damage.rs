@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cairn_tests::process::{Launch, binary};
 use cairn_tests::{Grpc, Method, Outcome, Request, Rest, TestServer};
@@ -59,7 +59,8 @@ async fn both_protocols_refuse_or_tell_what_is_missing() {
     rest.send(Method::CreateCollection, "things", schema).await.unwrap();
     rest.send(Method::Upsert, "things", points()).await.unwrap();
     let begun = rest.send(Method::Optimize, "things", json!({})).await.unwrap();
-    for _ in 0..2_000 {
+    let ends = Instant::now() + Duration::from_secs(120);
+    loop {
         let now = rest
             .send(Method::GetOperation, "", json!({"id": begun["id"]}))
             .await
@@ -67,6 +68,7 @@ async fn both_protocols_refuse_or_tell_what_is_missing() {
         if now["state"] != "running" {
             break;
         }
+        assert!(Instant::now() < ends, "{now}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // One more that is elsewhere.
@@ -166,10 +168,9 @@ async fn damage_is_found_taken_back_or_given_up_by_the_command_line() {
     let send = async |method, body| rest.send(&Request::new(method, "things", body)).await.unwrap();
     send(Method::CreateCollection, json!({"vectors": {"v": {"dim": 2}}})).await;
     send(Method::Upsert, points()).await;
-    for _ in 0..2_000 {
-        if server.metric("cairn_seals").unwrap() >= 1.0 {
-            break;
-        }
+    let ends = Instant::now() + Duration::from_secs(120);
+    while server.metric("cairn_seals").unwrap() < 1.0 {
+        assert!(Instant::now() < ends, "nothing is sealed");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let (code, said) = cairn(&["check", &data]);

@@ -21,7 +21,8 @@ impl Api {
     /// The operation that a request began, when it has ended.
     async fn ended(&self, method: Method, body: Value) -> Value {
         let begun = self.send(method, "", body).await.unwrap();
-        for _ in 0..2_000 {
+        let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while std::time::Instant::now() < ends {
             let now = self
                 .send(Method::GetOperation, "", json!({"id": begun["id"]}))
                 .await

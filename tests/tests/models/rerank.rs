@@ -112,7 +112,7 @@ async fn what_was_scored_when_patience_runs_out_is_answered() {
     };
     let server = ModelServer::start(script).await;
     let texts = texts(10);
-    let patience = Patience::lasting(Duration::from_secs(1));
+    let patience = Patience::lasting(Duration::from_secs(5));
     let got = rerank(
         &server,
         Dialect::Tei,

