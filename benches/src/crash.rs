@@ -16,9 +16,6 @@ const LIFE_MS_MAX: u64 = 800;
 /// No bound on the time of all cycles.
 const ANY_TIME: Duration = Duration::MAX;
 
-/// A graph need not find everything, but nearly.
-const GRAPH_RECALL_MIN: f64 = 0.98;
-
 /// Options of `cairn-bench crash`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -69,8 +66,7 @@ fn tell(totals: &Totals, elapsed: Duration, report: &mut Report) -> anyhow::Resu
     let counts = &totals.counts;
     let (restart, restart_max) = median_and_max(totals.restart_s.clone());
     let (replayed, replayed_max) = median_and_max(totals.replayed.clone());
-    let (asked, found) = totals.graph;
-    let graph_recall = found as f64 / asked.max(1) as f64;
+    let (asked, graph_recall) = (totals.graph.0, totals.graph_recall());
     let mut numbers = vec![
         ("cycles", f64::from(totals.cycles), "count"),
         ("killed_while_opening", f64::from(totals.killed_opening), "count"),
@@ -114,7 +110,7 @@ fn tell(totals: &Totals, elapsed: Duration, report: &mut Report) -> anyhow::Resu
         .filter(|(_, n)| *n > 0)
         .map(|(name, n)| format!("{name} = {n}"))
         .collect();
-    if asked > 0 && graph_recall < GRAPH_RECALL_MIN {
+    if asked > 0 && graph_recall < kill::GRAPH_RECALL_MIN {
         broken.push(format!(
             "graphs find only {graph_recall:.3} of the points by their own vectors"
         ));

@@ -150,6 +150,21 @@ impl Launch {
     }
 }
 
+/// The context of an error of a server that did not end in an orderly way: it panicked, was ended by a signal, or hung.
+#[derive(Debug)]
+pub struct Failed;
+
+impl std::fmt::Display for Failed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a failure, and no refusal")
+    }
+}
+
+/// Whether a process ended by itself and said so: neither by a signal nor by a panic.
+pub fn is_refusal(status: ExitStatus) -> bool {
+    status.code().is_some_and(|code| code != 101)
+}
+
 /// A server that may still be replaying its log. Killed when dropped.
 pub struct Unready {
     child: Option<Child>,
@@ -165,8 +180,16 @@ impl Unready {
             let left = deadline.saturating_duration_since(Instant::now());
             let (line, ready_s) = match self.hears.recv_timeout(left) {
                 Ok(said) => said,
-                Err(mpsc::RecvTimeoutError::Timeout) => return Err(tail("the server was not ready in time")),
-                Err(mpsc::RecvTimeoutError::Disconnected) => return Err(tail("the server ended before it was ready")),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Err(tail("the server was not ready in time").context(Failed));
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    // Its output is closed: it has ended, or is about to.
+                    let mut child = self.child.take().context("the server was taken already")?;
+                    let status = child.wait()?;
+                    let said = tail(&format!("the server ended before it was ready, with {status}"));
+                    return Err(if is_refusal(status) { said } else { said.context(Failed) });
+                }
             };
             let word = |after: &str| {
                 let (_, rest) = line.split_once(after)?;

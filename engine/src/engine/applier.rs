@@ -40,6 +40,8 @@ pub(super) struct Applier {
     pub(super) changed: BTreeSet<(CollectionNo, ShardNo)>,
     /// Files and directories of dropped collections and merged segments, to be removed after the next flush.
     pub(super) trash: Vec<std::path::PathBuf>,
+    /// Some of it could not be removed when that was last tried.
+    pub(super) sweep_failed: bool,
     /// Requests that were done.
     pub(super) requests: Requests,
     /// Oldest record still in the log.

@@ -143,7 +143,8 @@ impl Shared {
     }
 
     fn choose(&self, applier: &mut Applier) -> Option<Job<'_>> {
-        if !applier.trash.is_empty() {
+        // What could not be removed waits until there is nothing else to do: a file that stays must not stop all other work.
+        if !applier.trash.is_empty() && !applier.sweep_failed {
             return Some(Job::Sweep);
         }
         if self.space.is_stuck() {
@@ -214,7 +215,8 @@ impl Shared {
         {
             return Some(Job::Merge(build, claim));
         }
-        self.choose_of_log(applier)
+        let of_log = self.choose_of_log(applier);
+        of_log.or_else(|| (!applier.trash.is_empty()).then_some(Job::Sweep))
     }
 
     /// What is to be done about the log, which is all that is left to do.
@@ -483,8 +485,11 @@ impl Shared {
             .components
             .files
             .around("checkpoint", || self.storage.checkpoint(to));
-        if made.as_ref().is_err_and(is_full) {
-            self.space.flushed(true);
+        match &made {
+            Err(error) if is_full(error) => self.space.flushed(true),
+            // Whether it was RocksDB that failed, after which nothing may be acknowledged, or a link: a flush knows.
+            Err(_) => self.flush("flush after a failed checkpoint")?,
+            Ok(()) => {}
         }
         made
     }
@@ -669,15 +674,19 @@ impl Shared {
     fn sweep(&self) -> Result<()> {
         let mut trash = std::mem::take(&mut self.locked()?.trash);
         let result = self.flush("flush to sweep").and_then(|()| {
-            while let Some(path) = trash.last() {
-                self.components.files.remove(path)?;
-                trash.pop();
-            }
-            Ok(())
+            let mut first = Ok(());
+            trash.retain(|path| match self.components.files.remove(path) {
+                Ok(()) => false,
+                Err(error) => {
+                    first = std::mem::replace(&mut first, Ok(())).and(Err(error.into()));
+                    true
+                }
+            });
+            first
         });
-        if !trash.is_empty() {
-            self.locked()?.trash.append(&mut trash);
-        }
+        let mut applier = self.locked()?;
+        applier.sweep_failed = result.is_err();
+        applier.trash.append(&mut trash);
         result
     }
 

@@ -109,12 +109,13 @@ impl std::fmt::Debug for Cut {
 }
 
 impl Engine {
-    /// Takes a cut of now. Any number may be held; each keeps its files on disk.
-    pub fn cut(&self) -> Result<Cut> {
+    /// Takes a cut of now. Any number may be held; each keeps its files on disk. What nobody has looked at since the start is
+    /// read first, which may take long: `stop` ends that.
+    pub fn cut(&self, stop: &dyn Fn() -> bool) -> Result<Cut> {
         let shared = &self.shared;
         shared.check_alive()?;
         // A copy of damage would take the place of a copy of what is damaged.
-        self.verify_all(&|| false)?;
+        self.verify_all(stop)?;
         // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
         shared.flush("flush to cut")?;
         let mut cut = Cut {

@@ -347,7 +347,7 @@ fn told(freed: &Collected) -> String {
 
 fn create(core: &Core, handle: &Handle<'_>, name: &str) -> Result<()> {
     let snapshots = &core.snapshots.snapshots;
-    let cut = core.engine.cut()?;
+    let cut = core.engine.cut(&|| handle.stopped())?;
     let made = with_store(handle, 1.0, async |work| {
         snapshots.create(name, Source::from(&cut), work).await
     })?;
@@ -369,7 +369,9 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
     with_store(handle, BRINGING, async |work| {
         of.snapshots.download(manifest, scratch.path(), &of.space, work).await
     })?;
-    let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), manifest)?;
+    let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), manifest, &|| {
+        handle.stopped()
+    })?;
     import(core, handle, &source, imports, BRINGING)
 }
 
@@ -429,7 +431,13 @@ fn restore_moment(
                 .await?;
             Ok(manifest)
         })?;
-        let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), &manifest)?;
+        let source = open_download(
+            scratch.path(),
+            of.settings.clone(),
+            Workers::alone(),
+            &manifest,
+            &|| handle.stopped(),
+        )?;
         if let Some(past) = past {
             let mut progress = |part: f32| handle.progress(BRINGING + (REPLAYED - BRINGING) * part);
             source.replay(past, to.until(), &|| handle.stopped(), &mut progress)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 /// The directories of a store: nothing else below its root is looked at.
-const OURS: [&str; 3] = ["objects", "snapshots", "leases"];
+const OURS: [&str; 4] = ["objects", "snapshots", "leases", "wanted"];
 
 /// The directory of a store.
 #[derive(Debug, Clone)]

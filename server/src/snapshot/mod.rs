@@ -66,6 +66,8 @@ const SNAPSHOTS_MAX: usize = 1_000;
 const LISTED_MAX: usize = SNAPSHOTS_MAX + 100;
 /// Manifests that are in memory at the same time.
 const MANIFESTS_AT_ONCE: usize = 4;
+/// Of an object that a list shows and that is not there when it is asked for.
+const NOT_FOUND_YET_LISTED: &str = "the store lists it and says that it is not there";
 /// How long a snapshot waits for a collection of garbage that is under way; it takes a request for each content.
 const COLLECTED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -274,6 +276,12 @@ impl Snapshots {
         Ok(known_of(self.list().await?))
     }
 
+    /// Whether an object that was listed is listed still. Something between us and the store (a gateway without a backend)
+    /// may answer "not found" for what is there: before that is believed, the list must say so too.
+    async fn is_listed(&self, below: &str, file: &str) -> Result<bool> {
+        Ok(self.store.list(below).await?.iter().any(|(name, _)| name == file))
+    }
+
     /// Where manifests stand; of one name those that were there first come first.
     async fn keys(&self) -> Result<Vec<Key>> {
         let all = self.store.list("snapshots").await?;
@@ -427,6 +435,10 @@ impl Snapshots {
                 .await?
                 .map(|bytes| contents_named(&bytes))
             {
+                None if work.unless_stopped(self.is_listed("wanted", &file)).await? => {
+                    tracing::warn!(key, why = NOT_FOUND_YET_LISTED, "no content is removed");
+                    return Ok(None);
+                }
                 None => {}
                 Some(Ok(contents)) => wanted.extend(contents),
                 Some(Err(why)) => {
@@ -446,6 +458,9 @@ impl Snapshots {
     async fn contents_of(&self, key: &Key) -> Result<Result<Vec<Hash>, String>> {
         match self.store.get(&key.object(), MANIFEST_BYTES_MAX).await {
             Ok(Some(bytes)) => Ok(contents_named(&bytes)),
+            Ok(None) if self.is_listed("snapshots", &key.to_string()).await? => {
+                Ok(Err(NOT_FOUND_YET_LISTED.to_owned()))
+            }
             Ok(None) => Ok(Ok(Vec::new())),
             Err(error) if error.kind == ErrorKind::Damaged => Ok(Err("it is larger than a manifest can be".to_owned())),
             Err(error) => Err(error),

@@ -67,7 +67,7 @@ pub async fn restore_into(
         snapshots.download(&manifest, &place.staging, &space, &work).await?;
         let (staging, settings, workers) = (place.staging.clone(), config.settings(), config.workers());
         let manifest = manifest.clone();
-        blocking(move || Ok(open_download(&staging, settings, workers, &manifest).map(drop))).await?
+        blocking(move || Ok(open_download(&staging, settings, workers, &manifest, &|| false).map(drop))).await?
     };
     match brought.await {
         Ok(()) => blocking(move || place.fill()).await?,
@@ -159,7 +159,7 @@ fn replay(
     past: Option<&Past>,
     to: PointInTime,
 ) -> Result<Restored> {
-    let engine = open_download(dir, settings, workers, manifest)?;
+    let engine = open_download(dir, settings, workers, manifest, &|| false)?;
     if let Some(past) = past {
         engine.replay(past, to.until(), &|| false, &mut |_| {})?;
     }
@@ -204,8 +204,14 @@ pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Resu
     )))
 }
 
-/// Opens what was downloaded and compares it with what the manifest says is in it.
-pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, manifest: &Manifest) -> Result<Engine> {
+/// Opens what was downloaded and compares it with what the manifest says is in it. That reads every byte: `stop` ends it.
+pub(crate) fn open_download(
+    dir: &Path,
+    settings: Settings,
+    workers: Workers,
+    manifest: &Manifest,
+    stop: &dyn Fn() -> bool,
+) -> Result<Engine> {
     let components = crate::serve::components(workers);
     let said = |e: Error| match is_of_this_machine(&e) {
         true => Error {
@@ -220,7 +226,7 @@ pub(crate) fn open_download(dir: &Path, settings: Settings, workers: Workers, ma
     // As it was: records may be brought after it, which follow the last one in it.
     let engine = Engine::open_as_left(dir, settings, components).map_err(said)?;
     // Opening looks at little of a file; of one that somebody else may have written everything is looked at first.
-    engine.verify_all(&|| false).map_err(said)?;
+    engine.verify_all(stop).map_err(said)?;
     let found = engine.opened_at().to_string();
     if found != manifest.token {
         return Err(damaged(

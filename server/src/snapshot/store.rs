@@ -238,17 +238,9 @@ impl Store {
     pub(super) async fn list(&self, below: &str) -> Result<Vec<(String, ObjectMeta)>> {
         let prefix = self.at(below);
         let list = async || {
-            let mut all = Vec::new();
-            let mut found = self.inner.list(Some(&prefix));
-            loop {
-                match found.try_next().await {
-                    Ok(Some(meta)) => all.push(meta),
-                    Ok(None) => return Ok(all),
-                    // A listing of a directory that somebody writes to may meet what is gone by now.
-                    Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(error),
-                }
-            }
+            // A directory's list leaves out what goes while it is made. An error ends a list, so none may be passed over: what
+            // is missing in it would be removed as what nobody needs.
+            self.inner.list(Some(&prefix)).try_collect::<Vec<ObjectMeta>>().await
         };
         let all = self
             .ask(StoreOperation::List, list)

@@ -226,6 +226,23 @@ async fn a_manifest_that_cannot_be_read_keeps_all_contents_and_a_delete_says_so(
     snapshots.verify("u", &WORK).await.unwrap();
 }
 
+/// A gateway that lost its backend for a moment answers "not found" for what is there.
+#[tokio::test]
+async fn a_manifest_that_is_not_found_and_still_listed_keeps_its_contents() {
+    let store = Arc::new(InMemory::new());
+    for (name, content) in [("s", &b"one"[..]), ("t", b"two")] {
+        let files = Files::new(&[content]);
+        over(&store).create(name, files.source(), &WORK).await.unwrap();
+    }
+    let blind = Arc::new(Faulty::over(&store, Plan::not_found("snapshots/", 1)));
+    let snapshots = Snapshots::new(Store::over(blind, Path::from("here"), "the test's store".into()));
+    let Collected::Kept { manifest, why, .. } = delete(&snapshots, "t").await.unwrap() else {
+        panic!("what a listed manifest needs is not known")
+    };
+    assert_eq!((manifest.name.as_str(), why.as_str()), ("s", NOT_FOUND_YET_LISTED));
+    over(&store).verify("s", &WORK).await.unwrap();
+}
+
 #[tokio::test]
 async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
     let store = Arc::new(InMemory::new());

@@ -4,22 +4,25 @@
 //! Of a sealed file more must hold: `cairn check` finds the damage, the database opens, the collection that the file is not of
 //! answers as before, and the one that it is of answers without it if that is allowed, and says so.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 
 use anyhow::{Context, ensure};
-use cairn_client::Scroll;
+use cairn_client::{ErrorKind, Scroll};
 
 use super::{Plan, SETTINGS, Stage, Tally, look, written};
 use crate::crash::script::Script;
 use crate::crash::work::{DOCUMENTS, POINTS};
 use crate::faultfs::{Class, Image};
+use crate::process::{Failed, Server, is_refusal};
 
 /// Operations that the database holds.
 const OPS: usize = 150;
+/// How long a process that nobody can reach may take to end.
+const END_WAIT: Duration = Duration::from_secs(60);
 
 /// What is done to a file.
 #[derive(Debug, Clone, Copy)]
@@ -98,13 +101,20 @@ async fn check(
             );
         }
     }
-    let Ok(server) = stage.launch.start() else {
-        if class == Class::Segment && !stage.log().contains("to apply it again") {
-            tally.wrong(format!("{class:?} {how}: does not open"), told(""));
-        } else {
-            tally.outcome(format!("{class:?} {how}: does not open"));
+    let mut server = match stage.launch.start() {
+        Ok(server) => server,
+        Err(error) if error.is::<Failed>() => {
+            tally.wrong(format!("{class:?} {how}: fails to open"), told(&format!("{error:#}")));
+            return Ok(());
         }
-        return Ok(());
+        Err(_) => {
+            if class == Class::Segment && !stage.log().contains("to apply it again") {
+                tally.wrong(format!("{class:?} {how}: does not open"), told(""));
+            } else {
+                tally.outcome(format!("{class:?} {how}: does not open"));
+            }
+            return Ok(());
+        }
     };
     if class == Class::Segment {
         match aside(&server).await {
@@ -116,7 +126,10 @@ async fn check(
         }
     }
     match look(script, &server, rng).await {
-        Err(_) => tally.outcome(format!("{class:?} {how}: a query fails")),
+        Err(error) => match died_or_hung(&mut server, &error) {
+            Some(died) => tally.wrong(format!("{class:?} {how}: {died}"), told(&format!("{error:#}"))),
+            None => tally.outcome(format!("{class:?} {how}: a query fails")),
+        },
         Ok((seen, judged)) => match script.made_by(&seen, 0..=script.len()) {
             Ok(n) if n == script.len() && judged.counts.all_zero() => {
                 tally.outcome(format!("{class:?} {how}: no difference"));
@@ -142,8 +155,26 @@ async fn check(
     Ok(())
 }
 
+/// What became of a server that did not answer, unless it said what is wrong and lives, or ended itself for it.
+fn died_or_hung(server: &mut Server, error: &anyhow::Error) -> Option<String> {
+    let kind = error
+        .downcast_ref::<cairn_client::Error>()
+        .map(cairn_client::Error::kind);
+    match kind {
+        Some(ErrorKind::Deadline) => return Some("no answer".to_owned()),
+        Some(ErrorKind::Unreachable) => {}
+        _ if server.is_alive() => return None,
+        _ => {}
+    }
+    match server.wait_end(END_WAIT) {
+        Some(status) if is_refusal(status) => None,
+        Some(status) => Some(format!("ended with {status}")),
+        None => Some("cannot be reached, and lives".to_owned()),
+    }
+}
+
 /// A collection that has a damaged segment says so and answers a part; another answers whole.
-async fn aside(server: &crate::process::Server) -> anyhow::Result<()> {
+async fn aside(server: &Server) -> anyhow::Result<()> {
     let client = server.client_without_retries().await?;
     let mut damaged = 0;
     for name in [POINTS, DOCUMENTS] {
@@ -175,6 +206,6 @@ async fn aside(server: &crate::process::Server) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn says_that_records_were_dropped(server: &crate::process::Server) -> bool {
+fn says_that_records_were_dropped(server: &Server) -> bool {
     server.metric("cairn_wal_dropped_bytes").is_ok_and(|bytes| bytes > 0.0)
 }

@@ -19,6 +19,8 @@ use crate::process::{Launch, metric};
 
 /// Every so often a server is also killed while it is still opening, within this time.
 const OPENING_MS_MAX: u64 = 120;
+/// Of points that are searched by their own vectors a graph need not find all, but nearly.
+pub const GRAPH_RECALL_MIN: f64 = 0.98;
 /// Seals, merges, memory merges and the copying of stragglers out of the log all happen many times.
 pub const SETTINGS: [&str; 4] = [
     "engine.seal_rows=300",
@@ -72,6 +74,14 @@ impl Totals {
         self.seals += seals;
         self.merges += merges;
         self.counts += done.counts;
+    }
+
+    /// The share of the searches by graph that found the point whose vector was asked for; 1 if there was none.
+    pub fn graph_recall(&self) -> f64 {
+        match self.graph {
+            (0, _) => 1.0,
+            (asked, found) => found as f64 / asked as f64,
+        }
     }
 
     /// Together with what happened to another database.

@@ -47,6 +47,9 @@ const SETTINGS: [&str; 5] = [
     "log.filter=warn",
 ];
 
+/// The outcome of a trial whose place was not passed: threads were quicker or slower than when places were counted.
+const NOT_REACHED: &str = "not reached";
+
 /// How much of a test.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -82,7 +85,10 @@ impl Plan {
                 runtime.block_on(check(trial, &mut rng, &mut tally))?;
             }
         };
-        let mut all = Tally::default();
+        let mut all = Tally {
+            planned: trials.len() as u64,
+            ..Tally::default()
+        };
         for tally in side_by_side(self.lanes, |_| lane())? {
             all.add(tally);
         }
@@ -118,6 +124,8 @@ pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub trials: u64,
+    /// How many there would have been with enough time.
+    pub planned: u64,
     /// By outcome, how often.
     pub outcomes: BTreeMap<String, u64>,
     pub wrong: Vec<Finding>,
@@ -137,9 +145,15 @@ impl Tally {
         *self.outcomes.entry(outcome.into()).or_default() += 1;
     }
 
+    /// Trials in which what was to go wrong came to be.
+    pub fn reached(&self) -> u64 {
+        self.trials - self.outcomes.get(NOT_REACHED).copied().unwrap_or_default()
+    }
+
     /// Together with another part of the same test.
     pub fn add(&mut self, other: Self) {
         self.trials += other.trials;
+        self.planned += other.planned;
         for (outcome, n) in other.outcomes {
             *self.outcomes.entry(outcome).or_default() += n;
         }
@@ -252,5 +266,12 @@ async fn look(script: &Script, server: &Server, rng: &mut StdRng) -> anyhow::Res
     let seen = judge::read_back(script.content, &client).await?;
     let mut judged = Judged::default();
     judge::other_ways(script.content, &client, &seen, rng, &mut judged).await?;
+    // So few searches say nothing of a share; but a graph that finds hardly anything is broken.
+    let (asked, found) = judged.graph;
+    if found * 2 < asked {
+        judged.counts.index_mismatch += 1;
+        let what = format!("of {asked} points that were searched by graph with their own vectors {found} are found");
+        judged.counts.example(what);
+    }
     Ok((seen, judged))
 }

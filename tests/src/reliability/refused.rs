@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{Plan, SETTINGS, Stage, Tally, look, written};
+use super::{NOT_REACHED, Plan, SETTINGS, Stage, Tally, look, written};
 use crate::crash::script::Script;
 use crate::faultfs::{Caused, Class, EIO, Fault, Image, Op, Unsynced};
 
@@ -89,7 +89,7 @@ async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, ta
     let log = stage.log();
     let run = stage.fs.unmount()?;
     let Some(first) = caused.first() else {
-        tally.outcome("not reached");
+        tally.outcome(NOT_REACHED);
         return Ok(());
     };
     let unsynced = if rng.random_bool(0.5) {

@@ -50,6 +50,11 @@ fn holds(test: &str, tally: &Tally, trials: u64) {
     let told: Vec<String> = new.iter().map(|f| format!("{}: {}", f.kind, f.what)).collect();
     assert!(told.is_empty(), "{:#?}\n{}", tally.outcomes, told.join("\n\n"));
     assert!(tally.trials >= trials, "only {} trials of {trials}", tally.trials);
+    let reached = tally.reached();
+    assert!(
+        reached * 10 >= trials * 8,
+        "only {reached} of {trials} trials came to their place"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -65,6 +70,11 @@ async fn r1_killed_fifty_times_nothing_acknowledged_is_lost() {
     all_zero(&totals.counts, totals.failed_opens);
     assert_eq!(totals.cycles, 50);
     assert!(
+        totals.graph.0 > 0 && totals.graph_recall() >= kill::GRAPH_RECALL_MIN,
+        "{:?}",
+        totals.graph
+    );
+    assert!(
         totals.acked > 200 && totals.seals > 5.0 && totals.merges > 1.0,
         "too little was done to mean anything"
     );
@@ -78,6 +88,7 @@ async fn r2_without_power_twenty_times_nothing_acknowledged_is_lost() {
     let totals = power::run(plan(20)).await.unwrap();
     all_zero(&totals.counts, totals.failed_opens);
     assert_eq!(totals.cycles, 20);
+    assert!(totals.graph_recall() >= kill::GRAPH_RECALL_MIN, "{:?}", totals.graph);
     assert!(totals.acked > 100, "too little was done to mean anything");
 }
 

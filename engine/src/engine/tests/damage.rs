@@ -212,7 +212,7 @@ fn a_damaged_file_is_set_aside_and_nothing_else() {
     engine.optimize("c", &|| false, &mut |_| {}).unwrap();
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert!(victim.exists());
-    let cut = engine.cut().unwrap_err();
+    let cut = engine.cut(&|| false).unwrap_err();
     assert!(is_told(&cut) && cut.message.contains("\"c\""), "{cut:?}");
 
     // The bytes come back: so does everything.
@@ -223,7 +223,7 @@ fn a_damaged_file_is_set_aside_and_nothing_else() {
     while engine.verify_step(1 << 20).unwrap() > 0 {}
     let stats = engine.stats();
     assert!(stats.blocks > 0 && stats.blocks == stats.blocks_verified && stats.damaged_segments == 0);
-    drop(engine.cut().unwrap());
+    drop(engine.cut(&|| false).unwrap());
 }
 
 #[test]

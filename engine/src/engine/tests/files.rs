@@ -146,6 +146,53 @@ fn a_file_that_was_built_for_a_dropped_collection_is_removed() {
     assert_eq!(left, [dir.path().join("LOCK.cairn")]);
 }
 
+/// A file that cannot be removed (a broken directory, an immutable file) is in nobody's way.
+#[test]
+fn what_cannot_be_removed_does_not_stop_other_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDir::new(dir.path(), Arc::clone(&faults)));
+    let components = Components {
+        files: Arc::<FaultyDir>::clone(&disk),
+        ..components()
+    };
+    let engine = Engine::open(dir.path(), small(), components).unwrap();
+    for name in ["a", "b", "c"] {
+        engine.create_collection(name, schema(1)).unwrap();
+        let points = (0..60).map(|i| simple_point(&format!("p{i}"), 1)).collect();
+        engine.upsert(name, points, &WriteOptions::default()).unwrap();
+        while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    }
+    assert_eq!(engine.stats().seals, 3);
+    engine.drop_collection("a", &WriteOptions::default()).unwrap();
+    engine.drop_collection("b", &WriteOptions::default()).unwrap();
+    let removal_fails = || faults.plan_at(" remove collection: before", 0, How::Fail(std::io::ErrorKind::Other));
+    removal_fails();
+    assert!(engine.maintain(&|| false).is_err());
+    let segments = |disk: &FaultyDir| {
+        disk.files()
+            .iter()
+            .filter(|p| p.extension().is_some_and(|e| e == "seg"))
+            .count()
+    };
+    assert_eq!(segments(&disk), 2, "the other one is gone");
+
+    // It fails for ever, and a segment is sealed all the same.
+    removal_fails();
+    let points = (60..120).map(|i| simple_point(&format!("p{i}"), 1)).collect();
+    engine.upsert("c", points, &WriteOptions::default()).unwrap();
+    assert_eq!(engine.maintain(&|| false).unwrap(), Maintained::Worked);
+    assert_eq!(engine.stats().seals, 4);
+    assert!(
+        engine.maintain(&|| false).is_err(),
+        "with nothing else to do it is tried again"
+    );
+    engine.check_alive().unwrap();
+    // When the disk works again it goes.
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert_eq!(segments(&disk), 2);
+}
+
 #[test]
 fn a_directory_is_open_once() {
     let dir = tempfile::tempdir().unwrap();

@@ -126,7 +126,7 @@ impl Story {
 
     /// A copy of a cut, as a snapshot keeps it.
     fn snapshot(&self, to: &Path) -> Cut {
-        let cut = self.engine.cut().unwrap();
+        let cut = self.engine.cut(&|| false).unwrap();
         crash_image(cut.dir(), to);
         cut
     }

@@ -144,7 +144,7 @@ async fn a_snapshot_taken_while_writing_is_restored_exactly_as_it_was_at_its_tok
     let mut names = Vec::new();
     for round in 0..ROUNDS {
         tokio::time::sleep(Duration::from_millis(60)).await;
-        let cut = engine.cut().unwrap();
+        let cut = engine.cut(&|| false).unwrap();
         let name = format!("round-{round}");
         let made = snapshots.create(&name, Source::from(&cut), &WORK).await.unwrap();
         names.push((name, made.manifest.token.parse::<Token>().unwrap()));
@@ -185,14 +185,14 @@ async fn a_second_snapshot_sends_about_what_changed() {
     oracle.extend((0..20_000).map(|i| (format!("p{i}"), 1)));
     engine.optimize("c", &|| false, &mut |_| ()).unwrap();
     let first = snapshots
-        .create("first", Source::from(&engine.cut().unwrap()), &WORK)
+        .create("first", Source::from(&engine.cut(&|| false).unwrap()), &WORK)
         .await
         .unwrap();
     assert_eq!(first.new_bytes, first.manifest.bytes);
     upsert(0..190, 2);
     oracle.extend((0..190).map(|i| (format!("p{i}"), 2)));
     let second = snapshots
-        .create("second", Source::from(&engine.cut().unwrap()), &WORK)
+        .create("second", Source::from(&engine.cut(&|| false).unwrap()), &WORK)
         .await
         .unwrap();
     let (new, all) = (second.new_bytes, second.manifest.bytes);
@@ -212,7 +212,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
     let mut oracle = Oracle::new();
     (0..40).for_each(|n| write(&engine, &mut oracle, n));
     engine.optimize("c", &|| false, &mut |_| ()).unwrap();
-    let cut = engine.cut().unwrap();
+    let cut = engine.cut(&|| false).unwrap();
     let good = snapshots
         .create("good", Source::from(&cut), &WORK)
         .await
@@ -301,7 +301,15 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
     let brought = tempfile::tempdir().unwrap();
     let space = Space::new(brought.path(), 1);
     snapshots.download(&good, brought.path(), &space, &WORK).await.unwrap();
-    let opened = || open_download(brought.path(), config.settings_to_read(), Workers::alone(), &good);
+    let opened = || {
+        open_download(
+            brought.path(),
+            config.settings_to_read(),
+            Workers::alone(),
+            &good,
+            &|| false,
+        )
+    };
     let first = opened().unwrap();
     let refused = opened().err().unwrap();
     assert_eq!(refused.code, "directory_locked");

@@ -32,6 +32,8 @@ pub(super) struct Plan {
     refuse: u64,
     /// Uploads in parts hang, and once one has begun, contents that are sent whole fail.
     spoil: bool,
+    /// The first so many reads of objects below `.0` find nothing.
+    missing: Option<(&'static str, AtomicU64)>,
     seed: AtomicU64,
     requests: AtomicU64,
 }
@@ -46,6 +48,7 @@ impl Plan {
             hang: u64::MAX,
             refuse: u64::MAX,
             spoil: false,
+            missing: None,
             seed: AtomicU64::new(seed),
             requests: AtomicU64::new(0),
         }
@@ -79,6 +82,14 @@ impl Plan {
     pub(super) fn spoiling() -> Self {
         Self {
             spoil: true,
+            ..Self::quiet(0)
+        }
+    }
+
+    /// The first so many reads of objects below a place are answered with "not found", though they are there.
+    pub(super) fn not_found(below: &'static str, times: u64) -> Self {
+        Self {
+            missing: Some((below, AtomicU64::new(times))),
             ..Self::quiet(0)
         }
     }
@@ -219,6 +230,17 @@ impl ObjectStore for Faulty {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
+        if let Some((below, times)) = &self.plan.missing
+            && location.as_ref().contains(below)
+            && times
+                .try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+        {
+            return Err(object_store::Error::NotFound {
+                path: location.to_string(),
+                source: "404 page not found".into(),
+            });
+        }
         let found = self.request(self.inner.get_opts(location, options)).await?;
         if head || self.plan.below(100) >= self.plan.cut {
             return Ok(found);

@@ -14,7 +14,7 @@ fn keeping(dir: &FilePath, data: &str) -> Config {
 }
 
 async fn snapshot(engine: &Engine, snapshots: &Snapshots, name: &str) -> Manifest {
-    let cut = engine.cut().unwrap();
+    let cut = engine.cut(&|| false).unwrap();
     snapshots
         .create(name, Source::from(&cut), &WORK)
         .await
