@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
 use cairn_tests::reliability::{
-    Plan, Tally, damage, full, known, power, refused, reopened, runtime, side_by_side, torn,
+    Plan, Tally, damage, full, known, power, refused, reopened, runtime, side_by_side, torn, window,
 };
 
 use crate::report::{Report, Table, Verdict};
@@ -38,6 +38,9 @@ pub(crate) struct Args {
     /// R2: losses of power.
     #[arg(long, default_value_t = 500)]
     powers: usize,
+    /// R2: losses of power under `async` writes.
+    #[arg(long, default_value_t = 500)]
+    relaxed: usize,
     /// R3: writes that are torn, in four ways each.
     #[arg(long, default_value_t = ALL)]
     torn: usize,
@@ -62,7 +65,15 @@ pub(crate) struct Args {
 }
 
 /// A test: its name and how many hundredths of the time it may take.
-const SHARES: [(&str, u32); 6] = [("R1", 25), ("R2", 12), ("R3", 22), ("R4", 21), ("R5", 4), ("R6", 16)];
+const SHARES: [(&str, u32); 7] = [
+    ("R1", 25),
+    ("R2", 12),
+    ("R2 async", 4),
+    ("R3", 22),
+    ("R4", 17),
+    ("R5", 4),
+    ("R6", 16),
+];
 
 /// What one test came to.
 struct Row {
@@ -85,7 +96,12 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
     let mut rows = Vec::new();
     let mut skipped = Vec::new();
     for (name, share) in SHARES {
-        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+        if !args.only.is_empty()
+            && !args
+                .only
+                .iter()
+                .any(|only| name.split(' ').next() == Some(only.as_str()))
+        {
             continue;
         }
         if let (true, Err(why)) = (name != "R1", &mountable) {
@@ -125,6 +141,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 };
                 of_totals(name, args.powers as u64, side_by_side(lanes, lineage)?)
             }
+            "R2 async" => of_tally(name, window::run(SCRIPT, plan(args.relaxed)).await?),
             "R3" => {
                 let part = |trials, of: u32| Plan {
                     time: time * of / 5,

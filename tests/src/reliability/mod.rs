@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | R1 [`kill`] | `kill -9` under load | nothing acknowledged is lost, nothing comes back |
 //! | R2 [`power`] | loss of power under load: what was not synced is gone, or a part of it | the same |
+//! | R2 [`window`] | loss of power under writes that are acknowledged before their fsync | a suffix is lost, and nothing older than the window |
 //! | R3 [`torn`] | loss of power at each write of a script, that write torn | it opens, with a prefix of the script that holds all that was acknowledged |
 //! | R3 [`reopened`] | loss of power while what a killed process left is opened, and just after | the same; all that was there, once it was ready |
 //! | R4 [`refused`] | one write, fsync or change of a name fails | no answer after a failed fsync of the log, the process ends, what was acknowledged is there |
@@ -20,6 +21,7 @@ pub mod power;
 pub mod refused;
 pub mod reopened;
 pub mod torn;
+pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

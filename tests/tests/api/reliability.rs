@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
-use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, reopened, torn};
+use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, reopened, torn, window};
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
 const SEED: u64 = 20_261_126;
@@ -90,6 +90,22 @@ async fn r2_without_power_twenty_times_nothing_acknowledged_is_lost() {
     assert_eq!(totals.cycles, 20);
     assert!(totals.graph_recall() >= kill::GRAPH_RECALL_MIN, "{:?}", totals.graph);
     assert!(totals.acked > 100, "too little was done to mean anything");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r2_without_power_async_writes_lose_a_suffix_no_older_than_the_window() {
+    if !can_mount() {
+        return;
+    }
+    let tally = window::run(160, plan(24)).await.unwrap();
+    holds("R2", &tally, 24);
+    let lost: u64 = tally
+        .outcomes
+        .iter()
+        .filter(|(k, _)| k.ends_with("a suffix is lost"))
+        .map(|(_, n)| n)
+        .sum();
+    assert!(lost > 0, "nothing was lost, so nothing was tried: {:?}", tally.outcomes);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
