@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
+use cairn_tests::reliability::torn::Ways;
 use cairn_tests::reliability::{
     Plan, Tally, damage, full, known, power, refused, reopened, runtime, side_by_side, torn, window,
 };
@@ -147,7 +148,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                     time: time * of / 5,
                     ..plan(trials)
                 };
-                let mut tally = torn::run(SCRIPT, part(args.torn, 4)).await?.0;
+                let mut tally = torn::run(SCRIPT, Ways::All, part(args.torn, 4)).await?.0;
                 tally.add(reopened::run(SCRIPT, part(args.reopened, 1)).await?);
                 of_tally(name, tally)
             }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cairn_client::ErrorKind;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
 use super::{Plan, SETTINGS, Stage, Tally, look};
@@ -20,6 +20,15 @@ use crate::faultfs::{Change, Class, Image, Op, Run, Torn, Unsynced};
 const UNITS: [u64; 2] = [512, 4096];
 /// Steps that a finding shows.
 const TRACE: usize = 25;
+
+/// In how many ways a write is torn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ways {
+    /// By sectors and by pages, with everything else on disk or only what was synced.
+    All,
+    /// One of these, by chance.
+    One,
+}
 
 /// What the one run was.
 struct Played {
@@ -39,9 +48,9 @@ struct Crash {
     torn: Torn,
 }
 
-/// Plays `ops` operations and crashes at `plan.trials` writes, each in four ways; as many as there are, if there are fewer.
+/// Plays `ops` operations and crashes at `plan.trials` writes, or at as many as there are: each in all four ways, or in one of them.
 /// Returns the number of writes too.
-pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<(Tally, usize)> {
+pub async fn run(ops: usize, ways: Ways, plan: Plan) -> anyhow::Result<(Tally, usize)> {
     let began = Instant::now();
     let mut rng = StdRng::seed_from_u64(plan.seed);
     let played = play(plan.seed, ops).await?;
@@ -55,15 +64,20 @@ pub async fn run(ops: usize, plan: Plan) -> anyhow::Result<(Tally, usize)> {
     writes.truncate(plan.trials);
     let mut crashes = Vec::new();
     for at in writes {
+        let mut here = Vec::new();
         for unit in UNITS {
             for unsynced in [Unsynced::Kept, Unsynced::Lost] {
                 let torn = Torn {
                     unit,
                     seed: rng.random(),
                 };
-                crashes.push(Crash { at, unsynced, torn });
+                here.push(Crash { at, unsynced, torn });
             }
         }
+        if ways == Ways::One {
+            here = here.choose(&mut rng).into_iter().copied().collect();
+        }
+        crashes.extend(here);
     }
     let tally = plan.each(began, &crashes, async |crash, rng, tally| {
         check(&played, *crash, rng, tally).await
