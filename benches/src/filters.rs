@@ -10,10 +10,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use cairn_engine::config::{Clock, Components, Settings};
+use cairn_engine::config::{Components, Settings};
 use cairn_engine::engine::{Engine, WriteOptions};
 use cairn_engine::filter::{Condition, Filter, Range};
 use cairn_engine::query::{Params, Query, QueryResult, Source, With};
@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use crate::ann::cases;
+use crate::place::WallClock;
 use crate::report::{Report, Table, Verdict};
 
 /// Options of `cairn-bench filters`.
@@ -66,15 +67,6 @@ const RECALL_MIN: f64 = 0.95;
 const BATCH: usize = 2_000;
 /// Questions before those that are timed.
 const WARM: usize = 20;
-
-struct WallClock;
-
-impl Clock for WallClock {
-    fn now_ms(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    }
-}
 
 /// A question, and the field that has the ranks of its anchor.
 struct Question {

@@ -7,6 +7,7 @@
 
 mod ann;
 mod badinput;
+mod churn;
 mod collections;
 mod crash;
 mod data;
@@ -78,6 +79,8 @@ enum Bench {
     Models(models::Args),
     /// Sparse vectors: bytes of an index, time and postings of a question, pruned, not pruned and exhaustive.
     Sparse(sparse::Args),
+    /// Search while points are written, replaced and deleted, and what that leaves, in this process.
+    Churn(churn::Args),
     /// What storing costs: rates, bytes written and kept, restarts, snapshots.
     Storage(storage::Args),
     /// R1 to R6 at the numbers of a release: kills, losses of power, torn writes, failed fsyncs, full disks, damage.
@@ -126,6 +129,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Kernels(args) => kernels::run(args),
         Bench::Models(args) => tokio::task::block_in_place(|| models::run(&args)),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
+        Bench::Churn(args) => tokio::task::block_in_place(|| churn::run(&args)),
         Bench::Storage(args) => Box::pin(storage::run(args)).await,
         Bench::Torture(args) => Box::pin(torture::run(args)).await,
         Bench::All => all().await,
@@ -144,6 +148,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Collections(collections::Args::short()),
         Bench::Storage(storage::Args::short()),
         Bench::Filters(filters::Args::short()),
+        Bench::Churn(churn::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
         Bench::Models(models::Args::short()),
