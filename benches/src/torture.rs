@@ -123,7 +123,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 let lineage = |lane: usize| {
                     let dir = tempfile::tempdir()?;
                     let plan = kill::Plan {
-                        cycles: share(args.kills as usize, lane, lanes) as u32,
+                        cycles: part_of(args.kills as usize, lane, lanes) as u32,
                         seed: seed.wrapping_add(lane as u64),
                         life_ms_max: LIFE_MS_MAX,
                         time,
@@ -136,7 +136,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 let lineage = |lane: usize| {
                     let plan = Plan {
                         seed: seed.wrapping_add(lane as u64),
-                        ..plan(share(args.powers, lane, lanes))
+                        ..plan(part_of(args.powers, lane, lanes))
                     };
                     runtime()?.block_on(power::run(plan))
                 };
@@ -187,7 +187,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
 }
 
 /// How many of all are this lane's: each lane has a database of its own, which lives through them.
-fn share(of: usize, lane: usize, lanes: usize) -> usize {
+fn part_of(of: usize, lane: usize, lanes: usize) -> usize {
     of / lanes + usize::from(lane < of % lanes)
 }
 

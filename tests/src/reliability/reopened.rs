@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rand::Rng;
-use rand::rngs::StdRng;
 
 use super::{Plan, SETTINGS, Stage, Tally, look};
 use crate::crash::prepare;
