@@ -172,9 +172,12 @@ pub async fn signals() -> io::Result<()> {
 }
 
 /// Makes the tables of the default tokenizer of prompts, on a thread that nobody waits for: they take some hundred
-/// milliseconds, which the first prompt would take longer.
-pub fn warm_up() {
-    let make = || drop(tokens::counter(tokens::O200K_BASE).map(|counter| counter.count("warm")));
+/// milliseconds, which the first prompt would take longer. `after` a while, so that opening the data comes first.
+pub fn warm_up(after: Duration) {
+    let make = move || {
+        std::thread::sleep(after);
+        drop(tokens::counter(tokens::O200K_BASE).map(|counter| counter.count("warm")));
+    };
     let _without_it_the_first_waits = std::thread::Builder::new().name("cairn-warm-up".to_owned()).spawn(make);
 }
 

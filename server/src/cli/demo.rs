@@ -67,7 +67,7 @@ impl Demo {
             ..Config::default()
         };
         telemetry::init_logs(&config.log).map_err(|e| Failure::new(e.to_string()))?;
-        serve::warm_up();
+        serve::warm_up(Duration::ZERO);
         let (running, start) = timed(serve::start_with(config, read_pdf::apart()?)).await;
         let running = running?;
         let url = format!("http://{}", running.addr());

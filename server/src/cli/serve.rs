@@ -1,6 +1,7 @@
 //! `cairn serve`: flags over environment over file over defaults, then the server until a signal ends it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cairn_server::config::Config;
 use cairn_server::serve::{self, ServeError};
@@ -8,6 +9,9 @@ use cairn_server::telemetry;
 use clap::Args;
 
 use super::{Failure, output, read_pdf};
+
+/// What is ended at once needs no tokenizer.
+const WARM_UP_AFTER: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,7 +81,7 @@ impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = Config::load(self.config.as_deref(), &self.flags()).map_err(|e| Failure::usage(e.to_string()))?;
         let pdfs = read_pdf::apart()?;
-        serve::warm_up();
+        serve::warm_up(WARM_UP_AFTER);
         telemetry::init_logs(&config.log).map_err(|e| Failure::usage(format!("log.filter: {e}")))?;
         // The handlers before the work: a signal during a long replay must end it, not kill it.
         let signals = serve::signals();

@@ -21,9 +21,10 @@ use crate::process::{Launch, metric};
 const OPENING_MS_MAX: u64 = 120;
 /// Of points that are searched by their own vectors a graph need not find all, but nearly.
 pub const GRAPH_RECALL_MIN: f64 = 0.98;
-/// Seals, merges, memory merges and the copying of stragglers out of the log all happen many times.
-pub const SETTINGS: [&str; 4] = [
+/// Seals, graphs, merges, memory merges and the copying of stragglers out of the log all happen many times.
+pub const SETTINGS: [&str; 5] = [
     "engine.seal_rows=300",
+    "engine.graph_rows_min=100",
     "engine.merge_fanin=3",
     "engine.log_bytes_max=400000",
     "log.filter=warn",

@@ -170,7 +170,15 @@ async fn provoke(script: &Script, stage: &Stage, lasting: bool) -> anyhow::Resul
             return Ok(provoked);
         }
     };
-    let client = server.client_without_retries().await?;
+    let client = match server.client_without_retries().await {
+        Ok(client) => client,
+        // It ended as soon as it was ready: what failed was work in the background.
+        Err(e) if server.wait_end(END_WAIT).is_some() => {
+            provoked.said = format!("{e:#}");
+            return Ok(provoked);
+        }
+        Err(e) => return Err(e),
+    };
     let all = script.play(&client, BEFORE..script.len(), || stage.fs.now()).await;
     provoked.acked = all.iter().filter(|said| said.answer.is_ok()).count();
     if let Some(Err(e)) = all.last().map(|said| &said.answer) {
