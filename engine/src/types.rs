@@ -3,9 +3,12 @@
 //! An *id* is what a person chose; a *row* is one inserted version of a point, never reused; an *ordinal* is a
 //! row's place inside one segment. Mixing them is a type error.
 
+mod epochs;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub use epochs::{Epoch, Epochs};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -208,32 +211,63 @@ macro_rules! hexadecimal {
 hexadecimal!(History, "a history");
 hexadecimal!(Identity, "an identity");
 
+/// Names what one opening of a data directory wrote: drawn at random, so that the records which a directory, a copy of it and
+/// what was restored from its snapshots go on with can be told apart, though their numbers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EpochId(pub u64);
+
+impl EpochId {
+    /// Of records that were forgotten so long ago that nobody knows their epoch: no token of it is taken.
+    pub const FORGOTTEN: Self = Self(0);
+    /// Of records that were written before there were epochs.
+    pub const BEFORE: Self = Self(1);
+
+    /// One of 2^63 that is none of these, of 64 random bits.
+    pub fn of_random(bits: u64) -> Self {
+        Self(bits | 1 << 63)
+    }
+}
+
+/// An opening of a data directory, of whatever is written before the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening {
+    /// Its name.
+    pub epoch: EpochId,
+    /// When it was, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+impl Opening {
+    /// Of records that were written before openings had names.
+    pub const BEFORE: Self = Self {
+        epoch: EpochId::BEFORE,
+        at_ms: 0,
+    };
+}
+
 /// An opaque place in the history of a log group: what a write answers with and a read may ask to see (`after`).
-/// Carries epoch and group so that a cluster can use the same token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// It says which epoch wrote the record there, so two histories that share numbers do not share tokens. Places of one
+/// history are ordered by `seq`; tokens as such are not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Token {
-    /// Ownership epoch of the group (1 on a single node).
-    pub epoch: u32,
+    /// Who wrote the record.
+    pub epoch: EpochId,
     /// Log group (0 on a single node).
     pub group: u32,
     /// Place in the group's log.
     pub seq: Seq,
 }
 
-impl Token {
-    /// The token of a sequence number on this single-group node.
-    pub fn local(seq: Seq) -> Self {
-        Self {
-            epoch: 1,
-            group: 0,
-            seq,
-        }
+impl Default for Token {
+    /// Before the first record of every database.
+    fn default() -> Self {
+        Epochs::default().token(Seq(0))
     }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "c1-{:x}-{:x}-{:x}", self.epoch, self.group, self.seq.0)
+        write!(f, "c1-{:x}-{:x}-{:x}", self.epoch.0, self.group, self.seq.0)
     }
 }
 
@@ -253,7 +287,7 @@ impl std::str::FromStr for Token {
             return Err(bad());
         }
         Ok(Self {
-            epoch: u32::try_from(epoch).map_err(|_| bad())?,
+            epoch: EpochId(epoch),
             group: u32::try_from(group).map_err(|_| bad())?,
             seq: Seq(seq),
         })

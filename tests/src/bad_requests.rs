@@ -923,7 +923,7 @@ fn filters() -> Vec<Case> {
 }
 
 fn queries() -> Vec<Case> {
-    use Kind::{Invalid, Unavailable};
+    use Kind::{Conflict, Invalid};
     let on = |collection: &str, query: Value| Request::new(Method::Query, collection, query);
     let query = |query: Value| on(POINTS, query);
     let near = |rest: Value| {
@@ -1222,8 +1222,8 @@ fn queries() -> Vec<Case> {
         both(
             "a token from the future",
             near(json!({"after": "c1-1-0-ffffffffff"})),
-            Unavailable,
-            "not_caught_up",
+            Conflict,
+            "token_unknown",
             "another server",
         ),
         both(

@@ -25,7 +25,7 @@ use crate::segment::PendingRow;
 use crate::shard::Shard;
 use crate::sparse::row;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, files, key};
-use crate::types::{CollectionNo, Durability, History, Payload, PointId, Row, Seq, ShardNo, Token};
+use crate::types::{CollectionNo, Durability, Epoch, Epochs, History, Payload, PointId, Row, Seq, ShardNo};
 
 /// All state that records change. One thread at a time holds it.
 #[derive(Default)]
@@ -34,6 +34,8 @@ pub(super) struct Applier {
     pub(super) applied: Seq,
     /// Of the log up to `applied`.
     pub(super) history: History,
+    /// When the record `applied` was written.
+    pub(super) applied_ms: u64,
     pub(super) next_collection: u32,
     pub(super) next_segment: u64,
     /// Shards in which something changed since background work last looked.
@@ -177,9 +179,9 @@ fn taken(name: &str) -> Error {
 }
 
 /// What the first of equal requests was answered.
-pub(super) fn replayed(done: Done) -> Applied {
+pub(super) fn replayed(done: Done, epochs: &Epochs) -> Applied {
     Applied {
-        token: Token::local(done.seq),
+        token: epochs.token(done.seq),
         changed: done.changed,
         durability: Durability::Sync,
         replayed: true,
@@ -205,9 +207,13 @@ impl Applier {
         seq: Seq,
         record: &Record,
     ) -> Result<Applied> {
+        if shared.epochs.load().last() != record.by.epoch {
+            self.begin_epoch(shared, batch, seq, record)?;
+        }
         self.applied = seq;
+        self.applied_ms = record.timestamp_ms;
         let mut applied = Applied {
-            token: Token::local(seq),
+            token: shared.epochs.load().token(seq),
             changed: 0,
             // Whoever wrote the record knows better.
             durability: Durability::Sync,
@@ -218,7 +224,7 @@ impl Applier {
         if let Some(request) = &record.request {
             match Requests::find(&shared.storage, &batch.requests, request, record.timestamp_ms) {
                 Ok(None) => {}
-                Ok(Some(done)) => return Ok(replayed(done)),
+                Ok(Some(done)) => return Ok(replayed(done, &shared.epochs.load())),
                 Err(error) if error.kind == ErrorKind::Conflict => {
                     applied.refused = Some(error);
                     return Ok(applied);
@@ -248,6 +254,19 @@ impl Applier {
                 .remember(&shared.storage, requests, effects, request, did)?;
         }
         Ok(applied)
+    }
+
+    /// Before anything of the record is shown.
+    fn begin_epoch(&self, shared: &Shared, batch: &mut Batch<'_>, seq: Seq, record: &Record) -> Result<()> {
+        let epochs = shared.epochs.load().begin(Epoch {
+            id: record.by.epoch,
+            first: seq,
+            silent_from_ms: self.applied_ms,
+            opened_ms: record.by.at_ms,
+        });
+        batch.effects.put(META, b"epochs", &encode(&epochs)?);
+        shared.epochs.store(Arc::new(epochs));
+        Ok(())
     }
 
     fn apply_op(&mut self, shared: &Shared, batch: &mut Batch<'_>, seq: Seq, op_index: u32, op: &Op) -> Result<u64> {
@@ -428,6 +447,7 @@ impl Applier {
         self.log.save(&mut effects)?;
         effects.put(META, b"history", &self.history.0);
         effects.put(META, b"applied", &self.applied.0.to_le_bytes());
+        effects.put(META, b"applied_ms", &self.applied_ms.to_le_bytes());
         shared.write(step, effects)?;
         let mut by_collection: BTreeMap<CollectionNo, Vec<ShardNo>> = BTreeMap::new();
         touched

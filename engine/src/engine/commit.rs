@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::applier::{Applier, Batch, replayed};
@@ -28,7 +29,7 @@ use crate::storage::files::DirLock;
 use crate::storage::space::{Room, Space};
 use crate::storage::wal::Dropped;
 use crate::storage::{Effects, Storage};
-use crate::types::{CollectionNo, Durability, History, Identity, Seq, ShardNo};
+use crate::types::{CollectionNo, Durability, Epochs, History, Identity, Opening, Seq, ShardNo};
 
 /// How often a writer who waits for memory looks whether its caller is still there.
 const MEMORY_LOOK: Duration = Duration::from_millis(25);
@@ -42,6 +43,10 @@ pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
     /// Which database this is.
     pub(super) identity: Identity,
+    /// Names what is written from now on.
+    pub(super) opening: Opening,
+    /// Names what was; changed by the applier only, before records of a new one are shown.
+    pub(super) epochs: ArcSwap<Epochs>,
     pub(super) space: Space,
     /// What was cut off the log when it was opened.
     pub(super) dropped: Option<Dropped>,
@@ -265,6 +270,7 @@ impl Shared {
         }
         let record = Record {
             group: 0,
+            by: self.opening,
             timestamp_ms: self.components.clock.now_ms(),
             request: options.request.clone(),
             ops,
@@ -317,7 +323,7 @@ impl Shared {
         self.counters.replayed_requests.fetch_add(1, Ordering::Relaxed);
         Ok(Some(Applied {
             durability: self.log.durability(seq),
-            ..replayed(done)
+            ..replayed(done, &self.epochs.load())
         }))
     }
 

@@ -66,7 +66,7 @@ use crate::schema::{Schema, check_name};
 use crate::shard::policy;
 pub use crate::storage::wal::Dropped;
 use crate::storage::{DOCS, files, key};
-use crate::types::{CollectionNo, Durability, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
+use crate::types::{CollectionNo, Durability, Epochs, Payload, Point, PointId, PointInput, Seq, ShardNo, Token};
 
 /// How often a document and its chunks are read until both show one moment: a write takes a fraction of a millisecond
 /// between them.
@@ -413,7 +413,7 @@ impl Engine {
             Err(error) if error.code == "segment_damaged" => false,
             chunks => stored.is_whole(chunks?.iter().map(|point| point.version.seq)),
         };
-        document_info(stored, whole).map(Some)
+        document_info(stored, whole, &self.shared.epochs.load()).map(Some)
     }
 
     /// One document with its chunks, in order, of one moment.
@@ -430,7 +430,10 @@ impl Engine {
         let chunks = self.chunks_of(&collection, &view, id, Some(&stored), with, patience)?;
         // An expired chunk is invisible, and the document is not whole for a reader.
         let whole = stored.is_whole(chunks.iter().map(|point| point.version.seq));
-        Ok(Some((document_info(stored, whole)?, chunks)))
+        Ok(Some((
+            document_info(stored, whole, &self.shared.epochs.load())?,
+            chunks,
+        )))
     }
 
     /// A page of documents in id order, after `after`.
@@ -686,13 +689,15 @@ impl Engine {
 
     /// Token of the last applied record.
     pub fn applied(&self) -> Token {
-        Token::local(Seq(self.shared.counters.applied.load(Ordering::Acquire)))
+        let applied = Seq(self.shared.counters.applied.load(Ordering::Acquire));
+        self.shared.epochs.load().token(applied)
     }
 
     /// Token of the last record that was there when it was opened. Opening may write some of its own: it drops what an import
     /// left unfinished.
     pub fn opened_at(&self) -> Token {
-        Token::local(Seq(self.shared.counters.opened.load(Ordering::Acquire)))
+        let opened = Seq(self.shared.counters.opened.load(Ordering::Acquire));
+        self.shared.epochs.load().token(opened)
     }
 
     /// An error if the engine stopped after a failure and must be restarted.
@@ -721,6 +726,8 @@ impl Engine {
     fn context<'a>(&self, collection: &'a Collection, view: &'a View, patience: &'a Patience) -> Context<'a> {
         Context {
             view,
+            // Loaded after the view, so it has the epochs of all rows in it.
+            epochs: self.shared.epochs.load_full(),
             schema: &collection.schema,
             analyzers: &collection.analyzers,
             now_ms: self.shared.components.clock.now_ms(),
@@ -729,19 +736,26 @@ impl Engine {
         }
     }
 
-    /// A write that was acked is visible at once on this node, so a token is either seen or not ours.
+    /// A write that was acked is visible at once on this node, so a token is either seen or of another history.
     fn check_after(&self, after: Option<Token>) -> Result<()> {
         let Some(token) = after else { return Ok(()) };
         let applied = self.applied();
-        if token.epoch != applied.epoch || token.group != applied.group || token.seq > applied.seq {
+        if self.shared.epochs.load().knows(token, applied.seq) {
+            return Ok(());
+        }
+        if token.epoch == self.shared.opening.epoch && token.group == applied.group && token.seq > applied.seq {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "not_caught_up",
-                format!("this node has not seen {token}, only up to {applied}: was the token given by another server?"),
+                format!("this node has not seen {token}, only up to {applied}"),
             )
             .at("/after"));
         }
-        Ok(())
+        Err(past::token_unknown(&format!(
+            "no write that this database holds answered with {token}: its write was of another server, or is gone since a \
+             restore or a loss of power"
+        ))
+        .at("/after"))
     }
 }
 
@@ -754,7 +768,7 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-fn document_info(stored: applier::StoredDocument, whole: bool) -> Result<DocumentInfo> {
+fn document_info(stored: applier::StoredDocument, whole: bool, epochs: &Epochs) -> Result<DocumentInfo> {
     let record = stored.record;
     Ok(DocumentInfo {
         metadata: serde_json::from_str(&record.metadata).map_err(|e| Error::damaged(format!("docs: metadata: {e}")))?,
@@ -765,7 +779,7 @@ fn document_info(stored: applier::StoredDocument, whole: bool) -> Result<Documen
         text_bytes: record.text_bytes,
         chunks: record.chunks.len() as u64,
         whole,
-        version: Token::local(stored.seq),
+        version: epochs.token(stored.seq),
     })
 }
 

@@ -7,9 +7,9 @@
 //!
 //! Guarantees: a record is applied only where it follows: its number is the next, and the hash that it carries of the record
 //! before is that of the record there. So records of another database are never applied, nor those of one that parted from this:
-//! by a loss of writes that were not fsynced, or because both were restored from one snapshot. A gap is refused.
-//! Not guaranteed: anything about a database on which a replay failed; it is thrown away. That the numbers in a token
-//! mean what they meant to whoever got it, where the writes of it were lost and others took their numbers.
+//! by a loss of writes that were not fsynced, or because both were restored from one snapshot. A gap is refused. A token is
+//! followed only by a log in which the write that answered with it is (`token_unknown`): records say which epoch wrote them.
+//! Not guaranteed: anything about a database on which a replay failed; it is thrown away.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,12 +18,13 @@ use std::time::Duration;
 use super::Engine;
 use super::commit::Shared;
 use super::maintain::check_stop;
+use super::recover::load_epochs;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::log::{LocalLog, Log, Record, record};
 use crate::storage::space::Room;
 use crate::storage::{META, Storage, wal};
-use crate::types::{Durability, History, Identity, Seq, Token};
+use crate::types::{Durability, Epochs, History, Identity, Seq, Token};
 
 /// A log to take records from: up to the last that it had when this was made.
 pub struct Past {
@@ -31,17 +32,19 @@ pub struct Past {
     /// Which database it is of.
     pub identity: Identity,
     /// The first record, or the one that would follow the last.
-    pub first: Token,
+    pub first: Seq,
     /// The last record that was applied.
     pub last: Token,
+    /// Who wrote its records, those included that it does not hold any more.
+    pub epochs: Arc<Epochs>,
     history: History,
 }
 
 /// How far to replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// To this record, which is the last.
-    Seq(Seq),
+    /// To the record of this token, which is the last.
+    Token(Token),
     /// To the last record before the first that was written after this time, in milliseconds since the Unix epoch. With a clock
     /// that is not set back: everything that was answered by then, and nothing that was asked for later.
     TimeMs(u64),
@@ -50,7 +53,7 @@ pub enum Until {
 impl Until {
     fn is_before(self, seq: Seq, record: &Record) -> bool {
         match self {
-            Self::Seq(last) => seq > last,
+            Self::Token(last) => seq > last.seq,
             Self::TimeMs(ms) => record.timestamp_ms > ms,
         }
     }
@@ -85,23 +88,25 @@ impl Past {
             return Err(Error::damaged("meta: no last record"));
         };
         let last = Seq(u64::from_le_bytes(applied));
+        let epochs = load_epochs(&storage)?;
         let log = Arc::new(LocalLog::new(Arc::clone(&storage), 0, Duration::MAX));
         Ok(Self {
             identity: storage.identity()?,
-            first: Token::local(log.first()?.unwrap_or(Seq(last.0 + 1))),
-            last: Token::local(last),
+            first: log.first()?.unwrap_or(Seq(last.0 + 1)),
+            last: epochs.token(last),
+            epochs: Arc::new(epochs),
             history: History(history),
             log,
         })
     }
 
     /// What history the log has up to a record; none if it says nothing of that.
-    pub fn history_at(&self, token: Token) -> Result<Option<History>> {
-        let next = Seq(token.seq.0.saturating_add(1));
-        if token == self.last {
+    pub fn history_at(&self, seq: Seq) -> Result<Option<History>> {
+        let next = Seq(seq.0.saturating_add(1));
+        if seq == self.last.seq {
             return Ok(Some(self.history));
         }
-        if next < self.first.seq || next > self.last.seq {
+        if next < self.first || next > self.last.seq {
             return Ok(None);
         }
         let bytes = self.log.bytes(next)?;
@@ -115,11 +120,13 @@ impl Engine {
     /// This engine's log as of now. It may be trimmed later, which ends a replay that has not begun.
     pub fn past(&self) -> Result<Past> {
         let applier = self.shared.locked()?;
+        let epochs = self.shared.epochs.load_full();
         Ok(Past {
             log: Arc::clone(&self.shared.log),
             identity: self.shared.identity,
-            first: Token::local(applier.log_start),
-            last: Token::local(applier.applied),
+            first: applier.log_start,
+            last: epochs.token(applier.applied),
+            epochs,
             history: applier.history,
         })
     }
@@ -139,15 +146,23 @@ impl Engine {
         }
         let begin = self.applied().seq;
         let history = shared.locked()?.history;
-        match past.history_at(self.applied())? {
+        match past.history_at(begin)? {
             Some(there) if there == history => {}
             Some(_) => return Err(diverged("the log parted from what is there before its end")),
-            None => return Err(gap(Seq(begin.0 + 1), past.first.seq)),
+            None => return Err(gap(Seq(begin.0 + 1), past.first)),
         }
         let end = match until {
-            Until::Seq(last) => last.min(past.last.seq),
+            Until::Token(last) if past.epochs.knows(last, past.last.seq) => last.seq,
+            Until::Token(last) => {
+                let why = format!("no write in the log up to {} answered with {last}", past.last);
+                return Err(token_unknown(&why));
+            }
             Until::TimeMs(_) => past.last.seq,
         };
+        if end < begin {
+            let why = format!("record {} is before what is there, {}", end.0, begin.0);
+            return Err(Error::not_found("moment_not_restorable", why));
+        }
         let all = end.0.saturating_sub(begin.0).max(1) as f32;
         let mut group = Group {
             history,
@@ -168,7 +183,7 @@ impl Engine {
             if record::before(bytes)? != group.history {
                 return Err(diverged(&format!(
                     "record {} does not follow what is there: the histories parted before it",
-                    Token::local(seq)
+                    seq.0
                 )));
             }
             if until.is_before(seq, &record) {
@@ -188,12 +203,8 @@ impl Engine {
             Ok(true)
         })?;
         group.apply(shared)?;
-        let last = match until {
-            Until::Seq(last) => last,
-            Until::TimeMs(_) => end,
-        };
-        if !is_reached && next.0 != last.0 + 1 {
-            return Err(gap(next, last));
+        if !is_reached && next.0 != end.0 + 1 {
+            return Err(gap(next, end));
         }
         shared.sync()?;
         shared.flush("flush of a replay")?;
@@ -233,13 +244,17 @@ fn diverged(why: &str) -> Error {
     )
 }
 
+/// A token of another history.
+pub(super) fn token_unknown(why: &str) -> Error {
+    Error::new(ErrorKind::Conflict, "token_unknown", why)
+}
+
 fn gap(wanted: Seq, found: Seq) -> Error {
     Error::not_found(
         "moment_not_restorable",
         format!(
-            "the log does not hold the records from {} to {} any more, or not yet",
-            Token::local(wanted),
-            Token::local(found)
+            "the log does not hold the records from {} to {} any more",
+            wanted.0, found.0
         ),
     )
 }

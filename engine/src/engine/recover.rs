@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,8 @@ use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
-use crate::storage::{DEATHS, META, ROWS, Storage, key, wal};
-use crate::types::{CollectionNo, History, Row, Seq, ShardNo};
+use crate::storage::{DEATHS, META, ROWS, Storage, key, random, wal};
+use crate::types::{CollectionNo, EpochId, Epochs, History, Opening, Row, Seq, ShardNo};
 
 /// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -117,6 +118,10 @@ pub(super) fn open(
     // RocksDB syncs what it makes in `db`, but not the name of `db` itself.
     disk.sync_dir(dir)?;
     let window = Duration::from_millis(settings.async_window_ms);
+    let opening = Opening {
+        epoch: EpochId::of_random(random()),
+        at_ms: components.clock.now_ms(),
+    };
     let shared = Shared {
         dir: dir.to_owned(),
         space: Space::new(dir, settings.disk_reserve_bytes),
@@ -124,6 +129,8 @@ pub(super) fn open(
         components,
         log: log(&storage, window),
         identity: storage.identity()?,
+        opening,
+        epochs: ArcSwap::from_pointee(load_epochs(&storage)?),
         dropped,
         storage,
         collections: RwLock::default(),
@@ -192,6 +199,14 @@ pub(super) fn meta_place(key: &[u8]) -> Result<Place> {
     ))
 }
 
+/// The epochs of a log, as the records that were applied say them.
+pub(super) fn load_epochs(storage: &Storage) -> Result<Epochs> {
+    let Some(bytes) = storage.get(META, b"epochs")? else {
+        return Ok(Epochs::default());
+    };
+    Epochs::new(decode(&bytes, "epochs")?).ok_or_else(|| Error::damaged("meta: epochs that are not in order"))
+}
+
 fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
     let storage = &shared.storage;
     if let Some(bytes) = storage.get(META, b"applied")? {
@@ -199,6 +214,9 @@ fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
     }
     if let Some(bytes) = storage.get(META, b"history")? {
         applier.history = History(number(&bytes, "history")?);
+    }
+    if let Some(bytes) = storage.get(META, b"applied_ms")? {
+        applier.applied_ms = u64::from_le_bytes(number(&bytes, "applied_ms")?);
     }
     if let Some(bytes) = storage.get(META, b"next_collection")? {
         applier.next_collection = u32::from_le_bytes(number(&bytes, "next_collection")?);

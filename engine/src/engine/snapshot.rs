@@ -19,7 +19,7 @@ use super::Engine;
 use super::import::is_unfinished;
 use crate::error::{Error, Result};
 use crate::storage::{Dir, files};
-use crate::types::{History, Identity, Seq, ShardNo, Token};
+use crate::types::{Epochs, History, Identity, ShardNo, Token};
 
 /// Where cuts are, in a data directory.
 const CUTS: &str = "cuts";
@@ -38,6 +38,8 @@ pub struct Cut {
     pub history: History,
     /// The first record in its log, or the one that would follow `token`.
     pub log_from: Token,
+    /// Who wrote the records up to `token`.
+    pub epochs: Epochs,
     /// The collections in it, by name.
     pub collections: Vec<CutCollection>,
     /// Its files, by path.
@@ -125,7 +127,8 @@ impl Engine {
             taken_at_ms: 0,
             identity: shared.identity,
             history: History::default(),
-            log_from: Token::local(Seq(0)),
+            log_from: Token::default(),
+            epochs: Epochs::default(),
             collections: Vec::new(),
             files: Vec::new(),
         };
@@ -133,9 +136,11 @@ impl Engine {
             // With the lock no record is applied and no manifest changes: the checkpoint names exactly the sealed files that
             // the shards hold here, and none of those can be in the trash.
             let applier = shared.locked()?;
-            cut.token = Token::local(applier.applied);
+            let epochs = shared.epochs.load();
+            cut.token = epochs.token(applier.applied);
             cut.history = applier.history;
-            cut.log_from = Token::local(applier.log_start);
+            cut.log_from = epochs.token(applier.log_start);
+            cut.epochs = Epochs::clone(&epochs);
             // After the last record, whose time was taken before it was in the log.
             cut.taken_at_ms = self.now_ms();
             shared.checkpoint(&cut.dir.join("db"))?;

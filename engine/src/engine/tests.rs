@@ -245,7 +245,7 @@ fn many_writers_share_commits_and_lose_nothing() {
                 for i in 0..100 {
                     let point = simple_point(&format!("w{writer}-{i}"), i);
                     let applied = engine.upsert("c", vec![point], &WriteOptions::default()).unwrap();
-                    assert!(applied.token > last, "tokens ascend for each writer");
+                    assert!(applied.token.seq > last.seq, "tokens ascend for each writer");
                     last = applied.token;
                     // A read after an acked write sees it.
                     let id = [PointId::new(format!("w{writer}-{i}")).unwrap()];

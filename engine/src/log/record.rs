@@ -3,20 +3,23 @@
 //! ```text
 //! offset bytes
 //!      0     4  CRC-32C of everything after it
-//!      4     1  format version (2)
+//!      4     1  format version (3)
 //!      5     1  length r of the request id (0..64), 0 = there is no request
 //!      6     2  length n of the note
 //!      8     4  group
 //!     12     8  timestamp, ms since the Unix epoch
 //!     20    16  xxh3-128 of the record before it in the log, big-endian; zeros for the first
-//!     36     r  request id, UTF-8
-//!   36+r     4  part of the request, if r > 0
-//!   40+r    16  fingerprint of the request, if r > 0
-//!   56+r     n  note, if r > 0
+//!     36     8  epoch: which opening of the directory wrote it, a number drawn at random
+//!     44     8  when that was, ms since the Unix epoch
+//!     52     r  request id, UTF-8
+//!   52+r     4  part of the request, if r > 0
+//!   56+r    16  fingerprint of the request, if r > 0
+//!   72+r     n  note, if r > 0
 //!      -     -  Vec<Op>, postcard
 //! ```
 //! The hash of the record before is put in last ([`follow`]), when the place in the log is known. So a record's own hash names
 //! everything up to it, and records of two logs that parted are not taken for each other's, though their numbers are the same.
+//! Records of version 2 have no epoch, are read as of [`EpochId::BEFORE`], and are not written any more.
 //!
 //! All little-endian. Postcard's wire format is fixed since 1.0 (varint lengths, declaration order of enum variants: new
 //! operations are added at the end of [`Op`]).
@@ -24,10 +27,13 @@
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::op::Op;
-use crate::types::History;
+use crate::types::{EpochId, History, Opening};
 
-const VERSION: u8 = 2;
-const HEADER: usize = 36;
+const VERSION: u8 = 3;
+const HEADER: usize = 52;
+/// The version before, and its header.
+const VERSION_2: u8 = 2;
+const HEADER_2: usize = 36;
 /// Where the hash of the record before stands.
 const BEFORE: std::ops::Range<usize> = 20..36;
 
@@ -57,6 +63,8 @@ pub(crate) fn before(bytes: &[u8]) -> Result<History> {
 pub struct Record {
     /// Log group.
     pub group: u32,
+    /// Which opening of the directory wrote it.
+    pub by: Opening,
     /// When it was accepted; decides expiry and nothing about order.
     pub timestamp_ms: u64,
     /// The request it is of, if its caller named one.
@@ -119,6 +127,8 @@ impl Record {
         bytes.extend_from_slice(&self.group.to_le_bytes());
         bytes.extend_from_slice(&self.timestamp_ms.to_le_bytes());
         bytes.extend_from_slice(&[0; BEFORE.end - BEFORE.start]);
+        bytes.extend_from_slice(&self.by.epoch.0.to_le_bytes());
+        bytes.extend_from_slice(&self.by.at_ms.to_le_bytes());
         if let Some(request) = request {
             bytes.extend_from_slice(request.id.as_bytes());
             bytes.extend_from_slice(&request.part.to_le_bytes());
@@ -145,21 +155,28 @@ impl Record {
     /// Reads them back; any change is noticed.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let bad = |what: &str| Error::damaged(what.to_owned());
-        if bytes.len() < HEADER {
+        if bytes.len() < HEADER_2 {
             return Err(bad("shorter than its header"));
         }
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if word(0) != crc32c::crc32c(&bytes[4..]) {
             return Err(bad("checksum does not match"));
         }
-        if bytes[4] != VERSION {
-            return Err(bad(&format!("format version {} is unknown to this build", bytes[4])));
-        }
+        let long = |at: usize| u64::from(word(at)) | (u64::from(word(at + 4)) << 32);
+        let (header, by) = match bytes[4] {
+            VERSION if bytes.len() < HEADER => return Err(bad("shorter than its header")),
+            VERSION => {
+                let (epoch, at_ms) = (EpochId(long(HEADER_2)), long(HEADER_2 + 8));
+                (HEADER, Opening { epoch, at_ms })
+            }
+            VERSION_2 => (HEADER_2, Opening::BEFORE),
+            other => return Err(bad(&format!("format version {other} is unknown to this build"))),
+        };
         let (id, note) = (
             usize::from(bytes[5]),
             usize::from(u16::from_le_bytes([bytes[6], bytes[7]])),
         );
-        let mut rest = &bytes[HEADER..];
+        let mut rest = &bytes[header..];
         let mut request = None;
         if id > 0 {
             let mut take = |n: usize| {
@@ -182,7 +199,8 @@ impl Record {
         let ops = postcard::from_bytes(rest).map_err(|e| bad(&format!("operations do not decode: {e}")))?;
         Ok(Self {
             group: word(8),
-            timestamp_ms: u64::from(word(12)) | (u64::from(word(16)) << 32),
+            by,
+            timestamp_ms: long(12),
             request,
             ops,
         })

@@ -11,12 +11,16 @@ use super::{LocalLog, Log, Record, Request};
 use crate::op::Op;
 use crate::storage::faulty::{Chance, Faults};
 use crate::storage::{Effects, LOG, Storage, key};
-use crate::types::{CollectionNo, Durability, PointId, Seq};
+use crate::types::{CollectionNo, Durability, EpochId, Opening, PointId, Seq};
 
 fn record(i: u64) -> Record {
     let ids = (0..i % 5).map(|n| PointId::new(format!("p{n}")).unwrap()).collect();
     Record {
         group: 0,
+        by: Opening {
+            epoch: EpochId(7 + i),
+            at_ms: 1_600_000_000_000 + i,
+        },
         timestamp_ms: 1_700_000_000_000 + i,
         request: (i % 2 == 1).then(|| Request {
             id: format!("req-{i}"),
@@ -45,6 +49,21 @@ fn read_all(log: &dyn Log, from: u64) -> Vec<(u64, Record)> {
     })
     .unwrap();
     all
+}
+
+/// Records of before there were epochs lack the bytes that say which.
+#[test]
+fn a_record_of_version_2_is_read() {
+    for i in 0..4 {
+        let now = record(i);
+        let mut bytes = now.encode().unwrap();
+        bytes.drain(36..52);
+        bytes[4] = 2;
+        let crc = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        let by = Opening::BEFORE;
+        assert_eq!(Record::decode(&bytes).unwrap(), Record { by, ..now });
+    }
 }
 
 /// What every log must do. `reopen` gives the log back as it is after the process ended at once.

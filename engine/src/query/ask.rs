@@ -181,12 +181,6 @@ pub struct ExplainLeg {
     pub evaluated: u64,
 }
 
-impl Default for Token {
-    fn default() -> Self {
-        Self::local(crate::types::Seq(0))
-    }
-}
-
 impl Query {
     /// Everything about a query that can be refused without a schema. Errors carry a JSON pointer.
     pub fn check(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
@@ -14,12 +15,14 @@ use crate::patience::{OutOfPatience, Patience};
 use crate::schema::Schema;
 use crate::segment::{Segment, SegmentView, parse_payload};
 use crate::text::analyzer::Analyzer;
-use crate::types::{Point, PointId, Row, SparseVectors, Token, Vectors};
+use crate::types::{Epochs, Point, PointId, Row, SparseVectors, Vectors};
 use crate::vector::BitSet;
 
 /// What a question is asked of.
 pub(crate) struct Context<'a> {
     pub(crate) view: &'a View,
+    /// Who wrote the records that made it.
+    pub(crate) epochs: Arc<Epochs>,
     pub(crate) schema: &'a Schema,
     pub(crate) analyzers: &'a BTreeMap<String, &'static Analyzer>,
     /// Rows that expire at or before this are invisible.
@@ -212,7 +215,7 @@ impl Context<'_> {
                 None
             },
             document: segment.document_of(place.ordinal).map(id).transpose()?,
-            version: Token::local(segment.birth_of(place.ordinal)),
+            version: self.epochs.token(segment.birth_of(place.ordinal)),
         })
     }
 
@@ -396,7 +399,7 @@ pub(crate) fn run(context: &Context<'_>, query: &Query) -> Result<QueryResult> {
     }
     Ok(QueryResult {
         hits,
-        seq: Token::local(context.view.seq),
+        seq: context.epochs.token(context.view.seq),
         bytes: context.answer_bytes.get(),
         explain: query.with.explain.then_some(Explain { legs }),
     })

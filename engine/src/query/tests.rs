@@ -151,6 +151,7 @@ impl Moment {
         let analyzers = BTreeMap::new();
         let context = Context {
             view: &self.view,
+            epochs: Arc::default(),
             schema: &self.schema,
             analyzers: &analyzers,
             now_ms: 0,

@@ -28,8 +28,11 @@ pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile, ReadAt};
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};
 
-/// Format version of the data directory; any other is refused.
-pub const FORMAT_VERSION: u32 = 2;
+/// Format version of the data directory. One of the version before is opened, and is of this one from then on; any other is
+/// refused.
+pub const FORMAT_VERSION: u32 = 3;
+/// The version before: its records have no epoch.
+pub const FORMAT_VERSION_BEFORE: u32 = 2;
 
 /// Records by (group, seq).
 pub const LOG: &str = "log";
@@ -181,19 +184,28 @@ impl Storage {
             None => {
                 let mut batch = Effects::new(self);
                 batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
-                // The engine has no other use for randomness than names that nobody else has.
-                let random = || RandomState::new().hash_one(()).to_le_bytes();
-                batch.put(META, b"identity", &[random(), random()].concat());
-                let mut sync = WriteOptions::default();
-                sync.set_sync(true);
-                self.db.write_opt(batch.batch, &sync)?;
-                Ok(())
+                batch.put(META, b"identity", &[random(), random()].map(u64::to_le_bytes).concat());
+                self.write_synced(batch)
             }
             Some(bytes) if bytes == FORMAT_VERSION.to_le_bytes() => Ok(()),
+            Some(bytes) if bytes == FORMAT_VERSION_BEFORE.to_le_bytes() => {
+                if write {
+                    let mut batch = Effects::new(self);
+                    batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
+                    self.write_synced(batch)?;
+                }
+                Ok(())
+            }
             Some(bytes) => Err(Error::damaged(format!(
-                "the data directory has format {bytes:?}, this build reads only version {FORMAT_VERSION}; use the build that wrote it"
+                "the data directory has format {bytes:?}, this build reads only {FORMAT_VERSION_BEFORE} and {FORMAT_VERSION}; use the build that wrote it"
             ))),
         }
+    }
+
+    fn write_synced(&self, batch: Effects<'_>) -> Result<()> {
+        let mut sync = WriteOptions::default();
+        sync.set_sync(true);
+        Ok(self.db.write_opt(batch.batch, &sync)?)
     }
 
     /// Which database this is.
@@ -354,6 +366,11 @@ impl Storage {
     pub(crate) fn checkpoint(&self, to: &Path) -> Result<()> {
         Ok(Checkpoint::new(&self.db)?.create_checkpoint(to)?)
     }
+}
+
+/// 64 random bits. The engine has no other use for them than names that nobody else has.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 /// How what is looked at once is read.

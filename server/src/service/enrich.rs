@@ -748,7 +748,7 @@ fn span(payload: &Payload) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use cairn_engine::query::{Hit, LegScore};
-    use cairn_engine::types::{Point, Seq};
+    use cairn_engine::types::Point;
     use serde_json::json;
 
     use super::*;
@@ -760,7 +760,7 @@ mod tests {
             sparse: None,
             payload: None,
             document: Some(PointId::new("d").unwrap()),
-            version: Token::local(Seq(1)),
+            version: Token::default(),
         };
         let leg = LegScore {
             leg: "dense".into(),

@@ -379,13 +379,14 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
 fn follows(past: &Past, base: &Summary) -> bool {
     past.identity == base.identity
         && past
-            .history_at(base.token)
+            .history_at(base.token.seq)
             .is_ok_and(|there| there == Some(base.history))
 }
 
-fn live<'a>(core: &Core, past: &Past, follows: &'a dyn Fn(&Summary) -> bool) -> Live<'a> {
+fn live<'a>(core: &Core, past: &'a Past, follows: &'a dyn Fn(&Summary) -> bool) -> Live<'a> {
     Live {
         identity: past.identity,
+        epochs: &past.epochs,
         last: past.last,
         now_ms: core.engine.now_ms(),
         follows,

@@ -14,7 +14,8 @@
 use std::collections::HashSet;
 
 use cairn_engine::schema::check_name;
-use cairn_engine::types::{History, Identity, Token};
+use cairn_engine::storage::{FORMAT_VERSION, FORMAT_VERSION_BEFORE};
+use cairn_engine::types::{Epoch, Epochs, History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result, limits};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -58,12 +59,25 @@ pub(crate) struct Manifest {
     /// The first record of the log that is in it, or the one that would follow the last write.
     #[serde(with = "as_text")]
     pub(crate) log_from: Token,
+    /// Who wrote the records up to the last write; none in what was written before there were epochs.
+    #[serde(default)]
+    epochs: Vec<EpochEntry>,
     /// What is in it.
     pub(crate) collections: Vec<CollectionEntry>,
     /// Bytes of all files.
     pub(crate) bytes: u64,
     /// The files, by path.
     pub(crate) files: Vec<FileEntry>,
+}
+
+/// Some consecutive records of the log, up to the next entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EpochEntry {
+    #[serde(with = "as_text")]
+    first: Token,
+    silent_from_ms: u64,
+    opened_ms: u64,
 }
 
 /// A collection of a snapshot.
@@ -115,6 +129,7 @@ pub(crate) struct Summary {
     pub(crate) identity: Identity,
     pub(crate) history: History,
     pub(crate) log_from: Token,
+    pub(crate) epochs: Epochs,
     pub(crate) collections: u64,
     pub(crate) files: u64,
     pub(crate) bytes: u64,
@@ -129,6 +144,7 @@ impl From<&Manifest> for Summary {
             identity: manifest.identity,
             history: manifest.history,
             log_from: manifest.log_from,
+            epochs: manifest.epochs().expect("a manifest is checked when it is read"),
             collections: manifest.collections.len() as u64,
             files: manifest.files.len() as u64,
             bytes: manifest.bytes,
@@ -287,13 +303,14 @@ impl Manifest {
         Self {
             format: FORMAT,
             cairn: env!("CARGO_PKG_VERSION").to_owned(),
-            data_format: cairn_engine::storage::FORMAT_VERSION,
+            data_format: FORMAT_VERSION,
             name,
             created_at_ms: about.taken_at_ms,
             token: about.token.to_string(),
             identity: about.identity,
             history: about.history,
             log_from: about.log_from,
+            epochs: about.epochs.all().iter().map(EpochEntry::from).collect(),
             collections: about.collections,
             bytes: files.iter().map(|file| file.bytes).sum(),
             files,
@@ -336,13 +353,21 @@ impl Manifest {
         if version.format != FORMAT {
             return other("manifest", version.format, FORMAT);
         }
-        if version.data_format != cairn_engine::storage::FORMAT_VERSION {
-            return other("data", version.data_format, cairn_engine::storage::FORMAT_VERSION);
+        if ![FORMAT_VERSION, FORMAT_VERSION_BEFORE].contains(&version.data_format) {
+            return other("data", version.data_format, FORMAT_VERSION);
         }
         let manifest: Self =
             serde_json::from_slice(inner).map_err(|e| damaged(name, format!("its manifest cannot be read: {e}")))?;
         manifest.check(name).map_err(|why| bad(&why))?;
         Ok(manifest)
+    }
+
+    /// Who wrote the records of its log.
+    fn epochs(&self) -> Option<Epochs> {
+        match self.epochs.is_empty() {
+            true => Some(Epochs::default()),
+            false => Epochs::new(self.epochs.iter().map(Epoch::from).collect()),
+        }
     }
 
     fn check(&self, name: &str) -> Result<(), String> {
@@ -351,6 +376,9 @@ impl Manifest {
         }
         if self.cairn.len() > SHOWN_CHARS_MAX || self.token.parse::<Token>().is_err() {
             return Err("its version or token is not one".to_owned());
+        }
+        if self.epochs().is_none() {
+            return Err("its epochs are not in order".to_owned());
         }
         if self.collections.len() > limits::COLLECTIONS_MAX || self.files.len() > FILES_MAX {
             return Err("it lists more than a snapshot can hold".to_owned());
@@ -395,6 +423,31 @@ impl Manifest {
     }
 }
 
+impl From<&Epoch> for EpochEntry {
+    fn from(epoch: &Epoch) -> Self {
+        Self {
+            first: Token {
+                epoch: epoch.id,
+                group: 0,
+                seq: epoch.first,
+            },
+            silent_from_ms: epoch.silent_from_ms,
+            opened_ms: epoch.opened_ms,
+        }
+    }
+}
+
+impl From<&EpochEntry> for Epoch {
+    fn from(entry: &EpochEntry) -> Self {
+        Self {
+            id: entry.first.epoch,
+            first: entry.first.seq,
+            silent_from_ms: entry.silent_from_ms,
+            opened_ms: entry.opened_ms,
+        }
+    }
+}
+
 impl FileEntry {
     pub(super) fn content(&self) -> Content {
         Content {
@@ -406,19 +459,30 @@ impl FileEntry {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use cairn_engine::types::Seq;
+    use cairn_engine::types::{EpochId, Seq};
     use proptest::prelude::*;
 
     use super::super::About;
     use super::*;
 
+    fn epochs() -> Epochs {
+        let epoch = |id, first| Epoch {
+            id: EpochId(id),
+            first: Seq(first),
+            silent_from_ms: 1,
+            opened_ms: 2,
+        };
+        Epochs::new(vec![epoch(0xa1, 1), epoch(0xb2, 5)]).unwrap()
+    }
+
     pub(in super::super) fn some(name: &str, files: &[(&str, &[u8])]) -> Manifest {
         let about = About {
-            token: Token::local(Seq(7)),
+            token: epochs().token(Seq(7)),
             taken_at_ms: 1_700_000_000_000,
             identity: Identity([1; 16]),
             history: History([2; 16]),
-            log_from: Token::local(Seq(3)),
+            log_from: epochs().token(Seq(3)),
+            epochs: epochs(),
             collections: vec![CollectionEntry {
                 name: "docs".into(),
                 points: 3,
@@ -459,7 +523,16 @@ pub(super) mod tests {
         let bytes = manifest.bytes().unwrap();
         assert_eq!(Manifest::read("first", &bytes).unwrap(), manifest);
         let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(json["snapshot"]["token"], "c1-1-0-7");
+        assert_eq!(json["snapshot"]["token"], "c1-b2-0-7");
+        assert_eq!(json["snapshot"]["epochs"][1]["first"], "c1-b2-0-5");
+        assert_eq!(Summary::from(&manifest).epochs, epochs());
+        // One of before there were epochs.
+        let mut old = serde_json::to_value(&manifest).unwrap();
+        old.as_object_mut().unwrap().remove("epochs");
+        old["data_format"] = FORMAT_VERSION_BEFORE.into();
+        old["token"] = "c1-1-0-7".into();
+        let old = Manifest::read("first", &sealed(&serde_json::to_vec(&old).unwrap())).unwrap();
+        assert!(Summary::from(&old).epochs.knows("c1-1-0-7".parse().unwrap(), Seq(7)));
         assert_eq!(json["snapshot"]["bytes"], 16 + 1 + 5 + 4);
     }
 
@@ -528,6 +601,7 @@ pub(super) mod tests {
                 "called differently",
             ),
             (|m| m.token = "c1-1-0".into(), "token"),
+            (|m| m.epochs.swap(0, 1), "epochs"),
             (|m| m.cairn = "0".repeat(65), "version"),
             (|m| m.collections[0].name = "../docs".into(), "collection"),
             (|m| m.files[1].path = "db/../../x".into(), "which no snapshot holds"),

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use cairn_engine::engine::Cut;
 use cairn_engine::storage::space::Space;
-use cairn_engine::types::{History, Identity, Token};
+use cairn_engine::types::{Epochs, History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
@@ -94,6 +94,7 @@ pub(crate) struct About {
     pub(crate) identity: Identity,
     pub(crate) history: History,
     pub(crate) log_from: Token,
+    pub(crate) epochs: Epochs,
     pub(crate) collections: Vec<CollectionEntry>,
 }
 
@@ -123,6 +124,7 @@ impl<'a> From<&'a Cut> for Source<'a> {
                 identity: cut.identity,
                 history: cut.history,
                 log_from: cut.log_from,
+                epochs: cut.epochs.clone(),
                 collections: collections.collect(),
             },
             files: files.map(|f| (f.path.clone(), f.bytes)).collect(),

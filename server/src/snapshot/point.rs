@@ -4,11 +4,17 @@
 //! snapshot of the same database, whose files hold the log of its moment. The choice is a pure function of what the
 //! snapshots say of themselves. What it gives are ways to try: whether a log really follows a snapshot is only known from its
 //! records, each of which carries the hash of the one before ([`Past`]).
+//!
+//! After an instance was restored there are two histories: the one that was given up, whose snapshots and their logs may still
+//! be there, and the one that goes on. A token says which it is of. A time does not: what is meant is what the database was
+//! then. A log tells it, unless the time lies in a pause between two of its epochs, when the other history may have been the
+//! one that counted; so logs without such doubt are tried first, and one that a snapshot contradicts is not tried at all.
 
+use std::cmp::Reverse;
 use std::path::Path;
 
 use cairn_engine::engine::{Past, Until};
-use cairn_engine::types::{Identity, Seq, Token};
+use cairn_engine::types::{Epochs, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 
 use super::store::blocking;
@@ -42,23 +48,15 @@ impl PointInTime {
     /// As the engine is told.
     pub(crate) fn until(self) -> Until {
         match self {
-            Self::Token(token) => Until::Seq(token.seq),
+            Self::Token(token) => Until::Token(token),
             Self::TimeMs(ms) => Until::TimeMs(ms),
-        }
-    }
-
-    /// Whether what ends with this write, and has everything until this time, comes so far.
-    fn is_within(self, last: Token, until_ms: u64) -> bool {
-        match self {
-            Self::Token(token) => token <= last,
-            Self::TimeMs(ms) => ms <= until_ms,
         }
     }
 
     /// Whether a snapshot holds nothing that came later.
     fn is_after(self, base: &Summary) -> bool {
         match self {
-            Self::Token(token) => base.token <= token,
+            Self::Token(token) => base.token.seq <= token.seq,
             Self::TimeMs(ms) => base.created_at_ms <= ms,
         }
     }
@@ -83,6 +81,7 @@ pub(crate) struct Known {
 /// The log of a running server.
 pub(crate) struct Live<'a> {
     pub(crate) identity: Identity,
+    pub(crate) epochs: &'a Epochs,
     pub(crate) last: Token,
     pub(crate) now_ms: u64,
     /// Whether it has what follows a snapshot.
@@ -116,21 +115,75 @@ pub struct Restorable {
     pub to: (Token, u64),
 }
 
-/// All ways to a moment, the shortest first: from the newest snapshot that is not after it, or the named one. There is one, or
+/// A log, as it tells of itself.
+#[derive(Clone, Copy)]
+struct Log<'a> {
+    records: Records<'a>,
+    epochs: &'a Epochs,
+    last: Token,
+    /// It has everything that was written until then.
+    until_ms: u64,
+}
+
+impl<'a> Log<'a> {
+    fn live(live: &Live<'a>) -> Self {
+        Self {
+            records: Records::Live,
+            epochs: live.epochs,
+            last: live.last,
+            until_ms: live.now_ms,
+        }
+    }
+
+    fn of(known: &'a Known) -> Self {
+        Self {
+            records: Records::Of(known),
+            epochs: &known.summary.epochs,
+            last: known.summary.token,
+            until_ms: known.summary.created_at_ms,
+        }
+    }
+
+    fn knows(self, token: Token) -> bool {
+        self.epochs.knows(token, self.last.seq)
+    }
+
+    fn holds(self, to: PointInTime) -> bool {
+        match to {
+            PointInTime::Token(token) => self.knows(token),
+            PointInTime::TimeMs(ms) => ms <= self.until_ms,
+        }
+    }
+
+    /// Which logs are tried first: those in which nothing speaks against the time, of them the running server's and then the
+    /// nearest; of the others those that go on longest before their pause. None if a snapshot that was taken in the pause is
+    /// of another history: then that was the one that counted.
+    fn order(self, to: PointInTime, known: &[Known]) -> Option<(u8, Reverse<u64>, u64)> {
+        let nearest = match (self.records, to) {
+            (Records::Of(later), PointInTime::TimeMs(_)) => later.summary.created_at_ms,
+            (Records::Of(later), PointInTime::Token(_)) => later.summary.token.seq.0,
+            (Records::Live | Records::Nothing, _) => 0,
+        };
+        let pause = match to {
+            PointInTime::TimeMs(ms) => self.epochs.pause_at(ms),
+            PointInTime::Token(_) => None,
+        };
+        let Some(pause) = pause else {
+            return Some((u8::from(self.records != Records::Live), Reverse(0), nearest));
+        };
+        let is_other = |other: &Known| pause.contains(&other.summary.created_at_ms) && !self.knows(other.summary.token);
+        (!known.iter().any(is_other)).then_some((2, Reverse(pause.start), nearest))
+    }
+}
+
+/// All ways to a moment, the best first: from the newest snapshot that is not after it, or the named one. There is one, or
 /// it is an error that says what can be restored.
 pub(crate) fn ways<'a>(
     known: &'a [Known],
-    live: Option<&Live<'_>>,
+    live: Option<&Live<'a>>,
     named: Option<&str>,
     to: PointInTime,
 ) -> Result<Vec<Way<'a>>> {
-    let here = Token::local(Seq(0));
-    if let PointInTime::Token(token) = to
-        && (token.epoch, token.group) != (here.epoch, here.group)
-    {
-        let why = "a token of another epoch or group: no write of this service returned it";
-        return Err(Error::invalid("bad_token", why).at("/to_token"));
-    }
     let mut bases: Vec<&Known> = match named {
         Some(name) => {
             let found = known.iter().find(|known| known.name == name);
@@ -140,35 +193,49 @@ pub(crate) fn ways<'a>(
     };
     let asked = bases.clone();
     bases.retain(|base| to.is_after(&base.summary));
-    bases.sort_by_key(|base| std::cmp::Reverse((base.summary.token, base.summary.created_at_ms)));
+    bases.sort_by_key(|base| {
+        let (seq, at_ms) = (base.summary.token.seq.0, base.summary.created_at_ms);
+        Reverse(match to {
+            PointInTime::Token(_) => (seq, at_ms),
+            PointInTime::TimeMs(_) => (at_ms, seq),
+        })
+    });
+    let Some(identity) = bases.first().map(|base| base.summary.identity) else {
+        return Err(not_restorable(to, &asked, known, live));
+    };
+    let all = live.map(Log::live).into_iter().chain(known.iter().map(Log::of));
+    let logs = all.filter(|log| log.holds(to));
+    // Of other databases none follows, and none contradicts.
+    let ours: Vec<Known> = known
+        .iter()
+        .filter(|k| k.summary.identity == identity)
+        .cloned()
+        .collect();
+    let mut logs: Vec<_> = logs.filter_map(|log| Some((log.order(to, &ours)?, log))).collect();
+    logs.sort_by_key(|(order, _)| *order);
     let mut ways = Vec::new();
     for base in bases {
         if to == PointInTime::Token(base.summary.token) {
-            ways.push(Way {
-                base,
-                records: Records::Nothing,
-            });
+            let records = Records::Nothing;
+            ways.push(((0, Reverse(0), 0), Way { base, records }));
             continue;
         }
-        let live = live.filter(|live| to.is_within(live.last, live.now_ms) && (live.follows)(&base.summary));
-        ways.extend(live.map(|_| Way {
-            base,
-            records: Records::Live,
+        let follow = logs.iter().filter(|(_, log)| match log.records {
+            Records::Of(later) => covers(&later.summary, &base.summary),
+            Records::Live | Records::Nothing => live.is_some_and(|live| (live.follows)(&base.summary)),
+        });
+        ways.extend(follow.map(|(order, log)| {
+            let records = log.records;
+            (*order, Way { base, records })
         }));
-        let mut later: Vec<&Known> = known
-            .iter()
-            .filter(|later| covers(&later.summary, &base.summary))
-            .collect();
-        later.retain(|later| to.is_within(later.summary.token, later.summary.created_at_ms));
-        later.sort_by_key(|later| later.summary.token);
-        ways.extend(later.into_iter().map(|later| Way {
-            base,
-            records: Records::Of(later),
-        }));
+    }
+    if let PointInTime::TimeMs(_) = to {
+        // Which log counts more than how far back its snapshot is.
+        ways.sort_by_key(|((doubt, before, _), _)| (*doubt, *before));
     }
     match ways.is_empty() {
         true => Err(not_restorable(to, &asked, known, live)),
-        false => Ok(ways),
+        false => Ok(ways.into_iter().map(|(_, way)| way).collect()),
     }
 }
 
@@ -190,7 +257,9 @@ fn of_one_database<'a>(known: &'a [Known], live: Option<&Live<'_>>) -> Result<Ve
 
 /// Whether the log that is in `later` has all records after `base`, as far as the two say.
 fn covers(later: &Summary, base: &Summary) -> bool {
-    later.identity == base.identity && later.token >= base.token && later.log_from.seq.0 <= base.token.seq.0 + 1
+    later.identity == base.identity
+        && later.epochs.knows(base.token, later.token.seq)
+        && later.log_from.seq.0 <= base.token.seq.0 + 1
 }
 
 /// From where to where a snapshot can be followed.
@@ -200,16 +269,15 @@ pub(crate) fn restorable(base: &Summary, known: &[Known], live: Option<&Live<'_>
         .iter()
         .map(|later| &later.summary)
         .filter(|later| covers(later, base));
-    let later = later.map(|later| (later.token, later.created_at_ms)).max();
+    let later = later.map(|later| (later.token, later.created_at_ms));
     let live = live
         .filter(|live| (live.follows)(base))
         .map(|live| (live.last, live.now_ms));
+    // Of several histories that follow, the one that goes on longest.
+    let to = later.chain(live).max_by_key(|(token, ms)| (*ms, token.seq));
     Restorable {
         from,
-        to: [later, live]
-            .into_iter()
-            .flatten()
-            .fold(from, |a, b| (a.0.max(b.0), a.1.max(b.1))),
+        to: to.unwrap_or(from),
     }
 }
 
@@ -218,11 +286,12 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
         .iter()
         .map(|base| restorable(&base.summary, known, live))
         .collect();
-    ranges.sort_by_key(|range| range.from);
+    ranges.sort_by_key(|range| range.from.1);
     let mut joined: Vec<Restorable> = Vec::new();
     for range in ranges {
-        match joined.last_mut().filter(|last| range.from.0 <= last.to.0) {
-            Some(last) => last.to = (last.to.0.max(range.to.0), last.to.1.max(range.to.1)),
+        match joined.last_mut().filter(|last| range.from.1 <= last.to.1) {
+            Some(last) if last.to.1 < range.to.1 => last.to = range.to,
+            Some(_) => {}
             None => joined.push(range),
         }
     }
@@ -247,6 +316,16 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
         PointInTime::Token(_) => "/to_token",
         PointInTime::TimeMs(_) => "/to_time_ms",
     };
+    let mut logs = live.map(Log::live).into_iter().chain(known.iter().map(Log::of));
+    if let PointInTime::Token(token) = to
+        && !logs.any(|log| log.knows(token))
+    {
+        let why = format!(
+            "no log that is left knows {token}: its write was of another database, is gone since a restore or a loss of power, or is \
+             newer than the last snapshot: {what}"
+        );
+        return Error::new(ErrorKind::Conflict, "token_unknown", why).at(at);
+    }
     Error::not_found(
         "moment_not_restorable",
         format!("{to} is not within what snapshots and the logs after them hold: {what}"),
@@ -290,25 +369,46 @@ pub(crate) async fn past_of(
 
 fn open_past(db: &Path, base: &Summary) -> Result<Option<Past>> {
     let past = Past::open(db)?;
-    let follows = past.identity == base.identity && past.history_at(base.token)? == Some(base.history);
+    let follows = past.identity == base.identity && past.history_at(base.token.seq)? == Some(base.history);
     Ok(follows.then_some(past))
 }
 
 #[cfg(test)]
 mod tests {
-    use cairn_engine::types::History;
+    use cairn_engine::types::{Epoch, EpochId, History, Seq};
 
     use super::{ways as ways_to, *};
 
+    /// Each by its number, its first record, and the seconds of the record before and of the opening.
+    fn epochs(all: &[(u64, u64, u64, u64)]) -> Epochs {
+        let epoch = |&(id, first, silent, opened): &(u64, u64, u64, u64)| Epoch {
+            id: EpochId(id),
+            first: Seq(first),
+            silent_from_ms: silent * 1_000,
+            opened_ms: opened * 1_000,
+        };
+        Epochs::new(all.iter().map(epoch).collect()).unwrap()
+    }
+
+    fn ours() -> Epochs {
+        epochs(&[(0xe, 1, 0, 1)])
+    }
+
     /// At this place of the log of a database, with the log from there on; a second a record.
     fn known(name: &str, database: u8, seq: u64, log_from: u64) -> Known {
+        known_of(name, database, &ours(), (seq, seq), log_from)
+    }
+
+    /// At this place and time.
+    fn known_of(name: &str, database: u8, epochs: &Epochs, (seq, second): (u64, u64), log_from: u64) -> Known {
         let summary = Summary {
             cairn: "0".into(),
-            created_at_ms: seq * 1_000,
-            token: Token::local(Seq(seq)),
+            created_at_ms: second * 1_000,
+            token: epochs.token(Seq(seq)),
             identity: Identity([database; 16]),
             history: History::default(),
-            log_from: Token::local(Seq(log_from)),
+            log_from: epochs.token(Seq(log_from)),
+            epochs: epochs.clone(),
             collections: 0,
             files: 0,
             bytes: 0,
@@ -320,7 +420,7 @@ mod tests {
     }
 
     fn token(seq: u64) -> PointInTime {
-        PointInTime::Token(Token::local(Seq(seq)))
+        PointInTime::Token(ours().token(Seq(seq)))
     }
 
     fn time(seconds: u64) -> PointInTime {
@@ -349,7 +449,8 @@ mod tests {
         let follows = |base: &Summary| base.token.seq.0 >= 29;
         let live = Live {
             identity: Identity([1; 16]),
-            last: Token::local(Seq(50)),
+            epochs: &ours(),
+            last: ours().token(Seq(50)),
             now_ms: 60_000,
             follows: &follows,
         };
@@ -362,9 +463,10 @@ mod tests {
         assert_eq!(ways(token(20)), names(&["b", "a+b"]));
         assert_eq!(ways(time(15)), names(&["a+b"]));
         assert_eq!(ways(time(60)), names(&["d+live", "c+live"]));
-        for outside in [token(9), token(51), time(9), time(61)] {
+        for outside in [token(9), time(9), time(61)] {
             assert_eq!(ways(outside), Err("moment_not_restorable"));
         }
+        assert_eq!(ways(token(51)), Err("token_unknown"));
         // A named one, though others are nearer, or the log does not come so far.
         let named = |name, to| told(ways_to(&all, Some(&live), Some(name), to));
         assert_eq!(named("c", token(45)), names(&["c+live"]));
@@ -375,9 +477,57 @@ mod tests {
         let offline = |named, to| told(ways_to(&all, None, named, to));
         assert_eq!(offline(None, token(35)), Err("snapshot_ambiguous"));
         assert_eq!(offline(Some("c"), token(35)), names(&["c+d"]));
-        assert_eq!(offline(Some("c"), token(45)), Err("moment_not_restorable"));
-        let other = "c1-2-0-5".parse().unwrap();
-        assert_eq!(ways(PointInTime::Token(other)), Err("bad_token"));
+        assert_eq!(offline(Some("c"), token(45)), Err("token_unknown"));
+        for other in ["c1-f-0-1e", "c1-1-0-1e", "c1-e-1-1e"] {
+            assert_eq!(ways(PointInTime::Token(other.parse().unwrap())), Err("token_unknown"));
+        }
+    }
+
+    /// What is written to a database until 25 s is given up then: it is restored from what it was at 10 s, and goes on.
+    #[test]
+    fn after_a_restore_a_token_is_of_one_history_and_a_time_is_what_counted_then() {
+        let (before, after) = (epochs(&[(0xa, 1, 0, 1)]), epochs(&[(0xa, 1, 0, 1), (0xb, 11, 10, 25)]));
+        let all = [
+            known_of("s10", 1, &before, (10, 10), 1),
+            known_of("s20", 1, &before, (20, 20), 1),
+            known_of("s30", 1, &after, (16, 30), 1),
+        ];
+        let follows = |base: &Summary| after.knows(base.token, Seq(30));
+        let live = Live {
+            identity: Identity([1; 16]),
+            epochs: &after,
+            last: after.token(Seq(30)),
+            now_ms: 45_000,
+            follows: &follows,
+        };
+        let ways = |to| told(ways_to(&all, Some(&live), None, to));
+        let names = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let of = |epochs: &Epochs, seq| PointInTime::Token(epochs.token(Seq(seq)));
+        // Both have a record 15.
+        assert_eq!(ways(of(&before, 15)), names(&["s10+s20"]));
+        assert_eq!(ways(of(&after, 15)), names(&["s10+live", "s10+s30"]));
+        assert_eq!(ways(of(&after, 25)), names(&["s30+live", "s10+live"]));
+        assert_eq!(ways(of(&before, 21)), Err("token_unknown"));
+        // Only what was given up was there at 15 s, and only what goes on was at 27 s.
+        assert_eq!(ways(time(15)), names(&["s10+s20"]));
+        assert_eq!(ways(time(27)), names(&["s10+live", "s10+s30"]));
+        assert_eq!(ways(time(40)), names(&["s30+live", "s10+live"]));
+        // What was written between 20 s and the restore is gone, and nothing else is said to have been there.
+        assert_eq!(ways(time(22)), Err("moment_not_restorable"));
+        // Where no snapshot says that there was something else, the pause is one like others.
+        let all = [all[0].clone(), all[2].clone()];
+        let ways = |to| told(ways_to(&all, Some(&live), None, to));
+        assert_eq!(ways(time(15)), names(&["s10+live", "s10+s30"]));
+        // Another server that began with the same snapshot keeps its own in the same store.
+        let elsewhere = epochs(&[(0xa, 1, 0, 1), (0xc, 17, 30, 32)]);
+        let all = [
+            all[0].clone(),
+            all[1].clone(),
+            known_of("x", 1, &elsewhere, (25, 36), 1),
+        ];
+        let ways = |to| told(ways_to(&all, Some(&live), None, to));
+        assert_eq!(ways(time(38)), names(&["s30+live", "s10+live"]));
+        assert_eq!(ways(of(&elsewhere, 20)), names(&["s10+x"]));
     }
 
     #[test]
@@ -385,7 +535,7 @@ mod tests {
         let all = [known("a", 1, 10, 1), known("b", 1, 20, 5), known("c", 1, 100, 50)];
         let error = ways(&all, None, None, token(30)).unwrap_err();
         assert!(
-            error.message.contains("c1-1-0-64 to c1-1-0-64") && error.message.contains("c1-1-0-a to c1-1-0-14"),
+            error.message.contains("c1-e-0-64 to c1-e-0-64") && error.message.contains("c1-e-0-a to c1-e-0-14"),
             "{error}"
         );
         assert_eq!(error.pointer.as_deref(), Some("/to_token"));
@@ -396,7 +546,8 @@ mod tests {
         let follows = |_: &Summary| true;
         let live = Live {
             identity: Identity([1; 16]),
-            last: Token::local(Seq(25)),
+            epochs: &ours(),
+            last: ours().token(Seq(25)),
             now_ms: 99_000,
             follows: &follows,
         };

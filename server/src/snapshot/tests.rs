@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use cairn_engine::types::Seq;
+use cairn_engine::types::{Epochs, Seq};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _};
@@ -54,11 +54,12 @@ impl Files {
         Source {
             dir: self.dir.path(),
             about: About {
-                token: Token::local(Seq(1)),
+                token: Epochs::default().token(Seq(1)),
                 taken_at_ms: 1_700_000_000_000,
                 identity: Identity::default(),
                 history: History::default(),
-                log_from: Token::local(Seq(1)),
+                log_from: Epochs::default().token(Seq(1)),
+                epochs: Epochs::default(),
                 collections: Vec::new(),
             },
             files: self

@@ -261,8 +261,8 @@ async fn what_is_wrong_with_a_snapshot_is_said_before_anything_begins() {
             (
                 restore,
                 of(json!({"replace": true, "to_token": "c1-1-0-ffff"})),
-                Kind::NotFound,
-                "moment_not_restorable",
+                Kind::Conflict,
+                "token_unknown",
             ),
             (
                 restore,

@@ -143,6 +143,7 @@ fn group(engine: &Engine, name: &'static str, all: &[Asked], hands: &Hands) -> R
     let answers = before.iter().map(|asked| {
         let record = Record {
             group: 0,
+            by: shared.opening,
             timestamp_ms: shared.components.clock.now_ms(),
             request: asked.request(),
             ops: vec![asked.write.op(&collection)],

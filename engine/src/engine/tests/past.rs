@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::storage::{Effects, META};
+use crate::types::{Epoch, EpochId};
 
 const START: u64 = 1_700_000_000_000;
 const MINUTE: u64 = limits::LOG_STRETCH_MS;
@@ -143,7 +145,7 @@ impl Story {
         let Moment { token, at_ms, .. } = self.moments[moment];
         let models = self.moments[moment].models.clone();
         let next_ms = self.moments.get(moment + 1).map_or(u64::MAX, |next| next.at_ms);
-        let untils = [Until::Seq(token.seq), Until::TimeMs(at_ms), Until::TimeMs(next_ms - 1)];
+        let untils = [Until::Token(token), Until::TimeMs(at_ms), Until::TimeMs(next_ms - 1)];
         let until = untils[self.chance.below(3) as usize];
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("0");
@@ -167,7 +169,10 @@ impl Story {
 }
 
 fn moment_of(past: &Story, token: Token) -> usize {
-    past.moments.iter().rposition(|moment| moment.token <= token).unwrap()
+    past.moments
+        .iter()
+        .rposition(|moment| moment.token.seq <= token.seq)
+        .unwrap()
 }
 
 #[test]
@@ -231,7 +236,7 @@ fn a_replay_that_is_cut_off_leaves_a_moment_that_can_be_followed() {
     let image = dir.path().join("image");
     let stopped = std::cell::Cell::new(false);
     let error = engine
-        .replay(&log, Until::Seq(end.seq), &|| stopped.get(), &mut |part| {
+        .replay(&log, Until::Token(end), &|| stopped.get(), &mut |part| {
             if part > 0.5 && !stopped.replace(true) {
                 crash_image(&base, &image);
             }
@@ -242,10 +247,8 @@ fn a_replay_that_is_cut_off_leaves_a_moment_that_can_be_followed() {
     for dir in [&base, &image] {
         let engine = Engine::open_as_left(dir, small(), at(&past.clock)).unwrap();
         let there = engine.applied();
-        assert!(before < there && there < end, "{before} {there} {end}");
-        engine
-            .replay(&log, Until::Seq(end.seq), &|| false, &mut |_| {})
-            .unwrap();
+        assert!(before.seq < there.seq && there.seq < end.seq, "{before} {there} {end}");
+        engine.replay(&log, Until::Token(end), &|| false, &mut |_| {}).unwrap();
         assert_eq!(engine.applied(), end);
         let with = With {
             payload: true,
@@ -293,21 +296,29 @@ fn a_log_that_parted_is_refused_and_so_is_one_with_a_gap_or_too_short() {
     let (ours, theirs) = (past.engine.past().unwrap(), parted.past().unwrap());
     let engine = open(&base);
     // Both follow the snapshot.
-    assert_eq!(ours.history_at(cut.token).unwrap(), Some(cut.history));
-    assert_eq!(theirs.history_at(cut.token).unwrap(), Some(cut.history));
-    let first = Seq(cut.token.seq.0 + 1);
-    assert_eq!(replay(&engine, &ours, Until::Seq(first)), Ok(Token::local(first)));
+    assert_eq!(ours.history_at(cut.token.seq).unwrap(), Some(cut.history));
+    assert_eq!(theirs.history_at(cut.token.seq).unwrap(), Some(cut.history));
+    let first = ours.epochs.token(Seq(cut.token.seq.0 + 1));
+    // A token of one of them leads nowhere in the other, though there is a record of its number.
+    assert_eq!(replay(&engine, &theirs, Until::Token(first)), Err("token_unknown"));
+    assert_eq!(replay(&engine, &ours, Until::Token(theirs.last)), Err("token_unknown"));
+    assert_eq!(replay(&engine, &ours, Until::Token(first)), Ok(first));
     // But not each other.
-    let second = Until::Seq(Seq(first.0 + 1));
+    let second = Until::Token(theirs.epochs.token(Seq(first.seq.0 + 1)));
     assert_eq!(replay(&engine, &theirs, second), Err("history_diverged"));
     assert_eq!(
         replay(&engine, &theirs, Until::TimeMs(u64::MAX)),
         Err("history_diverged")
     );
-    let far = Until::Seq(Seq(ours.last.seq.0 + 1));
+    let far = Until::Token(ours.epochs.token(Seq(ours.last.seq.0 + 1)));
     let all = replay(&engine, &ours, Until::TimeMs(u64::MAX));
     assert_eq!(all, Ok(ours.last));
-    assert_eq!(replay(&engine, &ours, far), Err("moment_not_restorable"));
+    assert_eq!(replay(&engine, &ours, far), Err("token_unknown"));
+    // What is there already is no way back.
+    assert_eq!(
+        replay(&engine, &ours, Until::Token(cut.token)),
+        Err("moment_not_restorable")
+    );
     drop(engine);
 
     // Another database, though its numbers fit.
@@ -319,7 +330,7 @@ fn a_log_that_parted_is_refused_and_so_is_one_with_a_gap_or_too_short() {
     }
     let engine = open(&base);
     assert_eq!(
-        replay(&engine, &stranger.past().unwrap(), Until::Seq(ours.last.seq)),
+        replay(&engine, &stranger.past().unwrap(), Until::Token(ours.last)),
         Err("history_diverged")
     );
 
@@ -331,8 +342,8 @@ fn a_log_that_parted_is_refused_and_so_is_one_with_a_gap_or_too_short() {
         forgetful.optimize(&name, &|| false, &mut |_| {}).unwrap();
     }
     let log = forgetful.past().unwrap();
-    assert!(log.first > cut.token, "{log:?}");
-    for until in [Until::Seq(ours.last.seq), Until::TimeMs(u64::MAX)] {
+    assert!(log.first > cut.token.seq, "{log:?}");
+    for until in [Until::Token(log.last), Until::TimeMs(u64::MAX)] {
         assert_eq!(replay(&engine, &log, until), Err("moment_not_restorable"));
     }
 }
@@ -443,4 +454,135 @@ fn a_nearly_full_disk_takes_what_is_only_kept() {
     let engine = open(1);
     assert_eq!(engine.collection("c").unwrap().points, 61);
     assert!(engine.stats().log_start_seq > stats.log_start_seq);
+}
+
+/// A token is taken by the history that its write is in, and by no other, for reads as for restores.
+#[test]
+fn a_token_is_told_from_that_of_another_history_with_the_same_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Set::default());
+    let data = dir.path().join("data");
+    let open = |dir: &Path| Engine::open(dir, keeping(), at(&clock)).unwrap();
+    let write = |engine: &Engine, id: &str, n| {
+        let point = vec![simple_point(id, n)];
+        engine.upsert("c", point, &WriteOptions::default()).unwrap().token
+    };
+    let seen = |engine: &Engine, token| {
+        let scroll = Scroll {
+            after: Some(token),
+            limit: 1,
+            ..Scroll::default()
+        };
+        engine.scroll("c", &scroll).map(drop).map_err(|error| error.code)
+    };
+    let engine = open(&data);
+    let none = engine.applied();
+    engine.create_collection("c", schema(1)).unwrap();
+    let shared = write(&engine, "p", 0);
+    drop(engine);
+    // A copy of the directory, or of a moment of it: two go on.
+    let copy = dir.path().join("copy");
+    crash_image(&data, &copy);
+    let (ours, theirs) = (open(&data), open(&copy));
+    let of_ours: Vec<Token> = (1..5).map(|n| write(&ours, "p", n)).collect();
+    let of_theirs: Vec<Token> = (1..5).map(|n| write(&theirs, "p", 10 * n)).collect();
+    for (engine, own, others) in [(&ours, &of_ours, &of_theirs), (&theirs, &of_theirs, &of_ours)] {
+        for token in own.iter().chain([&shared, &none, &Token::default()]) {
+            assert_eq!(seen(engine, *token), Ok(()), "{token}");
+        }
+        for token in others {
+            assert_eq!(seen(engine, *token), Err("token_unknown"), "{token}");
+        }
+        let next = Token {
+            seq: Seq(own[3].seq.0 + 1),
+            ..own[3]
+        };
+        assert_eq!(seen(engine, next), Err("not_caught_up"));
+        // Versions are tokens, also of rows that are sealed and of records that are trimmed.
+        engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+        let point = &engine.get("c", &ids(&["p".into()]), With::default()).unwrap()[0];
+        assert_eq!((point.version, engine.applied()), (own[3], own[3]));
+    }
+    drop(ours);
+    // Opened again nothing is forgotten, and what was never written is nobody's.
+    let ours = open(&data);
+    let later = Token {
+        seq: Seq(of_ours[3].seq.0 + 1),
+        ..of_ours[3]
+    };
+    assert_eq!(
+        (seen(&ours, of_ours[3]), seen(&ours, of_theirs[0]), seen(&ours, later)),
+        (Ok(()), Err("token_unknown"), Err("token_unknown"))
+    );
+    let after = write(&ours, "p", 9);
+    assert_eq!((after.seq, after.epoch == later.epoch), (later.seq, false));
+}
+
+/// Openings that write nothing leave nothing.
+#[test]
+fn each_opening_that_writes_is_an_epoch_and_is_read_back_from_the_log_or_from_what_was_flushed() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Set::default());
+    let mut expected = Epochs::default();
+    let mut last_ms = 0;
+    for n in 0..8 {
+        clock.0.fetch_add(MINUTE, Ordering::Relaxed);
+        let engine = Engine::open(dir.path(), keeping(), at(&clock)).unwrap();
+        assert_eq!(**engine.shared.epochs.load(), expected, "{n}");
+        if n % 3 > 0 {
+            let opened_ms = engine.now_ms();
+            clock.0.fetch_add(MINUTE, Ordering::Relaxed);
+            engine.create_collection(&format!("c{n}"), schema(1)).unwrap();
+            expected = expected.begin(Epoch {
+                id: engine.shared.opening.epoch,
+                first: engine.applied().seq,
+                silent_from_ms: last_ms,
+                opened_ms,
+            });
+            last_ms = engine.now_ms();
+            engine.create_collection(&format!("d{n}"), schema(1)).unwrap();
+        }
+        if n % 2 == 0 {
+            engine.shared.flush("flush").unwrap();
+        }
+    }
+    assert_eq!(expected.all().len(), 6);
+}
+
+#[test]
+fn a_directory_of_before_there_were_epochs_goes_on_and_keeps_its_tokens() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Engine::open(dir.path(), small(), components()).unwrap();
+    let engine = open();
+    engine.create_collection("c", schema(1)).unwrap();
+    let written = engine
+        .upsert("c", vec![simple_point("p", 1)], &WriteOptions::default())
+        .unwrap();
+    engine.optimize("c", &|| false, &mut |_| {}).unwrap();
+    assert_eq!(
+        engine.stats().log_start_seq,
+        written.token.seq.0 + 1,
+        "no record is left"
+    );
+    let storage = &engine.shared.storage;
+    let mut effects = Effects::new(storage);
+    effects.put(META, b"format", &2u32.to_le_bytes());
+    effects.delete(META, b"epochs");
+    effects.delete(META, b"applied_ms");
+    storage.write_effects(effects).unwrap();
+    engine.shared.flush("flush").unwrap();
+    drop(engine);
+    let engine = open();
+    let version = |engine: &Engine| engine.get("c", &ids(&["p".into()]), With::default()).unwrap()[0].version;
+    let old: Token = format!("c1-1-0-{:x}", written.token.seq.0).parse().unwrap();
+    assert_eq!((version(&engine), engine.applied()), (old, old));
+    engine.check_after(Some(old)).unwrap();
+    let now = engine.upsert("c", vec![simple_point("q", 1)], &WriteOptions::default());
+    assert!(now.unwrap().token.epoch != EpochId::BEFORE);
+    drop(engine);
+    let engine = open();
+    assert_eq!(version(&engine), old);
+    engine.check_after(Some(old)).unwrap();
+    let format = engine.shared.storage.get(META, b"format").unwrap();
+    assert_eq!(format, Some(3u32.to_le_bytes().to_vec()));
 }

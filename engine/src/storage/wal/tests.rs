@@ -148,6 +148,7 @@ fn written(groups: &[Durability], bytes: usize) -> tempfile::TempDir {
     for (i, durability) in groups.iter().enumerate() {
         let record = Record {
             group: 0,
+            by: crate::types::Opening::BEFORE,
             timestamp_ms: i as u64,
             request: None,
             ops: vec![crate::op::Op::CreateCollection {

@@ -1,6 +1,7 @@
 //! Snapshots of a real engine in a real directory: taken while writes go on, restored, and compared by a full scan with what
 //! was written, as it is known outside the database.
 
+use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
 use cairn_engine::Engine;
@@ -127,7 +128,7 @@ async fn a_snapshot_taken_while_writing_is_restored_exactly_as_it_was_at_its_tok
         let (engine, stop) = (Arc::clone(&engine), Arc::clone(&stop));
         move || {
             let mut oracle = Oracle::new();
-            let mut history = BTreeMap::from([(engine.applied(), oracle.clone())]);
+            let mut history = HashMap::from([(engine.applied(), oracle.clone())]);
             for n in 0.. {
                 if stop.load(Ordering::Relaxed) {
                     break;
@@ -270,7 +271,10 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
             Box::new(|files, _| files.retain(|(path, _)| !path.ends_with(".seg"))),
         ),
         ("boast", Box::new(|_, about| about.collections[0].points += 1)),
-        ("other-moment", Box::new(|_, about| about.token = Token::local(Seq(1)))),
+        (
+            "other-moment",
+            Box::new(|_, about| about.token = Epochs::default().token(Seq(1))),
+        ),
     ];
     for (name, forge) in forgeries {
         let mut files: Vec<_> = good.files.iter().map(|f| (f.path.clone(), file_of(f))).collect();
@@ -280,6 +284,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
             identity: good.identity,
             history: good.history,
             log_from: good.log_from,
+            epochs: Epochs::default(),
             collections: good.collections.clone(),
         };
         forge(&mut files, &mut about);
