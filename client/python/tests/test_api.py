@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
 from typing import Any
 
@@ -365,6 +366,33 @@ def test_refused_documents_are_collected_and_the_others_stored(client: Any, name
         client.documents.put(name, [{"id": "x", "text": "x"}, {"id": "y", "text": ""}])
     assert raised.value.pointer.startswith("/documents/1")
     assert client.collections.get(name).documents == 18
+
+
+def test_what_was_stored_before_a_refused_document_is_told_as_it_was(client: Any, name: str) -> None:
+    client.collections.create(name, Schema(fields={"text": TextField(), "n": "integer"}))
+    # Metadata is held to the schema when a document is written: those before it in the request are stored by then.
+    documents = [{"id": f"d{i}", "text": f"text of {i}", "metadata": {"n": "two" if i == 2 else i}} for i in range(3)]
+    put = client.documents.put(name, documents, on_error="collect")
+    assert [(r.id, r.unchanged, r.replayed) for r in put.results] == [("d0", False, True), ("d1", False, True)]
+    assert [(e.id, e.error.code) for e in put.errors] == [("d2", "payload_type")]
+    assert len(client.query(name, Text("text"), after=put.token)) == 2 and put.token is not None
+
+
+def test_an_exception_says_what_was_done_before_it(client: Any, name: str) -> None:
+    client.collections.create(name, Schema(vectors={"a": VectorSpec(2)}, fields={"text": TextField()}))
+    documents = [{"id": f"d{i}", "text": "" if i == 4 else f"text of {i}"} for i in range(6)]
+    with pytest.raises(cairn.InvalidError) as raised:
+        client.documents.put(name, documents, batch=2)
+    assert [r.id for r in raised.value.partial.results] == ["d0", "d1", "d2", "d3"] and raised.value.partial.token
+    assert pickle.loads(pickle.dumps(raised.value)).partial == raised.value.partial
+    points = [Point(i, vector=[1, 0] if i < 20 else [1, 0, 0]) for i in range(24)]
+    with pytest.raises(cairn.InvalidError) as raised:
+        client.points.upsert_many(name, points, batch=2)
+    # Streams of a few batches are sent one after the other; what the one that failed had written is not told.
+    assert raised.value.partial.changed == 16
+    with pytest.raises(cairn.InvalidError) as raised:
+        client.points.upsert(name, points)
+    assert raised.value.partial is None
 
 
 def test_a_hybrid_finds_and_enrich_cites(client: Any, notes: str) -> None:

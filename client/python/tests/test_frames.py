@@ -57,6 +57,20 @@ def test_frames_of_documents(client: Any, name: str) -> None:
     assert [(d.title, d.metadata) for d in stored] == [("A", {"lang": "en"}), ("", {})]
 
 
+def test_what_goes_in_as_arrays_and_frames_is_as_safe_as_asked_for(client: Any, vectors: str) -> None:
+    points = pd.DataFrame({"id": ["x"], "vector": [[1.0, 0.0]]})
+    texts = pd.DataFrame({"id": ["a"], "text": ["Alpha."]})
+    docs = f"{vectors}-docs"
+    client.collections.create(docs)
+    for durability in ("sync", "async"):
+        wrote = (
+            client.points.upsert_arrays(vectors, ["x"], np.eye(2)[:1], durability=durability),
+            client.points.upsert_frame(vectors, points, durability=durability),
+            client.documents.put_frame(docs, texts.assign(text=f"Alpha {durability}."), durability=durability),
+        )
+        assert [w.durability for w in wrote] == [durability] * 3
+
+
 def test_hits_as_a_frame_keep_names_apart(client: Any, vectors: str) -> None:
     client.points.upsert(vectors, {"id": "x", "vector": [1, 0], "payload": {"id": 7, "score": "s", "lang": "en"}})
     frame = client.query(vectors, [1, 0]).to_pandas()

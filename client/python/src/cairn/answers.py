@@ -369,7 +369,7 @@ class PutResult:
     near_duplicate_of: str | None = None
     #: Not stored, because it is a near duplicate and the request said so.
     skipped: bool = False
-    #: The request had stored it before (an attempt whose answer was lost).
+    #: The request had stored it before (an attempt whose answer was lost, or that ended at a refused document behind it).
     replayed: bool = False
 
 

@@ -7,7 +7,11 @@ same errors for the same reasons.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from .answers import Put, Written
 
 
 class CairnError(Exception):
@@ -42,6 +46,8 @@ class CairnError(Exception):
         self.pointer = pointer
         #: Seconds that the server asked to wait before trying again.
         self.retry_after = retry_after
+        #: What a call that sends several requests had done before one of them failed. None if the call sends only one.
+        self.partial: Put | Written | None = None
 
     def __str__(self) -> str:
         place = f" (at {self.pointer})" if self.pointer else ""
@@ -49,7 +55,7 @@ class CairnError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         state = {"code": self.code, "pointer": self.pointer, "retry_after": self.retry_after}
-        return (_rebuilt, (type(self), self.message, state))
+        return (_rebuilt, (type(self), self.message, state), {"partial": self.partial})
 
 
 def _rebuilt(kind: type[CairnError], message: str, state: dict[str, object]) -> CairnError:

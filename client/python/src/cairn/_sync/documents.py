@@ -12,7 +12,7 @@ from .._progress import bar
 from .._wire import methods
 from .._wire.methods import Json
 from ..answers import DocumentPage, DocumentView, Put, PutError, PutResult, StoredDocument, Written, all_of, build
-from ..errors import InvalidError
+from ..errors import CairnError, InvalidError
 from ..requests import Document, DocumentLike, Durability, document_json, durability_json, weight
 from .core import Core
 
@@ -48,8 +48,10 @@ class Documents:
         atomically; what is unchanged is not embedded again.
 
         `on_error="collect"` leaves out documents that the server refuses, and says so in `errors` of the answer;
-        `"raise"` ends at the first batch with one (none of that batch is written then). Batches that were answered stay
-        written. `timeout` is that of each batch.
+        `"raise"` ends at the first one. Whatever ends it, what was stored stays stored, and `partial` of the exception is what
+        the batches did that were answered. Of the batch that failed, nothing is stored where the request was found wrong;
+        where it went wrong later (a model that refuses a text, time that ran out), the documents before that place may be.
+        `timeout` is that of each batch.
 
         ```python
         >>> from cairn import Document
@@ -69,12 +71,16 @@ class Documents:
         done = Put()
         if total is None and isinstance(many, Sequence):
             total = len(many)
-        with bar(progress, unit="documents", total=total) as shown:
-            for some in _batches(many, batch):
-                settings = {"on_near_duplicate": on_near_duplicate} if on_near_duplicate is not None else {}
-                settings.update(durability_json(durability))
-                self._put_batch(collection, some, settings, on_error == "collect", done, timeout)
-                shown.add(len(some))
+        try:
+            with bar(progress, unit="documents", total=total) as shown:
+                for some in _batches(many, batch):
+                    settings = {"on_near_duplicate": on_near_duplicate} if on_near_duplicate is not None else {}
+                    settings.update(durability_json(durability))
+                    self._put_batch(collection, some, settings, on_error == "collect", done, timeout)
+                    shown.add(len(some))
+        except CairnError as error:
+            error.partial = done
+            raise
         return done
 
     def _put_batch(
@@ -86,23 +92,26 @@ class Documents:
         done: Put,
         timeout: float | None,
     ) -> None:
-        """All are checked before the first is written, so what is left when one was refused is simply sent again."""
-        left = list(some)
-        while left:
-            request: Json = {"collection": collection, "documents": left, "request_id": uuid.uuid4().hex, **settings}
+        """What a refused one leaves of a batch is sent again: what was before it under the id of the same request, so that
+        documents which it had stored already are answered as they were then, with what they cost and their token."""
+        parts = [(some, uuid.uuid4().hex)]
+        while parts:
+            left, request_id = parts.pop()
+            request: Json = {"collection": collection, "documents": left, "request_id": request_id, **settings}
             try:
                 answer = self._core.call(methods.PUT_DOCUMENTS, request, timeout)
             except InvalidError as error:
                 wrong = _which(error, len(left))
                 if not collect or wrong is None:
                     raise
-                done.errors.append(PutError(left.pop(wrong)["id"], error))
+                done.errors.append(PutError(left[wrong]["id"], error))
+                rest = [(left[wrong + 1 :], uuid.uuid4().hex), (left[:wrong], request_id)]
+                parts.extend(part for part in rest if part[0])
                 continue
             done.results.extend(all_of(PutResult, answer.get("results", ())))
             done.token = answer.get("token") or done.token
             if answer.get("durability") == "async":
                 done.durability = "async"
-            return
 
     def put_frame(
         self,
@@ -117,6 +126,7 @@ class Documents:
         on_near_duplicate: Literal["store", "skip"] | None = None,
         on_error: Literal["raise", "collect"] = "raise",
         batch: int = 64,
+        durability: Durability | None = None,
         progress: bool = False,
         timeout: float | None = None,
     ) -> Put:
@@ -128,6 +138,7 @@ class Documents:
             on_near_duplicate=on_near_duplicate,
             on_error=on_error,
             batch=batch,
+            durability=durability,
             progress=progress,
             total=len(frame),
             timeout=timeout,

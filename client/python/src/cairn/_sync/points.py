@@ -13,7 +13,7 @@ from .._progress import bar
 from .._wire import methods
 from .._wire.methods import Json
 from ..answers import Page, Partial, Rows, StoredPoint, Written, build
-from ..errors import InvalidError
+from ..errors import CairnError, InvalidError
 from ..filters import FilterLike, whole_filter
 from ..requests import Durability, Embedder, PointLike, durability_json, embedder_json, point_json, weight, with_json
 from .core import Core
@@ -88,30 +88,35 @@ class Points:
         """Inserts or replaces any number of points, in batches that are one atomic write each, in order.
 
         gRPC streams them; memory stays bounded. What the server refuses for now is sent again. An error for good ends
-        it: the batches before the wrong one are written. `timeout` is that of each stream of a few batches.
+        it: the batches before the wrong one are written, and `partial` of the exception is what those of them did that were
+        answered. `timeout` is that of each stream of a few batches.
         """
         if not 1 <= batch <= _POINTS_MAX:
             raise InvalidError(f"a batch is 1 to {_POINTS_MAX} points, got {batch}", code="bad_request")
         done = Written()
         window: list[Json] = []
-        with bar(progress, unit="points", total=total if total is not None else _length(points)) as shown:
-            for some in _batches(points, batch):
-                window.append(
-                    {
-                        "collection": collection,
-                        "points": some,
-                        "request_id": uuid.uuid4().hex,
-                        **durability_json(durability),
-                        **_stated(embedders),
-                    }
-                )
-                if len(window) == _WINDOW:
+        try:
+            with bar(progress, unit="points", total=total if total is not None else _length(points)) as shown:
+                for some in _batches(points, batch):
+                    window.append(
+                        {
+                            "collection": collection,
+                            "points": some,
+                            "request_id": uuid.uuid4().hex,
+                            **durability_json(durability),
+                            **_stated(embedders),
+                        }
+                    )
+                    if len(window) == _WINDOW:
+                        self._send(window, done, timeout)
+                        shown.add(sum(len(w["points"]) for w in window))
+                        window = []
+                if window:
                     self._send(window, done, timeout)
                     shown.add(sum(len(w["points"]) for w in window))
-                    window = []
-            if window:
-                self._send(window, done, timeout)
-                shown.add(sum(len(w["points"]) for w in window))
+        except CairnError as error:
+            error.partial = done
+            raise
         return done
 
     def _send(self, window: list[Json], done: Written, timeout: float | None) -> None:
@@ -144,7 +149,14 @@ class Points:
         """
         points = _frames.points_of_arrays(ids, vectors, payloads)
         return self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(ids), embedders=embedders, timeout=timeout
+            collection,
+            points,
+            batch=batch,
+            durability=durability,
+            progress=progress,
+            total=len(ids),
+            embedders=embedders,
+            timeout=timeout,
         )
 
     def upsert_frame(
@@ -178,7 +190,14 @@ class Points:
         """
         points = _frames.points_of_frame(frame, id, vector, document, payload)
         return self.upsert_many(
-            collection, points, batch=batch, progress=progress, total=len(frame), embedders=embedders, timeout=timeout
+            collection,
+            points,
+            batch=batch,
+            durability=durability,
+            progress=progress,
+            total=len(frame),
+            embedders=embedders,
+            timeout=timeout,
         )
 
     def get(
