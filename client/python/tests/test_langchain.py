@@ -8,7 +8,7 @@ from typing import Any
 
 import cairn
 import pytest
-from cairn import Client, Document, Field
+from cairn import Client, Document, Field, Schema, SparseSpec
 from cairn.langchain import CairnRetriever, CairnVectorStore
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -129,6 +129,17 @@ async def test_the_retriever_finds_chunks_in_every_mode(server: str, name: str, 
         assert (found.metadata["source"], found.metadata["document"]) == ("raft.md", "raft")
         assert 0 <= found.metadata["score"] <= 1 and "text" not in found.metadata
     await retriever.aclose()
+    retriever.close()
+
+
+def test_sparse_vectors_are_asked_for_by_name(server: str, name: str, transport: str) -> None:
+    with Client(server, transport=transport) as client:
+        client.collections.create(name, Schema(sparse={"a": SparseSpec(), "b": SparseSpec()}))
+    retriever = CairnRetriever(collection=name, url=server, mode="sparse", using="b", transport=transport)
+    # This server has no model for them; it is named as what was asked for.
+    with pytest.raises(cairn.InvalidError, match='"b"') as raised:
+        retriever.invoke("election")
+    assert raised.value.code == "no_embedder"
     retriever.close()
 
 

@@ -29,7 +29,7 @@ from ._sync.client import DEFAULT_URL, Client
 from .answers import Answer, Rows, StoredPoint
 from .errors import InvalidError, NotFoundError
 from .filters import Field, Filter, FilterLike
-from .requests import Hybrid, Metric, Mmr, Nearest, Point, Ranking, RankingLike, Schema, Text, TextField, VectorSpec
+from .requests import Hybrid, Metric, Mmr, Nearest, Point, Ranking, RankingLike, Schema, Sparse, Text, TextField, VectorSpec
 
 __all__ = ["CairnRetriever", "CairnVectorStore"]
 
@@ -311,9 +311,9 @@ class CairnRetriever(BaseRetriever):
     url: str = DEFAULT_URL
     #: Chunks to retrieve.
     k: int = 4
-    #: How they are found: vectors and BM25 fused, or one of them. Text is embedded by the server.
-    mode: Literal["hybrid", "dense", "bm25"] = "hybrid"
-    #: Vector name; may be left out if the collection has exactly one.
+    #: How they are found: vectors and BM25 fused, or one of them, or sparse vectors. Text is embedded by the server.
+    mode: Literal["hybrid", "dense", "bm25", "sparse"] = "hybrid"
+    #: Vector name (with `sparse`, of a sparse vector); may be left out if the collection has exactly one.
     using: str | None = None
     #: Cairn's filter: conditions, or the JSON of REST, or a flat dict of payload keys to values.
     filter: Any = None
@@ -355,6 +355,7 @@ class CairnRetriever(BaseRetriever):
             "hybrid": Hybrid(query, self.using),
             "dense": Nearest(text=query, using=self.using),
             "bm25": Text(query),
+            "sparse": Sparse(text=query, using=self.using),
         }
         asked = {"filter": self.filter, "ranking": self.ranking, "score_threshold": self.score_threshold, **given}
         return sources[self.mode], {"limit": self.k if k is None else k, **_options(asked, prefix="")}
