@@ -292,10 +292,12 @@ impl Core {
         account: &mut Account,
     ) -> Result<Vec<Found>> {
         let limit = enrich.limit.unwrap_or(DEFAULT_CANDIDATES);
+        // Known before the sources are made: each leg of a hybrid must take so many, or those not allowed would fill it.
+        let wanted = labels.wanted(moments.iter().map(Moment::schema), limit);
         let started = Instant::now();
         let mut sources = Vec::with_capacity(moments.len());
         for (i, moment) in moments.iter().enumerate() {
-            let source = self.candidates_source(moment.schema(), enrich, query, limit, budget, &mut account.notes);
+            let source = self.candidates_source(moment.schema(), enrich, query, wanted, budget, &mut account.notes);
             sources.push(source.map_err(|mut e| {
                 if moments.len() > 1 && e.pointer.as_deref() != Some("/prompt") {
                     e.pointer = Some(format!("/collections/{i}"));
@@ -313,7 +315,7 @@ impl Core {
             .push(Stage::new("embed", started, sources.len(), embedded));
 
         let started = Instant::now();
-        let mut retrieved = self.retrieve(moments, sources, &enrich.filter, labels, limit)?;
+        let mut retrieved = self.retrieve(moments, sources, &enrich.filter, labels, wanted)?;
         budget.check()?;
         fetcher.fetch_payloads(&retrieved.hits)?;
         let before = retrieved.hits.len();
@@ -453,7 +455,7 @@ impl Core {
         schema: &Schema,
         enrich: &Enrich,
         query: &str,
-        limit: usize,
+        wanted: usize,
         budget: &Budget,
         notes: &mut Vec<String>,
     ) -> Result<(Source, Option<&'static str>)> {
@@ -493,7 +495,7 @@ impl Core {
         }
         check_text_fields(schema)?;
         Ok((
-            retrieval::hybrid(dense, text, retrieval::default_fields(schema), limit),
+            retrieval::hybrid(dense, text, retrieval::default_fields(schema), wanted),
             None,
         ))
     }

@@ -26,6 +26,8 @@ mod retrieve;
 mod snapshots;
 #[cfg(test)]
 mod sparse_tests;
+#[cfg(test)]
+mod trust_tests;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -66,6 +66,16 @@ impl Labels {
         Some(filter)
     }
 
+    /// How many candidates must be taken so that `limit` are likely to remain: more where a collection cannot filter by
+    /// label. The same for all collections, so that their legs are as long as each other.
+    pub(super) fn wanted<'s>(&self, schemas: impl IntoIterator<Item = &'s Schema>, limit: usize) -> usize {
+        let filters = |schema| self.narrow(&Filter::default(), schema).is_some();
+        match schemas.into_iter().all(filters) {
+            true => limit,
+            false => CANDIDATES_MAX,
+        }
+    }
+
     /// What a stage says of those that were left out.
     pub(super) fn said(&self, excluded: u64) -> Option<String> {
         let names: Vec<&str> = self.allowed.iter().map(|trust| trust.name()).collect();
@@ -120,18 +130,17 @@ pub(super) fn beside(
 
 impl Core {
     /// Hits of all moments in one list, best first, without payloads. Each source comes with the name of its leg, if it has
-    /// only one.
+    /// only one. `wanted` is what [`Labels::wanted`] said.
     pub(super) fn retrieve(
         &self,
         moments: &[Moment<'_>],
         sources: Vec<(Source, Option<&'static str>)>,
         filter: &Filter,
         labels: &Labels,
-        limit: usize,
+        wanted: usize,
     ) -> Result<Retrieved> {
         let mut retrieved = Retrieved::default();
         let mut asked = Vec::with_capacity(moments.len());
-        let mut wanted = limit;
         for moment in moments {
             match labels.narrow(filter, moment.schema()) {
                 Some(narrowed) if narrowed == *filter => asked.push(narrowed),
@@ -139,10 +148,7 @@ impl Core {
                     retrieved.excluded += moment.count(filter)?.saturating_sub(moment.count(&narrowed)?);
                     asked.push(narrowed);
                 }
-                None => {
-                    wanted = CANDIDATES_MAX;
-                    asked.push(filter.clone());
-                }
+                None => asked.push(filter.clone()),
             }
         }
         retrieved.hits = match (moments, sources.as_slice()) {
@@ -330,6 +336,9 @@ mod tests {
             ..empty_schema()
         };
         assert_eq!(Labels::new(&[]).narrow(&Filter::default(), &closed), None);
+        let wanted = |schemas: &[&Schema]| Labels::new(&[]).wanted(schemas.iter().copied(), 50);
+        assert_eq!(wanted(&[&empty_schema()]), 50);
+        assert_eq!(wanted(&[&empty_schema(), &closed]), CANDIDATES_MAX);
     }
 
     #[test]
