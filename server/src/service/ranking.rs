@@ -5,7 +5,8 @@
 //! take, and the account of what it skipped.
 //!
 //! A query with a ranking takes its candidates from a pool that is larger than what is wanted and holds what its steps were
-//! told to look at, and enlarges the pool until enough hits remain, all that match were seen, or [`POOL_MAX`] is reached. `offset` and `limit` cut the ranked list, so
+//! told to look at, and enlarges the pool until enough hits remain, all that match were seen, [`POOL_MAX`] is reached, or
+//! a larger one would be more bytes than may be looked at. `offset` and `limit` cut the ranked list, so
 //! pages of one ranking follow each other as long as the pool is the same: up to half of its first size.
 //!
 //! Only ids and scores are taken from the search; payloads and vectors are fetched from the same moment for the hits that a
@@ -38,6 +39,8 @@ use crate::rag::retrieval;
 const DEFAULT_LAMBDA: f32 = 0.7;
 /// Where a chunk's text is.
 const TEXT: &str = "text";
+/// Code of the error of looking at too much.
+const TOO_LARGE: &str = "answer_too_large";
 
 /// A ranking as callers say it. What is `None` gets its default here.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -369,6 +372,8 @@ pub(super) struct Fetcher<'m> {
     vectors: HashMap<Key, Vectors>,
     /// Of all that was fetched.
     bytes: usize,
+    /// The most that may be fetched.
+    bytes_max: usize,
 }
 
 impl<'m> Fetcher<'m> {
@@ -378,6 +383,7 @@ impl<'m> Fetcher<'m> {
             payloads: HashMap::new(),
             vectors: HashMap::new(),
             bytes: 0,
+            bytes_max: limits::ANSWER_BYTES_MAX,
         }
     }
 
@@ -414,12 +420,12 @@ impl<'m> Fetcher<'m> {
         for (collection, ids) in missing {
             let (points, bytes) = self.moments[collection].get(&ids, with)?;
             self.bytes += bytes;
-            if self.bytes > limits::ANSWER_BYTES_MAX {
-                let most = limits::ANSWER_BYTES_MAX;
+            if self.bytes > self.bytes_max {
+                let most = self.bytes_max;
                 let message = format!(
                     "ranking would look at more than {most} bytes of payloads and vectors: ask for fewer hits, or rank fewer"
                 );
-                return Err(Error::invalid("answer_too_large", message).at("/ranking"));
+                return Err(Error::invalid(TOO_LARGE, message).at("/ranking"));
             }
             all.extend(points.into_iter().map(|point| (collection, point)));
         }
@@ -467,6 +473,15 @@ pub(super) struct Ranked {
     pub(super) hits: Vec<Found>,
     pub(super) dropped: Vec<(Found, Why)>,
     pub(super) stages: Vec<Stage>,
+}
+
+impl Ranked {
+    /// Says with the last step, which left hits out, what was not done.
+    fn skip(&mut self, what: String) {
+        if let Some(stage) = self.stages.last_mut() {
+            stage.skipped = said(stage.skipped.take().into_iter().chain([what]).collect());
+        }
+    }
 }
 
 /// What a reranker said before, when the pool was smaller.
@@ -796,13 +811,25 @@ impl Core {
         budget: &Budget,
         method: &'static str,
     ) -> Result<(QueryResult, Vec<Stage>)> {
+        let mut fetcher = Fetcher::new(std::slice::from_ref(moment));
+        self.search_ranked_with(&mut fetcher, moment, query, plan, budget, method)
+    }
+
+    fn search_ranked_with(
+        &self,
+        fetcher: &mut Fetcher<'_>,
+        moment: &Moment<'_>,
+        query: &Query,
+        plan: &Plan,
+        budget: &Budget,
+        method: &'static str,
+    ) -> Result<(QueryResult, Vec<Stage>)> {
         query.check()?;
-        let moments = std::slice::from_ref(moment);
-        let mut fetcher = Fetcher::new(moments);
         let mut reranked = Reranked::default();
         let mut spent: HashMap<&'static str, f64> = HashMap::new();
         let wanted = query.limit + query.offset;
         let mut pool = first_pool(wanted).max(plan.looks_at());
+        let mut smaller: Option<(usize, QueryResult, Ranked)> = None;
         let (mut result, mut ranked) = loop {
             let light = Query {
                 limit: pool,
@@ -825,14 +852,20 @@ impl Core {
             let worthless = query
                 .score_threshold
                 .is_some_and(|t| found.last().is_some_and(|f| f.hit.score < t));
-            let ranked = plan.run(
-                found,
-                wanted,
-                query.score_threshold,
-                &mut fetcher,
-                &mut reranked,
-                budget,
-            )?;
+            let ranked = plan.run(found, wanted, query.score_threshold, fetcher, &mut reranked, budget);
+            let ranked = match (ranked, smaller.take()) {
+                (Ok(ranked), _) => ranked,
+                // What the smaller pool gave is an answer, if a short one: how large the payloads behind it are must not
+                // decide whether a question can be asked.
+                (Err(error), Some((seen, result, mut ranked))) if error.code == TOO_LARGE => {
+                    let most = fetcher.bytes_max;
+                    ranked.skip(format!(
+                        "hits beyond the first {seen} were not looked at: their payloads and vectors are more than {most} bytes"
+                    ));
+                    break (result, ranked);
+                }
+                (Err(error), _) => return Err(error),
+            };
             for stage in &ranked.stages {
                 *spent.entry(stage.name).or_default() += stage.took_ms;
             }
@@ -840,6 +873,7 @@ impl Core {
                 break (result, ranked);
             }
             pool = (pool * POOL_GROWTH).min(POOL_MAX);
+            smaller = Some((n, result, ranked));
         };
         for stage in &mut ranked.stages {
             stage.took_ms = spent[stage.name];

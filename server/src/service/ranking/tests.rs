@@ -183,6 +183,52 @@ fn enough_hits_remain_if_there_are_enough() {
 }
 
 #[test]
+fn a_pool_that_would_be_too_large_leaves_the_answer_of_the_one_before() {
+    let payloads: Vec<Value> = (0..450)
+        .map(|i| json!({"kind": if i < 440 { 0 } else { i }, "text": distinct(i)}))
+        .collect();
+    let bench = Bench::new(&payloads, vec![]);
+    let ranking = Ranking {
+        caps: vec![Cap {
+            field: "kind".into(),
+            most: 3,
+        }],
+        ..Ranking::default()
+    };
+    let moments = [bench.core.engine.moment("c", None, Patience::default()).unwrap()];
+    let plan = bench.plan(&ranking).unwrap();
+    let ask = |bytes_max| {
+        let mut fetcher = Fetcher {
+            bytes_max,
+            ..Fetcher::new(&moments)
+        };
+        let query = Bench::query(5, 0);
+        let asked = bench
+            .core
+            .search_ranked_with(&mut fetcher, &moments[0], &query, &plan, &patient(), "Query.Run");
+        asked.map(|(result, stages)| {
+            (
+                result.hits.len(),
+                stages[0].hits_in,
+                stages[0].skipped.clone(),
+                fetcher.bytes,
+            )
+        })
+    };
+    let (hits, seen, skipped, bytes) = ask(usize::MAX).unwrap();
+    assert_eq!((hits, seen, skipped), (5, 450, None));
+    // The first pool is 100 hits, the next 400: enough bytes for the one and not for the other.
+    let (hits, seen, skipped, _) = ask(bytes / 2).unwrap();
+    assert_eq!((hits, seen), (3, 100));
+    assert!(
+        skipped
+            .unwrap()
+            .starts_with("hits beyond the first 100 were not looked at")
+    );
+    assert_eq!(ask(bytes / 10).unwrap_err().code, "answer_too_large");
+}
+
+#[test]
 fn pages_are_cut_from_the_ranked_list() {
     let payloads: Vec<Value> = (0..90).map(|i| json!({"text": distinct(i), "kind": i % 7})).collect();
     let bench = Bench::new(&payloads, vec![]);
