@@ -70,7 +70,8 @@ pub enum OnNearDuplicate {
     /// Store it and say so in the result.
     #[default]
     Store,
-    /// Do not store it, unless its id is stored already; the result says of which document it is a near duplicate.
+    /// Do not store it, unless its id is stored already or its near duplicates are all trusted less; the result says of which
+    /// document it is a near duplicate.
     Skip,
 }
 

@@ -735,22 +735,13 @@ impl Packer<'_> {
             // The worst of its chunks: a passage is no better than what is in it.
             trust: members()
                 .map(|member| member.trust)
-                .max_by_key(|trust| doubt(*trust))
+                .max_by_key(|trust| trust.doubt())
                 .unwrap_or_default(),
             provenance: best
                 .provenance
                 .clone()
                 .or_else(|| members().find_map(|member| member.provenance.clone())),
         }
-    }
-}
-
-/// Orders labels from the best to the worst.
-fn doubt(trust: Trust) -> u8 {
-    match trust {
-        Trust::Trusted => 0,
-        Trust::Unverified => 1,
-        Trust::Quarantined => 2,
     }
 }
 

@@ -13,7 +13,7 @@ pub const TRUST_KEY: &str = "trust";
 pub const PROVENANCE_KEY: &str = "provenance";
 
 /// How far a document's content is trusted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
     /// Nobody has looked at it.
@@ -35,6 +35,16 @@ impl Trust {
             Self::Unverified => "unverified",
             Self::Trusted => "trusted",
             Self::Quarantined => "quarantined",
+        }
+    }
+
+    /// Orders labels from the best to the worst. Not the order of the variants, which is that of the API: the default comes
+    /// first.
+    pub fn doubt(self) -> u8 {
+        match self {
+            Self::Trusted => 0,
+            Self::Unverified => 1,
+            Self::Quarantined => 2,
         }
     }
 

@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::bounds::{BATCH_DOCUMENTS_MAX, DEFAULT_PAGE, REQUEST_TEXT_BYTES_MAX};
 use super::collections::applied;
 use super::embed::{By, Embedding, embed_sparse_texts, embed_texts};
-use super::intake::{self, DocumentText, NEAR_KEY, OnNearDuplicate, Signature};
+use super::intake::{self, DocumentText, Like, NEAR_KEY, OnNearDuplicate, Signature};
 use super::points::{WriteParams, write_options};
 use super::pools::Budget;
 use super::{Call, Core, Service, check_count, check_limit};
@@ -442,14 +442,17 @@ impl Core {
         };
         check_carried(&document, &title, chunks.len())?;
         let signature = Signature::of(schema, &chunks);
-        if let Some(signature) = &signature {
-            result.near_duplicate_of = self.near_duplicate(collection, &id, signature, budget)?;
-        }
+        let like = match &signature {
+            Some(signature) => self.near_duplicate(collection, &id, document.trust, signature, budget)?,
+            None => Like::default(),
+        };
         // A stored document is replaced, whatever the new version is like: else the old one would stay.
-        if *on_near_duplicate == OnNearDuplicate::Skip && result.near_duplicate_of.is_some() && stored.is_none() {
+        if *on_near_duplicate == OnNearDuplicate::Skip && stored.is_none() && like.instead.is_some() {
+            result.near_duplicate_of = like.instead;
             result.skipped = true;
             return Ok(result);
         }
+        result.near_duplicate_of = like.most;
         let checksums: Vec<[u8; 16]> = chunks.iter().map(|c| chunk_checksum(embeddings, &c.text)).collect();
         let (mut by_checksum, embedded) = if embeddings.is_empty() {
             (HashMap::new(), 0)

@@ -68,7 +68,8 @@ pub enum OnNearDuplicate {
     /// Store it and say so.
     #[default]
     Store,
-    /// Do not store it, unless its id is stored already: an old version would stay.
+    /// Do not store it, unless its id is stored already: an old version would stay; or unless only documents that are
+    /// trusted less are like it: whoever can put a copy into quarantine first must not keep the original out.
     Skip,
 }
 
@@ -201,17 +202,27 @@ fn shingles<'a>(chunks: impl IntoIterator<Item = (usize, &'a str)>) -> Shingles 
     }))
 }
 
+/// The stored documents that are like enough.
+#[derive(Debug, Default)]
+pub(super) struct Like {
+    /// The one that is most like it.
+    pub(super) most: Option<PointId>,
+    /// The one that is most like it of those that are trusted at least as much.
+    pub(super) instead: Option<PointId>,
+}
+
 impl Core {
-    /// The stored document that is most like this one, if one is like enough.
+    /// The stored documents that are most like this one, which is trusted so far.
     pub(super) fn near_duplicate(
         &self,
         collection: &str,
         id: &PointId,
+        trust: Trust,
         signature: &Signature,
         budget: &Budget,
-    ) -> Result<Option<PointId>> {
+    ) -> Result<Like> {
         if signature.bands.is_empty() {
-            return Ok(None);
+            return Ok(Like::default());
         }
         let scroll = Scroll {
             // A near duplicate that cannot be read is not seen; that is no reason to refuse a document.
@@ -228,7 +239,7 @@ impl Core {
             patience: budget.patience().clone(),
             ..Scroll::default()
         };
-        let mut candidates: Vec<(usize, PointId)> = Vec::new();
+        let mut candidates: Vec<(usize, u8, PointId)> = Vec::new();
         for point in self.engine.scroll(collection, &scroll)?.points {
             if let Some(document) = point.document.filter(|document| document != id) {
                 let theirs = point
@@ -239,13 +250,16 @@ impl Core {
                 let shared = shared
                     .filter(|band| signature.bands.iter().any(|own| u64::from(*own) == *band))
                     .count();
-                candidates.push((shared, document));
+                let doubt = point.payload.as_ref().map(Trust::of).unwrap_or_default().doubt();
+                candidates.push((shared, doubt, document));
             }
         }
-        // The more bands are shared, the likelier; ids make the order the same every time.
-        candidates.sort_by(|(a, x), (b, y)| b.cmp(a).then_with(|| x.as_str().cmp(y.as_str())));
-        let mut best: Option<(f32, PointId)> = None;
-        for (_, document) in candidates.into_iter().take(NEAR_CHECKS_MAX) {
+        // The more bands are shared, the likelier. Of equals the trusted ones first, so that copies in quarantine do not
+        // use up the checks; ids make the order the same every time.
+        candidates.sort_by(|(a, p, x), (b, q, y)| b.cmp(a).then(p.cmp(q)).then_with(|| x.as_str().cmp(y.as_str())));
+        let mut like = Like::default();
+        let (mut most, mut instead) = (f32::NEG_INFINITY, f32::NEG_INFINITY);
+        for (_, _, document) in candidates.into_iter().take(NEAR_CHECKS_MAX) {
             budget.check()?;
             let chunks = self
                 .engine
@@ -255,14 +269,25 @@ impl Core {
                 let start = payload.get("span")?.get(0)?.as_u64()?;
                 Some((usize::try_from(start).ok()?, payload.get("text")?.as_str()?.to_owned()))
             };
+            let labels = chunks.iter().filter_map(|point| point.payload.as_ref()).map(Trust::of);
+            // Labels of single chunks can be changed: a document is trusted as far as the least of its chunks.
+            let doubt = labels.map(Trust::doubt).max();
             let chunks: Vec<(usize, String)> = chunks.iter().filter_map(of_chunk).collect();
             let theirs = shingles(chunks.iter().map(|(start, text)| (*start, text.as_str())));
             let similarity = near::jaccard(&signature.shingles, &theirs);
-            if similarity >= NEAR_JACCARD && best.as_ref().is_none_or(|(before, _)| similarity > *before) {
-                best = Some((similarity, document));
+            if similarity < NEAR_JACCARD {
+                continue;
+            }
+            if similarity > instead && doubt.is_some_and(|theirs| theirs <= trust.doubt()) {
+                instead = similarity;
+                like.instead = Some(document.clone());
+            }
+            if similarity > most {
+                most = similarity;
+                like.most = Some(document);
             }
         }
-        Ok(best.map(|(_, document)| document))
+        Ok(like)
     }
 }
 

@@ -62,6 +62,17 @@ impl Fixture {
         self.service.create_collection(self.call(), create).await.unwrap();
     }
 
+    async fn put(&self, id: &str, text: &str, trust: Trust, on_near_duplicate: OnNearDuplicate) -> PutOne {
+        let document = DocumentText {
+            id: id.into(),
+            text: text.into(),
+            trust,
+            ..DocumentText::default()
+        };
+        let mut put = self.put_all(vec![document], on_near_duplicate).await;
+        put.results.remove(0)
+    }
+
     async fn put_all(&self, documents: Vec<DocumentText>, on_near_duplicate: OnNearDuplicate) -> PutAll {
         let params = WriteParams {
             durability: Some(Durability::Async),
@@ -109,5 +120,39 @@ async fn quarantined_chunks_take_nobodys_place_though_their_label_is_not_indexed
         assert_eq!(context, ["good"], "{mode:?}");
         let said = enriched.stages.iter().find_map(|stage| stage.skipped.clone()).unwrap();
         assert!(said.starts_with("150 chunks were left out"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_trusted_less_keeps_no_near_duplicate_out() {
+    use OnNearDuplicate::{Skip, Store};
+    let f = fixture();
+    f.create(true).await;
+    let text = "There is a pass between the two peaks that carriers use in summer, when the river is low and the snow is gone.";
+    let like = |put: &PutOne| {
+        (
+            put.near_duplicate_of.as_ref().map(|id| id.as_str().to_owned()),
+            put.skipped,
+        )
+    };
+    let of = |id: &str, skipped| (Some(id.to_owned()), skipped);
+    f.put("copy", text, Trust::Quarantined, Store).await;
+    // What is in quarantine keeps only what would go there as well.
+    assert_eq!(
+        like(&f.put("bad", text, Trust::Quarantined, Skip).await),
+        of("copy", true)
+    );
+    assert_eq!(
+        like(&f.put("plain", text, Trust::Unverified, Skip).await),
+        of("copy", false)
+    );
+    assert_eq!(
+        like(&f.put("other", text, Trust::Unverified, Skip).await),
+        of("plain", true)
+    );
+    assert!(!f.put("original", text, Trust::Trusted, Skip).await.skipped);
+    // The reason of skipping is named, though others are as like.
+    for trust in [Trust::Trusted, Trust::Unverified, Trust::Quarantined] {
+        assert_eq!(like(&f.put("again", text, trust, Skip).await), of("original", true));
     }
 }

@@ -142,7 +142,7 @@ pub(in crate::rest) enum OnNearDuplicateBody {
     #[default]
     Store,
     /// Do not store it; the result says of which document it is a near duplicate. A document whose id is stored already is
-    /// replaced all the same.
+    /// replaced all the same, and one whose near duplicates are all trusted less is stored all the same.
     Skip,
 }
 
