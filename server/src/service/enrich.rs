@@ -662,7 +662,8 @@ fn condense(enrich: &Enrich, schema: &Schema, account: &mut Account) -> String {
         }
         kept
     };
-    let Condensed { mut query, turns } = condense::condense(&enrich.prompt, &enrich.conversation, &is_content);
+    let Condensed { mut query, turns } =
+        condense::condense(&enrich.prompt, &enrich.conversation, &spec.language, &is_content);
     let mut skipped = None;
     if query.len() > limits::QUERY_TEXT_BYTES_MAX {
         query.clone_from(&enrich.prompt);
