@@ -74,6 +74,8 @@ pub const SET_PAYLOAD_BYTES_MAX: usize = 64 << 20;
 pub const LOG_STRETCH_BYTES: u64 = 1 << 20;
 /// Milliseconds of log likewise: the log is kept for a time in steps of so much.
 pub const LOG_STRETCH_MS: u64 = 60_000;
+/// Milliseconds between two looks at what of the log may go.
+pub const LOG_LOOK_MS: u64 = 1_000;
 /// Epochs that a database remembers: one for each opening that wrote something, so years of restarts.
 pub const EPOCHS_MAX: usize = 1_000;
 /// Bytes of payloads and vectors in one answer: what a client takes, and what a server can hold many of.

@@ -50,6 +50,10 @@ pub(super) struct Applier {
     pub(super) log_start: Seq,
     /// What the log holds from there on.
     pub(super) log: LogAccount,
+    /// When background work last found nothing to do about the log, and the bytes that it held.
+    pub(super) looked_at_log: Option<(u64, u64)>,
+    /// The room of the records below is to be given back.
+    pub(super) reclaim: Option<Seq>,
 }
 
 /// A collection, for the applier.

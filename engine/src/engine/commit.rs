@@ -17,6 +17,7 @@ use super::ask::WriteOptions;
 use super::failing::Failing;
 use super::health::Scrub;
 use super::requests;
+use super::retention::Holds;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,6 +63,8 @@ pub(super) struct Shared {
     pub(super) unsynced: Signal,
     pub(super) poison: Mutex<Option<Error>>,
     pub(super) counters: Counters,
+    /// Who reads the log.
+    pub(super) holds: Arc<Holds>,
     pub(super) scrub: Scrub,
     pub(super) merging: std::sync::atomic::AtomicBool,
     pub(super) failing: Failing,
@@ -90,6 +93,8 @@ pub(super) struct Counters {
     pub(super) seals: AtomicU64,
     pub(super) merges: AtomicU64,
     pub(super) replayed_requests: AtomicU64,
+    /// Flushes and compactions of RocksDB's own that are known to have failed.
+    pub(super) background_errors: AtomicU64,
     /// Requests that are remembered.
     pub(super) requests: AtomicU64,
 }
@@ -317,14 +322,21 @@ impl Shared {
             // No view shows it yet. In the queue the answer comes behind it.
             return Ok(None);
         }
+        let durability = self.at_least(seq, Some(wanted))?;
+        self.counters.replayed_requests.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Applied {
+            durability,
+            ..replayed(done, &self.epochs.load())
+        }))
+    }
+
+    /// How safe a record is, which is fsynced if it is not as safe as is wanted (none: as the settings say).
+    pub(super) fn at_least(&self, seq: Seq, wanted: Option<Durability>) -> Result<Durability> {
+        let wanted = wanted.unwrap_or(self.settings.durability);
         if wanted == Durability::Sync && self.log.durability(seq) == Durability::Async {
             self.sync()?;
         }
-        self.counters.replayed_requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Applied {
-            durability: self.log.durability(seq),
-            ..replayed(done, &self.epochs.load())
-        }))
+        Ok(self.log.durability(seq))
     }
 
     /// Fsyncs the log now. A failure ends the engine: what the disk has is unknown, and a second try would hide it.
@@ -391,6 +403,7 @@ impl Shared {
         let answers: Vec<_> = group.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
         // Since they came into the line a flush may have found the disk full. RocksDB refuses everything then, which looks
         // like a write that failed half-way and would stop the engine.
+        self.look_for_failed_flush();
         if self.check_alive().is_ok()
             && let Err(full) = self.space.check_stuck()
         {
@@ -445,6 +458,21 @@ impl Shared {
                     )));
                 }
             }
+        }
+    }
+
+    /// RocksDB flushes when its memory is full, and if that fails nobody is told: the next write would be refused, which cannot be
+    /// told from one that failed half-way. So it is as if a flush of ours had found the disk full: background work tries one, and
+    /// if that fails for another reason, the engine stops.
+    fn look_for_failed_flush(&self) {
+        let failed = self.storage.background_errors();
+        if self.counters.background_errors.swap(failed, Ordering::Relaxed) < failed {
+            tracing::warn!(
+                failed,
+                "RocksDB failed to flush or compact: no writes before a flush succeeds"
+            );
+            self.space.flushed(true);
+            self.work.ring();
         }
     }
 

@@ -173,6 +173,36 @@ fn nothing_is_answered_after_a_failed_fsync_and_a_restart_has_everything_that_wa
     }
 }
 
+#[test]
+fn an_unchanged_document_is_as_safe_as_is_wanted_when_it_is_answered() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = open(&root.path().join("live"));
+    engine.create_collection("c", schema(1)).unwrap();
+    let put = |durability| {
+        engine
+            .put_document("c", document("d", 1, 3), &durable(durability))
+            .unwrap()
+    };
+    let fsyncs = || engine.shared.log.fsyncs().count;
+    let before = fsyncs();
+    assert_eq!(put(Durability::Async).durability, Durability::Async);
+    let again = put(Durability::Async);
+    assert_eq!(
+        (again.changed, again.durability, fsyncs()),
+        (0, Durability::Async, before)
+    );
+    // Who wants it on disk is not answered before it is, though nothing is written.
+    let again = put(Durability::Sync);
+    assert_eq!(
+        (again.changed, again.durability, fsyncs()),
+        (0, Durability::Sync, before + 1)
+    );
+    assert_eq!(engine.shared.log.unsynced().records, 0);
+    // Once is enough.
+    put(Durability::Sync);
+    assert_eq!(fsyncs(), before + 1);
+}
+
 // ---- repeated requests ----
 
 #[test]
@@ -422,6 +452,31 @@ fn a_flush_that_finds_the_disk_full_stops_writes_until_one_succeeds() {
     );
     put(&engine, "p", 2, &WriteOptions::default()).unwrap();
     assert!(!engine.stats().disk_full);
+}
+
+/// RocksDB flushes by itself when its memory is full. Who writes next must not run into what that left.
+#[test]
+fn a_flush_of_rocksdbs_own_that_fails_stops_writes_until_one_succeeds_and_not_the_engine() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = open(&root.path().join("live"));
+    engine.create_collection("c", schema(1)).unwrap();
+    let faults = &engine.shared.storage.faults;
+    faults.background.store(1, Ordering::Relaxed);
+    faults.full.store(true, Ordering::Relaxed);
+    for _ in 0..2 {
+        let refused = put(&engine, "p", 1, &WriteOptions::default()).unwrap_err();
+        assert_eq!((refused.kind, refused.code), (ErrorKind::Exhausted, "disk_full"));
+        assert_eq!(engine.maintain(&|| false).unwrap_err().code, "disk_full");
+    }
+    faults.full.store(false, Ordering::Relaxed);
+    assert_eq!(
+        engine.maintain(&|| false).unwrap(),
+        Maintained::Worked,
+        "it tries again"
+    );
+    put(&engine, "p", 2, &WriteOptions::default()).unwrap();
+    assert_eq!(version_of(&engine, "p"), Some(2));
+    engine.check_alive().unwrap();
 }
 
 #[test]

@@ -20,6 +20,7 @@ use parking_lot::MutexGuard;
 
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::patience::Patience;
 use crate::segment::{Dead, Graphs, Kept, Sealed, SealedView, SegmentView, seal};
 use crate::shard::{Shard, policy};
@@ -43,6 +44,8 @@ enum Job<'a> {
     Trim,
     /// The disk is nearly full: nothing is kept that nobody needs.
     TrimAll,
+    /// That was done, and its room is not given back yet.
+    Reclaim,
     /// Copies rows that hold back the log into `rows`.
     Unpin(CollectionNo, ShardNo),
 }
@@ -124,7 +127,8 @@ impl Shared {
             Some(Job::Merge(build, claim)) => self.run_merge(build, claim, stop),
             Some(Job::Sweep) => self.sweep(),
             Some(Job::Trim) => self.flush_and_trim(),
-            Some(Job::TrimAll) => self.trim(Keep::OnlyNeeded),
+            Some(Job::TrimAll) => self.trim(Keep::OnlyNeeded).and_then(|()| self.reclaim()),
+            Some(Job::Reclaim) => self.reclaim(),
             Some(Job::Unpin(no, shard)) => self.unpin(no, shard),
         };
         match done {
@@ -219,19 +223,40 @@ impl Shared {
         of_log.or_else(|| (!applier.trash.is_empty()).then_some(Job::Sweep))
     }
 
-    /// What is to be done about the log, which is all that is left to do.
-    fn choose_of_log<'a>(&self, applier: &Applier) -> Option<Job<'a>> {
+    /// What is to be done about the log, which is all that is left to do. With retention each look costs a walk over its
+    /// stretches and all shards, under the lock; so there is one each time that something may have become due, not one a commit.
+    fn choose_of_log<'a>(&self, applier: &mut Applier) -> Option<Job<'a>> {
+        let (now_ms, bytes) = (self.components.clock.now_ms(), applier.log.bytes());
+        let step = limits::LOG_STRETCH_BYTES.min(self.settings.log_bytes_max / 16);
+        let is_recent = |(at_ms, then): (u64, u64)| {
+            now_ms.abs_diff(at_ms) < limits::LOG_LOOK_MS && (then..then.saturating_add(step)).contains(&bytes)
+        };
+        if self.settings.log_retention_ms > 0 && applier.looked_at_log.is_some_and(is_recent) {
+            return None;
+        }
+        let job = self.look_at_log(applier);
+        applier.looked_at_log = job.is_none().then_some((now_ms, bytes));
+        job
+    }
+
+    fn look_at_log<'a>(&self, applier: &Applier) -> Option<Job<'a>> {
+        if applier.reclaim.is_some() {
+            return Some(Job::Reclaim);
+        }
         let (log, retention) = (&applier.log, Retention::from(&self.settings));
         if log.bytes() <= TRIM_BYTES.min(self.settings.log_bytes_max) && retention.is_off() {
             return None;
         }
         let pin = pin(applier);
         let now_ms = self.components.clock.now_ms();
-        let below = |keep: Option<Seq>| log.below(keep.map_or(pin, |keep| keep.min(pin)), applier.applied);
+        // What may go, unless it is kept, and what of it may go at once.
+        let bound = self.holds.first().map_or(pin, |held| held.min(pin));
+        let below = |keep: Option<Seq>| log.below(keep.map_or(bound, |keep| keep.min(bound)), applier.applied);
         let (free, unneeded) = (below(log.keep_from(now_ms, retention)), below(None));
-        let retained = unneeded - free;
+        // What is held counts as kept: nothing can be done about it.
+        let retained = log.below(pin, applier.applied) - free;
         self.tell_log(applier, pin, retained);
-        if retained > 0 && self.is_nearly_full() {
+        if unneeded > free && self.is_nearly_full() {
             return Some(Job::TrimAll);
         }
         let is_late = !retention.is_off() && below(log.keep_from(now_ms, retention.with_slack())) > 0;
@@ -468,13 +493,16 @@ impl Shared {
         let inputs = shard.map_or(&[][..], |shard| &shard.sealed[from..to]);
         let bytes = inputs.iter().map(|view| view.file.entry.bytes).sum();
         // A disk that does not say how full it is will say so by an error of the merge.
-        self.space.fits(bytes).unwrap_or(true)
+        self.space.missing(bytes).unwrap_or(0) == 0
     }
 
     /// Brings every effect to disk. A full disk is waited for; any other failure ends the engine, because what the disk has
     /// of it is unknown and a second try would hide that. `step` names the place for a disk that fails there.
     pub(super) fn flush(&self, step: &'static str) -> Result<()> {
         let result = self.components.files.around(step, || self.storage.flush());
+        // A failure of this flush is known, and one before a flush that succeeds has no consequences.
+        let failed = self.storage.background_errors();
+        self.counters.background_errors.store(failed, Ordering::Relaxed);
         self.space.flushed(result.as_ref().is_err_and(is_full));
         result.inspect_err(|error| self.stop_unless_full(error))
     }
@@ -702,7 +730,8 @@ impl Shared {
         let mut applier = self.locked()?;
         let applier = &mut *applier;
         let pin = pin(applier);
-        let unneeded = pin.min(Seq(applied.0 + 1));
+        let bound = self.holds.first().map_or(pin, |held| held.min(pin));
+        let unneeded = bound.min(Seq(applied.0 + 1));
         let retained = applier
             .log
             .keep_from(self.components.clock.now_ms(), Retention::from(&self.settings))
@@ -725,11 +754,7 @@ impl Shared {
                 to = to.0,
                 "the disk is nearly full: records of the log that were to be kept for restores to a point in time are gone"
             );
-            // Tables go at once, and what made their records unneeded may have come since the flush before.
-            self.flush("flush to reclaim")?;
-            self.storage
-                .reclaim(LOG, &key::log(0, Seq(0)), &key::log(0, Seq(to.0 - 1)))
-                .inspect_err(|error| self.stop_unless_full(error))?;
+            applier.reclaim = Some(to);
         }
         applier.log_start = to;
         self.counters.log_start.store(to.0, Ordering::Relaxed);
@@ -743,11 +768,25 @@ impl Shared {
         Ok(())
     }
 
+    /// Gives back the room of the records that a trim forgot because the disk is nearly full. Writers go on meanwhile: nobody
+    /// comes to need a record that nobody needed.
+    fn reclaim(&self) -> Result<()> {
+        let Some(to) = self.locked()?.reclaim else {
+            return Ok(());
+        };
+        // Tables go at once, and what made their records unneeded may have come since the flush before the trim.
+        self.flush("flush to reclaim")?;
+        self.storage
+            .reclaim(LOG, &key::log(0, Seq(0)), &key::log(0, Seq(to.0 - 1)))
+            .inspect_err(|error| self.stop_unless_full(error))?;
+        self.locked()?.reclaim.take_if(|now| *now == to);
+        Ok(())
+    }
+
     /// Close enough to the reserve that writers would be refused soon.
     fn is_nearly_full(&self) -> bool {
         // A disk that does not say how full it is refuses writes with that error.
-        let free = self.space.free();
-        free.is_ok_and(|disk| disk.free < disk.reserve.saturating_add(disk.reserve / 4))
+        self.space.is_nearly_full().unwrap_or(false)
     }
 
     /// For metrics.
@@ -755,6 +794,7 @@ impl Shared {
         let counters = &self.counters;
         counters.log_bytes.store(applier.log.bytes(), Ordering::Relaxed);
         counters.retained_bytes.store(retained, Ordering::Relaxed);
+        self.space.keeps_log(retained > 0 && self.settings.log_retention_ms > 0);
         counters.log_needed.store(pin.0, Ordering::Relaxed);
         let oldest = applier.log.oldest_ms().unwrap_or(0);
         counters.log_oldest_ms.store(oldest, Ordering::Relaxed);

@@ -336,7 +336,7 @@ impl Engine {
             return Ok(Applied {
                 token: stored.version,
                 changed: 0,
-                durability: self.shared.log.durability(stored.version.seq),
+                durability: self.durability_of(&collection.name, stored.version, options)?,
                 replayed: false,
                 note: Vec::new(),
                 refused: None,
@@ -348,6 +348,14 @@ impl Engine {
             chunks,
         };
         self.shared.submit(adding(&collection, op), options)
+    }
+
+    /// How safe a write is that was done before, which is fsynced if it is not as safe as `options` want: asked where a write finds
+    /// nothing to do, because what it would have written may have been written `async`.
+    pub fn durability_of(&self, collection: &str, write: Token, options: &WriteOptions) -> Result<Durability> {
+        let collection = self.find(collection)?;
+        let wanted = options.durability.or(collection.schema.durability);
+        self.shared.at_least(write.seq, wanted)
     }
 
     /// What a request of this collection was answered when it was done, if it was: asked before work that a repetition

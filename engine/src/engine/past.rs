@@ -19,6 +19,7 @@ use super::Engine;
 use super::commit::Shared;
 use super::maintain::check_stop;
 use super::recover::load_epochs;
+use super::retention::Hold;
 use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::log::{LocalLog, Log, Record, record};
@@ -38,6 +39,8 @@ pub struct Past {
     /// Who wrote its records, those included that it does not hold any more.
     pub epochs: Arc<Epochs>,
     history: History,
+    /// Keeps what is to be replayed from being trimmed.
+    _hold: Option<Hold>,
 }
 
 /// How far to replay.
@@ -96,6 +99,7 @@ impl Past {
             last: epochs.token(last),
             epochs: Arc::new(epochs),
             history: History(history),
+            _hold: None,
             log,
         })
     }
@@ -117,8 +121,17 @@ impl Past {
 }
 
 impl Engine {
-    /// This engine's log as of now. It may be trimmed later, which ends a replay that has not begun.
+    /// This engine's log as of now, to be asked what it holds. It may be trimmed later.
     pub fn past(&self) -> Result<Past> {
+        self.past_held(None)
+    }
+
+    /// The same, to be replayed after the record `after`: as long as it is there, what follows that record is not trimmed.
+    pub fn past_after(&self, after: Seq) -> Result<Past> {
+        self.past_held(Some(Seq(after.0.saturating_add(1))))
+    }
+
+    fn past_held(&self, from: Option<Seq>) -> Result<Past> {
         let applier = self.shared.locked()?;
         let epochs = self.shared.epochs.load_full();
         Ok(Past {
@@ -128,6 +141,7 @@ impl Engine {
             last: epochs.token(applier.applied),
             epochs,
             history: applier.history,
+            _hold: from.map(|from| self.shared.holds.hold(from)),
         })
     }
 

@@ -142,6 +142,7 @@ pub(super) fn open(
         unsynced: Signal::default(),
         poison: Mutex::default(),
         counters: Counters::default(),
+        holds: Arc::default(),
         scrub: Scrub::default(),
         merging: AtomicBool::new(false),
         failing: Failing::default(),

@@ -7,7 +7,10 @@
 //! The account is written with the effects of the records that it counts, so an open knows it without reading the log. It
 //! decides when to trim and nothing else: where it is wrong, the log is kept too long or not long enough, and stays whole.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +67,43 @@ impl From<&Settings> for Retention {
             ms: settings.log_retention_ms,
             bytes_max: settings.log_retention_bytes_max,
         }
+    }
+}
+
+/// Who reads the log, and from which record on: nothing from there on is trimmed, whatever the disk is like.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    by_number: Mutex<BTreeMap<u64, Seq>>,
+}
+
+/// A bound on trimming for as long as it is there.
+#[derive(Debug)]
+pub(super) struct Hold {
+    holds: Arc<Holds>,
+    number: u64,
+}
+
+impl Holds {
+    /// The applier's lock is held, or a trim may be under way that does not know of it.
+    pub(super) fn hold(self: &Arc<Self>, from: Seq) -> Hold {
+        let mut all = self.by_number.lock();
+        let number = all.last_key_value().map_or(0, |(last, _)| last + 1);
+        all.insert(number, from);
+        Hold {
+            holds: Arc::clone(self),
+            number,
+        }
+    }
+
+    /// The first record that somebody reads.
+    pub(super) fn first(&self) -> Option<Seq> {
+        self.by_number.lock().values().min().copied()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds.by_number.lock().remove(&self.number);
     }
 }
 

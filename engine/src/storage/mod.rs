@@ -68,6 +68,8 @@ pub(crate) struct Faults {
     pub(crate) sync: std::sync::atomic::AtomicBool,
     /// Flushes fail as on a full disk.
     pub(crate) full: std::sync::atomic::AtomicBool,
+    /// Flushes that RocksDB began by itself and that failed.
+    pub(crate) background: std::sync::atomic::AtomicU64,
 }
 
 /// How much memory RocksDB may take.
@@ -348,6 +350,13 @@ impl Storage {
         Ok(())
     }
 
+    /// Brings all tables of a family into one level, of which [`Self::reclaim`] takes them.
+    #[cfg(test)]
+    pub(crate) fn compact(&self, family: &str) {
+        self.db
+            .compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
+    }
+
     /// Brings every effect written so far to disk, all families at one point.
     pub fn flush(&self) -> Result<()> {
         #[cfg(test)]
@@ -359,6 +368,16 @@ impl Storage {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         Ok(self.db.flush_cfs_opt(&refs, &options)?)
+    }
+
+    /// How many flushes and compactions failed that RocksDB began by itself. After one it may refuse every write, until a flush
+    /// succeeds.
+    pub(crate) fn background_errors(&self) -> u64 {
+        let counted = self.db.property_int_value(rocksdb::properties::BACKGROUND_ERRORS);
+        let counted = counted.ok().flatten().unwrap_or(0);
+        #[cfg(test)]
+        let counted = counted + self.faults.background.load(std::sync::atomic::Ordering::Relaxed);
+        counted
     }
 
     /// Makes a copy of the database as of now in the new directory `to`, on the same file system: tables are hard links. It

@@ -19,6 +19,7 @@ pub struct Space {
     refusing: AtomicBool,
     /// A flush found the disk full: nothing is taken before one succeeds, whatever the system says is free.
     stuck: AtomicBool,
+    keeps_log: AtomicBool,
 }
 
 /// What the system says.
@@ -47,6 +48,7 @@ impl Space {
             reserve,
             refusing: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
+            keeps_log: AtomicBool::new(false),
         }
     }
 
@@ -103,10 +105,31 @@ impl Space {
         ))
     }
 
-    /// Whether `bytes` more fit beside the reserve: asked before work that can wait.
-    pub fn fits(&self, bytes: u64) -> Result<bool> {
+    /// Whether log is kept that nobody needs. It goes when the disk is nearly full, so work that can wait leaves as much free as
+    /// that takes.
+    pub fn keeps_log(&self, keeps: bool) {
+        self.keeps_log.store(keeps, Ordering::Relaxed);
+    }
+
+    /// The same, as it was said last.
+    pub fn is_keeping_log(&self) -> bool {
+        self.keeps_log.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes are missing for `bytes` more beside what is kept free: asked before work that can wait.
+    pub fn missing(&self, bytes: u64) -> Result<u64> {
         let Free { free, reserve } = self.free()?;
-        Ok(free >= reserve.saturating_add(bytes))
+        let left = match self.is_keeping_log() {
+            false => reserve,
+            true => nearly_full(reserve),
+        };
+        Ok(left.saturating_add(bytes).saturating_sub(free))
+    }
+
+    /// Close enough to the reserve that writers would be refused soon.
+    pub fn is_nearly_full(&self) -> Result<bool> {
+        let Free { free, reserve } = self.free()?;
+        Ok(free < nearly_full(reserve))
     }
 
     /// Whether the last flush found the disk full.
@@ -118,6 +141,11 @@ impl Space {
     pub fn flushed(&self, full: bool) {
         self.stuck.store(full, Ordering::Relaxed);
     }
+}
+
+/// A disk with less than that free is.
+fn nearly_full(reserve: u64) -> u64 {
+    reserve.saturating_add(reserve / 4)
 }
 
 /// The decision alone.
@@ -167,6 +195,18 @@ mod tests {
         assert!(space.is_refusing());
         space.flushed(false);
         space.check(0, Room::Takes).unwrap();
-        assert!(!space.is_refusing() && space.fits(0).unwrap() && !space.fits(u64::MAX / 2).unwrap());
+        assert!(!space.is_refusing());
+    }
+
+    #[test]
+    fn work_that_can_wait_leaves_what_kept_log_needs() {
+        let dir = tempfile::tempdir().unwrap();
+        let free = Space::new(dir.path(), 1).free().unwrap().free;
+        // Between the reserve and a quarter more.
+        let space = Space::new(dir.path(), free / 100 * 89);
+        assert!(space.is_nearly_full().unwrap() && space.missing(0).unwrap() == 0);
+        assert!(space.missing(u64::MAX / 2).unwrap() > 0);
+        space.keeps_log(true);
+        assert!(space.missing(0).unwrap() > 0);
     }
 }

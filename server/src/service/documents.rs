@@ -433,6 +433,7 @@ impl Core {
         {
             result.unchanged = true;
             result.chunks = usize::try_from(stored.chunks).unwrap_or(usize::MAX);
+            result.durability = self.engine.durability_of(collection, stored.version, &options)?;
             return Ok(result);
         }
 

@@ -5,7 +5,7 @@
 //! directory, opened there, and the collection is copied through the write path. So nothing of a snapshot gets into the
 //! database that could not have been written by a caller.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_engine::Engine;
@@ -21,9 +21,9 @@ use super::pools::Budget;
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Work,
-    already_there, check_room, known_of, name_of, not_followed, not_found, open_download, past_of, restorable, scratch,
-    ways,
+    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Way, Work,
+    already_there, check_room, known_of, leads_elsewhere, name_of, not_followed, not_found, open_download, past_of,
+    restorable, scratch, ways,
 };
 use crate::telemetry;
 
@@ -38,6 +38,8 @@ pub(crate) struct SnapshotsOf {
     data_dir: PathBuf,
     /// Where restores bring their files.
     space: Space,
+    /// Whether log is kept that nobody needs.
+    retains: bool,
     /// What they are opened with.
     settings: Settings,
 }
@@ -49,6 +51,7 @@ impl SnapshotsOf {
             snapshots: Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?),
             data_dir: config.data_dir.clone(),
             space: Space::new(&config.data_dir, config.engine.disk_reserve_bytes),
+            retains: config.engine.log_retention_ms > 0,
             settings: config.settings_to_read(),
         })
     }
@@ -210,7 +213,7 @@ impl Service {
             check_request(core, &what)?;
             let names: Vec<String> = manifest.collections.iter().map(|c| c.name.clone()).collect();
             let imports = imports(core, &names, &format!("snapshot {name:?}"), &what)?;
-            check_room(&core.snapshots.space, &manifest, manifest.bytes)?;
+            check_room(core.room(), &manifest, manifest.bytes)?;
             // What is restored, under which name, in how many shards, in whose place.
             let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
                 .with_snapshot(&name)
@@ -310,6 +313,13 @@ impl Service {
 }
 
 impl Core {
+    /// Where restores bring their files. What is kept to come to a moment must not be given up for them.
+    fn room(&self) -> &Space {
+        let of = &self.snapshots;
+        of.space.keeps_log(of.retains && self.engine.stats().retained_bytes > 0);
+        &of.space
+    }
+
     fn described(&self, budget: &Budget, name: &str) -> Result<Manifest> {
         budget.wait(self.snapshots.snapshots.describe(name))
     }
@@ -367,7 +377,7 @@ fn restore(core: &Core, handle: &Handle<'_>, manifest: &Manifest, imports: &[Imp
     // Declared first: it goes after the engine that is open in it.
     let scratch = scratch(&of.data_dir)?;
     with_store(handle, BRINGING, async |work| {
-        of.snapshots.download(manifest, scratch.path(), &of.space, work).await
+        of.snapshots.download(manifest, scratch.path(), core.room(), work).await
     })?;
     let source = open_download(scratch.path(), of.settings.clone(), Workers::alone(), manifest, &|| {
         handle.stopped()
@@ -402,51 +412,54 @@ fn restore_moment(
     to: PointInTime,
     what: &RestoreCollections,
 ) -> Result<()> {
-    let of = &core.snapshots;
-    // Before anything is brought: what is written meanwhile is not asked for, and what is trimmed meanwhile is another error.
     let past = core.engine.past()?;
     let follows = |base: &Summary| follows(&past, base);
     let live = live(core, &past, &follows);
     let ways = ways(known, Some(&live), name, to)?;
+    let mut failed = None;
     for way in &ways {
-        // Declared first: they go after the databases that are open in them.
-        let (beside, scratch) = (scratch(&of.data_dir)?, scratch(&of.data_dir)?);
-        let brought;
-        let past = match way.records {
-            Records::Nothing => None,
-            Records::Live => Some(&past),
-            Records::Of(later) => {
-                brought = with_store(handle, BRINGING, async |work| {
-                    past_of(&of.snapshots, later, way.base, beside.path(), &of.space, work).await
-                })?;
-                match &brought {
-                    Some(past) => Some(past),
-                    None => continue,
-                }
+        // Declared first: it goes after the database that is open in it.
+        let scratch = scratch(&core.snapshots.data_dir)?;
+        match brought_to(core, handle, way, to, scratch.path()) {
+            Ok(source) => {
+                let imports = imports(core, &source.collection_names(), &format!("the moment {to}"), what)?;
+                return import(core, handle, &source, &imports, REPLAYED);
             }
-        };
-        let manifest = with_store(handle, BRINGING, async |work| {
-            let manifest = of.snapshots.describe(&way.base.name).await?;
-            of.snapshots
-                .download(&manifest, scratch.path(), &of.space, work)
-                .await?;
-            Ok(manifest)
-        })?;
-        let source = open_download(
-            scratch.path(),
-            of.settings.clone(),
-            Workers::alone(),
-            &manifest,
-            &|| handle.stopped(),
-        )?;
-        if let Some(past) = past {
-            let mut progress = |part: f32| handle.progress(BRINGING + (REPLAYED - BRINGING) * part);
-            source.replay(past, to.until(), &|| handle.stopped(), &mut progress)?;
+            Err(error) if leads_elsewhere(&error) => failed = Some(error),
+            Err(error) => return Err(error),
         }
-        let imports = imports(core, &source.collection_names(), &format!("the moment {to}"), what)?;
-        return import(core, handle, &source, &imports, REPLAYED);
     }
-    Err(not_followed(&ways))
+    Err(failed.unwrap_or_else(|| not_followed(&ways)))
+}
+
+/// A database at a moment, in `dir`.
+fn brought_to(core: &Core, handle: &Handle<'_>, way: &Way<'_>, to: PointInTime, dir: &Path) -> Result<Engine> {
+    let of = &core.snapshots;
+    // Declared first: it goes after the log that is open in it.
+    let beside = scratch(&of.data_dir)?;
+    let past = match way.records {
+        Records::Nothing => None,
+        // Before anything is brought: from now on what follows the snapshot is not trimmed, however full the disk is.
+        Records::Live => Some(core.engine.past_after(way.base.summary.token.seq)?),
+        Records::Of(later) => {
+            let brought = with_store(handle, BRINGING, async |work| {
+                past_of(&of.snapshots, later, way.base, beside.path(), core.room(), work).await
+            })?;
+            Some(brought.ok_or_else(|| not_followed(std::slice::from_ref(way)))?)
+        }
+    };
+    let manifest = with_store(handle, BRINGING, async |work| {
+        let manifest = of.snapshots.describe(&way.base.name).await?;
+        of.snapshots.download(&manifest, dir, core.room(), work).await?;
+        Ok(manifest)
+    })?;
+    let stopped = || handle.stopped();
+    let source = open_download(dir, of.settings.clone(), Workers::alone(), &manifest, &stopped)?;
+    if let Some(past) = past {
+        let mut progress = |part: f32| handle.progress(BRINGING + (REPLAYED - BRINGING) * part);
+        source.replay(&past, to.until(), &stopped, &mut progress)?;
+    }
+    Ok(source)
 }
 
 /// Copies collections of a database that is complete. `from` is how much of the operation is done already.

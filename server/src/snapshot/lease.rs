@@ -168,13 +168,8 @@ impl<'a> Lease<'a> {
     /// Removes from the store what writers that are gone have left unfinished. To be called by who collects: nobody writes
     /// contents meanwhile.
     pub(super) async fn remove_staged(&self) -> Result<()> {
-        let all = self.store.list("leases").await?;
-        let ours = all.iter().find(|(other, _)| self.key.ends_with(other.as_str()));
-        if let Some((_, meta)) = ours {
-            let removed = self
-                .store
-                .remove_staged(SystemTime::from(meta.last_modified) - EXPIRES)
-                .await?;
+        if let Some(now) = self.written_at().await? {
+            let removed = self.store.remove_staged(now - EXPIRES).await?;
             if removed > 0 {
                 tracing::info!(
                     removed,
@@ -183,6 +178,13 @@ impl<'a> Lease<'a> {
             }
         }
         Ok(())
+    }
+
+    /// When it was renewed last, by the store's clock; none if it is gone.
+    pub(super) async fn written_at(&self) -> Result<Option<SystemTime>> {
+        let all = self.store.list("leases").await?;
+        let ours = all.iter().find(|(other, _)| self.key.ends_with(other.as_str()));
+        Ok(ours.map(|(_, meta)| meta.last_modified.into()))
     }
 
     /// Does `work` while the lease is renewed, and gives it up when it could not be renewed for too long.

@@ -32,16 +32,17 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cairn_engine::engine::Cut;
 use cairn_engine::storage::space::Space;
 use cairn_engine::types::{Epochs, History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 
 pub use self::file::find_file;
 use self::lease::{Lease, Role};
@@ -49,7 +50,7 @@ pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
-pub(crate) use self::point::{Known, Live, Records, Way, not_followed, past_of, restorable, ways};
+pub(crate) use self::point::{Known, Live, Records, Way, leads_elsewhere, not_followed, past_of, restorable, ways};
 pub use self::point::{PointInTime, Restorable};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
@@ -82,6 +83,8 @@ pub(crate) struct Snapshots {
     most: usize,
     /// How long a snapshot waits for a collection of garbage that is under way.
     collected_within: Duration,
+    /// What manifests say that were read, by when they were written and how long they are: only damage changes one.
+    summaries: Mutex<BTreeMap<(SystemTime, Key, u64), Summary>>,
     /// Milliseconds between two looks whether it has ended: not in step with somebody else who waits.
     look_ms: std::ops::Range<u64>,
 }
@@ -166,6 +169,7 @@ impl Snapshots {
             store,
             most: SNAPSHOTS_MAX,
             collected_within: COLLECTED_WITHIN,
+            summaries: Mutex::default(),
             look_ms: 200..1_000,
         }
     }
@@ -251,20 +255,35 @@ impl Snapshots {
 
     /// All snapshots, the newest first; damaged ones last.
     pub(crate) async fn list(&self) -> Result<Vec<Listed>> {
-        let keys = self.keys().await?;
-        if keys.len() > LISTED_MAX {
+        let found = self.found().await?;
+        if found.len() > LISTED_MAX {
             return Err(too_many(self.most));
         }
-        let read = stream::iter(keys.into_iter().map(|key| async move {
+        let known = {
+            let mut known = self.summaries.lock();
+            known.retain(|one, _| found.binary_search(one).is_ok());
+            known.clone()
+        };
+        let known = &known;
+        let read = stream::iter(found.into_iter().map(|one| async move {
+            let key = &one.1;
+            if let Some(summary) = known.get(&one) {
+                let (name, found) = (key.name.clone(), Ok(summary.clone()));
+                return Ok(Some(Listed { name, found }));
+            }
             // Only what a list tells is kept: a manifest may have 200,000 files.
-            let found = match self.read(&key).await {
-                Ok(manifest) => Ok(Summary::from(&manifest)),
+            let found = match self.read(key).await {
+                Ok(manifest) => {
+                    let summary = Summary::from(&manifest);
+                    self.summaries.lock().insert(one.clone(), summary.clone());
+                    Ok(summary)
+                }
                 // Deleted since.
                 Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
                 Err(error) if matches!(error.kind, ErrorKind::Damaged | ErrorKind::Conflict) => Err(error),
                 Err(error) => return Err(error),
             };
-            let name = key.name;
+            let name = key.name.clone();
             Ok(Some(Listed { name, found }))
         }));
         let read: Vec<Option<Listed>> = read.buffered(MANIFESTS_AT_ONCE).try_collect().await?;
@@ -286,14 +305,19 @@ impl Snapshots {
 
     /// Where manifests stand; of one name those that were there first come first.
     async fn keys(&self) -> Result<Vec<Key>> {
+        Ok(self.found().await?.into_iter().map(|(_, key, _)| key).collect())
+    }
+
+    /// The same, with when they were written and their bytes; in order.
+    async fn found(&self) -> Result<Vec<(SystemTime, Key, u64)>> {
         let all = self.store.list("snapshots").await?;
         // Others may keep things beside ours; what has no name of ours is not ours.
         let ours = all
             .into_iter()
-            .filter_map(|(file, meta)| Some((meta.last_modified, Key::parse(&file)?)));
+            .filter_map(|(file, meta)| Some((meta.last_modified.into(), Key::parse(&file)?, meta.size)));
         let mut ours: Vec<_> = ours.collect();
         ours.sort();
-        Ok(ours.into_iter().map(|(_, key)| key).collect())
+        Ok(ours)
     }
 
     /// What stands under a name, whatever its state; more than one only if servers that made one of the name met and died.
@@ -375,7 +399,8 @@ impl Snapshots {
                 Err(why) => unknown.push((key, why)),
             }
         }
-        let Some(wanted) = self.wanted(work).await? else {
+        let now = work.unless_stopped(lease.written_at()).await?;
+        let Some(wanted) = self.wanted(now, work).await? else {
             return Ok(Collected::Later);
         };
         named.extend(wanted);
@@ -415,16 +440,16 @@ impl Snapshots {
     }
 
     /// What servers want to stay of what they sealed; none if a list cannot be read, which its server writes anew within a day.
-    /// A list that was not renewed for long is removed.
-    async fn wanted(&self, work: &Work<'_>) -> Result<Option<Vec<Hash>>> {
+    /// A list that was not renewed for long is removed, by the store's clock, which is not earlier than `now`.
+    async fn wanted(&self, now: Option<SystemTime>, work: &Work<'_>) -> Result<Option<Vec<Hash>>> {
         let mut wanted = Vec::new();
         for (file, meta) in work.unless_stopped(self.store.list("wanted")).await? {
             let key = format!("wanted/{file}");
-            let age = std::time::SystemTime::now().duration_since(meta.last_modified.into());
+            let age = now.map(|now| now.duration_since(meta.last_modified.into()).unwrap_or_default());
             if !sealed::is_list(&file) {
                 continue;
             }
-            if age.is_ok_and(|age| age >= sealed::EXPIRES) {
+            if age.is_some_and(|age| age >= sealed::EXPIRES) {
                 tracing::warn!(
                     key,
                     "a server that sent what it sealed was not seen for long: its contents are not kept any more"

@@ -333,6 +333,15 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
     .at(at)
 }
 
+/// Whether an error says that a way does not lead to the moment, so that the next may be tried: the log was trimmed since, or is of
+/// another history.
+pub(crate) fn leads_elsewhere(error: &Error) -> bool {
+    matches!(
+        error.code,
+        "moment_not_restorable" | "history_diverged" | "token_unknown"
+    )
+}
+
 /// What is said when no way led there: the logs are of histories that parted from the snapshots'.
 pub(crate) fn not_followed(ways: &[Way<'_>]) -> Error {
     let names: Vec<&str> = ways

@@ -17,7 +17,9 @@ use cairn_engine::storage::{Dir, LocalDir};
 use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
-use super::{Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, not_followed, past_of, ways};
+use super::{
+    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, leads_elsewhere, not_followed, past_of, ways,
+};
 use crate::config::Config;
 
 /// What a restore brought back.
@@ -124,6 +126,7 @@ async fn follow(
         stopped: &|| false,
         progress: &bring,
     };
+    let mut failed = None;
     for way in ways {
         // Beside what becomes the data directory.
         let beside = staging.join("later");
@@ -143,11 +146,19 @@ async fn follow(
         progress(BRINGING);
         let (dir, settings, workers) = (staging.to_owned(), config.settings(), config.workers());
         let replayed = blocking(move || Ok(replay(&dir, settings, workers, &manifest, past.as_ref(), to)));
-        let restored = replayed.await??;
-        progress(1.0);
-        return Ok(restored);
+        match replayed.await? {
+            Ok(restored) => {
+                progress(1.0);
+                return Ok(restored);
+            }
+            Err(error) if leads_elsewhere(&error) => failed = Some(error),
+            Err(error) => return Err(error),
+        }
+        for dir in PARTS.iter().map(|part| staging.join(part)).chain([beside]) {
+            remove(&dir)?;
+        }
     }
-    Err(not_followed(ways))
+    Err(failed.unwrap_or_else(|| not_followed(ways)))
 }
 
 /// Opens what was downloaded, and brings it to a point in time.
@@ -191,14 +202,17 @@ async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
 
 /// Refuses if `bytes` of a snapshot do not fit beside what is kept free on the disk.
 pub(crate) fn check_room(space: &Space, manifest: &Manifest, bytes: u64) -> Result<()> {
-    let Free { free, reserve } = space.free()?;
-    let missing = reserve.saturating_add(bytes).saturating_sub(free);
+    let (Free { free, reserve }, missing) = (space.free()?, space.missing(bytes)?);
     if missing == 0 {
         return Ok(());
     }
+    let kept = match space.is_keeping_log() {
+        false => "",
+        true => ", and a quarter more so that the log that is kept for restores stays",
+    };
     Err(Error::disk_full(format!(
-        "snapshot {:?} needs {bytes} bytes on the disk of {}, where {free} are free and {reserve} are kept in reserve: make room \
-         for {missing} more; nothing was changed",
+        "snapshot {:?} needs {bytes} bytes on the disk of {}, where {free} are free and {reserve} are kept in reserve{kept}: make \
+         room for {missing} more; nothing was changed",
         manifest.name,
         space.dir().display(),
     )))

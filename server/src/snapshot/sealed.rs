@@ -36,6 +36,9 @@ const STATE: &str = "uploads.json";
 const BATCH_FILES: usize = 64;
 /// ... and their bytes, unless the first has more.
 const BATCH_BYTES: u64 = 1 << 30;
+/// Files that are listed, so that whoever reads the list takes it: more than a server of many collections has. What is sealed beside
+/// them is sent by snapshots.
+const LISTED_MAX: usize = 150_000;
 /// How often it looks for sealed files.
 const LOOK: Duration = Duration::from_secs(5);
 /// The pause after a failure, and the longest that it grows to.
@@ -71,6 +74,8 @@ pub(crate) struct Uploads {
     sent: BTreeMap<String, FileEntry>,
     /// What was sent once and may be gone since: only its hash is known.
     known: BTreeMap<String, FileEntry>,
+    /// Something is to leave the list that stands in the store.
+    stale: bool,
     /// Something left the list since garbage was last collected.
     dropped: bool,
     /// None before the first look.
@@ -102,6 +107,7 @@ impl Uploads {
             listed_at_ms: state.listed_at_ms,
             sent: state.files.into_iter().map(|file| (file.path.clone(), file)).collect(),
             known: BTreeMap::new(),
+            stale: false,
             dropped: true,
             collected_at_ms: None,
             collect_ms: COLLECT_MS,
@@ -157,15 +163,17 @@ impl Uploads {
         }
         let before = self.sent.len();
         self.sent.retain(|path, file| sealed.get(path) == Some(&file.bytes));
-        let lost = before - self.sent.len();
-        self.dropped |= lost > 0;
+        // Until a list without it was written, which may fail.
+        self.stale |= self.sent.len() < before;
+        self.dropped |= self.stale;
         // What was sent of a file that is damaged by now stays, and nothing is sent of what is left of one.
         let new = |path: &&String| !self.sent.contains_key(*path) && !damaged.contains(*path);
         let waiting: Vec<String> = sealed.keys().filter(new).cloned().collect();
         telemetry::uploads_waiting(waiting.len(), waiting.iter().map(|path| sealed[path]).sum());
         let mut batch = Vec::new();
         let mut bytes = 0;
-        for path in waiting.into_iter().take(BATCH_FILES) {
+        let most = BATCH_FILES.min(LISTED_MAX.saturating_sub(self.sent.len()));
+        for path in waiting.into_iter().take(most) {
             let size = sealed[&path];
             if !batch.is_empty() && bytes + size > BATCH_BYTES {
                 break;
@@ -174,13 +182,14 @@ impl Uploads {
             batch.push((path, size));
         }
         let renew = now_ms.saturating_sub(self.listed_at_ms) >= RENEW_MS && !self.sent.is_empty();
-        if batch.is_empty() && lost == 0 && !renew {
+        if batch.is_empty() && !self.stale && !renew {
             self.known.clear();
             self.collect(now_ms, work).await?;
             return Ok(Looked::Idle);
         }
         let hashed = self.hashed(batch, work).await?;
         let sent = self.send(hashed, work).await?;
+        self.stale = false;
         self.listed_at_ms = now_ms;
         self.save().await?;
         Ok(match sent {

@@ -10,7 +10,7 @@
 //!
 //! Writes ask for either durability: of the `async` ones a loss of power may take a suffix, and the model goes back with it.
 //! Some name their request and are repeated later, after anything. Cuts are held while all this goes on, and opened by another
-//! engine, which must show the moment that they were taken at.
+//! engine, which must show the moment that they were taken at, and then, by the log of the first, a later one.
 //!
 //! A seed is a run, down to the count of every place that was passed. `SIM_SEEDS` says how many seeds are run, `SIM_FIRST`
 //! which is the first, `SIM_MINUTES` when no other is begun. A failure is tried again with fewer and fewer steps, and printed with those that are needed.
@@ -153,6 +153,8 @@ impl Setup {
             segment_rows_max: one_of(chance, &[60, 2_000_000]),
             dead_percent_max: 30,
             log_bytes_max: one_of(chance, &[10_000, 1 << 30]) as u64,
+            // All of it is kept, or what is needed.
+            log_retention_ms: one_of(chance, &[0, 1 << 62]) as u64,
             // Never over by itself: time has no part in a run.
             async_window_ms: 3_600_000,
             ..Settings::default()
@@ -264,6 +266,8 @@ struct Seen {
     suffixes: u64,
     /// Cuts that were opened.
     cuts: u64,
+    /// Those that were followed to a later moment.
+    followed: u64,
     /// Requests that were answered without being done again.
     replays: u64,
 }
@@ -364,6 +368,7 @@ fn the_engine_survives_every_seed() {
                             let mut seen = seen.lock().unwrap();
                             seen.suffixes += ran.seen.suffixes;
                             seen.cuts += ran.seen.cuts;
+                            seen.followed += ran.seen.followed;
                             seen.replays += ran.seen.replays;
                         }
                         Err(_) => drop(failed.lock().unwrap().get_or_insert(seed)),
@@ -389,7 +394,10 @@ fn the_engine_survives_every_seed() {
         began.elapsed().as_secs_f64()
     );
     if last - first >= SEEDS {
-        assert!(seen.suffixes > 5 && seen.cuts > 10 && seen.replays > 50, "{seen:?}");
+        assert!(
+            seen.suffixes > 5 && seen.cuts > 10 && seen.followed > 5 && seen.replays > 50,
+            "{seen:?}"
+        );
     }
 }
 

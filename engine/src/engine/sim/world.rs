@@ -536,7 +536,8 @@ impl World {
     }
 
     /// Exactly the files of a cut are brought to another machine and opened there: it shows the moment of the cut, whatever
-    /// became of the engine that it was taken from, and remembers its requests.
+    /// became of the engine that it was taken from, and remembers its requests. Then it is followed to a later moment by the log of
+    /// that engine, if that still has what came between.
     fn open_cut(&mut self, HeldCut { cut, log }: &HeldCut) {
         let dir = self.root.path().join("restored");
         let faults = Arc::new(Faults::default());
@@ -576,9 +577,43 @@ impl World {
                 assert_eq!(engine.applied(), cut.token);
             }
         }
+        self.follow(&engine, cut.token);
         drop(engine);
         std::fs::remove_dir_all(&dir).unwrap();
         self.seen.cuts += 1;
+    }
+
+    fn follow(&mut self, engine: &Engine, from: Token) {
+        let live = Arc::clone(self.engine());
+        let past = self.faults.aside(|| live.past_after(from.seq)).unwrap();
+        let to = from.seq.0 + self.chance.below(self.seq - from.seq.0 + 1);
+        let until = Until::Token(past.epochs.token(Seq(to)));
+        let replayed = self
+            .faults
+            .aside(|| engine.replay(&past, until, &|| false, &mut |_| {}));
+        self.note(&format!(
+            "{:?}",
+            replayed.as_ref().map(|done| done.records).map_err(|e| e.code)
+        ));
+        match replayed {
+            Ok(done) => assert_eq!(
+                (done.token, engine.applied().seq),
+                (past.epochs.token(Seq(to)), Seq(to))
+            ),
+            Err(error) => {
+                assert!(
+                    error.code == "moment_not_restorable" && past.first.0 > from.seq.0 + 1,
+                    "{past:?} from {from} to {to}: {error}"
+                );
+                return;
+            }
+        }
+        let models = &self.history[&to].models;
+        assert_eq!(engine.collection_names(), models.keys().copied().collect::<Vec<_>>());
+        for (name, model) in models {
+            model::check(engine, name, model, &mut self.chance);
+        }
+        self.seen.followed += u64::from(to > from.seq.0);
     }
 
     // ---- comparison ----

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::storage::{Effects, META};
+use crate::storage::{Effects, LOG, META};
 use crate::types::{Epoch, EpochId};
 
 const START: u64 = 1_700_000_000_000;
@@ -585,4 +585,91 @@ fn a_directory_of_before_there_were_epochs_goes_on_and_keeps_its_tokens() {
     engine.check_after(Some(old)).unwrap();
     let format = engine.shared.storage.get(META, b"format").unwrap();
     assert_eq!(format, Some(3u32.to_le_bytes().to_vec()));
+}
+
+/// A disk of which so much is kept free that it is nearly full, and writes go on.
+fn nearly_full(settings: Settings, free: u64) -> Settings {
+    Settings {
+        disk_reserve_bytes: free / 100 * 89,
+        ..settings
+    }
+}
+
+#[test]
+fn what_a_restore_reads_of_the_log_stays_while_it_does_on_a_nearly_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Set::default());
+    let data = dir.path().join("data");
+    let engine = Engine::open(&data, keeping(), at(&clock)).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    minutes(&engine, &clock, 10);
+    let cut = engine.cut(&|| false).unwrap();
+    let base = dir.path().join("base");
+    crash_image(cut.dir(), &base);
+    let snapshot = cut.token;
+    drop(cut);
+    minutes(&engine, &clock, 10);
+    let (last, free) = (engine.applied(), engine.stats().disk.free);
+    assert!(engine.shared.space.is_keeping_log());
+    drop(engine);
+
+    let engine = Engine::open(&data, nearly_full(keeping(), free), at(&clock)).unwrap();
+    let past = engine.past_after(snapshot.seq).unwrap();
+    let tidy = || {
+        clock.0.fetch_add(MINUTE, Ordering::Relaxed);
+        while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+        engine.stats()
+    };
+    let stats = tidy();
+    assert_eq!(
+        stats.log_start_seq,
+        snapshot.seq.0 + 1,
+        "what is before the snapshot went"
+    );
+    assert!(stats.retention_cut_bytes > 0 && stats.retained_bytes > 0, "{stats:?}");
+    let restored = Engine::open_as_left(&base, small(), at(&clock)).unwrap();
+    let done = restored
+        .replay(&past, Until::Token(last), &|| false, &mut |_| {})
+        .unwrap();
+    assert_eq!(done.token, last);
+    // Two may read it, and the first to end takes nothing from the other.
+    let other = engine.past_after(Seq(snapshot.seq.0 + 5)).unwrap();
+    drop(past);
+    assert_eq!(tidy().log_start_seq, snapshot.seq.0 + 6);
+    drop(other);
+    let stats = tidy();
+    assert_eq!(stats.log_start_seq, last.seq.0 + 1, "{stats:?}");
+    assert!(!engine.shared.space.is_keeping_log());
+}
+
+/// RocksDB takes a table whole if its last key is the last of the range: that one must be of a record that nobody needs.
+#[test]
+fn giving_back_room_leaves_the_record_that_a_row_needs_at_the_end_of_a_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(Set::default());
+    let engine = Engine::open(dir.path(), keeping(), at(&clock)).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    engine.create_collection("d", schema(1)).unwrap();
+    minutes(&engine, &clock, 10);
+    // Too few to be sealed.
+    clock.0.fetch_add(MINUTE, Ordering::Relaxed);
+    let needed = engine
+        .upsert("d", vec![simple_point("p", 1)], &WriteOptions::default())
+        .unwrap()
+        .token;
+    engine.shared.flush("flush").unwrap();
+    // One table, of which the record is the last.
+    engine.shared.storage.compact(LOG);
+    let free = engine.stats().disk.free;
+    drop(engine);
+
+    let engine = Engine::open(dir.path(), nearly_full(keeping(), free), at(&clock)).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let stats = engine.stats();
+    assert_eq!(stats.log_start_seq, needed.seq.0, "{stats:?}");
+    assert!(engine.shared.log.bytes(needed.seq).unwrap().is_some());
+    drop(engine);
+    let engine = Engine::open(dir.path(), keeping(), at(&clock)).unwrap();
+    assert_eq!(engine.collection("d").unwrap().points, 1);
+    assert_eq!(engine.collection("c").unwrap().points, 60);
 }

@@ -209,3 +209,37 @@ async fn a_time_is_of_the_history_that_counted_then() {
     let refused = restore_into(&into, None, Some(PointInTime::TimeMs(lost)), &|_| ()).await;
     assert_eq!(refused.unwrap_err().code, "moment_not_restorable");
 }
+
+/// A log that does not hold what its snapshot says is found out when it is followed; then the next is.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_log_has_a_gap_another_is_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = keeping(dir.path(), "data");
+    let (engine, snapshots) = (open(&config), of(&config));
+    engine.create_collection("c", schema(1)).unwrap();
+    let mut oracle = Oracle::new();
+    (0..10).for_each(|n| write(&engine, &mut oracle, n));
+    let base = snapshot(&engine, &snapshots, "base").await;
+    (10..20).for_each(|n| write(&engine, &mut oracle, n));
+    let (at, expected) = (engine.applied(), oracle.clone());
+    (20..30).for_each(|n| write(&engine, &mut oracle, n));
+    snapshot(&engine, &snapshots, "whole").await;
+    drop(engine);
+    // It keeps nothing any more, and says that it does.
+    let engine = open(&self::config(dir.path(), "data"));
+    engine.optimize("c", &|| false, &mut |_| ()).unwrap();
+    let cut = engine.cut(&|| false).unwrap();
+    assert!(cut.log_from.seq > at.seq, "{cut:?}");
+    let mut source = Source::from(&cut);
+    source.about.log_from = base.log_from;
+    snapshots.create("gap", source, &WORK).await.unwrap();
+    let into = self::config(dir.path(), "into");
+    restore_into(&into, None, Some(token(at)), &|_| ()).await.unwrap();
+    assert_eq!(scan(&open(&into)), expected);
+    // Without another it is an error, and nothing stays.
+    delete(&snapshots, "whole").await.unwrap();
+    let into = self::config(dir.path(), "nothing");
+    let refused = restore_into(&into, None, Some(token(at)), &|_| ()).await.unwrap_err();
+    assert_eq!(refused.code, "history_diverged", "{refused}");
+    assert!(!into.data_dir.join("db").exists() && !into.data_dir.join("restoring").exists());
+}
