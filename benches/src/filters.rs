@@ -304,7 +304,10 @@ fn measure(
                 explain: true,
                 ..With::default()
             },
-            params: Params { ef: None, exact },
+            params: Params {
+                exact,
+                ..Params::default()
+            },
             after: None,
             patience: Default::default(),
         };

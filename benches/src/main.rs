@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench but `ann`, `filters`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
+//! Every bench but `ann`, `filters`, `ivf`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
 //! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
 //! failure; a broken promise is one: the exit code is 1.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
@@ -13,6 +13,7 @@ mod crash;
 mod data;
 mod filters;
 mod ingest;
+mod ivf;
 mod kernels;
 mod load;
 mod measure;
@@ -73,6 +74,8 @@ enum Bench {
     Ann(ann::Args),
     /// Filtered search at every share of matching rows: recall, missing hits, latency, in this process.
     Filters(filters::Args),
+    /// Inverted lists beside those of Faiss: recall against speed, build time, memory, ranges read a question.
+    Ivf(ivf::Args),
     /// The inner loops: nanoseconds a distance.
     Kernels(kernels::Args),
     /// Local models: texts a second, and the milliseconds of a question and of reranking, beside their floor.
@@ -126,6 +129,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
         Bench::Ann(args) => Box::pin(ann::run(args)).await,
         Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
+        Bench::Ivf(args) => Box::pin(ivf::run(args)).await,
         Bench::Kernels(args) => kernels::run(args),
         Bench::Models(args) => tokio::task::block_in_place(|| models::run(&args)),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
@@ -151,6 +155,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Churn(churn::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
+        Bench::Ivf(ivf::Args::short()),
         Bench::Models(models::Args::short()),
         Bench::Sparse(sparse::Args::short()),
     ];

@@ -18,7 +18,7 @@ pub struct Settings {
     pub growing_bytes_max: usize,
     /// How long a write without a deadline waits for growing memory, in milliseconds.
     pub write_wait_ms: u64,
-    /// Sealed segments with fewer rows are scanned: a graph would cost more than it saves.
+    /// Sealed segments with fewer rows are scanned: a graph, or inverted lists, would cost more than they save.
     pub graph_rows_min: usize,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
@@ -105,7 +105,7 @@ impl Workers {
 pub struct Components {
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Who helps to build graphs.
+    /// Who helps to build graphs and lists.
     pub workers: Workers,
     /// Files: [`LocalDir`](crate::storage::LocalDir), except in tests.
     pub files: Arc<dyn Dir>,

@@ -38,6 +38,8 @@ pub const DYNAMIC_VALUES_MAX: usize = 256;
 pub const KEYWORD_BYTES_MAX: usize = 512;
 /// Hits a query may ask for, offset included.
 pub const TOP_K_MAX: usize = 10_000;
+/// Lists of an `ivf` index: four times the root of 268 million rows, far more than a segment has.
+pub const LISTS_MAX: u32 = 65_536;
 /// `ef` of a graph search.
 pub const EF_MAX: usize = 10_000;
 /// Depth of a filter tree.

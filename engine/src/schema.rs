@@ -50,7 +50,7 @@ pub struct VectorSpec {
     /// Index of sealed segments.
     #[serde(default)]
     pub index: IndexSpec,
-    /// Codes of sealed segments, which graphs are walked on.
+    /// Codes of sealed segments, which graphs are walked on and lists hold.
     #[serde(default)]
     pub quantization: Quantization,
     /// The embedder whose vectors live here; others are refused.
@@ -97,6 +97,12 @@ pub enum IndexSpec {
         #[serde(default = "default_ef_construction")]
         ef_construction: u32,
     },
+    /// Inverted lists: rows grouped around centres.
+    Ivf {
+        /// Lists of a segment; none = four times the root of its rows, and one for 32 of them at most.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        nlist: Option<u32>,
+    },
 }
 
 impl Default for IndexSpec {
@@ -108,8 +114,8 @@ impl Default for IndexSpec {
     }
 }
 
-/// What a graph walk ranks candidates by. The best of them are measured again on the vectors as they were given, so that
-/// answers are in the same order, with the same scores, whatever stands here.
+/// What a graph walk, and a look into lists, ranks candidates by. The best of them are measured again on the vectors as they were
+/// given, so that answers are in the same order, with the same scores, whatever stands here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
@@ -315,6 +321,15 @@ impl Schema {
                     )
                     .at(format!("{at}/index/ef_construction")));
                 }
+            }
+            if let IndexSpec::Ivf { nlist: Some(nlist) } = spec.index
+                && !(1..=limits::LISTS_MAX).contains(&nlist)
+            {
+                return Err(Error::invalid(
+                    "bad_index",
+                    format!("nlist must be 1 to {}, got {nlist}", limits::LISTS_MAX),
+                )
+                .at(format!("{at}/index/nlist")));
             }
         }
         for name in self.sparse.keys() {

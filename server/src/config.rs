@@ -103,7 +103,7 @@ pub struct EngineConfig {
     pub growing_bytes_max: usize,
     /// How long a write without a deadline waits for growing memory, in milliseconds.
     pub write_wait_ms: u64,
-    /// A sealed segment of fewer rows is scanned exactly instead of getting a graph.
+    /// A sealed segment of fewer rows is scanned exactly instead of getting a graph or inverted lists.
     pub graph_rows_min: usize,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,

@@ -425,12 +425,17 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     counter!(SCRUB_ERRORS).absolute(stats.scrub.errors);
     counter!(SCRUB_PASSES).absolute(stats.scrub.passes);
     gauge!("cairn_scrub_last_pass_timestamp_seconds").set((stats.scrub.last_pass_ms / 1_000) as f64);
-    set("cairn_graphs_refined", stats.graphs.refined);
+    set("cairn_graphs_refined", stats.graphs.refined + stats.inverted.refined);
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);
     graphs("int8", stats.graphs.int8);
     graphs("int4", stats.graphs.int4);
     graphs("none", stats.graphs.f32);
+    #[expect(clippy::cast_precision_loss, reason = "as above")]
+    let inverted = |codes: &'static str, lists: u64| gauge!("cairn_inverted", "codes" => codes).set(lists as f64);
+    inverted("int8", stats.inverted.int8);
+    inverted("int4", stats.inverted.int4);
+    inverted("none", stats.inverted.f32);
 }
 
 /// How long each phase of opening took.

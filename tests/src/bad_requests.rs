@@ -264,6 +264,20 @@ fn schemas() -> Vec<Case> {
             "4096",
         ),
         both(
+            "no lists",
+            vector(json!({"dim": 4, "index": {"type": "ivf", "nlist": 0}})),
+            Invalid,
+            "bad_index",
+            "1 to 65536",
+        ),
+        both(
+            "too many lists",
+            vector(json!({"dim": 4, "index": {"type": "ivf", "nlist": 65_537}})),
+            Invalid,
+            "bad_index",
+            "1 to 65536",
+        ),
+        both(
             "an embedder of other dimensions",
             vector(json!({"dim": 4, "embedder": embedder})),
             Invalid,
@@ -1195,6 +1209,21 @@ fn queries() -> Vec<Case> {
             Invalid,
             "bad_ef",
             "1 to 10000",
+        ),
+        both(
+            "an nprobe of zero",
+            near(json!({"params": {"nprobe": 0}})),
+            Invalid,
+            "bad_nprobe",
+            "1 to 65536",
+        )
+        .at("/params/nprobe"),
+        both(
+            "an nprobe beyond the bound",
+            near(json!({"params": {"nprobe": 65_537}})),
+            Invalid,
+            "bad_nprobe",
+            "1 to 65536",
         ),
         both(
             "a score threshold above one",

@@ -603,6 +603,7 @@ fn query(q: &Value) -> pb::QueryRequest {
         with: with(q),
         params: some(q, "params", |p| pb::Params {
             ef: number(p, "ef"),
+            nprobe: number(p, "nprobe"),
             exact: flag(p, "exact"),
         }),
         score_threshold: float(q, "score_threshold"),
@@ -815,6 +816,9 @@ fn schema(s: &Value) -> pb::Schema {
             },
             index: v.get("index").map(|index| match index["type"].as_str() {
                 Some("flat") => pb::vector_spec::Index::Flat(pb::FlatIndex {}),
+                Some("ivf") => pb::vector_spec::Index::Ivf(pb::IvfIndex {
+                    nlist: number(index, "nlist"),
+                }),
                 _ => pb::vector_spec::Index::Hnsw(pb::HnswIndex {
                     m: number(index, "m"),
                     ef_construction: number(index, "ef_construction"),
@@ -1112,6 +1116,7 @@ fn schema_json(s: pb::Schema) -> Value {
         let index = v.index.map(|index| match index {
             Index::Flat(_) => json!({"type": "flat"}),
             Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
+            Index::Ivf(ivf) => without_nulls(json!({"type": "ivf", "nlist": ivf.nlist})),
         });
         let embedder = v.embedder.map(embedder_json);
         (

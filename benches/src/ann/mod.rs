@@ -10,7 +10,7 @@
 
 pub(crate) mod cases;
 pub(crate) mod ours;
-mod peer;
+pub(crate) mod peer;
 mod plot;
 
 use anyhow::ensure;
@@ -23,7 +23,7 @@ use peer::Peer;
 /// Recalls at which speed is compared.
 const TARGETS: [f64; 2] = [0.95, 0.99];
 /// Answers asked for.
-const K: usize = 10;
+pub(crate) const K: usize = 10;
 
 /// Options of `cairn-bench ann`.
 #[derive(clap::Args)]
@@ -93,7 +93,7 @@ pub(crate) struct Built {
 pub(crate) type Curve = Vec<(f64, f64)>;
 
 /// Curves by threads (from 1), of each round.
-struct Measured {
+pub(crate) struct Measured {
     name: String,
     built: Built,
     rounds: Vec<[Curve; 2]>,
@@ -139,15 +139,39 @@ fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()>
     let mut contestants: Vec<Box<dyn Contestant + '_>> = Vec::new();
     contestants.extend(ours.into_iter().map(|o| Box::new(o) as Box<dyn Contestant>));
     for name in &args.peers {
-        match Peer::start(&args.python, name, place.path(), case)? {
+        match Peer::start(&args.python, name, place.path(), case, None)? {
             Ok(peer) => contestants.push(Box::new(peer)),
             Err(why) => println!("\n******** SKIPPED: peer {name}: {why} ********\n"),
         }
     }
+    let all = compare(contestants, case, args.build_threads, args.rounds)?;
+    tell(case, &all, report)?;
+    if let Some(folder) = &args.plots {
+        let curves: Vec<(&str, &Curve)> = all
+            .iter()
+            .filter_map(|m| Some((m.name.as_str(), &m.rounds.first()?[0])))
+            .collect();
+        let title = format!("{} ({} x {}), one thread", case.name, case.rows(), case.dim);
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(
+            folder.join(format!("ann-{}.svg", case.name)),
+            plot::svg(&title, &curves),
+        )?;
+    }
+    Ok(())
+}
+
+/// Lets everybody build, and then answer in rounds that alternate between them.
+pub(crate) fn compare(
+    contestants: Vec<Box<dyn Contestant + '_>>,
+    case: &Case,
+    build_threads: usize,
+    rounds: usize,
+) -> anyhow::Result<Vec<Measured>> {
     let mut all = Vec::new();
     let mut kept = Vec::new();
     for mut contestant in contestants {
-        match contestant.build(args.build_threads) {
+        match contestant.build(build_threads) {
             Ok(built) => {
                 all.push(Measured {
                     name: contestant.name().to_owned(),
@@ -166,25 +190,12 @@ fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()>
     for contestant in &mut kept {
         contestant.search(contestant.values()[0], 1)?;
     }
-    for _ in 0..args.rounds {
+    for _ in 0..rounds {
         for (contestant, measured) in kept.iter_mut().zip(&mut all) {
             measured.rounds.push(sweep(contestant.as_mut(), case)?);
         }
     }
-    tell(case, &all, report)?;
-    if let Some(folder) = &args.plots {
-        let curves: Vec<(&str, &Curve)> = all
-            .iter()
-            .filter_map(|m| Some((m.name.as_str(), &m.rounds.first()?[0])))
-            .collect();
-        let title = format!("{} ({} x {}), one thread", case.name, case.rows(), case.dim);
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(
-            folder.join(format!("ann-{}.svg", case.name)),
-            plot::svg(&title, &curves),
-        )?;
-    }
-    Ok(())
+    Ok(all)
 }
 
 fn sweep(contestant: &mut dyn Contestant, case: &Case) -> anyhow::Result<[Curve; 2]> {
@@ -199,7 +210,7 @@ fn sweep(contestant: &mut dyn Contestant, case: &Case) -> anyhow::Result<[Curve;
     Ok(curves)
 }
 
-fn tell(case: &Case, all: &[Measured], report: &mut Report) -> anyhow::Result<()> {
+pub(crate) fn tell(case: &Case, all: &[Measured], report: &mut Report) -> anyhow::Result<()> {
     let mut table = Table::new([
         "who",
         "1T @.95",
@@ -267,7 +278,7 @@ fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
 }
 
 /// Queries a second at a recall: on the line between the two settings around it, of those that no other beats in both.
-fn interpolate(curve: &Curve, target: f64) -> Option<f64> {
+pub(crate) fn interpolate(curve: &Curve, target: f64) -> Option<f64> {
     let mut front: Curve = curve
         .iter()
         .filter(|(recall, speed)| {

@@ -43,7 +43,14 @@ struct SearchAnswer {
 
 impl Peer {
     /// The inner error says why it cannot take part.
-    pub(crate) fn start(python: &str, name: &str, place: &Path, case: &Case) -> anyhow::Result<Result<Self, String>> {
+    /// `lists` is for those that have inverted lists.
+    pub(crate) fn start(
+        python: &str,
+        name: &str,
+        place: &Path,
+        case: &Case,
+        lists: Option<usize>,
+    ) -> anyhow::Result<Result<Self, String>> {
         let script = place.join("peers.py");
         std::fs::write(&script, include_str!("peers.py"))?;
         let metric = match case.metric {
@@ -53,6 +60,7 @@ impl Peer {
         let started = Command::new(python)
             .arg(&script)
             .args([name, &place.display().to_string(), metric])
+            .args(lists.map(|lists| lists.to_string()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

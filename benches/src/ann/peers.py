@@ -1,6 +1,6 @@
 """One other library, measured for `cairn-bench ann`: builds an index over the same vectors and answers the same queries.
 
-    python3 peers.py PEER DIRECTORY METRIC
+    python3 peers.py PEER DIRECTORY METRIC [LISTS]
 
 DIRECTORY holds base.f32 and queries.f32 (rows of little-endian floats) and shape.json. Commands come on standard input, one a
 line, and each is answered by one line of JSON on standard output:
@@ -20,6 +20,8 @@ import tempfile
 import time
 
 PEER, DIRECTORY, METRIC = sys.argv[1:4]
+# Of those that have inverted lists.
+LISTS = int(sys.argv[4]) if len(sys.argv) > 4 else 512
 K = 10
 EFS = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260]
 # What a library prints must not be taken for an answer.
@@ -100,7 +102,7 @@ class FaissIvfpq(Faiss):
         faiss.omp_set_num_threads(threads)
         pieces = next(p for p in (4, 2, 1) if base.shape[1] % p == 0)
         self.index = faiss.index_factory(
-            base.shape[1], f"IVF512,PQ{base.shape[1] // pieces}x4fs,RFlat", self.metric()
+            base.shape[1], f"IVF{LISTS},PQ{base.shape[1] // pieces}x4fs,RFlat", self.metric()
         )
         self.index.train(base)
         self.index.add(base)
@@ -112,6 +114,30 @@ class FaissIvfpq(Faiss):
         faiss.omp_set_num_threads(threads)
         faiss.extract_index_ivf(self.index).nprobe = value
         return self.index.search(queries, K)[1]
+
+
+class FaissIvfsq8(FaissIvfpq):
+    """A byte a dimension, as ours, without measuring again."""
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index = faiss.index_factory(base.shape[1], f"IVF{LISTS},SQ8", self.metric())
+        self.index.train(base)
+        self.index.add(base)
+
+
+class FaissIvfflat(FaissIvfpq):
+    """The vectors themselves in the lists."""
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index = faiss.index_factory(base.shape[1], f"IVF{LISTS},Flat", self.metric())
+        self.index.train(base)
+        self.index.add(base)
 
 
 class Usearch:
@@ -227,6 +253,8 @@ PEERS = {
     "hnswlib": Hnswlib,
     "faiss-hnsw": FaissHnsw,
     "faiss-ivfpq": FaissIvfpq,
+    "faiss-ivfsq8": FaissIvfsq8,
+    "faiss-ivfflat": FaissIvfflat,
     "usearch": Usearch,
     "svs": Svs,
     "symphonyqg": Symphonyqg,
@@ -236,6 +264,8 @@ MODULES = {
     "hnswlib": "hnswlib",
     "faiss-hnsw": "faiss",
     "faiss-ivfpq": "faiss",
+    "faiss-ivfsq8": "faiss",
+    "faiss-ivfflat": "faiss",
     "usearch": "usearch",
     "svs": "svs",
     "symphonyqg": "rabitqlib",

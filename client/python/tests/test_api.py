@@ -18,6 +18,7 @@ from cairn import (
     Filter,
     Flat,
     Hnsw,
+    Ivf,
     Hybrid,
     Leg,
     Mmr,
@@ -63,7 +64,7 @@ def notes(client: Any, name: str) -> str:
 @pytest.fixture
 def vectors(client: Any, name: str) -> str:
     schema = Schema(
-        vectors={"a": VectorSpec(3, "euclid", Flat()), "b": VectorSpec(2, index=Hnsw(m=8))},
+        vectors={"a": VectorSpec(3, "euclid", Flat()), "b": VectorSpec(2, index=Hnsw(m=8)), "c": VectorSpec(4, index=Ivf(8))},
         fields={"lang": "keyword", "title": TextField("german"), "n": {"type": "integer"}},
         shards=2,
         chunking=Chunking(max_tokens=64),
@@ -87,6 +88,7 @@ def test_a_collection_says_its_schema_and_state(client: Any, vectors: str) -> No
     made = client.collections.get(vectors)
     assert (made.points, made.schema["shards"], made.schema["chunking"]["max_tokens"]) == (3, 2, 64)
     assert made.schema["vectors"]["b"]["index"] == {"type": "hnsw", "m": 8, "ef_construction": 128}
+    assert made.schema["vectors"]["c"]["index"] == {"type": "ivf", "nlist": 8}
     assert made.schema["vectors"]["a"]["metric"] == "euclid"
     assert made.schema["fields"]["title"]["analyzer"]["language"] == "german"
     assert vectors in client.collections.list()

@@ -76,9 +76,10 @@ OTHER = {"lambda_": "lambda", "in_": "in"}
 PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     # (class, message, only in the class, only in the message)
     (cairn.Schema, collections_pb2.Schema, set(), set()),
-    (cairn.VectorSpec, collections_pb2.VectorSpec, {"index"}, {"flat", "hnsw"}),
+    (cairn.VectorSpec, collections_pb2.VectorSpec, {"index"}, {"flat", "hnsw", "ivf"}),
     (cairn.SparseSpec, collections_pb2.SparseSpec, set(), set()),
     (cairn.Hnsw, collections_pb2.HnswIndex, set(), set()),
+    (cairn.Ivf, collections_pb2.IvfIndex, set(), set()),
     (cairn.Embedder, collections_pb2.Embedder, set(), set()),
     (cairn.TextField, collections_pb2.TextField, set(), set()),
     (cairn.Chunking, collections_pb2.Chunking, set(), set()),
@@ -111,7 +112,7 @@ PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     (
         Query,
         query_pb2.QueryRequest,
-        {"source", "with_payload", "with_vectors", "explain", "ef", "exact"},
+        {"source", "with_payload", "with_vectors", "explain", "ef", "nprobe", "exact"},
         {"collection", "with", "params", "nearest", "text", "hybrid", "prefetch", "sparse"},
     ),
     (cairn.Answer, query_pb2.QueryResponse, set(), set()),

@@ -29,6 +29,7 @@ pub struct Query {
     pub(crate) vectors: bool,
     pub(crate) explain: bool,
     pub(crate) ef: Option<u32>,
+    pub(crate) nprobe: Option<u32>,
     pub(crate) exact: bool,
     pub(crate) score_threshold: Option<f32>,
     pub(crate) after: Option<String>,
@@ -142,6 +143,7 @@ impl Query {
             vectors: false,
             explain: false,
             ef: None,
+            nprobe: None,
             exact: false,
             score_threshold: None,
             after: None,
@@ -262,6 +264,11 @@ impl Query {
     /// Candidates kept by a graph search: more finds more and takes longer.
     pub fn ef(mut self, ef: u32) -> Self {
         self.ef = Some(ef);
+        self
+    }
+    /// Lists of an ivf index that are looked into: more finds more and takes longer.
+    pub fn nprobe(mut self, nprobe: u32) -> Self {
+        self.nprobe = Some(nprobe);
         self
     }
     /// Scans exactly, uses no index.

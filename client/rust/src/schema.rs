@@ -174,7 +174,7 @@ pub enum Metric {
     Manhattan,
 }
 
-/// Codes beside the vectors, which a walk of a graph ranks candidates by. The best are measured again on the vectors as given.
+/// Codes that an index ranks candidates by. The best are measured again on the vectors as given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
@@ -198,6 +198,11 @@ pub enum Index {
         m: Option<u32>,
         /// Candidates kept while inserting. Default: 128.
         ef_construction: Option<u32>,
+    },
+    /// Inverted lists, of which a search looks into the likeliest: for large or cold segments and for bulk.
+    Ivf {
+        /// Lists of a segment. Default: four times the root of its rows, and one for 32 of them at most.
+        nlist: Option<u32>,
     },
 }
 

@@ -214,6 +214,7 @@ impl From<VectorSpec> for v1::VectorSpec {
                 Index::Hnsw { m, ef_construction } => {
                     v1::vector_spec::Index::Hnsw(v1::HnswIndex { m, ef_construction })
                 }
+                Index::Ivf { nlist } => v1::vector_spec::Index::Ivf(v1::IvfIndex { nlist }),
             }),
             embedder: spec.embedder.map(embedder),
         }
@@ -351,6 +352,7 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
                 m: h.m,
                 ef_construction: h.ef_construction,
             },
+            v1::vector_spec::Index::Ivf(ivf) => Index::Ivf { nlist: ivf.nlist },
         }),
         embedder: spec.embedder.map(read_embedder),
     })
@@ -567,6 +569,7 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
         }),
         params: Some(v1::Params {
             ef: query.ef,
+            nprobe: query.nprobe,
             exact: query.exact,
         }),
         score_threshold: query.score_threshold,
@@ -998,6 +1001,7 @@ mod tests {
                         ef_construction: None,
                     }),
             )
+            .vector("bulk", VectorSpec::new(9).index(Index::Ivf { nlist: Some(64) }))
             .field("lang", Field::Keyword)
             .field("body", Field::text())
             .shards(4)

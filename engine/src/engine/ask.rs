@@ -205,6 +205,8 @@ pub struct EngineStats {
     pub build_failures: u64,
     /// Graphs of sealed segments, by what they are walked on.
     pub graphs: GraphCounts,
+    /// Inverted lists of sealed segments, by the codes in them.
+    pub inverted: GraphCounts,
     /// Fsyncs of the log since open.
     pub fsyncs: Fsyncs,
     /// Acknowledged records that are not fsynced yet.
@@ -265,7 +267,7 @@ pub enum OptimizeStep {
     Trim,
 }
 
-/// How many graphs there are.
+/// How many graphs there are, or inverted lists.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GraphCounts {
     /// Walked on codes of 8 bits.

@@ -680,6 +680,7 @@ impl Engine {
                 // Which graphs a file has is known when it was looked into.
                 if let Some(segment) = sealed.file.if_made() {
                     segment.graphs().for_each(|coding| stats.graphs.add(coding));
+                    segment.inverted().for_each(|coding| stats.inverted.add(coding));
                 }
             }
         }

@@ -23,9 +23,13 @@ pub(super) fn schema(shards: u32) -> Schema {
             VectorSpec {
                 dim: DIM as u32,
                 metric: Metric::Cosine,
-                index: IndexSpec::Hnsw {
-                    m: 8,
-                    ef_construction: 32,
+                // Both kinds of index go through everything.
+                index: match shards {
+                    1 => IndexSpec::Hnsw {
+                        m: 8,
+                        ef_construction: 32,
+                    },
+                    _ => IndexSpec::Ivf { nlist: None },
                 },
                 quantization: Default::default(),
                 embedder: None,
@@ -414,6 +418,11 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
             values: vec![Scalar::Int(value as i64)],
         }),
     ];
+    // Graphs of so few rows find nearly everything; lists are measured to find so much on average.
+    let missed = match engine.collection(name).unwrap().schema.shards {
+        1 => 2,
+        _ => 4,
+    };
     for (filtered, filter) in filters.into_iter().enumerate() {
         let cosine = |v: &[f32]| {
             let dot: f64 = v.iter().zip(&vector).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
@@ -443,7 +452,7 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
             let wanted = if exact {
                 hits.len()
             } else {
-                hits.len().saturating_sub(2)
+                hits.len().saturating_sub(missed)
             };
             assert!(found >= wanted, "exact={exact} {found} of {}", hits.len());
             for pair in hits.windows(2) {

@@ -117,6 +117,9 @@ pub struct With {
 pub struct Params {
     /// Candidates kept by a graph search (default 128, at least the hits wanted).
     pub ef: Option<usize>,
+    /// Inverted lists that a search looks into, and more if that is not enough for the hits wanted (default: as far as was
+    /// measured when a segment was made).
+    pub nprobe: Option<usize>,
     /// Scan exactly, use no index.
     pub exact: bool,
 }
@@ -202,6 +205,15 @@ impl Query {
             return Err(
                 Error::invalid("bad_ef", format!("ef must be 1 to {}, got {ef}", limits::EF_MAX)).at("/params/ef"),
             );
+        }
+        if let Some(nprobe) = self.params.nprobe
+            && (nprobe == 0 || nprobe > limits::LISTS_MAX as usize)
+        {
+            return Err(Error::invalid(
+                "bad_nprobe",
+                format!("nprobe must be 1 to {}, got {nprobe}", limits::LISTS_MAX),
+            )
+            .at("/params/nprobe"));
         }
         if let Some(t) = self.score_threshold
             && !(0.0..=1.0).contains(&t)

@@ -1,7 +1,7 @@
 //! Nearest vectors: one leg over all segments.
 
 use super::exec::{Context, Found as Candidate, Matches, Raw};
-use super::plan::{self, Known, Strategy};
+use super::plan::{self, Known, Listed, Strategy};
 use super::view::Place;
 use super::{ExplainLeg, Params, score};
 use crate::error::{Error, Result};
@@ -86,11 +86,26 @@ pub(super) fn search(
             Matches::Set(set) => set.iter().filter(present).count() as u64,
         };
         let graph = segment.graph(index);
+        let lists = segment.lists(index);
+        let rows = u64::from(segment.rows());
+        // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
+        let depth = k as f64 * rows as f64 / candidates.max(1) as f64;
         let known = Known {
             graph: graph.is_some(),
+            lists: lists.map(|lists| Listed {
+                count: lists.lists() as u64,
+                share: match params.nprobe {
+                    None => lists.share(depth),
+                    Some(nprobe) => (nprobe as f64 / lists.lists() as f64).min(1.0),
+                },
+                bytes: lists
+                    .record_bytes()
+                    .map_or(4 * u64::from(spec.dim), |bytes| bytes as u64),
+                centre_bytes: u64::from(spec.dim),
+            }),
             exact: params.exact,
             matches: candidates,
-            rows: u64::from(segment.rows()),
+            rows,
             k: k as u64,
             ef: ef as u64,
             vector_bytes: 4 * u64::from(spec.dim),
@@ -105,26 +120,29 @@ pub(super) fn search(
         };
         let scan = |strategy: Strategy| match strategy {
             Strategy::Codes => flat::scan_codes(&vectors, query, each, k + EDGE, &stop),
-            Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } => {
+            Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists => {
                 exact(&vectors, query, &each, k, &|ordinal| segment.id_of(ordinal), &stop)
             }
         };
-        let (strategy, hits) = match (plan::choose(known), graph) {
+        let chosen = plan::choose(known);
+        // Scans go by `each`.
+        let by_index = matches!(chosen, Strategy::Graph { .. } | Strategy::Lists);
+        let holder = match &*matches {
+            Matches::Set(set) if by_index => Some(BitSet::from_iter(segment.rows() as usize, set)),
+            Matches::Set(_) | Matches::Live => None,
+        };
+        let allow = match &holder {
+            Some(set) => Allow::Only(set),
+            None if by_index && view.dead.count() > 0 => Allow::Only(view.dead.live(segment.rows())),
+            None => Allow::All,
+        };
+        let (strategy, hits) = match (chosen, graph) {
             (Strategy::Nothing, _) => {
                 // Counting matches takes time, too.
                 context.check_patience()?;
                 continue;
             }
             (Strategy::Graph { evaluations_max }, Some(graph)) => {
-                let holder;
-                let allow = match &*matches {
-                    Matches::Live if view.dead.count() == 0 => Allow::All,
-                    Matches::Live => Allow::Only(view.dead.live(segment.rows())),
-                    Matches::Set(set) => {
-                        holder = BitSet::from_iter(segment.rows() as usize, set);
-                        Allow::Only(&holder)
-                    }
-                };
                 // More than k, because ties at the edge are among them: all that the walk kept where that costs nothing, a few
                 // where each is measured again.
                 let asked = if vectors.codes.is_some() {
@@ -157,6 +175,11 @@ pub(super) fn search(
                         (name, scanned)
                     }
                 }
+            }
+            (Strategy::Lists, _) => {
+                let lists = lists.ok_or_else(|| Error::internal("a plan for lists that are not there"))?;
+                let probed = lists.probe(&vectors, query, k + EDGE, params.nprobe, &allow, &stop)?;
+                ("lists", probed.found)
             }
             (strategy @ Strategy::Codes, _) => ("codes", scan(strategy)?),
             (strategy @ (Strategy::Exact | Strategy::Graph { .. }), _) => ("exact", scan(strategy)?),

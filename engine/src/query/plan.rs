@@ -30,6 +30,21 @@ pub struct Known {
     pub vector_bytes: u64,
     /// Bytes of a code with its corrections, if the segment has codes of its vectors.
     pub code_bytes: Option<u64>,
+    /// The segment has inverted lists.
+    pub lists: Option<Listed>,
+}
+
+/// What is known of inverted lists.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Listed {
+    /// How many there are.
+    pub count: u64,
+    /// The share of the rows that a search will come by.
+    pub share: f64,
+    /// What a row of them is measured by.
+    pub bytes: u64,
+    /// Bytes of a centre, as the nearest are sought.
+    pub centre_bytes: u64,
 }
 
 /// How to search.
@@ -46,6 +61,8 @@ pub enum Strategy {
         /// Where the walk gives up.
         evaluations_max: u64,
     },
+    /// Look into the nearest inverted lists.
+    Lists,
 }
 
 /// A distance, however short the vectors.
@@ -66,6 +83,8 @@ const STEPS_MIN: f64 = 100.0;
 const PASS_NS: f64 = 10.0;
 /// ... up to those that an expansion meets.
 const PASSED_MAX: f64 = 6.0;
+/// Finding out that a row of a list does not match.
+const LOOK_NS: f64 = 1.5;
 /// Candidates by code that are measured again, for each hit and besides.
 const AGAIN_PER_HIT: f64 = 2.0;
 const AGAIN_MORE: f64 = 16.0;
@@ -77,7 +96,7 @@ impl Known {
 
     /// Measuring again what codes put first, where there are codes.
     fn again(&self) -> f64 {
-        match self.code_bytes {
+        match self.code_bytes.or(self.lists.map(|lists| lists.bytes)) {
             None => 0.0,
             Some(_) => {
                 let most = AGAIN_PER_HIT * self.k as f64 + AGAIN_MORE;
@@ -112,6 +131,16 @@ impl Known {
     }
 }
 
+impl Known {
+    /// Inverted lists. At worst, whatever a filter has to do with the question, all of them: a look at each row, and what a scan
+    /// of the matches costs, so nothing has to give up.
+    fn lists_ns(&self, lists: Listed) -> f64 {
+        let look = if self.matches < self.rows { LOOK_NS } else { 0.0 };
+        let rows = self.rows as f64 * look + self.matches as f64 * Self::distance(lists.bytes);
+        lists.count as f64 * Self::distance(lists.centre_bytes) + lists.share * rows + self.again()
+    }
+}
+
 /// The cheapest way to look at all matches.
 pub fn scan(known: Known) -> Strategy {
     match known.codes_ns() {
@@ -126,8 +155,15 @@ pub fn choose(known: Known) -> Strategy {
     let scan = scan(known);
     let scan_ns = match scan {
         Strategy::Codes => known.codes_ns().unwrap_or(f64::INFINITY),
-        Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } => known.exact_ns(),
+        Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists => known.exact_ns(),
     };
+    if let Some(lists) = known.lists
+        && !known.exact
+        && known.matches > 0
+        && known.lists_ns(lists) < scan_ns
+    {
+        return Strategy::Lists;
+    }
     if known.exact || !known.graph || known.graph_ns() >= scan_ns {
         return scan;
     }
@@ -150,7 +186,41 @@ mod tests {
             ef: 128,
             vector_bytes: 1536,
             code_bytes: Some(448),
+            lists: None,
         }
+    }
+
+    /// The same with lists, of which so large a share is read.
+    fn listed(matches: u64, rows: u64, share: f64) -> Known {
+        Known {
+            graph: false,
+            code_bytes: None,
+            lists: Some(Listed {
+                count: 4 * rows.isqrt(),
+                share,
+                bytes: 448,
+                centre_bytes: 448,
+            }),
+            ..known(matches, rows)
+        }
+    }
+
+    #[test]
+    fn lists_are_looked_into_unless_few_rows_match() {
+        assert_eq!(choose(listed(0, 100_000, 0.02)), Strategy::Nothing);
+        assert_eq!(choose(listed(10, 100_000, 1.0)), Strategy::Exact);
+        assert_eq!(choose(listed(10_000, 100_000, 0.1)), Strategy::Lists);
+        assert_eq!(choose(listed(100_000, 100_000, 0.02)), Strategy::Lists);
+        assert_eq!(
+            choose(listed(1_000, 1_000, 1.0)),
+            Strategy::Lists,
+            "records are shorter"
+        );
+        let exact = Known {
+            exact: true,
+            ..listed(100_000, 100_000, 0.02)
+        };
+        assert_eq!(choose(exact), Strategy::Exact);
     }
 
     fn is_graph(strategy: Strategy) -> bool {

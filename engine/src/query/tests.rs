@@ -41,11 +41,13 @@ const DIM: usize = 24;
 const ROWS: usize = 10_000;
 const K: usize = 10;
 
-fn schema(metric: Metric, quantization: Quantization) -> Schema {
+const LISTS: IndexSpec = IndexSpec::Ivf { nlist: None };
+
+fn schema(metric: Metric, quantization: Quantization, index: IndexSpec) -> Schema {
     let spec = VectorSpec {
         dim: DIM as u32,
         metric,
-        index: IndexSpec::default(),
+        index,
         quantization,
         embedder: None,
     };
@@ -60,7 +62,7 @@ fn schema(metric: Metric, quantization: Quantization) -> Schema {
     }
 }
 
-/// One sealed segment with a graph, of which every eleventh row is dead.
+/// One sealed segment with a graph or lists, of which every eleventh row is dead.
 struct Moment {
     schema: Schema,
     view: View,
@@ -194,16 +196,21 @@ fn a_filter_never_costs_hits_and_hardly_recall_at_any_share_and_correlation() {
     let scattered: Vec<Vec<f32>> = (0..ROWS).map(|_| random.vector()).collect();
     let mut clustered =
         |spread| -> Vec<Vec<f32>> { (0..ROWS).map(|i| random.near(&centres[i / 100], spread)).collect() };
+    let graph = IndexSpec::default();
     let cases = [
-        (Metric::Cosine, Quantization::Int8, scattered),
-        (Metric::Euclid, Quantization::Int4, clustered(0.3)),
+        (Metric::Cosine, Quantization::Int8, &graph, scattered.clone()),
+        (Metric::Euclid, Quantization::Int4, &graph, clustered(0.3)),
         // Narrower than a step of any code.
-        (Metric::Euclid, Quantization::Int8, clustered(1e-4)),
+        (Metric::Euclid, Quantization::Int8, &graph, clustered(1e-4)),
+        (Metric::Cosine, Quantization::Int8, &LISTS, scattered),
+        (Metric::Euclid, Quantization::Int4, &LISTS, clustered(0.3)),
+        (Metric::Euclid, Quantization::Int8, &LISTS, clustered(1e-4)),
+        (Metric::Manhattan, Quantization::Int8, &LISTS, clustered(0.3)),
     ];
     let (mut wrong, mut chosen) = (Vec::new(), BTreeSet::new());
-    for (metric, quantization, vectors) in cases {
+    for (metric, quantization, index, vectors) in cases {
         let place = vectors[4_711].clone();
-        let moment = Moment::new(schema(metric, quantization), &vectors, &place);
+        let moment = Moment::new(schema(metric, quantization, index.clone()), &vectors, &place);
         let queries: Vec<Vec<f32>> = (0..25).map(|_| random.near(&place, 0.3)).collect();
         let all = vectors_of(metric, &moment.vectors, &moment.norms);
         for percent in [100.0, 50.0, 10.0, 1.0, 0.1, 0.01, 0.001] {
@@ -237,7 +244,7 @@ fn a_filter_never_costs_hits_and_hardly_recall_at_any_share_and_correlation() {
                         .iter()
                         .map(|hit| hit.point.id.as_str().parse().unwrap())
                         .collect();
-                    let what = format!("{metric:?} {quantization:?} {percent} % correlated {correlation}");
+                    let what = format!("{metric:?} {quantization:?} {index:?} {percent} % correlated {correlation}");
                     assert_eq!(rows.len(), expected.len().min(K), "{what}: hits");
                     assert_eq!(rows.iter().collect::<BTreeSet<_>>().len(), rows.len(), "{what}: twice");
                     assert!(
@@ -252,14 +259,14 @@ fn a_filter_never_costs_hits_and_hardly_recall_at_any_share_and_correlation() {
                 }
                 if (found as f64) < 0.95 * wanted as f64 {
                     wrong.push(format!(
-                        "{metric:?} {quantization:?} {percent} % correlated {correlation}: {found} of {wanted}"
+                        "{metric:?} {quantization:?} {index:?} {percent} % correlated {correlation}: {found} of {wanted}"
                     ));
                 }
             }
         }
     }
     assert!(wrong.is_empty(), "recall@10 below 0.95: {wrong:#?}");
-    for strategy in ["exact", "codes", "graph"] {
+    for strategy in ["exact", "codes", "graph", "lists"] {
         assert!(chosen.contains(strategy), "the test must reach {strategy}: {chosen:?}");
     }
 }
@@ -295,8 +302,12 @@ fn the_longest_vectors_that_are_taken_have_scores_that_are_numbers() {
     vectors.push(query.iter().map(|x| -x).collect());
     vectors.push(query.clone());
     for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan] {
-        for quantization in [Quantization::None, Quantization::Int8, Quantization::Int4] {
-            let moment = Moment::new(schema(metric, quantization), &vectors, &query);
+        let kinds = [Quantization::None, Quantization::Int8, Quantization::Int4];
+        for (quantization, index) in kinds
+            .into_iter()
+            .flat_map(|kind| [(kind, IndexSpec::default()), (kind, LISTS)])
+        {
+            let moment = Moment::new(schema(metric, quantization, index), &vectors, &query);
             let hits = moment.ask(&query, &Filter::default(), 1_000).hits;
             assert!(hits.len() > 500);
             let numbers = hits.iter().flat_map(|hit| [hit.score, hit.legs[0].raw]);

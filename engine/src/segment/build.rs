@@ -1,6 +1,6 @@
 //! Makes segments: from rows just applied (a growing segment in memory), or from the live rows of other segments (a bigger
 //! growing one, a sealed file, or a merge of sealed files). One writer serves all; only where the rows come from and
-//! whether a graph is built differ.
+//! whether an index is built differ.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write};
@@ -23,7 +23,7 @@ use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
-use crate::vector::{BitSet, CodesLayout, Coding, VectorsRef, codes, hnsw, inv_norm};
+use crate::vector::{BitSet, CodesLayout, Coding, VectorsRef, codes, hnsw, inv_norm, ivf};
 
 /// A row that was applied and stands in no segment yet.
 #[derive(Debug, Clone)]
@@ -193,7 +193,9 @@ fn write_growing_codes(
     name: &str,
     spec: &VectorSpec,
 ) -> Result<()> {
-    let (IndexSpec::Hnsw { .. }, Some(bits)) = (&spec.index, spec.quantization.bits(spec.metric)) else {
+    let (IndexSpec::Hnsw { .. } | IndexSpec::Ivf { .. }, Some(bits)) =
+        (&spec.index, spec.quantization.bits(spec.metric))
+    else {
         return Ok(());
     };
     let dim = spec.dim as usize;
@@ -249,13 +251,13 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     Segment::growing(Backing::copy(&writer.finish()?), spec.schema)
 }
 
-/// When and how a sealed file gets graphs.
+/// When and how a sealed file gets graphs, or inverted lists.
 pub struct Graphs<'a> {
     /// Fewer rows get none.
     pub rows_min: usize,
     /// Who helps.
     pub workers: &'a Workers,
-    /// Polled while a graph is built.
+    /// Polled while they are built.
     pub stop: &'a dyn Fn() -> bool,
 }
 
@@ -312,7 +314,7 @@ fn write_sealed(
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
         if rows.len() >= graphs.rows_min {
             let seed = no ^ ((index as u64) << 56);
-            write_graph(&mut writer, map, name, vector, n, seed, graphs)?;
+            write_index(&mut writer, map, name, vector, n, seed, graphs)?;
         }
     }
     writer
@@ -321,9 +323,9 @@ fn write_sealed(
         .map_err(|e| Error::internal(format!("i/o: {}", e.error())))
 }
 
-/// The codes and the graph of vectors that are in the file already: both are made over the file as `map` shows it, so a
-/// merge of any size needs no second copy of the vectors in memory.
-fn write_graph(
+/// The codes and the graph, or the lists, of vectors that are in the file already: they are made over the file as `map` shows
+/// it, so a merge of any size needs no second copy of the vectors in memory.
+fn write_index(
     writer: &mut Writer<FileSink>,
     map: &dyn Fn() -> io::Result<Backing>,
     name: &str,
@@ -332,9 +334,9 @@ fn write_graph(
     seed: u64,
     graphs: &Graphs<'_>,
 ) -> Result<()> {
-    let IndexSpec::Hnsw { m, ef_construction } = spec.index else {
+    if let IndexSpec::Flat {} = spec.index {
         return Ok(());
-    };
+    }
     let written = |writer: &mut Writer<FileSink>| -> Result<Backing> {
         writer.sink().flush()?;
         Ok(map()?)
@@ -353,6 +355,18 @@ fn write_graph(
         absent: absent.as_ref(),
         codes: None,
     };
+    let (m, ef_construction) = match spec.index {
+        IndexSpec::Flat {} => return Ok(()),
+        IndexSpec::Hnsw { m, ef_construction } => (m, ef_construction),
+        IndexSpec::Ivf { nlist } => {
+            let wanted = ivf::Wanted {
+                lists: nlist,
+                bits: spec.quantization.bits(spec.metric),
+                seed,
+            };
+            return write_lists(writer, name, &vectors, wanted, graphs);
+        }
+    };
     let (with_codes, layout);
     if let Some(bits) = spec.quantization.bits(spec.metric) {
         let coding = Coding::choose(&vectors, bits, PROBES, graphs.workers, graphs.stop)?;
@@ -367,6 +381,27 @@ fn write_graph(
     let mut go_on = |_| !(graphs.stop)();
     let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
     writer.section(&format!("graph/{name}"), &graph)
+}
+
+/// Inverted lists, and last their records, one list after the other.
+fn write_lists(
+    writer: &mut Writer<FileSink>,
+    name: &str,
+    vectors: &VectorsRef<'_>,
+    wanted: ivf::Wanted,
+    graphs: &Graphs<'_>,
+) -> Result<()> {
+    let lists = ivf::build(vectors, wanted, graphs.workers, &mut |_| !(graphs.stop)())?;
+    if let Some(coding) = lists.coding() {
+        writer.section(&format!("coding/{name}"), &coding.encode())?;
+    }
+    writer.section(&format!("ivf/{name}"), &lists.index(graphs.workers, graphs.stop)?)?;
+    if lists.coding().is_none_or(|coding| coding.used.is_none()) {
+        return Ok(());
+    }
+    writer.begin(&format!("lists/{name}"))?;
+    lists.records(graphs.workers, graphs.stop, &mut |bytes| writer.put(bytes))?;
+    writer.end()
 }
 
 fn write_columns<W: Write>(writer: &mut Writer<W>, spec: &Spec<'_>, rows: &Rows<'_>) -> Result<()> {

@@ -32,7 +32,8 @@ use crate::sparse::index::IndexLayout;
 use crate::storage::Backing;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
-use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, Touch, VectorsRef};
+use crate::vector::ivf::Ivf;
+use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, IvfLayout, Touch, VectorsRef};
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
@@ -61,6 +62,7 @@ struct VectorPart {
     codes: Option<CodesLayout>,
     coding: Option<Coding>,
     graph: Option<HnswLayout>,
+    lists: Option<Lists>,
 }
 
 /// Where a sparse vector's sections are; the ranges are empty if no row has it.
@@ -182,10 +184,30 @@ impl Segment {
                 [] => None,
                 bytes => Some(Coding::parse(bytes)?),
             };
-            if codes.as_ref().map(CodesLayout::bits) != coding.as_ref().and_then(|coding| coding.used) {
+            let range = |kind: &str| range(&format!("{kind}/{name}"));
+            let lists = match &bytes[range("ivf")] {
+                [] => None,
+                bytes => {
+                    let layout = IvfLayout::parse(bytes)?;
+                    if !layout.fits(spec.metric, dim, n) || layout.records_bytes() != range("lists").len() {
+                        return Err(Error::damaged("segment: the lists are those of other vectors"));
+                    }
+                    Some(Lists {
+                        blocks: Arc::clone(&blocks),
+                        layout,
+                        at: range("ivf"),
+                        records: range("lists"),
+                    })
+                }
+            };
+            let bits = match &lists {
+                None => codes.as_ref().map(CodesLayout::bits),
+                Some(_) if codes.is_some() => return Err(Error::damaged("segment: codes beside lists")),
+                Some(lists) => lists.layout.bits(),
+            };
+            if bits != coding.as_ref().and_then(|coding| coding.used) {
                 return Err(Error::damaged("segment: the codes are not those that were chosen"));
             }
-            let range = |kind: &str| range(&format!("{kind}/{name}"));
             vectors.push(VectorPart {
                 raw: RawVectors {
                     blocks: Arc::clone(&blocks),
@@ -201,6 +223,7 @@ impl Segment {
                 codes,
                 coding,
                 graph,
+                lists,
             });
         }
         let mut sparse = Vec::new();
@@ -308,12 +331,29 @@ impl Segment {
         with_graph.map(|part| part.coding.as_ref())
     }
 
+    /// The same of inverted lists, and the codes in them.
+    pub fn inverted(&self) -> impl Iterator<Item = Option<&Coding>> {
+        let with_lists = self.vectors.iter().filter(|part| part.lists.is_some());
+        with_lists.map(|part| part.coding.as_ref())
+    }
+
     /// The graph over them, if there is one.
     pub fn graph(&self, index: usize) -> Option<crate::vector::hnsw::Hnsw<'_>> {
         let part = &self.vectors[index];
         part.graph
             .as_ref()
             .map(|layout| layout.view(self.slice(&part.graph_at)))
+    }
+
+    /// The inverted lists of them, if there are any.
+    pub fn lists(&self, index: usize) -> Option<Ivf<'_>> {
+        let lists = self.vectors[index].lists.as_ref()?;
+        let touch = (!self.blocks.is_verified()).then_some(lists as &dyn Touch);
+        Some(
+            lists
+                .layout
+                .view(self.slice(&lists.at), self.slice(&lists.records), touch),
+        )
     }
 
     /// A row's vector, as it was written.
@@ -370,6 +410,24 @@ impl Touch for RawVectors {
     fn touch(&self, ordinal: Ordinal) -> bool {
         // What the search finds is thrown away for the damage that is kept: whatever the reason, it was not looked at.
         let verified = self.blocks.verify(self.range_of(ordinal));
+        verified.map_err(|error| self.blocks.condemn(error)).is_ok()
+    }
+}
+
+/// Inverted lists, whose records are read list by list.
+struct Lists {
+    blocks: Arc<Blocks>,
+    layout: IvfLayout,
+    at: Range<usize>,
+    records: Range<usize>,
+}
+
+impl Touch for Lists {
+    fn touch(&self, list: Ordinal) -> bool {
+        let within = self.layout.records_of(&self.blocks.bytes()[self.at.clone()], list);
+        let range = self.records.start + within.start..self.records.start + within.end;
+        // As with vectors.
+        let verified = self.blocks.verify(range);
         verified.map_err(|error| self.blocks.condemn(error)).is_ok()
     }
 }

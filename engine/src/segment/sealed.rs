@@ -3,7 +3,7 @@
 //!
 //! Opening looks at the tables of a file only. The rest is verified when it is asked for: [`Sealed::identity`] by writes,
 //! [`Sealed::segment`] by searches, each with one read in the order of the file, which also brings it into the page cache.
-//! Payloads and vectors are verified at first touch ([`Segment::verify_row`], [`crate::vector::Touch`]), and
+//! Payloads, vectors and inverted lists are verified at first touch ([`Segment::verify_row`], [`crate::vector::Touch`]), and
 //! [`Sealed::verify_some`] sees to everything in the background.
 //!
 //! A file that is missing, that cannot be read, or of which one block failed, is *damaged* for as long as the process lives, and
@@ -183,7 +183,8 @@ impl Sealed {
         let identity = self.identity(patience)?;
         self.made(&self.segment, patience, |blocks| {
             let sections = blocks.tables().sections.iter();
-            let searched = sections.filter(|(name, _)| *name != "payload" && !name.starts_with("vector/"));
+            let later = |name: &str| name == "payload" || name.starts_with("vector/") || name.starts_with("lists/");
+            let searched = sections.filter(|(name, _)| !later(name));
             self.verify(blocks, searched.map(|(_, range)| range.clone()).collect(), patience)?;
             Ok(Arc::new(Segment::read(identity, &self.schema)?))
         })

@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Workers;
 use crate::inverted::top::Walk;
 use crate::patience::Patience;
-use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, Metric, SparseSpec, VectorSpec};
+use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, IndexSpec, Metric, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
 use crate::storage::{Dir, LocalDir};
 use crate::text::analyzer::Analyzer;
@@ -30,17 +30,17 @@ fn disk() -> Arc<dyn Dir> {
 }
 
 fn schema() -> Schema {
-    let spec = |dim, metric| VectorSpec {
+    let spec = |dim, metric, index| VectorSpec {
         dim,
         metric,
-        index: Default::default(),
+        index,
         quantization: Default::default(),
         embedder: None,
     };
     Schema {
         vectors: BTreeMap::from([
-            ("a".into(), spec(4, Metric::Cosine)),
-            ("b".into(), spec(3, Metric::Euclid)),
+            ("a".into(), spec(4, Metric::Cosine, IndexSpec::default())),
+            ("b".into(), spec(3, Metric::Euclid, IndexSpec::Ivf { nlist: Some(5) })),
         ]),
         sparse: BTreeMap::from([("s".into(), SparseSpec::default()), ("t".into(), SparseSpec::default())]),
         fields: BTreeMap::from([(
@@ -164,6 +164,7 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
         assert_eq!(segment.sparse(1).postings(&seven).unwrap(), 0);
     }
     assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
+    assert!(sealed.lists(1).is_some() && merged.lists(1).is_none() && sealed.lists(0).is_none());
     assert!(!path.with_extension("tmp").exists());
     // Exactly what was written is what is opened; every changed byte is noticed.
     let schema = Arc::new(schema);
@@ -248,8 +249,13 @@ fn sections_that_contradict_each_other_are_damage() {
             .graphs()
             .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
     );
+    assert!(
+        sealed
+            .inverted()
+            .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
+    );
     let (none, sealed) = (none.blocks.bytes(), sealed.blocks.bytes());
-    let cases: [(&[u8], &[(&str, &[u8])]); 7] = [
+    let cases: [(&[u8], &[(&str, &[u8])]); 12] = [
         // An index of ids or documents of a segment that has no rows.
         (none, &[("ids.hash", &[0; 8])]),
         (none, &[("documents.hash", &[0; 8])]),
@@ -260,6 +266,12 @@ fn sections_that_contradict_each_other_are_damage() {
         (sealed, &[("coding/a", &[])]),
         (sealed, &[("coding/a", &[4, 0, 0, 0])]),
         (sealed, &[("codes/a", &[])]),
+        // The same of lists; records without lists, lists of other records, codes beside them.
+        (sealed, &[("coding/b", &[])]),
+        (sealed, &[("ivf/b", &[])]),
+        (sealed, &[("lists/b", &[])]),
+        (sealed, &[("lists/b", &[0; 64])]),
+        (sealed, &[("codes/b", &[0; 64])]),
     ];
     for (bytes, changed) in cases {
         read(&with_sections(bytes, &[])).unwrap();
@@ -340,6 +352,9 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                     let _ = flat::scan_codes(&vectors, query, || 0..segment.rows(), 3, &|| false);
                     if let Some(graph) = segment.graph(index) {
                         let _ = graph.search(&vectors, query, 3, 5, &Allow::All, &|| false);
+                    }
+                    if let Some(lists) = segment.lists(index) {
+                        let _ = lists.search(&vectors, query, 3, 5, &Allow::All, &|| false);
                     }
                 }
                 let question = SparseVector {

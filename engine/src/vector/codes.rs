@@ -273,7 +273,11 @@ impl<'a> Encoder<'a> {
                 scale(vectors, ordinal),
                 &mut self.rest,
             );
-            encode_row(self.bits, vectors.metric, &self.mean, &self.rest, record);
+            let extra = match vectors.metric {
+                Metric::Cosine | Metric::Dot => -product(&self.mean, &self.rest),
+                Metric::Euclid | Metric::Manhattan => product(&self.rest, &self.rest),
+            };
+            encode_row(self.bits, &self.rest, extra as f32, record);
         }
     }
 
@@ -291,8 +295,50 @@ impl<'a> Encoder<'a> {
     }
 }
 
+/// Makes the records of rows that are coded by what they differ from a centre of their own, instead of the mean of all: see
+/// [`ivf`](super::ivf), which has the formulas.
+#[derive(Clone)]
+pub(super) struct AroundCentres<'a> {
+    vectors: VectorsRef<'a>,
+    bits: Bits,
+    mean: &'a [f32],
+    /// The row being coded, less its centre.
+    rest: Vec<f32>,
+    /// Its centre, less the mean.
+    aside: Vec<f32>,
+}
+
+impl<'a> AroundCentres<'a> {
+    /// For a query less the mean.
+    pub(super) fn new(vectors: &VectorsRef<'a>, bits: Bits, mean: &'a [f32]) -> Self {
+        Self {
+            vectors: *vectors,
+            bits,
+            mean,
+            rest: vec![0f32; vectors.dim],
+            aside: vec![0f32; vectors.dim],
+        }
+    }
+
+    /// Writes the record of a row that has a vector.
+    pub(super) fn row(&mut self, ordinal: Ordinal, centre: &[f32], record: &mut [u8]) {
+        let vectors = &self.vectors;
+        record.fill(0);
+        let row = vectors.row(ordinal);
+        take_off(centre, row, scale(vectors, ordinal), &mut self.rest);
+        let extra = match vectors.metric {
+            Metric::Cosine | Metric::Dot => -product(self.mean, &self.rest),
+            Metric::Euclid | Metric::Manhattan => {
+                take_off(self.mean, centre, 1.0, &mut self.aside);
+                product(&self.rest, &self.rest) + 2.0 * product(&self.aside, &self.rest)
+            }
+        };
+        encode_row(self.bits, &self.rest, extra as f32, record);
+    }
+}
+
 /// What a row is multiplied with before it is coded.
-fn scale(vectors: &VectorsRef<'_>, ordinal: Ordinal) -> f32 {
+pub(super) fn scale(vectors: &VectorsRef<'_>, ordinal: Ordinal) -> f32 {
     match vectors.metric {
         Metric::Cosine => vectors.inv_norms[ordinal as usize],
         Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
@@ -318,7 +364,7 @@ fn take_off(mean: &[f32], row: &[f32], scale: f32, rest: &mut [f32]) {
     }
 }
 
-fn encode_row(bits: Bits, metric: Metric, mean: &[f32], rest: &[f32], record: &mut [u8]) {
+fn encode_row(bits: Bits, rest: &[f32], extra: f32, record: &mut [u8]) {
     let (low, high) = range(rest);
     let levels = bits.levels();
     // Divided first: the difference of two large floats may be none.
@@ -342,11 +388,7 @@ fn encode_row(bits: Bits, metric: Metric, mean: &[f32], rest: &[f32], record: &m
             }
         }
     }
-    let extra = match metric {
-        Metric::Cosine | Metric::Dot => -product(mean, rest),
-        Metric::Euclid | Metric::Manhattan => product(rest, rest),
-    };
-    let corrections = [low, step, extra as f32];
+    let corrections = [low, step, extra];
     let at = record.len() - CORRECTIONS;
     record[at..].copy_from_slice(bytemuck::cast_slice(&corrections));
 }
@@ -391,6 +433,25 @@ fn range(values: &[f32]) -> (f32, f32) {
 }
 
 impl<'a> Codes<'a> {
+    /// Codes of some records. What they are measured by besides is `mean`, and what a scorer begins with.
+    pub(super) fn of_records(
+        bits: Bits,
+        metric: Metric,
+        mean: &'a [f32],
+        mean_squared: f32,
+        records: &'a [u8],
+    ) -> Self {
+        Self {
+            bits,
+            metric,
+            dim: mean.len(),
+            record_bytes: bits.record_bytes(mean.len()),
+            mean,
+            mean_squared,
+            records,
+        }
+    }
+
     /// How many rows there are.
     pub fn len(&self) -> usize {
         self.records.len() / self.record_bytes
@@ -518,6 +579,11 @@ impl<'a> CodeScorer<'a> {
             sum: 0.0,
             offset: 0.0,
         }
+    }
+
+    /// Every distance is from now on so much more than what records say, instead of what follows from the mean.
+    pub(super) fn begin_with(&mut self, base: f32) {
+        self.base = base;
     }
 
     /// Puts in the integer of each dimension; gives back their sum.

@@ -33,12 +33,12 @@ pub const PROBES: usize = 64;
 pub const PROBES_GROWING: usize = 16;
 
 /// Exact nearest rows of a question ...
-const NEAREST: usize = 10;
+pub(super) const NEAREST: usize = 10;
 /// ... that have to be among so many by code: a quarter of what a walk keeps unless it is told otherwise, so that a cluster of
 /// a hundred rows that look alike is noticed.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 /// The share that has to be found.
-const FLOOR: f32 = 0.97;
+pub(super) const FLOOR: f32 = 0.97;
 
 /// Rows of a share of the work.
 const SHARE_ROWS: usize = 4096;

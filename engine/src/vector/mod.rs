@@ -5,7 +5,7 @@
 //! files, clocks or segments.
 //!
 //! [`Flat`] is exact and always available, and the oracle of the tests; [`hnsw`] is the graph for what is too large
-//! to scan.
+//! to scan, [`ivf`] are inverted lists, for what is larger still or cold.
 
 use std::cmp::Ordering;
 
@@ -15,6 +15,7 @@ pub mod codes;
 pub mod fidelity;
 pub mod flat;
 pub mod hnsw;
+pub mod ivf;
 pub mod kernels;
 mod near;
 pub mod space;
@@ -23,10 +24,12 @@ mod tests;
 mod twins;
 
 pub use bitset::BitSet;
+use codes::CodeScorer;
 pub use codes::{Codes, CodesLayout};
 pub use fidelity::Coding;
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
+pub use ivf::IvfLayout;
 pub use space::{QueryScorer, Touch, VectorsRef, inv_norm};
 
 use crate::error::{Error, ErrorKind, Result};

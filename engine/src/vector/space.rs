@@ -53,10 +53,10 @@ pub fn inv_norm(v: &[f32]) -> f32 {
     (1.0 / squared.sqrt()).min(f64::from(f32::MAX)) as f32
 }
 
-/// Told of each row before it is read: where vectors are read from a disk, whoever made them checks them then. A search goes on
+/// Told of each row, or list, before it is read: where vectors are read from a disk, whoever made them checks them then. A search goes on
 /// with zeros where a row cannot be read; who asked for the search asks whoever made the vectors what came of it.
 pub trait Touch: Sync {
-    /// A row is about to be read. False if it must not be: the disk may not give it.
+    /// A row, or an inverted list, is about to be read. False if it must not be: the disk may not give it.
     fn touch(&self, ordinal: Ordinal) -> bool;
 }
 

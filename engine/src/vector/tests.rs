@@ -10,7 +10,7 @@ use super::*;
 use crate::config::Workers;
 use crate::schema::Metric;
 
-const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+pub(super) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
 /// Small, fast, the same everywhere (SplitMix64).
 pub(super) struct Random(pub(super) u64);
@@ -23,11 +23,11 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
     /// Nearly normal: a sum of four uniform numbers, mean 0, deviation 1.
-    fn normal(&mut self) -> f32 {
+    pub(super) fn normal(&mut self) -> f32 {
         let sum: f64 = (0..4).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
         ((sum - 2.0) * 3f64.sqrt()) as f32
     }
@@ -119,10 +119,17 @@ impl Rows {
     }
 }
 
-fn never() -> bool {
+pub(super) fn never() -> bool {
     false
 }
-fn search(index: &dyn VectorIndex, rows: &Rows, query: &[f32], k: usize, ef: usize, allow: &Allow<'_>) -> Vec<Scored> {
+pub(super) fn search(
+    index: &dyn VectorIndex,
+    rows: &Rows,
+    query: &[f32],
+    k: usize,
+    ef: usize,
+    allow: &Allow<'_>,
+) -> Vec<Scored> {
     let hits = index.search(&rows.view(), query, k, ef, allow, &never).unwrap().hits;
     assert!(hits.len() <= k);
     assert!(hits.is_sorted_by(|a, b| a < b), "ascending, nobody twice");
@@ -496,7 +503,7 @@ fn codes_that_do_not_fit_are_refused() {
 // ---- exact scan
 
 /// Small integers: many equal distances and equal vectors.
-fn coarse_rows(max: usize) -> impl Strategy<Value = (Rows, Vec<f32>, BitSet)> {
+pub(super) fn coarse_rows(max: usize) -> impl Strategy<Value = (Rows, Vec<f32>, BitSet)> {
     let metric = prop::sample::select(METRICS.to_vec());
     (metric, 1usize..6, 0..max).prop_flat_map(|(metric, dim, n)| {
         let row = prop::collection::vec((-2i8..=2).prop_map(f32::from), dim);
@@ -600,11 +607,11 @@ pub(super) fn clustered(random: &mut Random, dim: usize, clusters: usize, each: 
     rows
 }
 
-fn near(random: &mut Random, row: &[f32], spread: f32) -> Vec<f32> {
+pub(super) fn near(random: &mut Random, row: &[f32], spread: f32) -> Vec<f32> {
     row.iter().map(|x| x + spread * random.normal()).collect()
 }
 
-fn queries_near(random: &mut Random, rows: &[Vec<f32>], spread: f32) -> Vec<Vec<f32>> {
+pub(super) fn queries_near(random: &mut Random, rows: &[Vec<f32>], spread: f32) -> Vec<Vec<f32>> {
     (0..100)
         .map(|_| {
             let row = random.below(rows.len());
@@ -884,23 +891,24 @@ fn the_same_vectors_give_the_same_bytes() {
     assert_ne!(rows.graph(), other_seed);
 }
 
+/// All shares on threads of their own, the last first.
+pub(super) fn backwards(threads: usize) -> Workers {
+    Workers::new(move |shares, work| {
+        std::thread::scope(|scope| {
+            for thread in (0..threads).rev() {
+                scope.spawn(move || {
+                    (0..shares)
+                        .rev()
+                        .filter(|share| share % threads == thread)
+                        .for_each(work)
+                });
+            }
+        });
+    })
+}
+
 #[test]
 fn the_bytes_do_not_depend_on_who_helps() {
-    /// All shares on threads of their own, the last first.
-    fn backwards(threads: usize) -> Workers {
-        Workers::new(move |shares, work| {
-            std::thread::scope(|scope| {
-                for thread in (0..threads).rev() {
-                    scope.spawn(move || {
-                        (0..shares)
-                            .rev()
-                            .filter(|share| share % threads == thread)
-                            .for_each(work)
-                    });
-                }
-            });
-        })
-    }
     let mut random = Random(19);
     let vectors = clustered(&mut random, 24, 30, 100, 0.1);
     for metric in METRICS {
@@ -1095,7 +1103,7 @@ fn bytes_off_their_alignment_are_refused() {
 // ---- a measurement
 
 /// 117,659 WordNet glosses (MiniLM), SQuAD questions, and the hundred nearest of each; none if `CAIRN_DATA` does not name them.
-fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
+pub(super) fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
     let Some(dir) = std::env::var_os("CAIRN_DATA").map(std::path::PathBuf::from) else {
         eprintln!("skipped: CAIRN_DATA is not set");
         return None;
@@ -1117,7 +1125,7 @@ fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
     Some((rows, queries.collect(), truth.collect()))
 }
 
-const WORDNET_DIM: usize = 384;
+pub(super) const WORDNET_DIM: usize = 384;
 
 /// Build time, recall and speed on WordNet:
 /// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib measure_wordnet -- --ignored --nocapture`.

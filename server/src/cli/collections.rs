@@ -122,6 +122,7 @@ enum MetricArg {
 #[derive(Clone, Copy, ValueEnum)]
 enum IndexArg {
     Hnsw,
+    Ivf,
     Flat,
 }
 
@@ -181,6 +182,7 @@ impl Create {
                         m: None,
                         ef_construction: None,
                     },
+                    IndexArg::Ivf => Index::Ivf { nlist: None },
                     IndexArg::Flat => Index::Flat,
                 };
                 Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))

@@ -6,6 +6,7 @@ mod cases;
 mod citations;
 mod damage;
 mod gone;
+mod lists;
 mod makers;
 mod models;
 mod pictures;

@@ -62,6 +62,7 @@ from .requests import (
     Flat,
     Hnsw,
     Hybrid,
+    Ivf,
     Leg,
     Mmr,
     NearDuplicates,

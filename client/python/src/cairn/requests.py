@@ -43,6 +43,17 @@ class Hnsw:
 
 
 @dataclass(slots=True)
+class Ivf:
+    """Inverted lists of sealed segments, for large or cold ones and for bulk."""
+
+    #: Lists of a segment, 1 to 65,536. Default: four times the root of its rows, and one for 32 of them at most.
+    nlist: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "ivf", **_given(self)}
+
+
+@dataclass(slots=True)
 class Flat:
     """An exact scan instead of an index."""
 
@@ -71,10 +82,10 @@ class VectorSpec:
     #: Default: cosine.
     metric: Metric | None = None
     #: Default: Hnsw().
-    index: Hnsw | Flat | None = None
+    index: Hnsw | Ivf | Flat | None = None
     #: The model whose vectors live here: needed for text in `Nearest` and for documents.
     embedder: Embedder | str | None = None
-    #: What a walk of an hnsw index ranks candidates by; scores are those of the vectors as given. Default: int8.
+    #: What an hnsw or ivf index ranks candidates by; scores are those of the vectors as given. Default: int8.
     quantization: Literal["none", "int8", "int4"] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -482,6 +493,7 @@ class Query:
     with_vectors: bool | None = None
     explain: bool | None = None
     ef: int | None = None
+    nprobe: int | None = None
     exact: bool | None = None
     score_threshold: float | None = None
     after: str | None = None
@@ -493,7 +505,7 @@ class Query:
         names = ("filter", "limit", "offset", "score_threshold", "after", "ranking", "allow_partial")
         json = {name: plain(value) for name in names if (value := getattr(self, name)) is not None}
         json.update(with_json(self.with_payload, self.with_vectors, self.explain))
-        params = {k: v for k, v in (("ef", self.ef), ("exact", self.exact)) if v is not None}
+        params = {k: v for k, v in (("ef", self.ef), ("nprobe", self.nprobe), ("exact", self.exact)) if v is not None}
         if params:
             json["params"] = params
         return {**source_json(self.source), **json}

@@ -135,7 +135,10 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
             m: h.m.unwrap_or(m),
             ef_construction: h.ef_construction.unwrap_or(ef_construction),
         },
-        (Some(Index::Hnsw(_)), IndexSpec::Flat {}) => unreachable!("the default index is a graph"),
+        (Some(Index::Hnsw(_)), IndexSpec::Flat {} | IndexSpec::Ivf { .. }) => {
+            unreachable!("the default index is a graph")
+        }
+        (Some(Index::Ivf(ivf)), _) => IndexSpec::Ivf { nlist: ivf.nlist },
     };
     let embedder = spec.embedder.map(embedder_in);
     Ok(VectorSpec {
@@ -193,6 +196,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 m: Some(m),
                 ef_construction: Some(ef_construction),
             }),
+            IndexSpec::Ivf { nlist } => Index::Ivf(pb::IvfIndex { nlist }),
         };
         let embedder = v.embedder.map(embedder_out);
         (
@@ -274,6 +278,8 @@ mod tests {
                 "a": {"dim": 3, "metric": "dot", "index": {"type": "flat"}},
                 "c": {"dim": 4, "quantization": "int4"},
                 "d": {"dim": 4, "quantization": "none"},
+                "e": {"dim": 4, "index": {"type": "ivf"}},
+                "f": {"dim": 4, "index": {"type": "ivf", "nlist": 64}},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },

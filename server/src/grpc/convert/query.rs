@@ -32,6 +32,7 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
         with: with_in(request.with),
         params: Params {
             ef: params.ef.map(size_in),
+            nprobe: params.nprobe.map(size_in),
             exact: params.exact,
         },
         after: token_in(request.after, "/after")?,

@@ -52,7 +52,7 @@ pub(in crate::rest) struct VectorBody {
     /// Index of sealed segments. Default: hnsw.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
-    /// What a walk of an hnsw index ranks candidates by. The best are measured again on the vectors as given, so scores and
+    /// What an hnsw or ivf index ranks candidates by. The best are measured again on the vectors as given, so scores and
     /// their order do not change. Default: int8.
     #[serde(default)]
     quantization: QuantizationBody,
@@ -81,7 +81,7 @@ pub(in crate::rest) enum MetricBody {
     Manhattan,
 }
 
-/// Codes that stand beside the vectors of an hnsw index.
+/// Codes that an hnsw or ivf index has of its vectors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::rest) enum QuantizationBody {
@@ -105,13 +105,20 @@ pub(in crate::rest) struct IndexBody {
     /// hnsw: candidates kept while inserting, m to 4,096. Default: 128.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ef_construction: Option<u32>,
+    /// ivf: lists of a segment, 1 to 65,536. Default: four times the root of its rows, and one for 32 of them at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nlist: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::rest) enum IndexKind {
+    /// Exact scan.
     Flat,
+    /// A graph.
     Hnsw,
+    /// Inverted lists: for large or cold segments and for bulk.
+    Ivf,
 }
 
 /// Identity of the model that made a vector. The name of one of the server's embedders is enough: what is left out is
@@ -264,33 +271,7 @@ impl VectorBody {
         };
         let index = match self.index {
             None => IndexSpec::default(),
-            Some(IndexBody {
-                r#type: IndexKind::Flat,
-                m: None,
-                ef_construction: None,
-            }) => IndexSpec::Flat {},
-            Some(IndexBody {
-                r#type: IndexKind::Flat,
-                ..
-            }) => {
-                return Err(
-                    Error::invalid("bad_index", "m and ef_construction are settings of hnsw, not of flat").at("/index"),
-                );
-            }
-            Some(IndexBody {
-                r#type: IndexKind::Hnsw,
-                m,
-                ef_construction,
-            }) => match IndexSpec::default() {
-                IndexSpec::Hnsw {
-                    m: m_default,
-                    ef_construction: ef_default,
-                } => IndexSpec::Hnsw {
-                    m: m.unwrap_or(m_default),
-                    ef_construction: ef_construction.unwrap_or(ef_default),
-                },
-                flat @ IndexSpec::Flat {} => flat,
-            },
+            Some(body) => body.spec()?,
         };
         let embedder = self.embedder.map(EmbedderBody::fingerprint);
         Ok(VectorSpec {
@@ -304,6 +285,68 @@ impl VectorBody {
             },
             embedder,
         })
+    }
+}
+
+impl IndexBody {
+    fn spec(self) -> Result<IndexSpec> {
+        match self {
+            Self {
+                r#type: IndexKind::Flat,
+                m: None,
+                ef_construction: None,
+                nlist: None,
+            } => Ok(IndexSpec::Flat {}),
+            Self {
+                r#type: IndexKind::Ivf,
+                m: None,
+                ef_construction: None,
+                nlist,
+            } => Ok(IndexSpec::Ivf { nlist }),
+            Self {
+                r#type: IndexKind::Hnsw,
+                m,
+                ef_construction,
+                nlist: None,
+            } => Ok(match IndexSpec::default() {
+                IndexSpec::Hnsw {
+                    m: m_default,
+                    ef_construction: ef_default,
+                } => IndexSpec::Hnsw {
+                    m: m.unwrap_or(m_default),
+                    ef_construction: ef_construction.unwrap_or(ef_default),
+                },
+                other @ (IndexSpec::Flat {} | IndexSpec::Ivf { .. }) => other,
+            }),
+            Self { .. } => Err(Error::invalid(
+                "bad_index",
+                "m and ef_construction are settings of hnsw, nlist is one of ivf, and flat has none",
+            )
+            .at("/index")),
+        }
+    }
+
+    fn of(index: &IndexSpec) -> Self {
+        let none = Self {
+            r#type: IndexKind::Flat,
+            m: None,
+            ef_construction: None,
+            nlist: None,
+        };
+        match *index {
+            IndexSpec::Flat {} => none,
+            IndexSpec::Hnsw { m, ef_construction } => Self {
+                r#type: IndexKind::Hnsw,
+                m: Some(m),
+                ef_construction: Some(ef_construction),
+                ..none
+            },
+            IndexSpec::Ivf { nlist } => Self {
+                r#type: IndexKind::Ivf,
+                nlist,
+                ..none
+            },
+        }
     }
 }
 
@@ -390,25 +433,13 @@ impl From<Schema> for SchemaBody {
                 Metric::Euclid => MetricBody::Euclid,
                 Metric::Manhattan => MetricBody::Manhattan,
             };
-            let index = match v.index {
-                IndexSpec::Flat {} => IndexBody {
-                    r#type: IndexKind::Flat,
-                    m: None,
-                    ef_construction: None,
-                },
-                IndexSpec::Hnsw { m, ef_construction } => IndexBody {
-                    r#type: IndexKind::Hnsw,
-                    m: Some(m),
-                    ef_construction: Some(ef_construction),
-                },
-            };
             let embedder = v.embedder.map(EmbedderBody::of);
             (
                 name,
                 VectorBody {
                     dim: v.dim,
                     metric,
-                    index: Some(index),
+                    index: Some(IndexBody::of(&v.index)),
                     quantization: match v.quantization {
                         Quantization::None => QuantizationBody::None,
                         Quantization::Int8 => QuantizationBody::Int8,

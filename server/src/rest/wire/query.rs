@@ -161,6 +161,9 @@ pub(in crate::rest) struct WeightedBody {
 pub(in crate::rest) struct ParamsBody {
     /// Candidates kept by a graph search, 1 to 10,000. Default: 128, at least the hits wanted.
     ef: Option<u32>,
+    /// Lists of an ivf index that a search looks into in each segment, 1 to 65,536, and more if they hold too few hits. Default:
+    /// as far as was measured when the segment was made.
+    nprobe: Option<u32>,
     /// Scan exactly, use no index. Default: false.
     #[serde(default)]
     exact: bool,
@@ -327,6 +330,7 @@ impl QueryBody {
             with: with_in(self.with),
             params: Params {
                 ef: sizes(self.params.ef),
+                nprobe: sizes(self.params.nprobe),
                 exact: self.params.exact,
             },
             after: after_in(self.after)?,

@@ -26,7 +26,7 @@ from cairn.v1 import common_pb2 as cairn_dot_v1_dot_common__pb2
 from cairn.v1 import operations_pb2 as cairn_dot_v1_dot_operations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61irn/v1/collections.proto\x12\x08\x63\x61irn.v1\x1a\x15\x63\x61irn/v1/common.proto\x1a\x19\x63\x61irn/v1/operations.proto\"%\n\x0fOptimizeRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"O\n\x17\x43reateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06schema\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Schema\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"A\n\x17\x44\x65leteCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16ListCollectionsRequest\".\n\x17ListCollectionsResponse\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\"\xf5\x03\n\x06Schema\x12.\n\x07vectors\x18\x01 \x03(\x0b\x32\x1d.cairn.v1.Schema.VectorsEntry\x12,\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1c.cairn.v1.Schema.FieldsEntry\x12\x14\n\x07\x64ynamic\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06shards\x18\x04 \x01(\rH\x01\x88\x01\x01\x12$\n\x08\x63hunking\x18\x05 \x01(\x0b\x32\x12.cairn.v1.Chunking\x12,\n\x06sparse\x18\x06 \x03(\x0b\x32\x1c.cairn.v1.Schema.SparseEntry\x12(\n\ndurability\x18\x07 \x01(\x0e\x32\x14.cairn.v1.Durability\x1a\x44\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.cairn.v1.VectorSpec:\x02\x38\x01\x1a\x42\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.cairn.v1.FieldSpec:\x02\x38\x01\x1a\x43\n\x0bSparseEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.cairn.v1.SparseSpec:\x02\x38\x01\x42\n\n\x08_dynamicB\t\n\x07_shards\"\xe2\x01\n\nVectorSpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\r\x12 \n\x06metric\x18\x02 \x01(\x0e\x32\x10.cairn.v1.Metric\x12#\n\x04\x66lat\x18\x03 \x01(\x0b\x32\x13.cairn.v1.FlatIndexH\x00\x12#\n\x04hnsw\x18\x04 \x01(\x0b\x32\x13.cairn.v1.HnswIndexH\x00\x12$\n\x08\x65mbedder\x18\x05 \x01(\x0b\x32\x12.cairn.v1.Embedder\x12,\n\x0cquantization\x18\x06 \x01(\x0e\x32\x16.cairn.v1.QuantizationB\x07\n\x05index\"2\n\nSparseSpec\x12$\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x12.cairn.v1.Embedder\"\x0b\n\tFlatIndex\"S\n\tHnswIndex\x12\x0e\n\x01m\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x04\n\x02_mB\x12\n\x10_ef_construction\"y\n\x08\x45mbedder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nnormalized\x18\x04 \x01(\x08\x12\x14\n\x0cquery_prefix\x18\x05 \x01(\t\x12\x16\n\x0epassage_prefix\x18\x06 \x01(\t\"\x83\x02\n\tFieldSpec\x12)\n\x07keyword\x18\x01 \x01(\x0b\x32\x16.cairn.v1.KeywordFieldH\x00\x12)\n\x07integer\x18\x02 \x01(\x0b\x32\x16.cairn.v1.IntegerFieldH\x00\x12%\n\x05\x66loat\x18\x03 \x01(\x0b\x32\x14.cairn.v1.FloatFieldH\x00\x12#\n\x04\x62ool\x18\x04 \x01(\x0b\x32\x13.cairn.v1.BoolFieldH\x00\x12#\n\x04text\x18\x05 \x01(\x0b\x32\x13.cairn.v1.TextFieldH\x00\x12\'\n\x06stored\x18\x06 \x01(\x0b\x32\x15.cairn.v1.StoredFieldH\x00\x42\x06\n\x04type\"\x0e\n\x0cKeywordField\"\x0e\n\x0cIntegerField\"\x0c\n\nFloatField\"\x0b\n\tBoolField\"\r\n\x0bStoredField\"Q\n\tTextField\x12\x15\n\x08language\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0b\n\t_languageB\n\n\x08_version\"\x8d\x01\n\x08\x43hunking\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0eoverlap_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12)\n\x08strategy\x18\x03 \x01(\x0e\x32\x17.cairn.v1.ChunkStrategyB\r\n\x0b_max_tokensB\x11\n\x0f_overlap_tokens\"\x95\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x06schema\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Schema\x12\x0e\n\x06points\x18\x03 \x01(\x04\x12\x11\n\tdocuments\x18\x04 \x01(\x04\x12\x16\n\x0eindexed_points\x18\x05 \x01(\x04\x12\x10\n\x08segments\x18\x06 \x01(\x04\x12\x11\n\tdead_rows\x18\x07 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x15\n\rgrowing_bytes\x18\t \x01(\x04\x12\x12\n\noptimizing\x18\n \x01(\x08\x12\r\n\x05notes\x18\x0b \x03(\t\x12)\n\x07\x64\x61maged\x18\x0c \x03(\x0b\x32\x18.cairn.v1.DamagedSegment*q\n\x0cQuantization\x12\x1c\n\x18QUANTIZATION_UNSPECIFIED\x10\x00\x12\x15\n\x11QUANTIZATION_NONE\x10\x01\x12\x15\n\x11QUANTIZATION_INT8\x10\x02\x12\x15\n\x11QUANTIZATION_INT4\x10\x03*l\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x0e\n\nMETRIC_DOT\x10\x02\x12\x11\n\rMETRIC_EUCLID\x10\x03\x12\x14\n\x10METRIC_MANHATTAN\x10\x04*\x84\x01\n\rChunkStrategy\x12\x1e\n\x1a\x43HUNK_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HUNK_STRATEGY_STRUCTURE\x10\x01\x12\x1b\n\x17\x43HUNK_STRATEGY_SENTENCE\x10\x02\x12\x18\n\x14\x43HUNK_STRATEGY_FIXED\x10\x03\x32\xdc\x02\n\x0b\x43ollections\x12\x41\n\x06\x43reate\x12!.cairn.v1.CreateCollectionRequest\x1a\x14.cairn.v1.Collection\x12;\n\x03Get\x12\x1e.cairn.v1.GetCollectionRequest\x1a\x14.cairn.v1.Collection\x12\x44\n\x06\x44\x65lete\x12!.cairn.v1.DeleteCollectionRequest\x1a\x17.cairn.v1.WriteResponse\x12K\n\x04List\x12 .cairn.v1.ListCollectionsRequest\x1a!.cairn.v1.ListCollectionsResponse\x12:\n\x08Optimize\x12\x19.cairn.v1.OptimizeRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x63\x61irn/v1/collections.proto\x12\x08\x63\x61irn.v1\x1a\x15\x63\x61irn/v1/common.proto\x1a\x19\x63\x61irn/v1/operations.proto\"%\n\x0fOptimizeRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"O\n\x17\x43reateCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12 \n\x06schema\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Schema\"*\n\x14GetCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\"A\n\x17\x44\x65leteCollectionRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x18\n\x16ListCollectionsRequest\".\n\x17ListCollectionsResponse\x12\x13\n\x0b\x63ollections\x18\x01 \x03(\t\"\xf5\x03\n\x06Schema\x12.\n\x07vectors\x18\x01 \x03(\x0b\x32\x1d.cairn.v1.Schema.VectorsEntry\x12,\n\x06\x66ields\x18\x02 \x03(\x0b\x32\x1c.cairn.v1.Schema.FieldsEntry\x12\x14\n\x07\x64ynamic\x18\x03 \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06shards\x18\x04 \x01(\rH\x01\x88\x01\x01\x12$\n\x08\x63hunking\x18\x05 \x01(\x0b\x32\x12.cairn.v1.Chunking\x12,\n\x06sparse\x18\x06 \x03(\x0b\x32\x1c.cairn.v1.Schema.SparseEntry\x12(\n\ndurability\x18\x07 \x01(\x0e\x32\x14.cairn.v1.Durability\x1a\x44\n\x0cVectorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.cairn.v1.VectorSpec:\x02\x38\x01\x1a\x42\n\x0b\x46ieldsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\"\n\x05value\x18\x02 \x01(\x0b\x32\x13.cairn.v1.FieldSpec:\x02\x38\x01\x1a\x43\n\x0bSparseEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.cairn.v1.SparseSpec:\x02\x38\x01\x42\n\n\x08_dynamicB\t\n\x07_shards\"\x85\x02\n\nVectorSpec\x12\x0b\n\x03\x64im\x18\x01 \x01(\r\x12 \n\x06metric\x18\x02 \x01(\x0e\x32\x10.cairn.v1.Metric\x12#\n\x04\x66lat\x18\x03 \x01(\x0b\x32\x13.cairn.v1.FlatIndexH\x00\x12#\n\x04hnsw\x18\x04 \x01(\x0b\x32\x13.cairn.v1.HnswIndexH\x00\x12!\n\x03ivf\x18\x07 \x01(\x0b\x32\x12.cairn.v1.IvfIndexH\x00\x12$\n\x08\x65mbedder\x18\x05 \x01(\x0b\x32\x12.cairn.v1.Embedder\x12,\n\x0cquantization\x18\x06 \x01(\x0e\x32\x16.cairn.v1.QuantizationB\x07\n\x05index\"2\n\nSparseSpec\x12$\n\x08\x65mbedder\x18\x01 \x01(\x0b\x32\x12.cairn.v1.Embedder\"\x0b\n\tFlatIndex\"S\n\tHnswIndex\x12\x0e\n\x01m\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1c\n\x0f\x65\x66_construction\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x04\n\x02_mB\x12\n\x10_ef_construction\"(\n\x08IvfIndex\x12\x12\n\x05nlist\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_nlist\"y\n\x08\x45mbedder\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0b\n\x03\x64im\x18\x03 \x01(\r\x12\x12\n\nnormalized\x18\x04 \x01(\x08\x12\x14\n\x0cquery_prefix\x18\x05 \x01(\t\x12\x16\n\x0epassage_prefix\x18\x06 \x01(\t\"\x83\x02\n\tFieldSpec\x12)\n\x07keyword\x18\x01 \x01(\x0b\x32\x16.cairn.v1.KeywordFieldH\x00\x12)\n\x07integer\x18\x02 \x01(\x0b\x32\x16.cairn.v1.IntegerFieldH\x00\x12%\n\x05\x66loat\x18\x03 \x01(\x0b\x32\x14.cairn.v1.FloatFieldH\x00\x12#\n\x04\x62ool\x18\x04 \x01(\x0b\x32\x13.cairn.v1.BoolFieldH\x00\x12#\n\x04text\x18\x05 \x01(\x0b\x32\x13.cairn.v1.TextFieldH\x00\x12\'\n\x06stored\x18\x06 \x01(\x0b\x32\x15.cairn.v1.StoredFieldH\x00\x42\x06\n\x04type\"\x0e\n\x0cKeywordField\"\x0e\n\x0cIntegerField\"\x0c\n\nFloatField\"\x0b\n\tBoolField\"\r\n\x0bStoredField\"Q\n\tTextField\x12\x15\n\x08language\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07version\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0b\n\t_languageB\n\n\x08_version\"\x8d\x01\n\x08\x43hunking\x12\x17\n\nmax_tokens\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1b\n\x0eoverlap_tokens\x18\x02 \x01(\rH\x01\x88\x01\x01\x12)\n\x08strategy\x18\x03 \x01(\x0e\x32\x17.cairn.v1.ChunkStrategyB\r\n\x0b_max_tokensB\x11\n\x0f_overlap_tokens\"\x95\x02\n\nCollection\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x06schema\x18\x02 \x01(\x0b\x32\x10.cairn.v1.Schema\x12\x0e\n\x06points\x18\x03 \x01(\x04\x12\x11\n\tdocuments\x18\x04 \x01(\x04\x12\x16\n\x0eindexed_points\x18\x05 \x01(\x04\x12\x10\n\x08segments\x18\x06 \x01(\x04\x12\x11\n\tdead_rows\x18\x07 \x01(\x04\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x15\n\rgrowing_bytes\x18\t \x01(\x04\x12\x12\n\noptimizing\x18\n \x01(\x08\x12\r\n\x05notes\x18\x0b \x03(\t\x12)\n\x07\x64\x61maged\x18\x0c \x03(\x0b\x32\x18.cairn.v1.DamagedSegment*q\n\x0cQuantization\x12\x1c\n\x18QUANTIZATION_UNSPECIFIED\x10\x00\x12\x15\n\x11QUANTIZATION_NONE\x10\x01\x12\x15\n\x11QUANTIZATION_INT8\x10\x02\x12\x15\n\x11QUANTIZATION_INT4\x10\x03*l\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x11\n\rMETRIC_COSINE\x10\x01\x12\x0e\n\nMETRIC_DOT\x10\x02\x12\x11\n\rMETRIC_EUCLID\x10\x03\x12\x14\n\x10METRIC_MANHATTAN\x10\x04*\x84\x01\n\rChunkStrategy\x12\x1e\n\x1a\x43HUNK_STRATEGY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43HUNK_STRATEGY_STRUCTURE\x10\x01\x12\x1b\n\x17\x43HUNK_STRATEGY_SENTENCE\x10\x02\x12\x18\n\x14\x43HUNK_STRATEGY_FIXED\x10\x03\x32\xdc\x02\n\x0b\x43ollections\x12\x41\n\x06\x43reate\x12!.cairn.v1.CreateCollectionRequest\x1a\x14.cairn.v1.Collection\x12;\n\x03Get\x12\x1e.cairn.v1.GetCollectionRequest\x1a\x14.cairn.v1.Collection\x12\x44\n\x06\x44\x65lete\x12!.cairn.v1.DeleteCollectionRequest\x1a\x17.cairn.v1.WriteResponse\x12K\n\x04List\x12 .cairn.v1.ListCollectionsRequest\x1a!.cairn.v1.ListCollectionsResponse\x12:\n\x08Optimize\x12\x19.cairn.v1.OptimizeRequest\x1a\x13.cairn.v1.Operationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEMA_FIELDSENTRY']._serialized_options = b'8\001'
   _globals['_SCHEMA_SPARSEENTRY']._loaded_options = None
   _globals['_SCHEMA_SPARSEENTRY']._serialized_options = b'8\001'
-  _globals['_QUANTIZATION']._serialized_start=2244
-  _globals['_QUANTIZATION']._serialized_end=2357
-  _globals['_METRIC']._serialized_start=2359
-  _globals['_METRIC']._serialized_end=2467
-  _globals['_CHUNKSTRATEGY']._serialized_start=2470
-  _globals['_CHUNKSTRATEGY']._serialized_end=2602
+  _globals['_QUANTIZATION']._serialized_start=2321
+  _globals['_QUANTIZATION']._serialized_end=2434
+  _globals['_METRIC']._serialized_start=2436
+  _globals['_METRIC']._serialized_end=2544
+  _globals['_CHUNKSTRATEGY']._serialized_start=2547
+  _globals['_CHUNKSTRATEGY']._serialized_end=2679
   _globals['_OPTIMIZEREQUEST']._serialized_start=90
   _globals['_OPTIMIZEREQUEST']._serialized_end=127
   _globals['_CREATECOLLECTIONREQUEST']._serialized_start=129
@@ -66,33 +66,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEMA_SPARSEENTRY']._serialized_start=807
   _globals['_SCHEMA_SPARSEENTRY']._serialized_end=874
   _globals['_VECTORSPEC']._serialized_start=900
-  _globals['_VECTORSPEC']._serialized_end=1126
-  _globals['_SPARSESPEC']._serialized_start=1128
-  _globals['_SPARSESPEC']._serialized_end=1178
-  _globals['_FLATINDEX']._serialized_start=1180
-  _globals['_FLATINDEX']._serialized_end=1191
-  _globals['_HNSWINDEX']._serialized_start=1193
-  _globals['_HNSWINDEX']._serialized_end=1276
-  _globals['_EMBEDDER']._serialized_start=1278
-  _globals['_EMBEDDER']._serialized_end=1399
-  _globals['_FIELDSPEC']._serialized_start=1402
-  _globals['_FIELDSPEC']._serialized_end=1661
-  _globals['_KEYWORDFIELD']._serialized_start=1663
-  _globals['_KEYWORDFIELD']._serialized_end=1677
-  _globals['_INTEGERFIELD']._serialized_start=1679
-  _globals['_INTEGERFIELD']._serialized_end=1693
-  _globals['_FLOATFIELD']._serialized_start=1695
-  _globals['_FLOATFIELD']._serialized_end=1707
-  _globals['_BOOLFIELD']._serialized_start=1709
-  _globals['_BOOLFIELD']._serialized_end=1720
-  _globals['_STOREDFIELD']._serialized_start=1722
-  _globals['_STOREDFIELD']._serialized_end=1735
-  _globals['_TEXTFIELD']._serialized_start=1737
-  _globals['_TEXTFIELD']._serialized_end=1818
-  _globals['_CHUNKING']._serialized_start=1821
-  _globals['_CHUNKING']._serialized_end=1962
-  _globals['_COLLECTION']._serialized_start=1965
-  _globals['_COLLECTION']._serialized_end=2242
-  _globals['_COLLECTIONS']._serialized_start=2605
-  _globals['_COLLECTIONS']._serialized_end=2953
+  _globals['_VECTORSPEC']._serialized_end=1161
+  _globals['_SPARSESPEC']._serialized_start=1163
+  _globals['_SPARSESPEC']._serialized_end=1213
+  _globals['_FLATINDEX']._serialized_start=1215
+  _globals['_FLATINDEX']._serialized_end=1226
+  _globals['_HNSWINDEX']._serialized_start=1228
+  _globals['_HNSWINDEX']._serialized_end=1311
+  _globals['_IVFINDEX']._serialized_start=1313
+  _globals['_IVFINDEX']._serialized_end=1353
+  _globals['_EMBEDDER']._serialized_start=1355
+  _globals['_EMBEDDER']._serialized_end=1476
+  _globals['_FIELDSPEC']._serialized_start=1479
+  _globals['_FIELDSPEC']._serialized_end=1738
+  _globals['_KEYWORDFIELD']._serialized_start=1740
+  _globals['_KEYWORDFIELD']._serialized_end=1754
+  _globals['_INTEGERFIELD']._serialized_start=1756
+  _globals['_INTEGERFIELD']._serialized_end=1770
+  _globals['_FLOATFIELD']._serialized_start=1772
+  _globals['_FLOATFIELD']._serialized_end=1784
+  _globals['_BOOLFIELD']._serialized_start=1786
+  _globals['_BOOLFIELD']._serialized_end=1797
+  _globals['_STOREDFIELD']._serialized_start=1799
+  _globals['_STOREDFIELD']._serialized_end=1812
+  _globals['_TEXTFIELD']._serialized_start=1814
+  _globals['_TEXTFIELD']._serialized_end=1895
+  _globals['_CHUNKING']._serialized_start=1898
+  _globals['_CHUNKING']._serialized_end=2039
+  _globals['_COLLECTION']._serialized_start=2042
+  _globals['_COLLECTION']._serialized_end=2319
+  _globals['_COLLECTIONS']._serialized_start=2682
+  _globals['_COLLECTIONS']._serialized_end=3030
 # @@protoc_insertion_point(module_scope)

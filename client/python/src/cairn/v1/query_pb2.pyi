@@ -208,12 +208,14 @@ class Stage(_message.Message):
     def __init__(self, name: _Optional[str] = ..., took_ms: _Optional[float] = ..., out: _Optional[int] = ..., skipped: _Optional[str] = ..., **kwargs) -> None: ...
 
 class Params(_message.Message):
-    __slots__ = ("ef", "exact")
+    __slots__ = ("ef", "exact", "nprobe")
     EF_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
+    NPROBE_FIELD_NUMBER: _ClassVar[int]
     ef: int
     exact: bool
-    def __init__(self, ef: _Optional[int] = ..., exact: bool = ...) -> None: ...
+    nprobe: int
+    def __init__(self, ef: _Optional[int] = ..., exact: bool = ..., nprobe: _Optional[int] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("hits", "token", "explain", "took_ms", "notes", "stages", "partial")
