@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
 use crate::segment::{Entry, Sealed};
 use crate::storage::files::{self, DirLock};
-use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, key, wal};
+use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, current, key, wal};
 use crate::types::{CollectionNo, Row, ShardNo};
 
 /// Where files are moved that were replaced or given up, in a data directory. Nothing reads it.
@@ -157,6 +157,7 @@ impl Repair {
         let storage = match list {
             None => Storage::open_read_only(&db)?,
             Some(_) => {
+                current::mend(&db)?;
                 wal::mend(&db, &self.dir.join("dropped-log"))?;
                 Storage::open(&db, true)?
             }

@@ -7,6 +7,7 @@
 //!
 //! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
 
+pub(crate) mod current;
 mod dir;
 #[cfg(test)]
 pub mod faulty;
@@ -105,7 +106,7 @@ impl Budget {
 }
 
 impl Storage {
-    /// Opens or creates it. `wal::mend` comes before.
+    /// Opens or creates it. `current::mend` and `wal::mend` come before.
     pub fn open(path: &Path, low_memory: bool) -> Result<Self> {
         let budget = Budget::new(low_memory);
         let mut options = Self::options(&budget);
@@ -118,6 +119,8 @@ impl Storage {
             faults: Faults::default(),
         };
         storage.check_format(true)?;
+        // What RocksDB removed in the end, the manifest before above all, is gone for good: see `current`.
+        LocalDir.sync_dir(path)?;
         Ok(storage)
     }
 
