@@ -502,15 +502,15 @@ fn again(shared: &Shared, seq: Seq, error: Error) -> Error {
     if error.kind != ErrorKind::Damaged {
         return error;
     }
+    let dir = shared.dir.display();
     Error::new(
         ErrorKind::Damaged,
         "segment_damaged",
         format!(
             "record {} of the log was not applied to disk when the process ended, and to apply it again what is damaged has to \
-             be read: {}; bring the file back from a snapshot (cairn repair {}) and open again",
-            seq.0,
-            error.message,
-            shared.dir.display()
+             be read: {}; bring the file back from a snapshot or another copy (cairn repair --data-dir {dir}), or, if there is none, give \
+             its points up (cairn repair --data-dir {dir} --drop-segment, which lists them), and open again",
+            seq.0, error.message
         ),
     )
 }

@@ -12,6 +12,7 @@ mod dir;
 #[cfg(test)]
 pub mod faulty;
 pub mod files;
+pub(crate) mod look;
 pub mod space;
 pub(crate) mod wal;
 
@@ -24,7 +25,7 @@ use rocksdb::{
     ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
-pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile, ReadAt};
+pub use dir::{Backing, Dir, Entry, FileId, Held, LocalDir, NewFile, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};

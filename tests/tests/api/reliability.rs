@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
-use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, torn, window};
+use cairn_tests::reliability::{
+    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, torn, window,
+};
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
 const SEED: u64 = 20_261_126;

@@ -586,3 +586,35 @@ fn a_directory_of_before_there_were_epochs_goes_on_and_keeps_its_tokens() {
     let format = engine.shared.storage.get(META, b"format").unwrap();
     assert_eq!(format, Some(3u32.to_le_bytes().to_vec()));
 }
+
+#[test]
+fn time_takes_nothing_of_the_log_while_points_are_in_a_damaged_file() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, aside) = (root.path().join("data"), root.path().join("aside"));
+    let clock = Arc::new(Set::default());
+    let open = || {
+        let settings = Settings {
+            log_retention_ms: 20 * MINUTE,
+            ..small()
+        };
+        Engine::open(&dir, settings, at(&clock)).unwrap()
+    };
+    let engine = open();
+    engine.create_collection("c", schema(1)).unwrap();
+    minutes(&engine, &clock, 10);
+    drop(engine);
+    std::fs::rename(dir.join("segments"), &aside).unwrap();
+    let engine = open();
+    let start = engine.stats().log_start_seq;
+    clock.0.fetch_add(100 * MINUTE, Ordering::Relaxed);
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let stats = engine.stats();
+    assert_eq!((stats.log_start_seq, stats.damaged_points), (start, 60), "{stats:?}");
+    for damaged in engine.wanted() {
+        let copy = aside.join(damaged.path.strip_prefix("segments/").unwrap());
+        assert!(engine.take_back(damaged.place, &copy, &|| false).unwrap());
+    }
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let stats = engine.stats();
+    assert_eq!(stats.log_start_seq, stats.applied_seq + 1, "{stats:?}");
+}
