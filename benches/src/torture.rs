@@ -7,7 +7,7 @@ use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
 use cairn_tests::reliability::torn::Ways;
 use cairn_tests::reliability::{
-    Plan, Tally, damage, full, known, power, refused, reopened, runtime, side_by_side, torn, window,
+    Plan, Tally, damage, full, known, manifests, power, refused, reopened, runtime, side_by_side, torn, window,
 };
 
 use crate::report::{Report, Table, Verdict};
@@ -152,7 +152,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 tally.add(reopened::run(SCRIPT, part(args.reopened, 1)).await?);
                 of_tally(name, tally)
             }
-            "R4" => of_tally(name, refused::run(plan(args.refused)).await?),
+            "R4" => {
+                let mut tally = manifests::run(plan(ALL)).await?;
+                tally.add(refused::run(plan(args.refused)).await?);
+                of_tally(name, tally)
+            }
             "R5" => of_tally(name, full::run(plan(args.full)).await?),
             _ => of_tally(name, damage::run(plan(args.flips)).await?),
         };

@@ -140,6 +140,8 @@ pub struct SnapshotsConfig {
     pub url: String,
     /// Sealed files are sent there as soon as they are sealed, so that a snapshot has less to send.
     pub upload_sealed: bool,
+    /// Damaged sealed files are brought back from there while the server runs.
+    pub restore_damaged: bool,
     /// Files that are sent or fetched at the same time.
     pub transfers_max: usize,
     /// Bytes a second that are sent and fetched, of all transfers together; 0: no bound.
@@ -250,6 +252,7 @@ impl Default for SnapshotsConfig {
         Self {
             url: String::new(),
             upload_sealed: false,
+            restore_damaged: true,
             transfers_max: 4,
             bytes_per_second_max: 0,
             request_timeout_ms: 30_000,

@@ -37,7 +37,7 @@ use crate::rag::extract::apart::PdfReader;
 use crate::rag::models::{ModelError, Models};
 use crate::rag::tokens;
 use crate::service::{Service, SnapshotsOf};
-use crate::snapshot::{Snapshots, Store, Uploads};
+use crate::snapshot::{Healer, Snapshots, Store, Uploads};
 use crate::{grpc, rest, snapshot, telemetry};
 
 /// Streams that one HTTP/2 connection may have open.
@@ -259,7 +259,8 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
         what: "the maintenance threads",
         why: e.to_string(),
     })?;
-    let uploads = uploads(&config, &engine, &stop).map_err(|why| ServeError::Setup { what: "snapshots", why })?;
+    let uploads = uploads(&config, &engine, &stop).map_err(setup)?;
+    let healing = healing(&config, &engine, &stop).map_err(setup)?;
     state.ready.store(true, Ordering::Release);
     tracing::info!(%addr, %metrics_addr, data_dir = %config.data_dir.display(), "serving");
 
@@ -282,8 +283,8 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
             if let Ok(connections) = connections.await {
                 connections.drain(Duration::from_millis(config.drain_ms)).await;
             }
-            // It holds the engine too.
-            let _ended = uploads.await;
+            // They hold the engine too.
+            let _ended = tokio::join!(uploads, healing);
             let flushed = close(engine, &state, maintenance, failure.is_none()).await;
             drop((metrics, upkeep));
             tracing::info!("stopped");
@@ -341,7 +342,29 @@ async fn models(config: &Config) -> Result<Models, ServeError> {
     .map_err(ServeError::Model)
 }
 
+/// Opens the engine. If the log needs a file that is damaged, the store may have it.
 async fn open(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeError> {
+    match open_once(config, state).await {
+        Err(ServeError::Open { dir, source })
+            if source.code == "segment_damaged" && config.snapshots.restore_damaged =>
+        {
+            tracing::error!(error = %source, "the log needs a file that is damaged: looking for it in the store");
+            let of = config.clone();
+            let bringing = move || Runtime::current().block_on(snapshot::bring_back_closed(&of, &|| false));
+            match tokio::task::spawn_blocking(bringing).await {
+                Ok(Ok(1..)) => open_once(config, state).await,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "nothing was brought back from the store");
+                    Err(ServeError::Open { dir, source })
+                }
+                Ok(Ok(0)) | Err(_) => Err(ServeError::Open { dir, source }),
+            }
+        }
+        opened => opened,
+    }
+}
+
+async fn open_once(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, ServeError> {
     let (dir, settings, workers) = (config.data_dir.clone(), config.settings(), config.workers());
     let state = Arc::clone(state);
     let opened = tokio::task::spawn_blocking(move || {
@@ -381,6 +404,18 @@ fn uploads(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> R
         });
     };
     Ok(tokio::task::spawn_blocking(forgetting))
+}
+
+/// Brings damaged files back from the store until `stop`.
+fn healing(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> Result<JoinHandle<()>, String> {
+    if !config.snapshots.restore_damaged {
+        return Ok(tokio::task::spawn_blocking(|| ()));
+    }
+    let snapshots = Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?);
+    let healer = Healer::new(snapshots, &config.data_dir, config.engine.disk_reserve_bytes);
+    let (engine, stop) = (Arc::clone(engine), stop.clone());
+    let healing = move || Runtime::current().block_on(healer.run(&engine, &|| stop.is_cancelled()));
+    Ok(tokio::task::spawn_blocking(healing))
 }
 
 /// Stops background work, flushes, and lets go of the engine, so that the data directory is free.

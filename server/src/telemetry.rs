@@ -37,6 +37,8 @@ const STORE_BYTES: &str = "cairn_object_store_bytes_total";
 const UPLOADED: &str = "cairn_upload_files_total";
 const UPLOADED_BYTES: &str = "cairn_upload_bytes_total";
 const UPLOAD_FAILURES: &str = "cairn_upload_failures_total";
+const RESTORED: &str = "cairn_damaged_segments_restored_total";
+const RESTORE_FAILURES: &str = "cairn_damaged_segments_restore_failures_total";
 const SNAPSHOT_AT: &str = "cairn_snapshot_last_success_timestamp_seconds";
 
 /// Upper bounds in seconds: from a cached point read to a slow document put.
@@ -145,6 +147,11 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
         "Sealed files that were sent to the store of snapshots before one needed them"
     );
     describe_counter!(UPLOADED_BYTES, "Their bytes");
+    describe_counter!(
+        RESTORED,
+        "Damaged segments that were replaced by a copy of them from the store of snapshots"
+    );
+    describe_counter!(RESTORE_FAILURES, "Attempts to do so that failed, or found none");
     describe_counter!(UPLOAD_FAILURES, "Attempts to send some that failed");
     describe_gauge!(
         SNAPSHOT_AT,
@@ -363,6 +370,11 @@ pub(crate) fn upload_failed() {
     counter!(UPLOAD_FAILURES).increment(1);
 }
 
+/// A damaged segment was not brought back.
+pub(crate) fn restore_of_segment_failed() {
+    counter!(RESTORE_FAILURES).increment(1);
+}
+
 /// What is sealed and was not sent yet.
 #[expect(
     clippy::cast_precision_loss,
@@ -421,6 +433,7 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_segment_blocks_verified", stats.blocks_verified);
     set("cairn_damaged_segments", stats.damaged_segments);
     set("cairn_damaged_points", stats.damaged_points);
+    counter!(RESTORED).absolute(stats.taken_back);
     counter!(SCRUB_BYTES).absolute(stats.scrub.bytes);
     counter!(SCRUB_ERRORS).absolute(stats.scrub.errors);
     counter!(SCRUB_PASSES).absolute(stats.scrub.passes);

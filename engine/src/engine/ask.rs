@@ -229,6 +229,8 @@ pub struct EngineStats {
     pub damaged_segments: u64,
     /// Live points in them.
     pub damaged_points: u64,
+    /// Damaged files that were replaced by a copy of them, since open.
+    pub taken_back: u64,
     /// What was read again.
     pub scrub: ScrubStats,
 }

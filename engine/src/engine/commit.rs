@@ -92,6 +92,8 @@ pub(super) struct Counters {
     pub(super) replayed: AtomicU64,
     pub(super) seals: AtomicU64,
     pub(super) merges: AtomicU64,
+    /// Damaged files that were replaced by a copy.
+    pub(super) taken_back: AtomicU64,
     pub(super) replayed_requests: AtomicU64,
     /// Flushes and compactions of RocksDB's own that are known to have failed.
     pub(super) background_errors: AtomicU64,

@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::log::Record;
 use crate::schema::Schema;
 use crate::segment::{Identity, Sealed, SealedView};
-use crate::storage::{DEATHS, DOCS, Dir, IDS, LOG, LocalDir, META, REQUESTS, ROWS, Storage, files, key, wal};
+use crate::storage::look::{Look, Prelude};
+use crate::storage::{DEATHS, DOCS, Dir, IDS, LOG, LocalDir, META, REQUESTS, ROWS, Storage, files, key};
 use crate::types::{CollectionNo, Row, Seq, ShardNo};
 
 /// At most so many findings are told; a table of a million wrong entries is one trouble, not a million.
@@ -131,30 +132,42 @@ pub fn examine(dir: &Path, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&st
     }
     progress("the write-ahead log");
     let db = dir.join("db");
-    match wal::judge(&db) {
-        Ok(None) => {}
-        Ok(Some(cut)) => found.find(
-            FindingKind::Note,
-            cut.file.display().to_string(),
-            format!(
-                "the log ends at byte {}: what follows ({} bytes, {} readable groups) was not known to be fsynced, and a start \
-                 cuts it off and keeps it in dropped-log/",
-                cut.at, cut.bytes, cut.groups
-            ),
-        ),
-        Err(error) => found.find(FindingKind::Damage, db.display().to_string(), error.message),
-    }
-    progress("the database");
-    let storage = match Storage::open_read_only(&db) {
-        Ok(storage) => storage,
+    let look = Prelude::judge(&db).and_then(|prelude| {
+        if let Some(put_back) = &prelude.put_back {
+            found.find(
+                FindingKind::Note,
+                db.join("CURRENT").display().to_string(),
+                format!(
+                    "it names {}, which a crash kept from the disk: a start has it name {} again, and nothing is lost",
+                    put_back.missing, put_back.to
+                ),
+            );
+        }
+        if let Some(cut) = &prelude.cut {
+            found.find(
+                FindingKind::Note,
+                cut.file.display().to_string(),
+                format!(
+                    "the log ends at byte {}: what follows ({} bytes, {} readable groups) was not known to be fsynced, and a start \
+                     cuts it off and keeps it in dropped-log/",
+                    cut.at, cut.bytes, cut.groups
+                ),
+            );
+        }
+        progress("the database");
+        Look::after(&db, &prelude)
+    });
+    let look = match look {
+        Ok(look) => look,
         Err(error) => {
             found.find(FindingKind::Damage, db.display().to_string(), error.message);
             return Ok(found);
         }
     };
-    let known = meta(&storage, &mut found);
-    log(&storage, &mut found, stop)?;
-    let manifests = manifests(&storage, &mut found);
+    let storage = &look.storage;
+    let known = meta(storage, &mut found);
+    log(storage, &mut found, stop)?;
+    let manifests = manifests(storage, &mut found);
     let mut named = BTreeSet::new();
     let mut shards: BTreeMap<Place, Vec<SealedView>> = BTreeMap::new();
     for ((no, shard), manifest) in &manifests {
@@ -200,11 +213,11 @@ pub fn examine(dir: &Path, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&st
         }
     }
     progress("what belongs together");
-    deaths(&storage, &mut shards, &mut found)?;
-    rows(&storage, &mut found, stop)?;
-    ids(&storage, &known, &shards, &mut found, stop)?;
-    documents(&storage, &known, &mut found, stop)?;
-    requests(&storage, &mut found)?;
+    deaths(storage, &mut shards, &mut found)?;
+    rows(storage, &mut found, stop)?;
+    ids(storage, &known, &shards, &mut found, stop)?;
+    documents(storage, &known, &mut found, stop)?;
+    requests(storage, &mut found)?;
     orphans(dir, &named, &mut found)?;
     Ok(found)
 }

@@ -243,7 +243,7 @@ impl Shared {
         if applier.reclaim.is_some() {
             return Some(Job::Reclaim);
         }
-        let (log, retention) = (&applier.log, Retention::from(&self.settings));
+        let (log, retention) = (&applier.log, self.retention(applier));
         if log.bytes() <= TRIM_BYTES.min(self.settings.log_bytes_max) && retention.is_off() {
             return None;
         }
@@ -530,9 +530,10 @@ impl Shared {
 
     /// Sealed segments become one.
     fn run_merge(&self, mut build: Build, claim: Claim<'_>, stop: &dyn Fn() -> bool) -> Result<()> {
-        for view in &build.files {
-            // A row is copied with new checksums: every byte is looked at before, and what is damaged is left as it is.
-            match view.file.whole(&mut || check_stop(stop)) {
+        // Of files in which nothing lives nothing is copied, so that they may be damaged, too.
+        for view in build.files.iter().filter(|view| view.live() > 0) {
+            // A row is copied with new checksums: every byte is read again before, and what is damaged is left as it is.
+            match view.file.read_again(&mut || check_stop(stop)) {
                 Ok(segment) => build.inputs.push(view.with(segment)),
                 Err(error) if error.kind == ErrorKind::Damaged => return Ok(()),
                 Err(error) => return Err(error),
@@ -543,6 +544,12 @@ impl Shared {
             Ok(output) => output,
             Err(error) => return self.not_built(build, claim, error),
         };
+        let is_damaged = |view: &SealedView| view.live() > 0 && view.file.damage().is_some();
+        if build.files.iter().any(is_damaged) {
+            // Found while it was copied from, perhaps by that.
+            self.locked()?.trash.push(self.path_of(build, build.no));
+            return Ok(());
+        }
         let mut applier = self.locked()?;
         claim.end(&mut applier);
         let unwinding = StopOnUnwind {
@@ -561,7 +568,12 @@ impl Shared {
             .position(|v| v.file.entry.no == first)
             .expect("only this merge removes its inputs");
         let to = from + build.files.len();
-        let now: Vec<Arc<Dead>> = shard.sealed[from..to].iter().map(|v| Arc::clone(&v.dead)).collect();
+        let copied = build
+            .files
+            .iter()
+            .zip(&shard.sealed[from..to])
+            .filter(|(view, _)| view.live() > 0);
+        let now: Vec<Arc<Dead>> = copied.map(|(_, now)| Arc::clone(&now.dead)).collect();
         let merged = output.map(|file| Shard::carry_deaths(&build.inputs, &now, file));
         shard.sealed.splice(from..to, merged.clone());
         let installed = self.install(&mut applier, build, merged.as_ref(), "merge manifest");
@@ -573,6 +585,28 @@ impl Shared {
         self.counters.merges.fetch_add(1, Ordering::Relaxed);
         self.finished.ring();
         self.sweep()
+    }
+
+    /// Takes damaged files in which nothing lives out of their shards, as `maintain` would soon.
+    pub(super) fn drop_lifeless(&self) -> Result<()> {
+        loop {
+            let claimed = {
+                let mut applier = self.locked()?;
+                let first = applier.states.iter().find_map(|(no, state)| {
+                    let mut idle = state.shards.iter().zip(0..).filter(|(shard, _)| !shard.merging);
+                    idle.find_map(|(shard, i)| {
+                        let lifeless = |view: &SealedView| view.live() == 0 && view.file.damage().is_some();
+                        let at = shard.sealed.iter().position(lifeless)?;
+                        Some(((*no, ShardNo(i)), at))
+                    })
+                });
+                first.and_then(|(place, at)| self.claim_merge(&mut applier, place, (at, at + 1)))
+            };
+            match claimed {
+                Some((build, claim)) => self.run_merge(build, claim, &|| false)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// What is built for a collection that is dropped meanwhile may find its directory swept away: nobody misses the file.
@@ -663,8 +697,9 @@ impl Shared {
                 &encode(&Manifest { segments })?,
             );
             effects.put(META, b"next_segment", &applier.next_segment.to_le_bytes());
-            let ranges = build.inputs.iter().filter_map(|v| v.segment.row_range());
-            if let Some((first, last)) = ranges.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
+            let sealed = build.files.iter().map(|v| (v.file.entry.first, v.file.entry.last));
+            let grown = build.inputs.iter().filter_map(|v| v.segment.row_range());
+            if let Some((first, last)) = sealed.chain(grown).reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) {
                 // Rows between this and the segment before it died before they were in any file.
                 let before = shard.sealed.iter().map(|v| v.file.entry.last);
                 let from = before
@@ -734,7 +769,7 @@ impl Shared {
         let unneeded = bound.min(Seq(applied.0 + 1));
         let retained = applier
             .log
-            .keep_from(self.components.clock.now_ms(), Retention::from(&self.settings))
+            .keep_from(self.components.clock.now_ms(), self.retention(applier))
             .filter(|kept| *kept < unneeded);
         let to = match keep {
             Keep::Retained => retained.unwrap_or(unneeded),
@@ -781,6 +816,18 @@ impl Shared {
             .inspect_err(|error| self.stop_unless_full(error))?;
         self.locked()?.reclaim.take_if(|now| *now == to);
         Ok(())
+    }
+
+    /// How much of the log is kept that nobody needs. While points are in a damaged file, which a snapshot and the log after it
+    /// could bring back, time takes nothing of it.
+    fn retention(&self, applier: &Applier) -> Retention {
+        let retention = Retention::from(&self.settings);
+        let shards = applier.states.values().flat_map(|state| &state.shards);
+        let mut sealed = shards.flat_map(|shard| &shard.sealed);
+        match !retention.is_off() && sealed.any(|view| view.file.damage().is_some() && view.live() > 0) {
+            true => retention.of_any_age(),
+            false => retention,
+        }
     }
 
     /// Close enough to the reserve that writers would be refused soon.

@@ -29,6 +29,7 @@ mod retention;
 #[cfg(test)]
 mod sim;
 mod snapshot;
+mod take_back;
 #[cfg(test)]
 mod tests;
 
@@ -51,7 +52,8 @@ pub use moment::Moment;
 pub use past::{Past, Replayed, Until};
 pub use progress::{Phase, Progress};
 pub use repair::{DamagedFile, Repair};
-pub use snapshot::{Cut, CutCollection, CutFile, SealedFile};
+pub use snapshot::{Cut, CutCollection, CutFile, Original, SealedFile};
+pub use take_back::Wanted;
 
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -608,6 +610,7 @@ impl Engine {
                     path: path.to_str()?.to_owned(),
                     bytes: view.file.entry.bytes,
                     is_damaged: view.file.damage().is_some(),
+                    original: Some(Original(Arc::clone(&view.file))),
                 })
             }));
         }
@@ -654,6 +657,7 @@ impl Engine {
             replayed_records: counters.replayed.load(Ordering::Relaxed),
             seals: counters.seals.load(Ordering::Relaxed),
             merges: counters.merges.load(Ordering::Relaxed),
+            taken_back: counters.taken_back.load(Ordering::Relaxed),
             builds_failing,
             build_failures,
             log_start_seq: counters.log_start.load(Ordering::Relaxed),

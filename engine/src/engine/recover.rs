@@ -1,6 +1,7 @@
 //! Opening: from what a crash left to the state that the log says.
 //!
-//! 1. lock the directory; read the write-ahead log and cut off what a crash left unfinished (`storage/wal.rs`); open RocksDB;
+//! 1. lock the directory; have `CURRENT` name a manifest that is there (`storage/current.rs`); read the write-ahead log and cut off
+//!    what a crash left unfinished (`storage/wal.rs`); open RocksDB;
 //! 2. read collections, counters and manifests; map every file they name and check its tables; mark its dead rows. A file that is
 //!    missing or damaged stays in its place as such;
 //! 3. rebuild growing segments: `rows` says where the content of each unsealed live row is;
@@ -38,7 +39,7 @@ use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
-use crate::storage::{DEATHS, META, ROWS, Storage, key, random, wal};
+use crate::storage::{DEATHS, META, ROWS, Storage, current, key, random, wal};
 use crate::types::{CollectionNo, EpochId, Epochs, History, Opening, Row, Seq, ShardNo};
 
 /// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
@@ -100,6 +101,13 @@ pub(super) fn open(
     }
     snapshot::remove_leftovers(&*disk, dir)?;
     progress.enter(Phase::CheckingLog);
+    if let Some(put_back) = current::mend(&dir.join("db"))? {
+        tracing::warn!(
+            missing = put_back.missing,
+            to = put_back.to,
+            "CURRENT named a manifest that a crash kept from the disk: it names the one before again, and nothing is lost"
+        );
+    }
     let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
     if let Some(dropped) = &dropped {
         tracing::warn!(
@@ -495,15 +503,15 @@ fn again(shared: &Shared, seq: Seq, error: Error) -> Error {
     if error.kind != ErrorKind::Damaged {
         return error;
     }
+    let dir = shared.dir.display();
     Error::new(
         ErrorKind::Damaged,
         "segment_damaged",
         format!(
             "record {} of the log was not applied to disk when the process ended, and to apply it again what is damaged has to \
-             be read: {}; bring the file back from a snapshot (cairn repair {}) and open again",
-            seq.0,
-            error.message,
-            shared.dir.display()
+             be read: {}; bring the file back from a snapshot or another copy (cairn repair --data-dir {dir}), or, if there is none, give \
+             its points up (cairn repair --data-dir {dir} --drop-segment, which lists them), and open again",
+            seq.0, error.message
         ),
     )
 }

@@ -22,7 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
 use crate::segment::{Entry, Sealed};
 use crate::storage::files::{self, DirLock};
-use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, key, wal};
+use crate::storage::look::Look;
+use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, current, key, wal};
 use crate::types::{CollectionNo, Row, ShardNo};
 
 /// Where files are moved that were replaced or given up, in a data directory. Nothing reads it.
@@ -154,15 +155,21 @@ impl Repair {
         }
         let (no, shard) = (CollectionNo(place.collection), ShardNo(place.shard));
         let db = self.dir.join("db");
+        let (look, opened);
         let storage = match list {
-            None => Storage::open_read_only(&db)?,
+            None => {
+                look = Look::open(&db)?;
+                &look.storage
+            }
             Some(_) => {
+                current::mend(&db)?;
                 wal::mend(&db, &self.dir.join("dropped-log"))?;
-                Storage::open(&db, true)?
+                opened = Storage::open(&db, true)?;
+                &opened
             }
         };
         let mut out = list.map(File::create_new).transpose()?.map(BufWriter::new);
-        let mut effects = Effects::new(&storage);
+        let mut effects = Effects::new(storage);
         let mut lost = 0;
         storage.scan(IDS, &key::shard(no, shard), &[], |key, value| {
             let row = value.try_into().map(u64::from_le_bytes);
@@ -213,18 +220,13 @@ impl Repair {
         if !path.exists() {
             return Ok(());
         }
-        let aside = self.dir.join(ASIDE);
-        fs::create_dir_all(&aside)?;
+        let parent = self.dir.join(ASIDE);
+        fs::create_dir_all(&parent)?;
         LocalDir.sync_dir(&self.dir)?;
-        let SegmentPlace {
-            collection,
-            shard,
-            segment,
-        } = place;
-        let free = (0..).map(|n| aside.join(format!("{collection}-{shard}-{segment:010}.{n}.seg")));
+        let free = (0..).map(|n| aside(&self.dir, place, n));
         let to = free.into_iter().find(|to| !to.exists()).expect("numbers do not end");
         fs::rename(&path, to)?;
-        LocalDir.sync_dir(&aside)?;
+        LocalDir.sync_dir(&parent)?;
         let parent = path.parent().expect("segment paths have a parent");
         Ok(LocalDir.sync_dir(parent)?)
     }
@@ -245,7 +247,8 @@ impl Repair {
 
     /// Every file that a manifest names.
     fn named(&self) -> Result<Vec<(SegmentPlace, Named)>> {
-        let storage = Storage::open_read_only(&self.dir.join("db"))?;
+        let look = Look::open(&self.dir.join("db"))?;
+        let storage = &look.storage;
         let mut collections = std::collections::BTreeMap::new();
         storage.scan(META, b"c", &[], |key, value| {
             let no: Option<[u8; 4]> = key.get(1..).and_then(|no| no.try_into().ok());
@@ -281,6 +284,17 @@ impl Repair {
         })?;
         Ok(named)
     }
+}
+
+/// Where a file that is replaced is kept, the n-th time.
+pub(super) fn aside(root: &Path, place: SegmentPlace, n: u32) -> PathBuf {
+    let SegmentPlace {
+        collection,
+        shard,
+        segment,
+    } = place;
+    root.join(ASIDE)
+        .join(format!("{collection}-{shard}-{segment:010}.{n}.seg"))
 }
 
 fn disk() -> Arc<dyn Dir> {

@@ -50,6 +50,11 @@ impl Retention {
         self.ms == 0
     }
 
+    /// The same, however old it is.
+    pub(super) fn of_any_age(self) -> Self {
+        Self { ms: u64::MAX, ..self }
+    }
+
     /// As much again as a trim may wait, so that not every minute has one.
     pub(super) fn with_slack(self) -> Self {
         Self {

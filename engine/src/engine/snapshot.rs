@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::import::is_unfinished;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::Sealed;
 use crate::storage::{Dir, files};
 use crate::types::{Epochs, History, Identity, ShardNo, Token};
 
@@ -57,8 +58,36 @@ pub struct CutCollection {
     pub documents: u64,
 }
 
+/// Knows what a sealed file should be, for who reads it to make a copy: what was verified long ago may have rotted since.
+#[derive(Clone)]
+pub struct Original(pub(super) Arc<Sealed>);
+
+impl Original {
+    /// Compares bytes that were read of the file from `at` on; both are multiples of a block of 64 KiB, but at the end of the file. What
+    /// differs sets the file aside, and is an error of kind `Damaged`.
+    pub fn check(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.0.check_read(at, bytes).map_err(|error| match error.kind {
+            ErrorKind::Damaged => Error {
+                code: "segment_damaged",
+                message: format!(
+                    "a copy was to be made of a file that is not what was written any more: it is set aside: {}",
+                    error.message
+                ),
+                ..error
+            },
+            _ => error,
+        })
+    }
+}
+
+impl std::fmt::Debug for Original {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Original").field(&self.0.entry).finish()
+    }
+}
+
 /// A sealed file of a running engine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SealedFile {
     /// Below the data directory; with slashes.
     pub path: String,
@@ -66,15 +95,19 @@ pub struct SealedFile {
     pub bytes: u64,
     /// It is set aside: it is not what was written.
     pub is_damaged: bool,
+    /// What it should be.
+    pub original: Option<Original>,
 }
 
 /// A file of a cut.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CutFile {
     /// Below the cut's directory, and where it belongs in a data directory; with slashes.
     pub path: String,
     /// Its size.
     pub bytes: u64,
+    /// What it should be, if it is a sealed file.
+    pub original: Option<Original>,
 }
 
 impl Cut {
@@ -116,8 +149,13 @@ impl Engine {
     pub fn cut(&self, stop: &dyn Fn() -> bool) -> Result<Cut> {
         let shared = &self.shared;
         shared.check_alive()?;
-        // A copy of damage would take the place of a copy of what is damaged.
-        self.verify_all(stop)?;
+        // A copy of damage would take the place of a copy of what is damaged. (What is read for the copy is checked once more.)
+        // Where nothing lives in what is damaged, nobody misses it.
+        shared.drop_lifeless()?;
+        if self.verify_all(stop).is_err() {
+            shared.drop_lifeless()?;
+            self.verify_all(stop)?;
+        }
         // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
         shared.flush("flush to cut")?;
         let mut cut = Cut {
@@ -160,6 +198,7 @@ impl Engine {
                         cut.files.push(CutFile {
                             path: inside.to_str().expect("made of numbers").to_owned(),
                             bytes: view.file.entry.bytes,
+                            original: Some(Original(Arc::clone(&view.file))),
                         });
                     }
                 }
@@ -209,6 +248,7 @@ fn list(dir: &Path, prefix: &str, into: &mut Vec<CutFile>) -> Result<()> {
             into.push(CutFile {
                 path: format!("{prefix}{name}"),
                 bytes: meta.len(),
+                original: None,
             });
         }
     }

@@ -233,6 +233,23 @@ impl Sealed {
         Ok(((next < blocks.tables().blocks()).then_some(next), done))
     }
 
+    /// The segment, once every block was read again, now: for who makes a copy of it. What was verified days ago may have rotted since.
+    /// `go_on` is asked between blocks.
+    pub fn read_again(&self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<Arc<Segment>> {
+        if let Some(damage) = self.damage() {
+            return Err(damage.clone());
+        }
+        self.blocks()?.check_all_again(go_on)?;
+        self.sound(Patience::endless())
+    }
+
+    /// Compares bytes that somebody else read of the file, from `at` on, with what they should be; `at` and the number of bytes are
+    /// multiples of a block, but at the end of the file. What differs is damage of the file.
+    pub fn check_read(&self, at: u64, bytes: &[u8]) -> Result<()> {
+        let at = usize::try_from(at).map_err(|_| Error::internal("an offset beyond memory"))?;
+        self.blocks()?.check_read(at, bytes)
+    }
+
     fn blocks(&self) -> Result<&Arc<Blocks>> {
         self.blocks.as_ref().map_err(Clone::clone)
     }

@@ -25,8 +25,15 @@ pub struct Sealed {
     /// Dead rows.
     pub dead: u64,
     /// It cannot be read. It stays as it is, and so do its neighbours apart from each other: a merge across it would cover
-    /// its rows.
+    /// its rows. With no row of it alive there is nothing to read, and it goes.
     pub damaged: bool,
+}
+
+impl Sealed {
+    /// Nothing lives in it.
+    fn is_lifeless(&self) -> bool {
+        self.dead >= self.rows
+    }
 }
 
 /// Which adjacent sealed segments (from, to exclusive) should become one, if any.
@@ -36,7 +43,8 @@ pub struct Sealed {
 /// of times.
 pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
     let live = |s: &Sealed| s.rows - s.dead;
-    let too_dead = |s: &Sealed| !s.damaged && s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
+    let too_dead =
+        |s: &Sealed| (!s.damaged || s.is_lifeless()) && s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
     if let Some(i) = segments.iter().position(too_dead) {
         return Some((i, i + 1));
     }
@@ -62,6 +70,9 @@ pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, 
 /// into one, as long as it goes, or a single one that has dead rows. None when there is nothing to gain.
 pub fn full_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
     for (from, first) in segments.iter().enumerate() {
+        if first.damaged && first.is_lifeless() {
+            return Some((from, from + 1));
+        }
         let mut live = 0;
         let fits = segments[from..].iter().take_while(|s| {
             live += s.rows - s.dead;
@@ -108,6 +119,10 @@ mod tests {
             "nothing is merged across damage"
         );
         assert_eq!(next(&[damaged, of(10, 0), of(10, 0)]), Some((1, 3)));
+        let lifeless = Sealed { dead: 10, ..damaged };
+        assert_eq!(next(&[of(10, 0), lifeless, of(10, 0)]), Some((1, 2)), "alone");
+        assert_eq!(sealed_merge(&[of(10, 0), lifeless], &settings), Some((1, 2)));
+        assert_eq!(sealed_merge(&[of(10, 0), damaged], &settings), None);
     }
 
     #[test]
@@ -167,7 +182,7 @@ mod tests {
         assert_eq!(sealed_merge(&[fresh(1_000), of(100, 31)], &settings), Some((1, 2)));
         let damaged = Sealed {
             damaged: true,
-            ..of(20_000, 20_000)
+            ..of(20_000, 19_999)
         };
         let around = [fresh(20_000), fresh(20_000), damaged, fresh(20_000), fresh(20_000)];
         assert_eq!(sealed_merge(&around, &settings), None, "damage is left alone");

@@ -15,6 +15,7 @@ use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::error::Result;
@@ -68,6 +69,8 @@ pub trait NewFile: Write + Send {
 
 /// A file that parts are read of.
 pub trait ReadAt: Send {
+    /// Which file it is, where files have numbers.
+    fn identity(&self) -> Option<FileId>;
     /// Fills `into` with the bytes from `at` on; fewer than that is an error.
     fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()>;
 }
@@ -94,8 +97,16 @@ pub enum Backing {
         len: usize,
     },
     /// In a mapped file.
-    Mapped(memmap2::Mmap),
+    Mapped {
+        /// The mapping.
+        map: memmap2::Mmap,
+        /// Which file.
+        file: FileId,
+    },
 }
+
+/// Which file, whatever its name: its device and its number there.
+pub type FileId = (u64, u64);
 
 impl Backing {
     /// A copy in memory.
@@ -112,12 +123,19 @@ impl Backing {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Memory { words, len } => &bytemuck::cast_slice(words)[..*len],
-            Self::Mapped(map) => map,
+            Self::Mapped { map, .. } => map,
         }
     }
 }
 
 impl ReadAt for Backing {
+    fn identity(&self) -> Option<FileId> {
+        match self {
+            Self::Memory { .. } => None,
+            Self::Mapped { file, .. } => Some(*file),
+        }
+    }
+
     fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
         let from = usize::try_from(at).unwrap_or(usize::MAX);
         let end = from.saturating_add(into.len());
@@ -128,6 +146,10 @@ impl ReadAt for Backing {
 }
 
 impl ReadAt for File {
+    fn identity(&self) -> Option<FileId> {
+        file_id(self).ok()
+    }
+
     fn read_at(&mut self, at: u64, into: &mut [u8]) -> io::Result<()> {
         self.seek(SeekFrom::Start(at))?;
         self.read_exact(into)
@@ -154,7 +176,8 @@ impl Dir for LocalDir {
         // that is being built is only appended to, by the thread that maps it. Only the process that holds the directory's
         // lock writes here at all, and unlinking leaves a mapping intact.
         let map = unsafe { memmap2::Mmap::map(&file) }?;
-        Ok(Backing::Mapped(map))
+        let file = file_id(&file)?;
+        Ok(Backing::Mapped { map, file })
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn ReadAt>> {
@@ -213,6 +236,11 @@ impl Dir for LocalDir {
             Err(fs::TryLockError::Error(e)) => Err(e),
         }
     }
+}
+
+fn file_id(file: &File) -> io::Result<FileId> {
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino()))
 }
 
 impl NewFile for File {

@@ -7,10 +7,12 @@
 //!
 //! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
 
+pub(crate) mod current;
 mod dir;
 #[cfg(test)]
 pub mod faulty;
 pub mod files;
+pub(crate) mod look;
 pub mod space;
 pub(crate) mod wal;
 
@@ -23,7 +25,7 @@ use rocksdb::{
     ColumnFamilyDescriptor, DBWithThreadMode, FlushOptions, MultiThreaded, Options, WriteBatch, WriteOptions,
 };
 
-pub use dir::{Backing, Dir, Entry, Held, LocalDir, NewFile, ReadAt};
+pub use dir::{Backing, Dir, Entry, FileId, Held, LocalDir, NewFile, ReadAt};
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};
@@ -107,7 +109,7 @@ impl Budget {
 }
 
 impl Storage {
-    /// Opens or creates it. `wal::mend` comes before.
+    /// Opens or creates it. `current::mend` and `wal::mend` come before.
     pub fn open(path: &Path, low_memory: bool) -> Result<Self> {
         let budget = Budget::new(low_memory);
         let mut options = Self::options(&budget);
@@ -120,6 +122,8 @@ impl Storage {
             faults: Faults::default(),
         };
         storage.check_format(true)?;
+        // What RocksDB removed in the end, the manifest before above all, is gone for good: see `current`.
+        LocalDir.sync_dir(path)?;
         Ok(storage)
     }
 

@@ -140,9 +140,11 @@ impl Repair {
                     .await
                     .map_err(failed)?
                 {
-                    Some(name) => (format!("snapshot {name}"), fetched),
+                    Some(place) => (place, fetched),
                     None => {
-                        output::out("  no snapshot has it; --from names another copy of the data directory, and");
+                        output::out(
+                            "  the store does not have it; --from names another copy of the data directory, and",
+                        );
                         output::out("  --drop-segment gives its points up");
                         return Ok(false);
                     }

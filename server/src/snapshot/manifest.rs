@@ -271,6 +271,16 @@ pub(super) fn contents_named(bytes: &[u8]) -> Result<Vec<Hash>, String> {
     Ok(stable.files.into_iter().map(|file| file.sha256).collect())
 }
 
+/// The files of a list of ours, as far as it can be read. Nothing they say is trusted but what is proved of what they lead to.
+pub(super) fn files_named(bytes: &[u8]) -> Option<Vec<FileEntry>> {
+    #[derive(Deserialize)]
+    struct Listed {
+        files: Vec<FileEntry>,
+    }
+    let listed: Listed = serde_json::from_slice(inner(bytes).ok()?).ok()?;
+    Some(listed.files)
+}
+
 /// A snapshot that is whole, as far as can be told, and that another build can read.
 fn of_another_build(name: &str, cairn: &str, what: &str, found: u32, ours: u32) -> Error {
     let cairn: String = cairn

@@ -17,6 +17,7 @@
 
 mod directory;
 mod file;
+mod heal;
 mod lease;
 mod manifest;
 mod names;
@@ -37,7 +38,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use cairn_engine::engine::Cut;
+use cairn_engine::engine::{Cut, Original};
 use cairn_engine::storage::space::Space;
 use cairn_engine::types::{Epochs, History, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
@@ -45,9 +46,10 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 
 pub use self::file::find_file;
+pub(crate) use self::heal::{Healer, bring_back_closed};
 use self::lease::{Lease, Role};
 pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
-use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, is_ours};
+use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, files_named, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
 pub(crate) use self::point::{Known, Live, Records, Way, leads_elsewhere, not_followed, past_of, restorable, ways};
@@ -105,7 +107,8 @@ pub(crate) struct About {
 pub(crate) struct Source<'a> {
     dir: &'a Path,
     about: About,
-    files: Vec<(String, u64)>,
+    /// Path, length, and what it should be, where that is known.
+    files: Vec<(String, u64, Option<Original>)>,
 }
 
 impl<'a> From<&'a Cut> for Source<'a> {
@@ -130,7 +133,7 @@ impl<'a> From<&'a Cut> for Source<'a> {
                 epochs: cut.epochs.clone(),
                 collections: collections.collect(),
             },
-            files: files.map(|f| (f.path.clone(), f.bytes)).collect(),
+            files: files.map(|f| (f.path.clone(), f.bytes, f.original.clone())).collect(),
         }
     }
 }
@@ -213,15 +216,15 @@ impl Snapshots {
 
     async fn write(&self, name: &str, source: Source<'_>, lease: &Lease<'_>, work: &Work<'_>) -> Result<Created> {
         let Source { dir, about, files } = source;
-        if let Some((path, _)) = files.iter().find(|(path, _)| !is_ours(path)) {
+        if let Some((path, ..)) = files.iter().find(|(path, ..)| !is_ours(path)) {
             return Err(Error::internal(format!("{path} in a cut, which no snapshot holds")));
         }
-        let meter = &Meter::new(work, files.iter().map(|(_, bytes)| bytes).sum());
+        let meter = &Meter::new(work, files.iter().map(|(_, bytes, _)| bytes).sum());
         let (new_files, new_bytes) = (&AtomicU64::new(0), &AtomicU64::new(0));
-        let sent = stream::iter(files.into_iter().map(|(path, bytes)| async move {
+        let sent = stream::iter(files.into_iter().map(|(path, bytes, original)| async move {
             lease.check()?;
             let file = dir.join(&path);
-            let sha256 = store::hash(&file, bytes, work).await?;
+            let sha256 = store::hash(&file, bytes, original.as_ref(), work).await?;
             let content = Content { hash: sha256, bytes };
             if work.unless_stopped(self.store.size(&content.key())).await? != Some(bytes) {
                 self.store.send(&file, content, work).await?;
@@ -479,6 +482,22 @@ impl Snapshots {
             }
         }
         Ok(Some(wanted))
+    }
+
+    /// The lists of what servers have sent of what they sealed. One that cannot be read is left out.
+    async fn lists(&self, work: &Work<'_>) -> Result<Vec<Vec<FileEntry>>> {
+        let mut lists = Vec::new();
+        let all = work.unless_stopped(self.store.list("wanted")).await?;
+        for (file, _) in all.into_iter().filter(|(file, _)| sealed::is_list(file)) {
+            let key = format!("wanted/{file}");
+            match work.unless_stopped(self.store.get(&key, MANIFEST_BYTES_MAX)).await {
+                Ok(Some(bytes)) => lists.extend(files_named(&bytes)),
+                Ok(None) => {}
+                Err(error) if error.kind == ErrorKind::Damaged => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(lists)
     }
 
     /// What a manifest needs, or why it does not say so. One that is gone needs nothing.

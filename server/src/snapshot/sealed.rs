@@ -13,7 +13,7 @@
 //! contents: its list expires, so that servers which are gone do not keep theirs for ever.
 //! Failure: a store that fails is asked again after a pause, which grows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -152,34 +152,29 @@ impl Uploads {
 
     /// Sends some of what is sealed and was not sent, and forgets what is gone.
     pub(super) async fn look(&mut self, sealed: Vec<SealedFile>, now_ms: u64, work: &Work<'_>) -> Result<Looked> {
-        let damaged: BTreeSet<String> = sealed
-            .iter()
-            .filter(|file| file.is_damaged)
-            .map(|file| file.path.clone())
-            .collect();
-        let sealed: BTreeMap<String, u64> = sealed.into_iter().map(|file| (file.path, file.bytes)).collect();
+        let sealed: BTreeMap<String, SealedFile> = sealed.into_iter().map(|file| (file.path.clone(), file)).collect();
         if now_ms.saturating_sub(self.listed_at_ms) >= DOUBTED_MS {
             self.known.append(&mut self.sent);
         }
         let before = self.sent.len();
-        self.sent.retain(|path, file| sealed.get(path) == Some(&file.bytes));
+        self.sent
+            .retain(|path, file| sealed.get(path).is_some_and(|sealed| sealed.bytes == file.bytes));
         // Until a list without it was written, which may fail.
         self.stale |= self.sent.len() < before;
         self.dropped |= self.stale;
         // What was sent of a file that is damaged by now stays, and nothing is sent of what is left of one.
-        let new = |path: &&String| !self.sent.contains_key(*path) && !damaged.contains(*path);
-        let waiting: Vec<String> = sealed.keys().filter(new).cloned().collect();
-        telemetry::uploads_waiting(waiting.len(), waiting.iter().map(|path| sealed[path]).sum());
+        let new = |file: &SealedFile| !self.sent.contains_key(&file.path) && !file.is_damaged;
+        let waiting: Vec<SealedFile> = sealed.into_values().filter(new).collect();
+        telemetry::uploads_waiting(waiting.len(), waiting.iter().map(|file| file.bytes).sum());
         let mut batch = Vec::new();
         let mut bytes = 0;
         let most = BATCH_FILES.min(LISTED_MAX.saturating_sub(self.sent.len()));
-        for path in waiting.into_iter().take(most) {
-            let size = sealed[&path];
-            if !batch.is_empty() && bytes + size > BATCH_BYTES {
+        for file in waiting.into_iter().take(most) {
+            if !batch.is_empty() && bytes + file.bytes > BATCH_BYTES {
                 break;
             }
-            bytes += size;
-            batch.push((path, size));
+            bytes += file.bytes;
+            batch.push(file);
         }
         let renew = now_ms.saturating_sub(self.listed_at_ms) >= RENEW_MS && !self.sent.is_empty();
         if batch.is_empty() && !self.stale && !renew {
@@ -199,17 +194,22 @@ impl Uploads {
     }
 
     /// The contents of files. What is merged away meanwhile is left out.
-    async fn hashed(&self, batch: Vec<(String, u64)>, work: &Work<'_>) -> Result<Vec<FileEntry>> {
+    async fn hashed(&self, batch: Vec<SealedFile>, work: &Work<'_>) -> Result<Vec<FileEntry>> {
         let dir = &self.data_dir;
         let known = &self.known;
-        let hashes = batch.into_iter().map(|(path, bytes)| async move {
+        let hashes = batch.into_iter().map(|file| async move {
+            let SealedFile {
+                path, bytes, original, ..
+            } = file;
             if let Some(file) = known.get(&path).filter(|file| file.bytes == bytes) {
                 return Ok(Some(file.clone()));
             }
             let file = dir.join(&path);
-            match store::hash(&file, bytes, work).await {
+            match store::hash(&file, bytes, original.as_ref(), work).await {
                 Ok(sha256) => Ok(Some(FileEntry { path, bytes, sha256 })),
                 Err(_) if !file.exists() => Ok(None),
+                // Set aside by now; nothing is sent of it.
+                Err(error) if error.kind == ErrorKind::Damaged => Ok(None),
                 Err(error) => Err(error),
             }
         });

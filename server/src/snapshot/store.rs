@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use cairn_engine::engine::Original;
+use cairn_engine::limits::BLOCK_BYTES;
 use cairn_engine::{Error, ErrorKind, Result};
 use futures::TryStreamExt as _;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -502,14 +504,25 @@ fn same(expected: Hash, found: Hash) -> Result<()> {
     }
 }
 
-/// The hash of a file, part by part.
-pub(super) async fn hash(path: &FilePath, bytes: u64, work: &Work<'_>) -> Result<Hash> {
+/// The hash of a file, part by part. Each part is compared with what it should be, if that is known: the hash is of those bytes.
+pub(super) async fn hash(path: &FilePath, bytes: u64, original: Option<&Original>, work: &Work<'_>) -> Result<Hash> {
+    const {
+        assert!(
+            PART_BYTES.is_multiple_of(BLOCK_BYTES as u64),
+            "parts end where blocks do"
+        )
+    };
     let file = open(path).await?;
     let (mut at, mut hasher) = (0, Sha256::new());
     while at < bytes {
         work.check()?;
         let length = PART_BYTES.min(bytes - at);
-        (_, hasher) = read(&file, at, length, hasher).await?;
+        let (part, next) = read(&file, at, length, hasher).await?;
+        hasher = next;
+        if let Some(original) = original.cloned() {
+            let checked = tokio::task::spawn_blocking(move || original.check(at, &part)).await;
+            checked.map_err(|panicked| Error::internal(panicked.to_string()))??;
+        }
         at += length;
     }
     Ok(Hash::end(hasher))

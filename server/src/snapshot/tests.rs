@@ -65,7 +65,7 @@ impl Files {
             files: self
                 .files
                 .iter()
-                .map(|(path, bytes)| (path.clone(), bytes.len() as u64))
+                .map(|(path, bytes)| (path.clone(), bytes.len() as u64, None))
                 .collect(),
         }
     }

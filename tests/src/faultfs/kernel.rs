@@ -223,6 +223,10 @@ impl Filesystem for Kernel {
         };
         let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let to = from.saturating_add(size as usize).min(bytes.len());
+        let pages = (ino.0, from / BLOCK)..(ino.0, to.div_ceil(BLOCK));
+        if state.unreadable.range(pages).next().is_some() {
+            return reply.error(Errno::EIO);
+        }
         reply.data(&bytes[from..to]);
     }
 

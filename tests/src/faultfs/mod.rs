@@ -188,6 +188,15 @@ impl FaultFs {
         self.state.lock().faults.clear();
     }
 
+    /// A file cannot be read any more around one of its bytes: not by a read, and not through a mapping, which ends the process by a
+    /// signal. What the kernel has read before is not asked for again.
+    pub fn make_unreadable(&self, path: &str, byte: usize) {
+        let mut state = self.state.lock();
+        if let Some(ino) = state.live.at(path) {
+            state.unreadable.insert((ino, byte / image::BLOCK));
+        }
+    }
+
     /// The disk has this many bytes; none: as many as one likes.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().capacity = bytes;

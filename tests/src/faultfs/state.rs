@@ -3,7 +3,7 @@
 //! Every change goes through [`State::change`], which counts it, fails it if that is planned, does it, and writes it down. So the
 //! journal is complete, and [`super::crash::after_crash`] can say what any crash at any of its steps would have left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::image::{BLOCK, Change, Image, Ino, Node, ROOT};
 use super::{Caused, Class, Fault, Op, Step};
@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) counts: BTreeMap<(Op, Class), u64>,
     pub(super) faults: Vec<Fault>,
     pub(super) caused: Vec<Caused>,
+    /// Pages that cannot be read.
+    pub(super) unreadable: BTreeSet<(Ino, usize)>,
     /// Since then nothing that changes anything succeeds.
     pub(super) power_is_cut: bool,
     /// Bytes of the disk.
@@ -58,6 +60,7 @@ impl State {
             counts: BTreeMap::new(),
             faults: Vec::new(),
             caused: Vec::new(),
+            unreadable: BTreeSet::new(),
             power_is_cut: false,
             capacity: None,
             opened: HashMap::new(),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 
 use super::*;
 
@@ -105,4 +105,25 @@ fn without_power_nothing_changes_any_more() {
     let run = fs.unmount().unwrap();
     assert_eq!(run.crashed(Unsynced::Kept).files().len(), 1);
     assert_eq!(run.crashed(Unsynced::Lost).files().len(), 0);
+}
+
+#[test]
+fn a_page_that_cannot_be_read_fails_and_those_beside_it_do_not() {
+    let Some(fs) = mounted() else { return };
+    let path = fs.path().join("a");
+    fs::write(&path, vec![7; 3 * 4096]).unwrap();
+    // As another process finds it: nothing of it is in memory.
+    let run = fs.unmount().unwrap();
+    let fs = FaultFs::mount(run.crashed(Unsynced::Kept)).unwrap();
+    fs.make_unreadable("a", 5_000);
+    let path = fs.path().join("a");
+    let file = File::open(&path).unwrap();
+    let mut page = vec![0; 4096];
+    for (at, readable) in [(0, true), (4096, false), (8192, true)] {
+        let read = file.read_exact_at(&mut page, at);
+        match readable {
+            true => assert!(read.is_ok() && page.iter().all(|byte| *byte == 7), "{read:?}"),
+            false => assert_eq!(read.unwrap_err().raw_os_error(), Some(EIO)),
+        }
+    }
 }

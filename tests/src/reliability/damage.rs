@@ -1,4 +1,4 @@
-//! R6: a bit of a file is flipped, its end cut off, or the file removed, while nobody looks. Whoever opens the database then is told, by
+//! R6: a bit of a file is flipped, its end cut off, the file removed, or a page of it cannot be read any more, while nobody looks. Whoever opens the database then is told, by
 //! a refusal to open or by an error; or there is no difference. What must never be is an answer that differs.
 //!
 //! Of a sealed file more must hold: `cairn check` finds the damage, the database opens, the collection that the file is not of
@@ -31,6 +31,8 @@ enum Damage {
     Flip(usize, u8),
     /// Only so many bytes are left.
     Cut(usize),
+    /// The disk does not give back what is around this byte.
+    Unreadable(usize),
     Remove,
 }
 
@@ -55,21 +57,27 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
             .choose(rng)
             .ok_or_else(|| anyhow::anyhow!("the database has no {class:?}: {files:?}"))?;
         let bytes = base.bytes(*ino).unwrap_or_default().len();
-        let damage = any(rng, bytes);
+        let damage = any(rng, class, bytes);
         let mut image = base.clone();
         match damage {
             Damage::Flip(byte, bit) => image.flip(path, byte, bit),
             Damage::Cut(left) => image.cut(path, left),
+            // Of the disk, not of what is on it.
+            Damage::Unreadable(_) => {}
             Damage::Remove => image.remove(path),
         }
         check(&script, image, (path, class, damage, bytes), rng, tally).await
     })
 }
 
-/// Mostly flips: they are hardest to see. An empty file can only go.
-fn any(rng: &mut StdRng, bytes: usize) -> Damage {
+/// Mostly flips: they are hardest to see. An empty file can only go. Sealed files are mapped, so that what cannot be read of them would
+/// end the process.
+fn any(rng: &mut StdRng, class: Class, bytes: usize) -> Damage {
     if bytes == 0 {
         return Damage::Remove;
+    }
+    if class == Class::Segment && rng.random_ratio(2, 5) {
+        return Damage::Unreadable(rng.random_range(0..bytes));
     }
     match rng.random_range(0..10) {
         0..7 => Damage::Flip(rng.random_range(0..bytes), rng.random_range(0..8)),
@@ -88,9 +96,13 @@ async fn check(
     let how = match damage {
         Damage::Flip(..) => "flipped",
         Damage::Cut(_) => "cut",
+        Damage::Unreadable(_) => "unreadable",
         Damage::Remove => "removed",
     };
     let stage = Stage::new(image, &SETTINGS)?;
+    if let Damage::Unreadable(byte) = damage {
+        stage.fs.make_unreadable(path, byte);
+    }
     let told = |what: &str| format!("{path} of {bytes} bytes, {damage:?}: {what}\nserver: {}", stage.log());
     if class == Class::Segment {
         let (code, report) = stage.check()?;
@@ -150,6 +162,9 @@ async fn check(
             ),
             Err(counts) => tally.wrong(format!("{class:?} {how}: wrong answers"), told(&format!("{counts:?}"))),
         },
+    }
+    if class == Class::Segment && !server.is_alive() {
+        tally.wrong(format!("{class:?} {how}: the process ended"), told(""));
     }
     stage.end(server)?;
     Ok(())

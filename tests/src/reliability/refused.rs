@@ -124,15 +124,7 @@ async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, ta
     let server = match healthy.launch.start() {
         Ok(server) => server,
         Err(e) => {
-            let why = format!("{e:#}");
-            // RocksDB takes a new manifest away when it could not fsync the directory after `CURRENT` named it.
-            let of_rocksdb = first.path == "data/db" && why.contains("db/MANIFEST-") && why.contains("No such file");
-            let what = if of_rocksdb {
-                "CURRENT names a manifest that is gone"
-            } else {
-                "does not open again"
-            };
-            tally.wrong(format!("{place}: {what}"), told(&why));
+            tally.wrong(format!("{place}: does not open again"), told(&format!("{e:#}")));
             return Ok(());
         }
     };

@@ -234,3 +234,53 @@ async fn damage_is_found_taken_back_or_given_up_by_the_command_line() {
         .unwrap();
     assert_eq!(count().await["count"], 60);
 }
+
+/// Of the store a server takes damaged files back by itself: while it runs, and before, where its log needs one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_server_brings_damaged_segments_back_from_the_store() {
+    let root = tempfile::tempdir().unwrap();
+    let settings = ["engine.seal_rows=60", "snapshots.upload_sealed=true"];
+    let launch = Launch::new(root.path(), &settings);
+    let waited = async |server: &cairn_tests::process::Server, metric: &str, least: f64| {
+        for _ in 0..3_000 {
+            if server.metric(metric).is_ok_and(|value| value >= least) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{metric} is not {least}");
+    };
+    let server = launch.start().unwrap();
+    let send = async |server: &cairn_tests::process::Server, method, body| {
+        let rest = Rest::new(server.addr.parse().unwrap());
+        rest.send(&Request::new(method, "things", body)).await
+    };
+    let schema = json!({"vectors": {"v": {"dim": 2}}});
+    send(&server, Method::CreateCollection, schema).await.unwrap();
+    send(&server, Method::Upsert, points()).await.unwrap();
+    // No snapshot: what is sent as it is sealed will do.
+    waited(&server, "cairn_upload_files_total", 1.0).await;
+    server.stop().unwrap();
+    let victim = sealed(launch.data_dir());
+    flip(&victim);
+    let server = launch.start().unwrap();
+    waited(&server, "cairn_damaged_segments_restored_total", 1.0).await;
+    assert_eq!(server.metric("cairn_damaged_segments").unwrap(), 0.0);
+    let answer = send(&server, Method::Count, json!({})).await.unwrap();
+    assert_eq!(answer["count"], 60, "{answer}");
+    let api = format!("http://{}", server.addr);
+    let (code, said) = cairn(&["snapshots", "create", "one", "--url", &api]);
+    assert_eq!(code, 0, "{said}");
+
+    // A delete that is in the log only has to look into the file when it is applied again.
+    let deleted = json!({"filter": {"must": [{"field": "n", "match": 3}]}});
+    send(&server, Method::DeletePoints, deleted).await.unwrap();
+    server.kill();
+    flip(&victim);
+    let server = launch.start().unwrap();
+    let answer = send(&server, Method::Count, json!({})).await.unwrap();
+    assert_eq!(answer["count"], 59, "{answer}");
+    server.stop().unwrap();
+    let (code, said) = cairn(&["check", launch.data_dir().to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+}

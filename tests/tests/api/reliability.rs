@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
-use cairn_tests::reliability::{self, Plan, Tally, damage, full, kill, power, refused, reopened, torn, window};
+use cairn_tests::reliability::{
+    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, torn, window,
+};
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
 const SEED: u64 = 20_261_126;
@@ -132,6 +134,14 @@ async fn r4_after_a_failed_fsync_nothing_is_acknowledged() {
         return;
     }
     holds("R4", &refused::run(plan(100)).await.unwrap(), 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r4_a_manifest_that_current_names_and_the_disk_lacks_costs_nothing() {
+    if !can_mount() {
+        return;
+    }
+    holds("R4", &manifests::run(plan(0)).await.unwrap(), 4);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -619,3 +619,190 @@ fn points_that_are_given_up_are_listed_and_gone() {
     engine.optimize("other", &|| false, &mut |_| {}).unwrap();
     assert_eq!(engine.count("other", &Filter::default()).unwrap(), expected + 1 + 5);
 }
+
+#[test]
+fn a_copy_takes_the_place_of_a_damaged_file_under_a_running_engine() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    drop(written(&dir));
+    let (victim, other) = (sealed(&dir, 1).remove(0), sealed(&dir, 1).remove(1));
+    let copy = root.path().join("copy");
+    std::fs::copy(&victim, &copy).unwrap();
+    // Which rows there are cannot be told either, so that nobody knows where those stand that die meanwhile.
+    std::fs::write(&victim, b"short").unwrap();
+    let engine = Engine::open(&dir, small(), components()).unwrap();
+    let ids = by_id(&["p1", "p140", "p299"]);
+    assert_eq!(engine.delete("other", ids, &options()).unwrap().changed, 3);
+    let points = engine.collection("other").unwrap().points;
+    let damaged = engine.wanted().remove(0);
+    assert_eq!(dir.join(&damaged.path), victim);
+    assert_eq!(damaged.bytes, std::fs::metadata(&copy).unwrap().len());
+    assert!(is_told(&engine.count("other", &Filter::default()).unwrap_err()));
+    for wrong in [&other, &victim, &root.path().join("none")] {
+        let refused = engine.take_back(damaged.place, wrong, &|| false).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
+    }
+    assert_eq!(engine.damaged().len(), 1, "nothing changed");
+    assert!(!victim.with_extension("tmp").exists());
+    assert!(engine.take_back(damaged.place, &copy, &|| false).unwrap());
+    assert!(
+        !engine.take_back(damaged.place, &copy, &|| false).unwrap(),
+        "it is whole"
+    );
+    assert!(engine.damaged().is_empty() && engine.stats().taken_back == 1);
+    let filter = Filter::must(Condition::Any {
+        field: "n".into(),
+        values: (0..7).map(crate::filter::Scalar::Int).collect(),
+    });
+    assert!(engine.count("other", &filter).unwrap() > 200);
+    let now = answers(&engine, "other", false);
+    assert!(now.iter().all(Result::is_ok), "{now:?}");
+    assert_eq!(engine.count("other", &Filter::default()).unwrap(), points);
+    drop(engine.cut(&|| false).unwrap());
+    assert_eq!(files_below(&dir.join("damaged")).len(), 1, "what was damaged is kept");
+    drop(engine);
+    let engine = Engine::open(&dir, small(), components()).unwrap();
+    assert_eq!(judge(&engine, "other", &now, "after a restart"), 0);
+    engine.optimize("other", &|| false, &mut |_| {}).unwrap();
+    assert_eq!(engine.count("other", &Filter::default()).unwrap(), points);
+}
+
+#[test]
+fn a_damaged_file_in_which_nothing_lives_goes_and_keeps_no_snapshot_from_being_made() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    let engine = written(&dir);
+    let scroll = Scroll {
+        limit: 1_000,
+        ..Scroll::default()
+    };
+    let ids: Vec<PointId> = engine
+        .scroll("other", &scroll)
+        .unwrap()
+        .points
+        .into_iter()
+        .map(|p| p.id)
+        .collect();
+    drop(engine);
+    let victims = sealed(&dir, 1);
+    flip(&victims[0], 70_000, 1);
+    std::fs::remove_file(&victims[1]).unwrap();
+    let engine = Engine::open(&dir, small(), components()).unwrap();
+    while engine.verify_step(1 << 20).unwrap() > 0 {}
+    assert_eq!(engine.damaged().len(), 2);
+    engine.delete("other", Selector::Ids(ids), &options()).unwrap();
+    engine.upsert("other", vec![point(7)], &options()).unwrap();
+    assert_eq!(engine.collection("other").unwrap().points, 1);
+    drop(engine.cut(&|| false).unwrap());
+    assert!(engine.damaged().is_empty(), "a cut does not wait for background work");
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    assert!(!victims[0].exists());
+    drop(engine);
+    let examined = examine(&dir, &|| false, &mut |_| {}).unwrap();
+    assert!(examined.is_sound(), "{:#?}", examined.findings);
+    let engine = Engine::open(&dir, small(), components()).unwrap();
+    assert_eq!(engine.count("other", &Filter::default()).unwrap(), 1);
+}
+
+/// What was whole when it was verified, and is read again days later to be copied.
+#[test]
+fn what_rots_after_it_was_verified_is_never_copied() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    let engine = written(&dir);
+    let victim = sealed(&dir, 1).remove(0);
+    let len = std::fs::metadata(&victim).unwrap().len() as usize;
+    drop(engine);
+    let verified = || {
+        let engine = Engine::open(&dir, small(), components()).unwrap();
+        while engine.verify_step(1 << 20).unwrap() > 0 {}
+        engine
+    };
+    // In a merge.
+    let engine = verified();
+    flip(&victim, len / 2, 1);
+    engine.optimize("other", &|| false, &mut |_| {}).unwrap();
+    assert_eq!(engine.damaged().len(), 1);
+    assert!(victim.exists());
+    flip(&victim, len / 2, 1);
+    drop(engine);
+    // In a snapshot, in what is read for it.
+    for byte in [len / 2, len - 40] {
+        let engine = verified();
+        let cut = engine.cut(&|| false).unwrap();
+        let file = cut.files.iter().find(|file| victim.ends_with(&file.path)).unwrap();
+        let original = file.original.as_ref().unwrap();
+        let mut bytes = std::fs::read(cut.dir().join(&file.path)).unwrap();
+        let step = 4 * limits::BLOCK_BYTES;
+        let check = |bytes: &[u8]| {
+            let parts = bytes.chunks(step).enumerate();
+            parts
+                .into_iter()
+                .try_for_each(|(i, part)| original.check((i * step) as u64, part))
+        };
+        check(&bytes).unwrap();
+        assert!(engine.damaged().is_empty());
+        bytes[byte] ^= 2;
+        let refused = check(&bytes).unwrap_err();
+        assert!(is_told(&refused), "{refused:?}");
+        assert_eq!(engine.damaged().len(), 1, "set aside at once");
+        assert!(is_told(&engine.cut(&|| false).unwrap_err()));
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_is_looked_at_as_a_start_would_find_it() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("data");
+    let engine = written(&dir);
+    engine.upsert("c", vec![point(2_000)], &options()).unwrap();
+    let image = root.path().join("image");
+    crash_image(&dir, &image);
+    drop(engine);
+    let db = image.join("db");
+    let logs = files_below(&db)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "log"));
+    let newest = logs.max().unwrap();
+    let whole = std::fs::read(&newest).unwrap();
+    assert!(!whole.is_empty());
+    let (torn, current) = (
+        [&whole[..], &[0x5a; 50]].concat(),
+        std::fs::read(db.join("CURRENT")).unwrap(),
+    );
+    let victim = sealed(&image, 1).remove(0);
+    for (log, name) in [
+        (&torn, &current[..]),
+        (&whole, b"MANIFEST-009999\n"),
+        (&torn, b"MANIFEST-009999\n"),
+    ] {
+        std::fs::write(&newest, log).unwrap();
+        std::fs::write(db.join("CURRENT"), name).unwrap();
+        let before = everything(&image);
+        let notes = usize::from(*log == torn) + usize::from(name != current);
+        let examined = examine(&image, &|| false, &mut |_| {}).unwrap();
+        assert!(examined.is_sound(), "{:#?}", examined.findings);
+        assert_eq!(
+            (examined.findings.len(), examined.to_replay),
+            (notes, 1),
+            "{examined:?}"
+        );
+        let repair = Repair::begin(&image).unwrap();
+        assert_eq!(repair.damaged(&|| false).unwrap(), []);
+        flip(&victim, 100, 1);
+        let damaged = repair.damaged(&|| false).unwrap().remove(0);
+        assert!(repair.drop_segment(damaged.segment, None, &|| false).unwrap() > 100);
+        flip(&victim, 100, 1);
+        drop(repair);
+        assert!(everything(&image) == before, "nothing is written");
+    }
+    let engine = Engine::open(&image, small(), components()).unwrap();
+    assert!(engine.dropped().is_some_and(|dropped| dropped.bytes == 50));
+    assert!(
+        engine
+            .get("c", &[PointId::new("p2000").unwrap()], With::default())
+            .unwrap()
+            .len()
+            == 1
+    );
+}

@@ -673,3 +673,35 @@ fn giving_back_room_leaves_the_record_that_a_row_needs_at_the_end_of_a_table() {
     assert_eq!(engine.collection("d").unwrap().points, 1);
     assert_eq!(engine.collection("c").unwrap().points, 60);
 }
+
+#[test]
+fn time_takes_nothing_of_the_log_while_points_are_in_a_damaged_file() {
+    let root = tempfile::tempdir().unwrap();
+    let (dir, aside) = (root.path().join("data"), root.path().join("aside"));
+    let clock = Arc::new(Set::default());
+    let open = || {
+        let settings = Settings {
+            log_retention_ms: 20 * MINUTE,
+            ..small()
+        };
+        Engine::open(&dir, settings, at(&clock)).unwrap()
+    };
+    let engine = open();
+    engine.create_collection("c", schema(1)).unwrap();
+    minutes(&engine, &clock, 10);
+    drop(engine);
+    std::fs::rename(dir.join("segments"), &aside).unwrap();
+    let engine = open();
+    let start = engine.stats().log_start_seq;
+    clock.0.fetch_add(100 * MINUTE, Ordering::Relaxed);
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let stats = engine.stats();
+    assert_eq!((stats.log_start_seq, stats.damaged_points), (start, 60), "{stats:?}");
+    for damaged in engine.wanted() {
+        let copy = aside.join(damaged.path.strip_prefix("segments/").unwrap());
+        assert!(engine.take_back(damaged.place, &copy, &|| false).unwrap());
+    }
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let stats = engine.stats();
+    assert_eq!(stats.log_start_seq, stats.applied_seq + 1, "{stats:?}");
+}

@@ -272,6 +272,7 @@ async fn sealed_files_reach_s3_through_everything_that_passes() {
                 path: path.clone(),
                 bytes: content.len() as u64,
                 is_damaged: false,
+                original: None,
             })
             .collect();
         let mut uploads = Uploads::open(Snapshots::new(proxy.store()), files.dir.path());

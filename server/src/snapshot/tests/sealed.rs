@@ -239,6 +239,7 @@ async fn a_file_that_is_merged_away_meanwhile_is_left_out() {
         path: format!("segments/1/0/{n:010}.seg"),
         bytes: 4,
         is_damaged: false,
+        original: None,
     };
     assert_eq!(all(&mut uploads, &[file(1), file(2)], HOUR).await.unwrap(), 1);
     assert_eq!(contents(&store).await.len(), 1);
