@@ -170,6 +170,8 @@ impl Shared {
         shard.sealed[at] = view;
         applier.publish(no, &[shard_no]);
         applier.changed.insert((no, shard_no));
+        // Less of the log may be wanted now.
+        applier.looked_at_log = None;
         self.finished.ring();
         self.work.ring();
         Ok(())
