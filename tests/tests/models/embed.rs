@@ -171,6 +171,28 @@ async fn nobody_waits_for_a_retry_beyond_their_patience() {
 }
 
 #[tokio::test]
+async fn who_waited_for_a_place_keeps_to_what_the_service_asked_for_meanwhile() {
+    let second = vec![("retry-after", "1".to_owned())];
+    let script = Script {
+        next: VecDeque::from([Fault::Status(429, second)]),
+        // Long enough for the others to stand in the queue when the answer comes.
+        pause: Duration::from_millis(200),
+        ..Script::default()
+    };
+    let server = ModelServer::start(script).await;
+    let embedder = openai(&server, "concurrency = 1").await;
+    let texts: Vec<Vec<String>> = texts(3).into_iter().map(|text| vec![text]).collect();
+    let calls = texts.iter().map(|texts| embed(&embedder, texts, long()));
+    for (texts, got) in texts.iter().zip(futures::future::join_all(calls).await) {
+        assert_eq!(got.unwrap(), vectors(texts));
+    }
+    let seen = server.seen();
+    assert_eq!(seen.len(), 4);
+    // Nobody's clock is slower than the server's: it counts from before its answer.
+    assert!(seen[1..].iter().all(|s| s.at - seen[0].at >= Duration::from_secs(1)));
+}
+
+#[tokio::test]
 async fn a_refused_text_is_found_and_the_others_are_embedded_once() {
     for bad in [0, 7, 18, 31] {
         let script = Script {
