@@ -296,6 +296,15 @@ async fn at_start_a_service_is_measured_and_says_who_it_is() {
         .into_iter()
         .map(|s| s.body["inputs"].as_array().unwrap().len());
     assert!(sizes.max().unwrap() <= 8, "/info says 8");
+
+    // What has not to be asked at start is asked before the first texts, and its bound holds for them.
+    server.forget();
+    let known = format!("batch_max = 100\nrevision = \"test/model@abc (mean)\"\ndimensions = {DIM}\nnormalized = true");
+    let later = open(Dialect::Tei, table("tei", &server.url(), &known)).await.unwrap();
+    assert!(server.seen().is_empty());
+    assert_eq!(embed(&later, &texts(20), long()).await.unwrap(), vectors(&texts(20)));
+    let inputs = |s: cairn_tests::Seen| s.body["inputs"].as_array().unwrap().len();
+    assert!(server.seen().into_iter().map(inputs).all(|n| n <= 8), "/info says 8");
     assert!(tei.takes(Medium::Text) && !tei.takes(Medium::Image));
 
     server.change(|script| script.info["model_type"] = json!({"reranker": {}}));
