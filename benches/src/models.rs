@@ -114,7 +114,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
     let mut calls = 0;
     for (texts, question) in texts.chunks(RERANKED).zip(&questions) {
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let scores = late.rerank(question, &texts, &patience())?;
+        let scores = late.rerank(question, &texts, &patience())?.scores;
         ensure!(scores.iter().all(Option::is_some), "late interaction left texts out");
         calls += 1;
     }

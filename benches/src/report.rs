@@ -14,7 +14,7 @@ pub(crate) enum Verdict {
     Held,
     /// These promises did not.
     Broken(Vec<String>),
-    /// Nothing was measured, for this reason.
+    /// What was asked for was not measured, for this reason.
     Skipped(String),
 }
 

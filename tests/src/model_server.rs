@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,8 @@ pub struct Seen {
     pub authorization: Option<String>,
     /// Whether it got a right answer.
     pub answered: bool,
+    /// When it had come.
+    pub at: Instant,
 }
 
 /// How it behaves.
@@ -69,6 +71,8 @@ pub struct Script {
     pub always: Option<Fault>,
     /// Every so many requests have the fault of `always` (1: all of them).
     pub every: usize,
+    /// How long it takes over every answer.
+    pub pause: Duration,
     /// Texts that hold this are refused with 422.
     pub refuses: Option<String>,
     /// Answers in base64 even if numbers were asked for.
@@ -85,6 +89,7 @@ impl Default for Script {
             next: VecDeque::new(),
             always: None,
             every: 1,
+            pause: Duration::ZERO,
             refuses: None,
             base64: false,
             reversed: false,
@@ -330,6 +335,7 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
         body: serde_json::from_slice(&body).unwrap_or(Value::Null),
         authorization: header("authorization"),
         answered: false,
+        at: Instant::now(),
     })
 }
 
@@ -351,6 +357,7 @@ async fn respond(stream: &mut TcpStream, mut request: Seen, state: &State) -> bo
     let message =
         json!({"error": {"message": format!("no, {}", request.authorization.as_deref().unwrap_or("stranger"))}});
     remember(state, request);
+    tokio::time::sleep(script.pause).await;
     if let Some(Fault::Slow(time)) = fault {
         tokio::time::sleep(time).await;
     }

@@ -65,6 +65,17 @@ pub struct Mmr {
     pub using: String,
 }
 
+impl Decay {
+    /// Scores halve with every half-life of the time in `field`.
+    pub fn new(field: impl Into<String>, half_life: std::time::Duration) -> Self {
+        Self {
+            field: field.into(),
+            half_life_ms: u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX),
+            ..Self::default()
+        }
+    }
+}
+
 impl Ranking {
     /// No step yet.
     pub fn new() -> Self {
@@ -72,11 +83,7 @@ impl Ranking {
     }
     /// Scores halve with every half-life of the time in `field`.
     pub fn decay(mut self, field: impl Into<String>, half_life: std::time::Duration) -> Self {
-        self.decay = Some(Decay {
-            field: field.into(),
-            half_life_ms: u64::try_from(half_life.as_millis()).unwrap_or(u64::MAX),
-            ..Decay::default()
-        });
+        self.decay = Some(Decay::new(field, half_life));
         self
     }
     /// Orders the best anew with one of the server's rerankers; an empty name is the only one.

@@ -36,7 +36,11 @@ impl Schema {
     pub fn documents_by(embedder: impl Into<String>) -> Self {
         Self::default()
             .vector("dense", VectorSpec::embedded_by(embedder))
-            .field("text", Field::text())
+            .document_fields()
+    }
+    /// Declares the fields of that preset: full text over text and title, and what citations need.
+    pub fn document_fields(self) -> Self {
+        self.field("text", Field::text())
             .field("title", Field::text())
             .field("document", Field::Keyword)
             .field("source", Field::Keyword)
@@ -156,6 +160,16 @@ impl SparseSpec {
     /// Vectors made by the caller.
     pub fn new() -> Self {
         Self::default()
+    }
+    /// Vectors made by one of the server's sparse embedders; the server adds what else belongs to it.
+    pub fn embedded_by(embedder: impl Into<String>) -> Self {
+        let name = embedder.into();
+        Self {
+            embedder: Some(Embedder {
+                name,
+                ..Embedder::default()
+            }),
+        }
     }
 }
 

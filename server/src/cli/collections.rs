@@ -12,6 +12,8 @@ Examples:
   cairn collections create docs2 --embedder minilm              for documents: a model of the server's configuration
   cairn collections create images --dim 512 --metric dot        for vectors of your own
   cairn collections create web --sparse splade --field text=text for sparse vectors of your own, beside BM25
+  cairn collections create docs3 --sparse terms=splade --embedder minilm
+                                                                for documents: a sparse and a dense model of the server
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
   cairn collections get docs --json
   cairn collections create faq --strategy sentence --max-tokens 128
@@ -80,9 +82,10 @@ struct Create {
     /// How sealed segments are searched.
     #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
     index: IndexArg,
-    /// A sparse vector that you make, by name. Repeatable.
-    #[arg(long = "sparse", value_name = "NAME")]
-    sparse: Vec<String>,
+    /// A sparse vector that you make, by name; or that one of the server's sparse embedders makes of documents and
+    /// questions, which then have dense vectors only with --embedder. Repeatable.
+    #[arg(long = "sparse", value_name = "NAME[=EMBEDDER]", value_parser = sparse)]
+    sparse: Vec<(String, Option<String>)>,
     /// A payload field and its type: keyword, integer, float, bool, text, stored. Repeatable.
     #[arg(long = "field", value_name = "PATH=TYPE", value_parser = field)]
     fields: Vec<(String, Field)>,
@@ -189,11 +192,15 @@ impl Create {
             }
             None => match &self.embedder {
                 Some(embedder) => Schema::documents_by(embedder),
+                None if self.sparse.iter().any(|(_, embedder)| embedder.is_some()) => {
+                    Schema::default().document_fields()
+                }
                 None => Schema::documents(),
             },
         };
-        for name in &self.sparse {
-            schema = schema.sparse(name, SparseSpec::new());
+        for (name, embedder) in &self.sparse {
+            let spec = embedder.as_ref().map_or_else(SparseSpec::new, SparseSpec::embedded_by);
+            schema = schema.sparse(name, spec);
         }
         schema.fields.extend(self.fields.iter().cloned());
         schema.shards = self.shards;
@@ -209,6 +216,16 @@ impl Create {
             });
         }
         schema
+    }
+}
+
+fn sparse(text: &str) -> Result<(String, Option<String>), String> {
+    match text.split_once('=') {
+        None => Ok((text.to_owned(), None)),
+        Some((name, embedder)) if !name.is_empty() && !embedder.is_empty() => {
+            Ok((name.to_owned(), Some(embedder.to_owned())))
+        }
+        Some(_) => Err("write it as name, or as name=embedder".to_owned()),
     }
 }
 
@@ -317,5 +334,29 @@ mod tests {
         );
         assert!(field("lang").unwrap_err().contains("path=type"));
         assert!(field("lang=string").unwrap_err().contains("keyword"));
+    }
+
+    #[test]
+    fn sparse_vectors_of_a_model_are_for_documents() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Flags {
+            #[command(flatten)]
+            create: Create,
+        }
+        let schema = |flags: &[&str]| {
+            let flags = Flags::try_parse_from(["x", "c"].iter().chain(flags));
+            flags.map(|flags| flags.create.schema()).map_err(|e| e.kind())
+        };
+        let own = schema(&["--sparse=a", "--field=text=text"]).unwrap();
+        assert_eq!((own.fields.len(), &own.sparse["a"]), (1, &SparseSpec::new()));
+        let made = schema(&["--sparse=a=splade"]).unwrap();
+        assert!(made.vectors.is_empty() && made.fields.contains_key("text") && made.fields.contains_key("source"));
+        assert_eq!(made.sparse["a"].embedder.as_ref().unwrap().name, "splade");
+        let both = schema(&["--sparse=a=splade", "--embedder=minilm"]).unwrap();
+        assert!(both.vectors.contains_key("dense") && both.fields == made.fields && both.sparse == made.sparse);
+        for wrong in ["--sparse=a=", "--sparse==splade"] {
+            assert!(schema(&[wrong]).is_err(), "{wrong}");
+        }
     }
 }

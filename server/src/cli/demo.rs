@@ -26,7 +26,7 @@ const BY_GRPC: &str = "Why does Rust refuse two mutable references to the same v
 const EXAMPLES: &str = "\
 Examples:
   cairn demo                                   the sample documents of the source tree
-  cairn demo --docs ./my-docs                  your own Markdown, text or JSONL files
+  cairn demo --docs ./my-docs                  your own Markdown, text, HTML, PDF, JSONL or CSV files
   cairn demo --keep /tmp/cairn-demo            keep the database, to serve it afterwards";
 
 /// `cairn demo`.

@@ -32,7 +32,7 @@ use crate::rag::near::NEAR_JACCARD;
 use crate::rag::rank::mmr::{Embedded, mmr};
 use crate::rag::rank::near_duplicates::{Verdict, near_duplicates};
 use crate::rag::rank::{caps, decay, value_at};
-use crate::rag::rerank::Reranker;
+use crate::rag::rerank::{Reranker, Scores};
 use crate::rag::retrieval;
 
 /// Default weight of `lambda`: mostly relevance, as the paper and everybody after it uses.
@@ -645,29 +645,35 @@ fn run_rerank(
         let asked = Instant::now();
         let plain: Vec<&str> = new.iter().map(|(_, text)| *text).collect();
         match scores(reranker, words, &plain, &patience) {
-            Ok(scores) => {
+            Ok(found) => {
                 let scored = new
                     .iter()
-                    .zip(scores)
+                    .zip(found.scores)
                     .filter_map(|((key, _), score)| Some((key.clone(), score?)));
                 let scored: Vec<(Key, f32)> = scored.collect();
                 reranked.scores.extend(scored);
+                reranked.failed = found.failed.map(|why| why.to_string());
             }
-            Err(why) => reranked.failed = Some(format!("reranker {:?}: {why}", reranker.name())),
+            Err(why) => reranked.failed = Some(why),
         }
         reranked.spent += asked.elapsed();
         budget.check()?;
     }
     let scored = reorder(&mut at.hits, top, &reranked.scores);
-    let mut skipped: Vec<String> = reranked.failed.iter().cloned().collect();
+    let failed = reranked.failed.as_ref();
+    let failed = failed.map(|why| format!("reranker {:?}: {why}", reranker.name()));
+    let mut skipped: Vec<String> = failed.into_iter().collect();
     if with_text < top {
         skipped.push(format!("{} of {top} hits have no text in {field:?}", top - with_text));
     }
-    if scored < with_text && reranked.failed.is_none() {
-        skipped.push(format!(
-            "{} of {with_text} hits were not scored within {budget_ms} ms",
-            with_text - scored
-        ));
+    if scored < with_text {
+        let unscored = format!("{} of {with_text} hits were not scored", with_text - scored);
+        match &reranked.failed {
+            None => skipped.push(format!("{unscored} within {budget_ms} ms")),
+            // Where nothing was, the failure says it all.
+            Some(_) if scored > 0 => skipped.push(unscored),
+            Some(_) => {}
+        }
     }
     at.stages
         .push(Stage::new("rerank", started, n, n).skipping(said(skipped)));
@@ -680,8 +686,9 @@ fn scores(
     words: &str,
     texts: &[&str],
     patience: &crate::rag::Patience,
-) -> std::result::Result<Vec<Option<f32>>, String> {
-    let scores = reranker.rerank(words, texts, patience).map_err(|e| e.to_string())?;
+) -> std::result::Result<Scores, String> {
+    let found = reranker.rerank(words, texts, patience).map_err(|e| e.to_string())?;
+    let scores = &found.scores;
     if scores.len() != texts.len() {
         return Err(format!(
             "{} texts were sent and {} scores came back",
@@ -692,7 +699,7 @@ fn scores(
     if let Some(odd) = scores.iter().flatten().find(|score| !(0.0..=1.0).contains(*score)) {
         return Err(format!("a score is 0 to 1, got {odd}"));
     }
-    Ok(scores)
+    Ok(found)
 }
 
 /// Puts those of the first `top` that have a score before the others, best first. Returns how many have one.

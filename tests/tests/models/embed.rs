@@ -171,6 +171,28 @@ async fn nobody_waits_for_a_retry_beyond_their_patience() {
 }
 
 #[tokio::test]
+async fn who_waited_for_a_place_keeps_to_what_the_service_asked_for_meanwhile() {
+    let second = vec![("retry-after", "1".to_owned())];
+    let script = Script {
+        next: VecDeque::from([Fault::Status(429, second)]),
+        // Long enough for the others to stand in the queue when the answer comes.
+        pause: Duration::from_millis(200),
+        ..Script::default()
+    };
+    let server = ModelServer::start(script).await;
+    let embedder = openai(&server, "concurrency = 1").await;
+    let texts: Vec<Vec<String>> = texts(3).into_iter().map(|text| vec![text]).collect();
+    let calls = texts.iter().map(|texts| embed(&embedder, texts, long()));
+    for (texts, got) in texts.iter().zip(futures::future::join_all(calls).await) {
+        assert_eq!(got.unwrap(), vectors(texts));
+    }
+    let seen = server.seen();
+    assert_eq!(seen.len(), 4);
+    // Nobody's clock is slower than the server's: it counts from before its answer.
+    assert!(seen[1..].iter().all(|s| s.at - seen[0].at >= Duration::from_secs(1)));
+}
+
+#[tokio::test]
 async fn a_refused_text_is_found_and_the_others_are_embedded_once() {
     for bad in [0, 7, 18, 31] {
         let script = Script {
@@ -274,6 +296,15 @@ async fn at_start_a_service_is_measured_and_says_who_it_is() {
         .into_iter()
         .map(|s| s.body["inputs"].as_array().unwrap().len());
     assert!(sizes.max().unwrap() <= 8, "/info says 8");
+
+    // What has not to be asked at start is asked before the first texts, and its bound holds for them.
+    server.forget();
+    let known = format!("batch_max = 100\nrevision = \"test/model@abc (mean)\"\ndimensions = {DIM}\nnormalized = true");
+    let later = open(Dialect::Tei, table("tei", &server.url(), &known)).await.unwrap();
+    assert!(server.seen().is_empty());
+    assert_eq!(embed(&later, &texts(20), long()).await.unwrap(), vectors(&texts(20)));
+    let inputs = |s: cairn_tests::Seen| s.body["inputs"].as_array().unwrap().len();
+    assert!(server.seen().into_iter().map(inputs).all(|n| n <= 8), "/info says 8");
     assert!(tei.takes(Medium::Text) && !tei.takes(Medium::Image));
 
     server.change(|script| script.info["model_type"] = json!({"reranker": {}}));

@@ -127,8 +127,7 @@ impl Follow<'_> {
         let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
         match ingest(self.collection, sources, self.plan, progress, summary).await {
             Ok(later) => {
-                let names: HashSet<String> = later.iter().flat_map(|what| files(what)).collect();
-                let failed = |path: &PathBuf| names.contains(&name(path));
+                let failed = |path: &PathBuf| later.contains(&name(path));
                 self.again.paths.extend(paths.into_iter().filter(failed));
                 summary.take_back(&self.again.paths.iter().map(|path| name(path)).collect());
             }
@@ -218,12 +217,6 @@ impl Again {
 /// A file as the report names it.
 fn name(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// The files that a name in the report may stand for: a line or row is named by its file and number.
-fn files(what: &str) -> impl Iterator<Item = String> {
-    let of_line = what.rsplit_once(':').map(|(file, _)| file.to_owned());
-    [what.to_owned()].into_iter().chain(of_line)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use cairn_client::{Collection, Document, Error, ErrorKind, PutResult};
 
-use super::read::Item;
+use super::read::{Item, Origin};
 use super::send::Plan;
 
 /// Documents in a row that take too long, each alone, before the rest is not tried: then it is not their size.
@@ -15,7 +15,7 @@ const LATE_IN_A_ROW: usize = 2;
 
 /// What became of one document.
 pub(super) struct Outcome {
-    pub(super) what: String,
+    pub(super) what: Origin,
     pub(super) bytes: u64,
     /// Nothing, if the document is empty.
     pub(super) result: Result<Option<PutResult>, Why>,

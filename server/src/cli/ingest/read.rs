@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,9 +31,35 @@ pub(in crate::cli) struct Reading {
     pub(super) provenance: Provenance,
 }
 
+/// Where a document is from, as the report names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) file: String,
+    /// Of a file of several documents.
+    pub(super) line: Option<u64>,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            None => f.write_str(&self.file),
+            Some(line) => write!(f, "{}:{line}", self.file),
+        }
+    }
+}
+
+impl Origin {
+    pub(super) fn new(file: &Path, line: Option<u64>) -> Self {
+        Self {
+            file: file.display().to_string(),
+            line,
+        }
+    }
+}
+
 /// A document, or why there is none, and how many bytes of input it took.
 pub(super) struct Item {
-    pub(super) what: String,
+    pub(super) what: Origin,
     pub(super) bytes: u64,
     pub(super) document: Result<Document, String>,
 }
@@ -56,7 +82,7 @@ impl Reading {
             Kind::Csv { delimiter } => match Rows::open(Arc::clone(self), &source, delimiter) {
                 Ok(rows) => Box::new(rows),
                 Err(why) => Box::new(std::iter::once(Item {
-                    what: source.path.display().to_string(),
+                    what: Origin::new(&source.path, None),
                     bytes: source.bytes,
                     document: Err(why),
                 })),
@@ -72,7 +98,7 @@ impl Reading {
                 output::bytes(source.bytes)
             );
             return Item {
-                what: source.path.display().to_string(),
+                what: Origin::new(&source.path, None),
                 bytes: source.bytes,
                 document: Err(why),
             };
@@ -88,7 +114,7 @@ impl Reading {
         };
         match read {
             Ok(document) => Item {
-                what: source.path.display().to_string(),
+                what: Origin::new(&source.path, None),
                 bytes: source.bytes,
                 document: Ok(self.labelled(document.source(id))),
             },
@@ -116,7 +142,7 @@ impl Reading {
 
 fn unreadable(source: &Source, e: &io::Error) -> Item {
     Item {
-        what: source.path.display().to_string(),
+        what: Origin::new(&source.path, None),
         bytes: source.bytes,
         document: Err(e.to_string()),
     }
@@ -216,7 +242,7 @@ impl<R: BufRead> Iterator for Lines<R> {
                 }
             };
             return Some(Item {
-                what: format!("{}:{}", self.path.display(), self.number),
+                what: Origin::new(&self.path, Some(self.number)),
                 bytes: line.len() as u64 + more,
                 document,
             });
@@ -338,7 +364,7 @@ impl Iterator for Rows {
         let at = self.rows.reader().position().byte();
         let bytes = at.saturating_sub(std::mem::replace(&mut self.at, at));
         Some(Item {
-            what: format!("{}:{line}", self.path.display()),
+            what: Origin::new(&self.path, Some(line)),
             bytes,
             document,
         })
@@ -358,8 +384,6 @@ fn wrong(e: &csv::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::find::find;
     use super::*;
 
@@ -394,9 +418,11 @@ mod tests {
             .collect()
     }
 
-    fn wrong(items: &[Item]) -> Vec<&str> {
+    fn wrong(items: &[Item]) -> Vec<String> {
         let wrong = items.iter().filter(|i| i.document.is_err());
-        wrong.map(|i| i.what.rsplit('/').next().unwrap()).collect()
+        wrong
+            .map(|i| i.what.to_string().rsplit('/').next().unwrap().to_owned())
+            .collect()
     }
 
     #[test]

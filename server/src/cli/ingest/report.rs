@@ -1,12 +1,14 @@
 //! What became of the documents: counted, with the first failures and near duplicates by name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use cairn_client::PutResult;
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::output;
+use super::read::Origin;
 
 /// Failures, and near duplicates, that are kept by name; the others are counted.
 const NAMED_MAX: usize = 1_000;
@@ -35,11 +37,15 @@ pub(in crate::cli) struct Summary {
     pub(super) interrupted: bool,
     failures: Vec<FailedDocument>,
     near: Vec<Near>,
+    /// The other failures, counted by the hash of their file: so many names would be no bound.
+    #[serde(skip)]
+    unnamed: HashMap<u128, u64>,
 }
 
 #[derive(Debug, Serialize)]
 struct FailedDocument {
-    what: String,
+    #[serde(serialize_with = "shown")]
+    what: Origin,
     why: String,
 }
 
@@ -68,19 +74,22 @@ impl Summary {
         }
     }
 
-    pub(super) fn failed(&mut self, what: String, why: String) {
+    pub(super) fn failed(&mut self, what: Origin, why: String) {
         self.failed += 1;
         if self.failures.len() < NAMED_MAX {
             self.failures.push(FailedDocument { what, why });
+        } else {
+            *self.unnamed.entry(hash(&what.file)).or_default() += 1;
         }
     }
 
     /// Failures of these files are tried again: they are neither failures nor documents any more.
     pub(super) fn take_back(&mut self, files: &HashSet<String>) {
         let before = self.failures.len();
-        let of_file = |what: &str| what.rsplit_once(':').is_some_and(|(file, _)| files.contains(file));
-        self.failures.retain(|f| !(files.contains(&f.what) || of_file(&f.what)));
-        let taken = (before - self.failures.len()) as u64;
+        self.failures.retain(|f| !files.contains(&f.what.file));
+        let named = (before - self.failures.len()) as u64;
+        let unnamed = files.iter().filter_map(|file| self.unnamed.remove(&hash(file)));
+        let taken = named + unnamed.sum::<u64>();
         self.failed -= taken;
         self.documents -= taken;
     }
@@ -95,6 +104,14 @@ impl Summary {
             output::error(&format!("{}: {}", failure.what, failure.why));
         }
     }
+}
+
+fn hash(file: &str) -> u128 {
+    xxh3_128(file.as_bytes())
+}
+
+fn shown<S: serde::Serializer>(what: &Origin, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(what)
 }
 
 impl std::fmt::Display for Summary {
@@ -139,12 +156,19 @@ impl std::fmt::Display for Summary {
 mod tests {
     use super::*;
 
+    fn origin(file: &str, line: Option<u64>) -> Origin {
+        Origin {
+            file: file.to_owned(),
+            line,
+        }
+    }
+
     #[test]
     fn what_is_kept_by_name_is_bounded_and_what_is_counted_is_not() {
         let mut summary = Summary::default();
         for n in 0..2 * NAMED_MAX {
             summary.documents += 1;
-            summary.failed(n.to_string(), "why".into());
+            summary.failed(origin(&n.to_string(), None), "why".into());
         }
         assert_eq!(
             (summary.failed, summary.failures.len(), summary.written()),
@@ -156,14 +180,34 @@ mod tests {
     #[test]
     fn what_is_tried_again_has_not_failed() {
         let mut summary = Summary::default();
-        for what in ["a/x.md", "rows.csv:3", "rows.csv:4", "b:c.md", "a/y.md"] {
+        let whole = ["a/x.md", "b:c.md", "a/y.md"].map(|file| origin(file, None));
+        let rows = [3, 4].map(|line| origin("rows.csv", Some(line)));
+        for what in whole.into_iter().chain(rows) {
             summary.documents += 1;
-            summary.failed(what.into(), "why".into());
+            summary.failed(what, "why".into());
         }
         summary.take_back(&["a/x.md", "rows.csv", "b:c.md"].map(str::to_owned).into());
         assert_eq!(
-            (summary.documents, summary.failed, summary.failures[0].what.as_str()),
+            (
+                summary.documents,
+                summary.failed,
+                summary.failures[0].what.file.as_str()
+            ),
             (1, 1, "a/y.md")
         );
+    }
+
+    #[test]
+    fn what_is_tried_again_has_not_failed_though_it_was_only_counted() {
+        let mut summary = Summary::default();
+        for line in 0..3 * NAMED_MAX as u64 {
+            summary.documents += 1;
+            let file = if line % 3 == 0 { "good.csv" } else { "bad.csv" };
+            summary.failed(origin(file, Some(line)), "why".into());
+        }
+        summary.take_back(&["good.csv".to_owned()].into());
+        assert_eq!((summary.documents, summary.failed), (2_000, 2_000));
+        summary.take_back(&["good.csv".to_owned(), "bad.csv".to_owned()].into());
+        assert_eq!((summary.documents, summary.failed, summary.written()), (0, 0, 0));
     }
 }

@@ -48,8 +48,8 @@ impl Default for Plan {
     }
 }
 
-/// Reads and sends everything, and adds what became of it to `summary`. Gives back the names, as in the report, of what the
-/// server could not take now and may take later. Fails only if nothing answers any more.
+/// Reads and sends everything, and adds what became of it to `summary`. Gives back the files that hold what
+/// the server could not take now and may take later. Fails only if nothing answers any more.
 pub(in crate::cli) async fn ingest(
     collection: &Collection,
     sources: Vec<Source>,
@@ -116,7 +116,7 @@ pub(in crate::cli) async fn ingest(
                             lost.get_or_insert_with(|| e.clone());
                         }
                         if e.is_retryable() || e.kind() == ErrorKind::Deadline {
-                            later.insert(what.clone());
+                            later.insert(what.file.clone());
                         }
                     }
                     summary.failed(what, why.to_string());
@@ -187,11 +187,15 @@ impl<I: Iterator<Item = Item>> Iterator for Batches<I> {
 mod tests {
     use cairn_client::Document;
 
+    use super::super::read::Origin;
     use super::*;
 
     fn item(id: &str, bytes: usize) -> Item {
         Item {
-            what: String::new(),
+            what: Origin {
+                file: String::new(),
+                line: None,
+            },
             bytes: 0,
             document: Ok(Document::plain(id, "a".repeat(bytes))),
         }

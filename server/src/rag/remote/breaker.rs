@@ -3,7 +3,8 @@
 //! Closed, every request passes. After [`OPENS_AFTER`] failures in a row it is open: requests are refused at once, with
 //! the time of the next attempt. When that time has come, one request passes (half-open): if it succeeds the breaker
 //! closes, if not it is open for twice as long, up to [`OPEN_MAX`]. What the caller had no patience for says nothing
-//! about the service and changes nothing. Pure: time comes in as an argument.
+//! about the service and changes nothing, unless the service had the request for [`LATE_MIN`]: callers that always wait for
+//! less than its timeout would otherwise wait in vain for ever, each for all of its time. Pure: time comes in as an argument.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,10 @@ pub(super) const OPEN_FIRST: Duration = Duration::from_secs(2);
 /// The longest that it is open.
 pub(super) const OPEN_MAX: Duration = Duration::from_secs(60);
 
+/// How long a service must have had a request that its caller gave up for lack of time, so that it counts as a failure. Half
+/// of what a ranking waits for a reranker by default, and many times what a healthy one takes for a question.
+pub(super) const LATE_MIN: Duration = Duration::from_millis(500);
+
 /// The state of one service.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
@@ -23,6 +28,8 @@ pub(super) struct Breaker {
     open: Option<Open>,
     /// The service asked everybody to come back later (`Retry-After`).
     held_until: Option<Instant>,
+    /// When it last answered, or was last found to be late.
+    heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -77,7 +84,8 @@ impl Breaker {
     }
 
     /// The service answered, be it with a refusal.
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self, now: Instant) {
+        self.heard = Some(now);
         self.failures = 0;
         self.open = None;
     }
@@ -98,6 +106,19 @@ impl Breaker {
             last: why.to_owned(),
             trying: false,
         });
+    }
+
+    /// The caller's time ended while the service had the request, which it got at `sent`. True if that counts as a failure: not
+    /// if it answered another one meanwhile, and requests that were late side by side (the batches of one text, say) are one.
+    pub(super) fn late(&mut self, pass: Pass, why: &str, sent: Instant, now: Instant) -> bool {
+        let counts = now.saturating_duration_since(sent) >= LATE_MIN && self.heard.is_none_or(|heard| heard < sent);
+        if counts {
+            self.heard = Some(now);
+            self.failed(pass, why, now);
+        } else {
+            self.abandoned(pass);
+        }
+        counts
     }
 
     /// The request ended without telling anything about the service.
@@ -148,7 +169,7 @@ mod tests {
             for _ in 1..OPENS_AFTER {
                 breaker.failed(Pass::Normal, "500", now);
             }
-            breaker.succeeded();
+            breaker.succeeded(now);
         }
         assert_eq!(breaker.admit(now), Ok(Pass::Normal));
         let refused = opened(now).admit(now).unwrap_err();
@@ -168,7 +189,7 @@ mod tests {
         assert_eq!((refused.after, refused.last.as_str()), (2 * OPEN_FIRST, "still down"));
         let again = later + 2 * OPEN_FIRST;
         assert_eq!(breaker.admit(again), Ok(Pass::Probe));
-        breaker.succeeded();
+        breaker.succeeded(again);
         assert_eq!(breaker.admit(again), Ok(Pass::Normal));
     }
 
@@ -194,7 +215,43 @@ mod tests {
         assert_eq!(breaker.admit(later), Ok(Pass::Probe));
         // Stragglers of the time before do not prolong it.
         breaker.failed(Pass::Normal, "late", later);
-        breaker.succeeded();
+        breaker.succeeded(later);
+        assert!(!breaker.is_open());
+    }
+
+    #[test]
+    fn a_service_that_is_always_late_opens_it_whatever_its_callers_wait_for() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..OPENS_AFTER {
+            assert!(!breaker.is_open());
+            let sent = now;
+            now += S;
+            assert!(breaker.late(Pass::Normal, "late", sent, now));
+            // Sent side by side: the same news.
+            assert!(!breaker.late(Pass::Normal, "late", sent, now));
+            now += S;
+        }
+        assert!(breaker.is_open());
+        // The probe is late as well, and then gives the place back where it was not long enough.
+        now += OPEN_FIRST;
+        let probe = breaker.admit(now).unwrap();
+        assert!(breaker.late(probe, "late", now, now + S));
+        now += S + 2 * OPEN_FIRST;
+        let probe = breaker.admit(now).unwrap();
+        assert!(!breaker.late(probe, "late", now, now + LATE_MIN / 2));
+        assert_eq!(breaker.admit(now + LATE_MIN), Ok(Pass::Probe));
+    }
+
+    #[test]
+    fn who_answers_others_or_is_hardly_waited_for_is_not_late() {
+        let now = Instant::now();
+        let mut breaker = Breaker::default();
+        for _ in 0..2 * OPENS_AFTER {
+            assert!(!breaker.late(Pass::Normal, "late", now, now + LATE_MIN / 2));
+            breaker.succeeded(now + S);
+            assert!(!breaker.late(Pass::Normal, "late", now, now + 2 * S));
+        }
         assert!(!breaker.is_open());
     }
 

@@ -24,7 +24,7 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use parking_lot::Mutex;
 use reqwest::{Certificate, Client, StatusCode, redirect};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::breaker::{Breaker, Pass};
 pub(crate) use self::bridge::Bridge;
@@ -215,17 +215,16 @@ impl Remote {
         patience: &Patience,
         call: &ModelCall<'_>,
     ) -> Result<Result<Bytes, Trouble>, CallError> {
-        self.wait_while_held(ask, patience).await?;
-        let place = self.places.acquire().await.expect("the semaphore is never closed");
-        let permit = self.admitted(ask)?;
+        let place = self.place(ask, patience).await?;
+        let permit = self.admitted(ask, patience)?;
         let left = patience.left();
-        let began = Instant::now();
+        let began = permit.sent;
         let reply = tokio::time::timeout(self.timeout.min(left), self.exchange(ask)).await;
         drop(place);
         call.answered(began.elapsed());
         let reply = match reply {
             Ok(reply) => reply,
-            // Not the service's fault: the permit is given back as it was.
+            // The permit knows whether that was the service's fault.
             Err(_) if left <= self.timeout => return Err(CallError::Deadline),
             Err(_) => Reply::Broken(format!("no answer within {} ms", self.timeout.as_millis())),
         };
@@ -294,7 +293,20 @@ impl Remote {
         }
     }
 
-    /// Everybody waits if the service told one of us to come back later.
+    /// A place among the requests at the same time, when the service wants to be asked. It may have said something else while
+    /// this request waited for its place.
+    async fn place(&self, ask: &Ask<'_>, patience: &Patience) -> Result<SemaphorePermit<'_>, CallError> {
+        loop {
+            self.wait_while_held(ask, patience).await?;
+            let place = self.places.acquire().await.expect("the semaphore is never closed");
+            if self.breaker.lock().held(Instant::now()).is_zero() {
+                return Ok(place);
+            }
+        }
+    }
+
+    /// Everybody waits if the service told one of us to come back later; and then some, each as long as its dice say: all would
+    /// come back at once otherwise.
     async fn wait_while_held(&self, ask: &Ask<'_>, patience: &Patience) -> Result<(), CallError> {
         loop {
             let held = self.breaker.lock().held(Instant::now());
@@ -305,16 +317,20 @@ impl Remote {
                 let message = format!("{} asked to be left alone for {}", self.shown(ask), shown(held));
                 return Err(CallError::Unavailable(message, Some(held)));
             }
-            tokio::time::sleep(held).await;
+            let jitter = backoff::wait(1, None, rand::random());
+            tokio::time::sleep(held.saturating_add(jitter).min(patience.left())).await;
         }
     }
 
-    fn admitted(&self, ask: &Ask<'_>) -> Result<Permit<'_>, CallError> {
-        let pass = self.breaker.lock().admit(Instant::now());
+    fn admitted<'a>(&'a self, ask: &Ask<'_>, patience: &'a Patience) -> Result<Permit<'a>, CallError> {
+        let sent = Instant::now();
+        let pass = self.breaker.lock().admit(sent);
         match pass {
             Ok(pass) => Ok(Permit {
                 remote: self,
                 pass: Some(pass),
+                patience,
+                sent,
             }),
             Err(refused) => {
                 let message = format!(
@@ -393,12 +409,16 @@ impl Remote {
 struct Permit<'a> {
     remote: &'a Remote,
     pass: Option<Pass>,
+    /// How long the caller waits.
+    patience: &'a Patience,
+    /// When it was given.
+    sent: Instant,
 }
 
 impl Permit<'_> {
     fn succeeded(mut self) {
         self.pass = None;
-        self.change(Breaker::succeeded);
+        self.change(|breaker| breaker.succeeded(Instant::now()));
     }
 
     fn failed(mut self, why: &str) {
@@ -427,8 +447,21 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
+        let Some(pass) = self.pass.take() else { return };
+        // Who has gone away says nothing about the service; who has no more time does, if it was long enough.
+        if self.patience.check() != Err(OutOfPatience::Late) {
             self.remote.breaker.lock().abandoned(pass);
+            return;
+        }
+        let (sent, now) = (self.sent, Instant::now());
+        let why = format!(
+            "no answer within {} ms, when its caller had no more time",
+            now.saturating_duration_since(sent).as_millis()
+        );
+        let mut counts = false;
+        self.change(|breaker| counts = breaker.late(pass, &why, sent, now));
+        if counts {
+            self.remote.troubles.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

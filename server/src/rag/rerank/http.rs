@@ -1,13 +1,13 @@
 //! Rerankers behind HTTP, in the shapes of TEI and Cohere.
 //!
 //! Texts go in requests of so many texts and bytes, best first, several at a time; scores do not depend on which texts go
-//! together. What was scored when patience runs out is answered, the rest is `None`. Scores outside of 0 to 1 (some
+//! together. What was scored when patience runs out, or when a request fails, is answered, the rest is `None`. Scores outside of 0 to 1 (some
 //! models give cosines) are clamped, which keeps their order as far as the bounds go; that is documented, not reported.
 
 use bytes::Bytes;
 use futures::StreamExt;
 
-use super::{RerankError, Reranker, cohere, tei};
+use super::{RerankError, Reranker, Scores, cohere, tei};
 use crate::config::HttpReranker as Config;
 use crate::rag::patience::Patience;
 use crate::rag::remote::{Ask, Bridge, CallError, Remote, Settings};
@@ -82,6 +82,8 @@ impl HttpReranker {
         self.remote.ask(&ask, patience, read).await
     }
 
+    /// Scores what it can. A request whose texts are refused fails alone; after any other failure no more are sent, since they
+    /// would most likely only wait for the same.
     async fn rerank_all(
         &self,
         query: &str,
@@ -93,12 +95,19 @@ impl HttpReranker {
         let mut answers = futures::stream::iter(batches)
             .map(|range| async move { (range.clone(), self.request(query, &texts[range], patience).await) })
             .buffer_unordered(self.remote.concurrency());
+        let mut refused = Ok(());
         while let Some((range, result)) = answers.next().await {
-            for (place, score) in scores[range].iter_mut().zip(result?) {
-                *place = Some(score);
+            match result {
+                Ok(found) => {
+                    for (place, score) in scores[range].iter_mut().zip(found) {
+                        *place = Some(score);
+                    }
+                }
+                Err(error @ CallError::Rejected(_)) => refused = refused.and(Err(error)),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        refused
     }
 }
 
@@ -107,7 +116,7 @@ impl Reranker for HttpReranker {
         self.remote.name()
     }
 
-    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Vec<Option<f32>>, RerankError> {
+    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Scores, RerankError> {
         let mut scores = vec![None; texts.len()];
         let work = self.rerank_all(query, texts, &mut scores, patience);
         let result = self
@@ -116,9 +125,13 @@ impl Reranker for HttpReranker {
             .map_err(CallError::from)
             .and_then(|r| r);
         match result {
-            Ok(()) => Ok(scores),
-            Err(CallError::Deadline) if scores.iter().any(Option::is_some) => Ok(scores),
-            Err(e) => Err(e.into()),
+            Ok(()) => Ok(scores.into()),
+            Err(e) if scores.iter().all(Option::is_none) => Err(e.into()),
+            Err(CallError::Deadline) => Ok(scores.into()),
+            Err(e) => Ok(Scores {
+                scores,
+                failed: Some(e.into()),
+            }),
         }
     }
 }

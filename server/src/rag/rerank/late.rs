@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{RerankError, Reranker};
+use super::{RerankError, Reranker, Scores};
 use crate::rag::Patience;
 use crate::rag::embed::{Bert, EmbedError};
 
@@ -32,18 +32,18 @@ impl Reranker for Late {
         &self.name
     }
 
-    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Vec<Option<f32>>, RerankError> {
+    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Scores, RerankError> {
         let mut scores = vec![None; texts.len()];
         let question = match self.model.question(query, patience) {
             Ok(question) => question,
-            Err(EmbedError::Deadline) => return Ok(scores),
+            Err(EmbedError::Deadline) => return Ok(scores.into()),
             Err(error) => return Err(failed(error)),
         };
         let found = self.model.found_in(&question, texts, patience).map_err(failed)?;
         for (score, found) in scores.iter_mut().zip(found) {
             *score = Some(((1.0 + found) / 2.0).clamp(0.0, 1.0));
         }
-        Ok(scores)
+        Ok(scores.into())
     }
 }
 
@@ -87,7 +87,10 @@ mod tests {
             tokens
         };
         let (query, query_ids) = TEXTS[2];
-        let scores = late.rerank(query, &TEXTS.map(|(text, _)| text), &hour()).unwrap();
+        let scores = late
+            .rerank(query, &TEXTS.map(|(text, _)| text), &hour())
+            .unwrap()
+            .scores;
         let question = own(query_ids);
         for ((text, ids), score) in TEXTS.iter().zip(&scores) {
             let tokens = own(ids);
@@ -107,9 +110,12 @@ mod tests {
         let tiny = Tiny::new(5, false);
         let late = Late::new("late", Arc::new(tiny.open().unwrap()));
         let gone = Patience::lasting(Duration::ZERO);
-        assert_eq!(late.rerank("cat", &["a cat", "a dog"], &gone), Ok(vec![None, None]));
-        assert_eq!(late.rerank("cat", &[], &hour()), Ok(vec![]));
-        let empty = late.rerank("cat", &["", "cat"], &hour()).unwrap();
+        assert_eq!(
+            late.rerank("cat", &["a cat", "a dog"], &gone),
+            Ok(vec![None, None].into())
+        );
+        assert_eq!(late.rerank("cat", &[], &hour()), Ok(Scores::default()));
+        let empty = late.rerank("cat", &["", "cat"], &hour()).unwrap().scores;
         assert_eq!(empty[0], Some(0.0), "an empty text holds nothing of the question");
         assert!(empty[1] > empty[0]);
     }
@@ -125,7 +131,8 @@ mod tests {
         ];
         let scores = late
             .rerank("How do the members of etcd agree on a leader?", &texts, &hour())
-            .unwrap();
+            .unwrap()
+            .scores;
         assert!(scores[1] > scores[0], "{scores:?}");
     }
 }

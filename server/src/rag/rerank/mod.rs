@@ -18,12 +18,28 @@ use super::patience::{OutOfPatience, Patience};
 /// - *Guarantees*: as many scores as texts, in their order, each 0 to 1, higher is better. What was not scored before
 ///   `patience` ran out is `None`; the caller's order decides what is scored first.
 /// - *Non-guarantees*: scores of two rerankers, or of two questions, cannot be compared.
-/// - *Failure*: an error means that nothing was scored; running out of time is none.
+/// - *Failure*: an error means that nothing was scored; running out of time is none. What failed after something was scored is
+///   told beside the scores.
 pub trait Reranker: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &str;
-    /// A score of 0 to 1 for each text, in order; none for those not scored before `patience` ran out.
-    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Vec<Option<f32>>, RerankError>;
+    /// A score of 0 to 1 for each text, in order; none for those not scored before `patience` ran out, or because of a failure.
+    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> Result<Scores, RerankError>;
+}
+
+/// What a reranker says of texts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scores {
+    /// One for each text, in order.
+    pub scores: Vec<Option<f32>>,
+    /// Why some texts have none, if it is not the time.
+    pub failed: Option<RerankError>,
+}
+
+impl From<Vec<Option<f32>>> for Scores {
+    fn from(scores: Vec<Option<f32>>) -> Self {
+        Self { scores, failed: None }
+    }
 }
 
 /// Why nothing was scored.

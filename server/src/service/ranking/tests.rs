@@ -454,15 +454,10 @@ impl Reranker for Scripted {
     fn name(&self) -> &str {
         "scripted"
     }
-    fn rerank(
-        &self,
-        query: &str,
-        texts: &[&str],
-        patience: &Patience,
-    ) -> std::result::Result<Vec<Option<f32>>, RerankError> {
+    fn rerank(&self, query: &str, texts: &[&str], patience: &Patience) -> std::result::Result<Scores, RerankError> {
         self.texts.fetch_add(texts.len(), Ordering::Relaxed);
         self.words.lock().unwrap().push(query.to_owned());
-        (self.script)(texts, patience)
+        (self.script)(texts, patience).map(Scores::from)
     }
 }
 
@@ -601,6 +596,37 @@ fn what_was_not_scored_in_time_keeps_its_order_behind_what_was() {
     assert_eq!(
         stages[0].skipped.as_deref(),
         Some("2 of 4 hits were not scored within 1000 ms")
+    );
+}
+
+/// Scores the first half, and then its service fails.
+struct Halfway;
+
+impl Reranker for Halfway {
+    fn name(&self) -> &str {
+        "halfway"
+    }
+    fn rerank(&self, _: &str, texts: &[&str], _: &Patience) -> std::result::Result<Scores, RerankError> {
+        let half = texts.len() / 2;
+        let scores = texts
+            .iter()
+            .enumerate()
+            .map(|(i, text)| (i < half).then(|| by_number(text)));
+        Ok(Scores {
+            scores: scores.collect(),
+            failed: Some(RerankError::BadAnswer { message: "html".into() }),
+        })
+    }
+}
+
+#[test]
+fn what_was_scored_before_a_failure_counts_and_the_failure_is_said() {
+    let bench = Bench::new(&numbered(6), vec![Arc::new(Halfway)]);
+    let (ids, _, stages) = bench.ask(&Bench::query(6, 0), &reranked(4), &patient());
+    assert_eq!(ids, [1, 0, 2, 3, 4, 5].map(id));
+    assert_eq!(
+        stages[0].skipped.as_deref(),
+        Some("reranker \"halfway\": the reranker gave a wrong answer: html; 2 of 4 hits were not scored")
     );
 }
 

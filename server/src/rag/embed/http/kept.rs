@@ -1,9 +1,10 @@
 //! Vectors of calls that failed half-way, kept for their repetition.
 //!
 //! A call is all or nothing, but the service may have embedded (and charged for) most of it before one request failed.
-//! Those vectors wait here, so that running again embeds only what is missing. Bounded: the oldest make room.
+//! Those vectors wait here, so that running again embeds only what is missing. Bounded: the oldest make room. A URL of an
+//! image or sound is not kept: what it leads to may be another thing when the call is repeated.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -16,15 +17,22 @@ const KEPT_BYTES_MAX: usize = 32 << 20;
 /// Vectors by what they were made of.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    vectors: HashMap<u128, Vec<f32>>,
-    /// Oldest first; may name some that were taken.
-    order: VecDeque<u128>,
+    /// With the number under which each is in `order`.
+    vectors: HashMap<u128, (u64, Vec<f32>)>,
+    /// Oldest first.
+    order: BTreeMap<u64, u128>,
+    /// Vectors put so far.
+    puts: u64,
     bytes: usize,
 }
 
 impl Kept {
-    /// What stands for an input. Two inputs with one key are as likely as a broken disk.
-    pub(super) fn key(input: &Input<'_>, kind: TextKind) -> u128 {
+    /// What stands for an input; none for what may be another thing the next time. Two inputs with one key are as likely as a
+    /// broken disk.
+    pub(super) fn key(input: &Input<'_>, kind: TextKind) -> Option<u128> {
+        if input.medium() != Medium::Text && !reference(input).starts_with("data:") {
+            return None;
+        }
         let medium = match input.medium() {
             Medium::Text => 0_u8,
             Medium::Image => 1,
@@ -37,7 +45,7 @@ impl Kept {
         let mut hash = Xxh3::new();
         hash.update(&[medium, kind]);
         hash.update(reference(input).as_bytes());
-        hash.digest128()
+        Some(hash.digest128())
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -49,27 +57,28 @@ impl Kept {
         if self.vectors.contains_key(&key) || size > KEPT_BYTES_MAX {
             return;
         }
-        while self.bytes + size > KEPT_BYTES_MAX || self.order.len() > KEPT_BYTES_MAX / 64 {
-            let Some(oldest) = self.order.pop_front() else { break };
+        while self.bytes + size > KEPT_BYTES_MAX {
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             self.take(oldest);
         }
         self.bytes += size;
-        self.vectors.insert(key, vector);
-        self.order.push_back(key);
+        self.puts += 1;
+        self.vectors.insert(key, (self.puts, vector));
+        self.order.insert(self.puts, key);
     }
 
     pub(super) fn take(&mut self, key: u128) -> Option<Vec<f32>> {
-        let vector = self.vectors.remove(&key)?;
+        let (number, vector) = self.vectors.remove(&key)?;
+        self.order.remove(&number);
         self.bytes -= Self::size(&vector);
-        if self.vectors.is_empty() {
-            self.order.clear();
-        }
         Some(vector)
     }
 
     /// A vector with its key in both collections, about.
     fn size(vector: &[f32]) -> usize {
-        size_of_val(vector) + 64
+        size_of_val(vector) + 96
     }
 }
 
@@ -80,18 +89,42 @@ mod tests {
     #[test]
     fn what_is_kept_is_taken_once_and_only_for_the_same_input() {
         let mut kept = Kept::default();
-        let key = Kept::key(&Input::Text("a"), TextKind::Passage);
+        let key = |input, kind| Kept::key(&input, kind).unwrap();
+        let a = key(Input::Text("data:a"), TextKind::Passage);
         for other in [
-            Kept::key(&Input::Text("b"), TextKind::Passage),
-            Kept::key(&Input::Text("a"), TextKind::Query),
-            Kept::key(&Input::Image("a"), TextKind::Passage),
+            key(Input::Text("b"), TextKind::Passage),
+            key(Input::Text("data:a"), TextKind::Query),
+            key(Input::Image("data:a"), TextKind::Passage),
         ] {
-            assert_ne!(key, other);
+            assert_ne!(a, other);
         }
-        kept.put(key, vec![1.0]);
-        assert_eq!(kept.take(key), Some(vec![1.0]));
-        assert_eq!(kept.take(key), None);
+        kept.put(a, vec![1.0]);
+        assert_eq!(kept.take(a), Some(vec![1.0]));
+        assert_eq!(kept.take(a), None);
         assert!(kept.is_empty() && kept.bytes == 0);
+    }
+
+    #[test]
+    fn what_a_url_leads_to_is_not_kept() {
+        for input in [Input::Image("https://host/a.png"), Input::Audio("https://host/a.wav")] {
+            assert_eq!(Kept::key(&input, TextKind::Passage), None);
+        }
+    }
+
+    #[test]
+    fn what_was_taken_and_put_again_is_as_old_as_its_last_put() {
+        let mut kept = Kept::default();
+        let third = vec![0.5; KEPT_BYTES_MAX / 4 / 3 - 24];
+        kept.put(1, third.clone());
+        kept.put(2, third.clone());
+        for _ in 0..20 {
+            kept.take(1).unwrap();
+            kept.put(1, third.clone());
+        }
+        assert_eq!(kept.order.len(), 2);
+        kept.put(3, third.clone());
+        kept.put(4, third);
+        assert_eq!((kept.take(2), kept.take(1).is_some()), (None, true));
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod batch;
 mod kept;
 mod wire;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -62,7 +62,10 @@ pub struct HttpEmbedder {
     dialect: Dialect,
     media: Vec<Medium>,
     asked: Asked,
+    /// As configured.
     limits: BatchLimits,
+    /// Inputs of a request that the service said it takes.
+    inputs_max: AtomicUsize,
     remote: Remote,
     bridge: Bridge,
     kept: Mutex<Kept>,
@@ -109,6 +112,7 @@ impl HttpEmbedder {
                 mixed: jina,
                 media_together: config.media_shape != MediaShape::Vllm,
             },
+            inputs_max: AtomicUsize::new(usize::MAX),
             remote,
             bridge: Bridge::here()?,
             kept: Mutex::default(),
@@ -141,21 +145,16 @@ impl HttpEmbedder {
             )
         })?;
         if let Some(info) = info {
-            self.met(self.remote.troubles());
+            self.met(&info, self.remote.troubles());
             let revision = info.revision();
             match &config.revision {
                 Some(wanted) if *wanted != revision => return Err(other_model(&revision, wanted)),
                 _ => self.fingerprint.revision = revision,
             }
-            self.limits.inputs = self
-                .limits
-                .inputs
-                .min(info.max_client_batch_size.unwrap_or(usize::MAX))
-                .max(1);
             tracing::info!(
                 embedder = self.fingerprint.name,
                 revision = self.fingerprint.revision,
-                batch_max = self.limits.inputs,
+                batch_max = self.limits().inputs,
                 input_tokens_max = info.max_input_length,
                 "an embedding service said who it is"
             );
@@ -201,8 +200,19 @@ impl HttpEmbedder {
         self.remote.ask(&ask, patience, TeiInfo::read).await
     }
 
-    /// Remembers that the service just said who it is.
-    fn met(&self, troubles: u64) {
+    /// What goes into one request: as configured, and no more than the service takes.
+    fn limits(&self) -> BatchLimits {
+        let inputs = self.limits.inputs.min(self.inputs_max.load(Ordering::Relaxed));
+        BatchLimits {
+            inputs: inputs.max(1),
+            ..self.limits
+        }
+    }
+
+    /// Remembers that the service just said who it is, and what it takes.
+    fn met(&self, info: &TeiInfo, troubles: u64) {
+        let most = info.max_client_batch_size.unwrap_or(usize::MAX);
+        self.inputs_max.store(most, Ordering::Relaxed);
         self.known_at.store(troubles, Ordering::Relaxed);
         self.known.store(true, Ordering::Relaxed);
     }
@@ -220,7 +230,7 @@ impl HttpEmbedder {
             let message = other_model(&info.revision(), &self.fingerprint.revision);
             return Err(CallError::BadAnswer(message));
         }
-        self.met(troubles);
+        self.met(&info, troubles);
         Ok(())
     }
 
@@ -293,7 +303,7 @@ impl HttpEmbedder {
         self.check_identity(patience).await?;
         let sent: Vec<Input<'_>> = missing.iter().map(|&i| inputs[i]).collect();
         let failed = AtomicBool::new(false);
-        let batches = batch::plan(&sent, &self.limits);
+        let batches = batch::plan(&sent, &self.limits());
         let batches = batches.into_iter().take_while(|_| !failed.load(Ordering::Relaxed));
         let positions = batches.map(|batch| batch.into_iter().map(|i| missing[i]).collect::<Vec<_>>());
         let mut answers = futures::stream::iter(positions)
@@ -371,14 +381,15 @@ impl HttpEmbedder {
         if kept.is_empty() {
             return vec![None; inputs.len()];
         }
-        inputs.iter().map(|input| kept.take(Kept::key(input, kind))).collect()
+        let take = |input| Kept::key(input, kind).and_then(|key| kept.take(key));
+        inputs.iter().map(take).collect()
     }
 
     fn keep(&self, inputs: &[Input<'_>], kind: TextKind, vectors: Vec<Option<Vec<f32>>>) {
         let mut kept = self.kept.lock();
         for (input, vector) in inputs.iter().zip(vectors) {
-            if let Some(vector) = vector {
-                kept.put(Kept::key(input, kind), vector);
+            if let (Some(key), Some(vector)) = (Kept::key(input, kind), vector) {
+                kept.put(key, vector);
             }
         }
     }
