@@ -1,14 +1,9 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-<<<<<<< HEAD
-//! Every bench but `ann`, `filters`, `ivf`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
-//! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly and is not a
-//! failure; a broken promise is one: the exit code is 1.
-=======
-//! Every bench but `ann`, `filters`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through real sockets, prints a table for people and
-//! appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]). Missing data is said loudly; the exit code is
-//! 1 if a promise is broken, and 3 if nothing is but what was asked for by name could not be measured.
->>>>>>> rag2
+//! Every bench but `ann`, `churn`, `filters`, `ivf`, `kernels`, `models` and `sparse` drives the real `cairn` binary as a child process through
+//! real sockets, prints a table for people and appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]).
+//! Missing data is said loudly; the exit code is 1 if a promise is broken, and 3 if nothing is but what was asked for by name
+//! could not be measured.
 #![expect(clippy::print_stdout, reason = "printing is what a bench is for")]
 
 mod ann;

@@ -103,9 +103,10 @@ impl Shared {
             file.whole(&mut || check_stop(stop)).map(|_| file)
         };
         open(candidate)?;
-        if !self.space.fits(entry.bytes).unwrap_or(true) {
+        let missing = self.space.missing(entry.bytes).unwrap_or(0);
+        if missing > 0 {
             return Err(Error::disk_full(format!(
-                "there is no room for a copy of {} bytes in the place of a damaged file",
+                "there is no room for a copy of {} bytes in the place of a damaged file: {missing} more are needed",
                 entry.bytes
             )));
         }

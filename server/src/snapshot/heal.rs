@@ -113,7 +113,7 @@ impl Healer {
     /// Where it was brought back from; none if the store does not have it.
     async fn bring_back(&self, engine: &Engine, damaged: &Damaged, work: &Work<'_>) -> Result<Option<String>> {
         // It is there twice for a moment: as it came, and in its place.
-        if !self.space.fits(damaged.bytes.saturating_mul(2)).unwrap_or(true) {
+        if self.space.missing(damaged.bytes.saturating_mul(2)).unwrap_or(0) > 0 {
             return Err(Error::disk_full("there is no room for it"));
         }
         let scratch = restore::scratch(&self.data_dir)?;
