@@ -426,8 +426,8 @@ async fn what_servers_that_are_gone_left_in_a_directory_is_removed() {
         .create("s", Files::new(&[b"one"]).source(), &WORK)
         .await
         .unwrap();
-    let (now, hour) = (std::time::SystemTime::now(), Duration::from_secs(3_600));
-    let put = |path: &str, changed: std::time::SystemTime| {
+    let (now, hour) = (SystemTime::now(), Duration::from_secs(3_600));
+    let put = |path: &str, changed: SystemTime| {
         let path = dir.path().join("store").join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::File::create(&path).unwrap().set_modified(changed).unwrap();

@@ -254,13 +254,4 @@ mod tests {
         assert_eq!(again.join(Changes::Paths(paths(&["b"]))), Changes::Anything);
         assert_eq!(again.join(Changes::Paths(paths(&["b"]))), Changes::Paths(paths(&["b"])));
     }
-
-    #[test]
-    fn a_name_stands_for_its_file() {
-        assert_eq!(
-            files("a/rows.csv:12").collect::<Vec<_>>(),
-            ["a/rows.csv:12", "a/rows.csv"]
-        );
-        assert_eq!(files("x.md").collect::<Vec<_>>(), ["x.md"]);
-    }
 }
