@@ -112,7 +112,11 @@ async fn r3_after_a_torn_write_a_prefix_is_there() {
     if !can_mount() {
         return;
     }
-    let (tally, writes) = torn::run(200, torn::Ways::One, plan(usize::MAX)).await.unwrap();
+    let both_cores = Plan {
+        lanes: 2,
+        ..plan(usize::MAX)
+    };
+    let (tally, writes) = torn::run(200, torn::Ways::One, both_cores).await.unwrap();
     assert!(writes > 200, "{writes} writes of 200 operations");
     holds("R3", &tally, writes as u64);
 }

@@ -215,12 +215,12 @@ impl Remote {
         patience: &Patience,
         call: &ModelCall<'_>,
     ) -> Result<Result<Bytes, Trouble>, CallError> {
-        let place = self.place(ask, patience).await?;
+        // Until it is known what the answer asks for: whoever has the place next keeps to that.
+        let _place = self.place(ask, patience).await?;
         let permit = self.admitted(ask, patience)?;
         let left = patience.left();
         let began = permit.sent;
         let reply = tokio::time::timeout(self.timeout.min(left), self.exchange(ask)).await;
-        drop(place);
         call.answered(began.elapsed());
         let reply = match reply {
             Ok(reply) => reply,
