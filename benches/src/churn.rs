@@ -18,6 +18,7 @@ use cairn_engine::error::ErrorKind;
 use cairn_engine::query::{Hit, Params, Query, QueryResult, Source};
 use cairn_engine::schema::{Chunking, Metric, Schema, VectorSpec};
 use cairn_engine::types::{PointId, PointInput};
+use cairn_tests::process::cpu_seconds;
 use hdrhistogram::Histogram;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -501,15 +502,10 @@ struct Spent {
 
 impl Spent {
     fn now() -> anyhow::Result<Self> {
-        let stat = std::fs::read_to_string("/proc/self/stat")?;
-        let after = stat.rsplit(')').next().context("no stat")?;
-        let ticks = |n: usize| after.split_whitespace().nth(n).and_then(|t| t.parse::<u64>().ok());
-        // User and system time, in hundredths of a second on every Linux that we run on.
-        let ticks = ticks(11).zip(ticks(12)).context("no times")?;
         let io = std::fs::read_to_string("/proc/self/io")?;
         let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
         Ok(Self {
-            cpu_s: (ticks.0 + ticks.1) as f64 / 100.0,
+            cpu_s: cpu_seconds(std::process::id())?,
             written: written.context("no write_bytes")?.parse()?,
         })
     }

@@ -216,6 +216,22 @@ impl Drop for Unready {
     }
 }
 
+/// Processor time that a process has used, of all its threads.
+pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // Behind the name in parentheses, which may hold anything: fields 3 and on; 14 and 15 are user and system time.
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
+    let ticks: Vec<u64> = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse().ok())
+        .collect();
+    ensure!(ticks.len() == 2, "no times in /proc/PID/stat");
+    // The unit is 1/100 s on every Linux: USER_HZ is part of its interface.
+    Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
+}
+
 impl Server {
     /// A client that waits and retries, for measuring.
     pub async fn client(&self) -> anyhow::Result<Client> {
@@ -274,18 +290,7 @@ impl Server {
 
     /// Processor time that the process has used, of all its threads.
     pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Behind the name in parentheses, which may hold anything: fields 3 and on; 14 and 15 are user and system time.
-        let (_, fields) = stat.rsplit_once(')').context("no name in /proc/PID/stat")?;
-        let ticks: Vec<u64> = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|t| t.parse().ok())
-            .collect();
-        ensure!(ticks.len() == 2, "no times in /proc/PID/stat");
-        // The unit is 1/100 s on every Linux: USER_HZ is part of its interface.
-        Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
+        cpu_seconds(self.child.id())
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {

@@ -1,7 +1,7 @@
 //! Inverted lists: rows grouped around centres, so that a search looks into the few groups that can hold what it wants.
 //!
 //! For segments that are large or cold, and for bulk: a list is one stretch of the file, read from front to back, where a walk
-//! over a graph reads a record here and there. Building takes a fraction of a graph's time. [`build`] makes the bytes,
+//! over a graph reads a record here and there. [`build`] makes the bytes,
 //! [`IvfLayout::parse`] checks them once, [`IvfLayout::view`] searches them.
 //!
 //! - *Centres* come from k-means over a bounded sample (`kmeans.rs`): seeded, the same for any number of threads, with lists of
