@@ -124,6 +124,8 @@ impl Bench {
         let server = launch.start()?;
         self.ingest(&server, &launch, Durability::Async).await?;
         server.kill();
+        let mut broken = Vec::new();
+        self.starts(&scratch, root, &store, &mut broken).await?;
         std::fs::remove_dir_all(&scratch)?;
 
         let dir = root.join("sync");
@@ -131,7 +133,6 @@ impl Bench {
         let launch = self.launch(&dir, &store);
         let server = launch.start()?;
         self.ingest(&server, &launch, Durability::Sync).await?;
-        let mut broken = Vec::new();
         let server = self.kills("settled", server, &launch, &mut broken).await?;
 
         let client = server.client().await?;
@@ -156,9 +157,14 @@ impl Bench {
     }
 
     fn launch(&self, dir: &Path, store: &Path) -> Launch {
+        self.launch_with(dir, store, &[])
+    }
+
+    fn launch_with(&self, dir: &Path, store: &Path, more: &[&str]) -> Launch {
         let url = format!("snapshots.url={}", store.display());
         let mut settings: Vec<&str> = self.args.set.iter().map(String::as_str).collect();
         settings.extend([url.as_str(), "log.filter=warn"]);
+        settings.extend(more);
         Launch::new(dir, &settings)
     }
 
@@ -300,6 +306,38 @@ impl Bench {
         let collection = server.client().await?.collection(NAME);
         self.check(&collection, &case, broken).await?;
         Ok(server)
+    }
+
+    /// Memory of a start after a kill in the middle of ingestion, when most is to be replayed: with the default settings and with
+    /// `engine.low_memory`, of the same directory.
+    async fn starts(&mut self, dir: &Path, root: &Path, store: &Path, broken: &mut Vec<String>) -> anyhow::Result<()> {
+        for (name, setting) in [
+            ("default", "engine.low_memory=false"),
+            ("low memory", "engine.low_memory=true"),
+        ] {
+            let copy = root.join("copy");
+            let copied = Command::new("cp").arg("-a").arg(dir).arg(&copy).status()?;
+            ensure!(copied.success(), "the directory could not be copied");
+            let launch = self.launch_with(&copy, store, &[setting]);
+            let (server, anonymous) = launch.spawn()?.ready_watched()?;
+            let case = format!("kill -9 while ingesting, start with {name} settings");
+            self.tell(&case, "ready", server.ready_s, "s")?;
+            self.tell(&case, "replayed", server.metric("cairn_replayed_records")?, "records")?;
+            self.tell(&case, "peak_of_its_own", anonymous as f64 / 1e6, "MB")?;
+            self.tell(
+                &case,
+                "peak_with_pages_of_files",
+                server.memory()?.peak as f64 / 1e6,
+                "MB",
+            )?;
+            let found = server.client().await?.collection(NAME).count(Filter::default()).await?;
+            if found != self.args.points as u64 {
+                broken.push(format!("{case}: {found} points of {}", self.args.points));
+            }
+            server.kill();
+            std::fs::remove_dir_all(&copy)?;
+        }
+        Ok(())
     }
 
     async fn check(&self, collection: &Collection, case: &str, broken: &mut Vec<String>) -> anyhow::Result<()> {

@@ -101,5 +101,7 @@ pub const BUILD_RETRY_MS_MAX: u64 = 5 * 60 * 1_000;
 pub const BUILD_FAILURE_CHARS_MAX: usize = 500;
 /// Pieces of cut-off log that are kept for whoever looks into it.
 pub const DROPPED_LOGS_MAX: usize = 16;
+/// Damaged files that are kept after a copy took their place, for whoever looks into the disk.
+pub const REPLACED_FILES_MAX: usize = 16;
 /// The most that is kept free on a disk unless the settings say otherwise.
 pub const DISK_RESERVE_BYTES: u64 = 1 << 30;

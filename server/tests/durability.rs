@@ -319,7 +319,10 @@ fn a_failed_fsync_ends_the_process_and_nothing_is_answered_after_it() {
         .stderr(Stdio::piped())
         .spawn();
     let Ok(mut strace) = strace else {
-        eprintln!("SKIPPED: there is no strace here, so no fsync can be made to fail");
+        let _ = writeln!(
+            std::io::stderr(),
+            "SKIPPED: there is no strace here, so no fsync can be made to fail"
+        );
         return;
     };
     let mut attached = String::new();
@@ -327,7 +330,7 @@ fn a_failed_fsync_ends_the_process_and_nothing_is_answered_after_it() {
         .read_line(&mut attached)
         .unwrap();
     if !attached.contains("attached") {
-        eprintln!("SKIPPED: strace may not attach here: {attached}");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: strace may not attach here: {attached}");
         return;
     }
     let (status, answer) = server.put("lost", json!({}));
@@ -370,7 +373,10 @@ impl Disk {
             .arg(dir.path())
             .status();
         if !mounted.is_ok_and(|status| status.success()) {
-            eprintln!("SKIPPED: a tmpfs cannot be mounted here, so no disk can be filled");
+            let _ = writeln!(
+                std::io::stderr(),
+                "SKIPPED: a tmpfs cannot be mounted here, so no disk can be filled"
+            );
             return None;
         }
         Some(Self(dir))

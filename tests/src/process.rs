@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -208,6 +209,30 @@ impl Unready {
     }
 }
 
+impl Unready {
+    /// As [`Self::ready`], and the most memory that the process itself needed until then: resident bytes that are not pages of files,
+    /// looked at every millisecond.
+    pub fn ready_watched(self) -> anyhow::Result<(Server, u64)> {
+        let process = self.child.as_ref().context("the server was taken already")?.id();
+        let is_ready = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watched = scope.spawn(|| {
+                let mut most = 0;
+                while !is_ready.load(Ordering::Relaxed) {
+                    // Until it is a process of its own there is nothing to read.
+                    most = memory(process).map_or(most, |now| most.max(now.anonymous));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                most
+            });
+            let server = self.ready();
+            is_ready.store(true, Ordering::Relaxed);
+            let most = watched.join().map_err(|_| anyhow::anyhow!("the watcher panicked"))?;
+            Ok((server?, most))
+        })
+    }
+}
+
 impl Drop for Unready {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
@@ -230,6 +255,20 @@ pub fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     ensure!(ticks.len() == 2, "no times in /proc/PID/stat");
     // The unit is 1/100 s on every Linux: USER_HZ is part of its interface.
     Ok(ticks.iter().sum::<u64>() as f64 / 100.0)
+}
+
+fn memory(process: u32) -> anyhow::Result<Memory> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let kib = |key: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
+        line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    Ok(Memory {
+        rss: kib("VmRSS") << 10,
+        peak: kib("VmHWM") << 10,
+        anonymous: kib("RssAnon") << 10,
+    })
 }
 
 impl Server {
@@ -294,17 +333,7 @@ impl Server {
     }
 
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let kib = |key: &str| {
-            let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':'));
-            line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok())
-                .unwrap_or(0)
-        };
-        Ok(Memory {
-            rss: kib("VmRSS") << 10,
-            peak: kib("VmHWM") << 10,
-            anonymous: kib("RssAnon") << 10,
-        })
+        memory(self.child.id())
     }
 
     /// Bytes that the process has had written to disks: pages that it dirtied, without those that were gone again before they

@@ -58,6 +58,11 @@ pub struct DamagedSegment {
     pub missing: Missing,
 }
 
+#[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
+fn part_of(done: u64, all: u64) -> f32 {
+    done as f32 / all.max(1) as f32
+}
+
 impl Engine {
     /// Verifies about so many bytes of files that nobody has asked for since they were opened. Returns how many; 0 when
     /// everything is verified.
@@ -86,12 +91,19 @@ impl Engine {
     }
 
     /// Verifies every byte of every file, and that what passes its checksums fits together. The first damage is an error; once
-    /// `stop` says true it ends as `Cancelled`.
-    pub fn verify_all(&self, stop: &dyn Fn() -> bool) -> Result<()> {
+    /// `stop` says true it ends as `Cancelled`. `progress` is told which part of the bytes is verified.
+    pub fn verify_all(&self, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
         let collections: Vec<_> = self.shared.collections.read().values().cloned().collect();
-        for collection in collections {
-            for (shard, view) in collection.listing().sealed() {
-                match view.file.whole(&mut || check_stop(stop)) {
+        let listings: Vec<_> = collections.into_iter().map(|of| (of.listing(), of)).collect();
+        let sealed = listings.iter().flat_map(|(listing, _)| listing.sealed());
+        let all: u64 = sealed.map(|(_, view)| view.file.entry.bytes).sum();
+        let mut done = 0;
+        for (listing, collection) in &listings {
+            for (shard, view) in listing.sealed() {
+                let verified = view.file.whole(&mut || check_stop(stop));
+                done += view.file.entry.bytes;
+                progress(part_of(done, all));
+                match verified {
                     Err(error) if error.kind == ErrorKind::Damaged && collection.is_dropped() => {}
                     Err(error) if error.kind == ErrorKind::Damaged => {
                         return Err(view.missing(shard).of(&collection.name));

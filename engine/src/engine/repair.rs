@@ -7,6 +7,7 @@
 //! What is replaced is moved to `damaged/`, never removed. Each step is durable before the next; after a crash in between the
 //! file is missing, which is damage as before, and doing it again goes on.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,7 @@ use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, current
 use crate::types::{CollectionNo, Row, ShardNo};
 
 /// Where files are moved that were replaced or given up, in a data directory. Nothing reads it.
-const ASIDE: &str = "damaged";
+pub(super) const ASIDE: &str = "damaged";
 
 /// A data directory under repair: locked, so that no server has it.
 pub struct Repair {
@@ -223,7 +224,7 @@ impl Repair {
         let parent = self.dir.join(ASIDE);
         fs::create_dir_all(&parent)?;
         LocalDir.sync_dir(&self.dir)?;
-        let free = (0..).map(|n| aside(&self.dir, place, n));
+        let free = (0..).map(|n: u32| aside(&self.dir, place, n));
         let to = free.into_iter().find(|to| !to.exists()).expect("numbers do not end");
         fs::rename(&path, to)?;
         LocalDir.sync_dir(&parent)?;
@@ -286,15 +287,15 @@ impl Repair {
     }
 }
 
-/// Where a file that is replaced is kept, the n-th time.
-pub(super) fn aside(root: &Path, place: SegmentPlace, n: u32) -> PathBuf {
+/// Where a file that is replaced is kept; `which` tells it from others of the same place.
+pub(super) fn aside(root: &Path, place: SegmentPlace, which: impl Display) -> PathBuf {
     let SegmentPlace {
         collection,
         shard,
         segment,
     } = place;
     root.join(ASIDE)
-        .join(format!("{collection}-{shard}-{segment:010}.{n}.seg"))
+        .join(format!("{collection}-{shard}-{segment:010}.{which}.seg"))
 }
 
 fn disk() -> Arc<dyn Dir> {

@@ -145,16 +145,16 @@ impl std::fmt::Debug for Cut {
 
 impl Engine {
     /// Takes a cut of now. Any number may be held; each keeps its files on disk. What nobody has looked at since the start is
-    /// read first, which may take long: `stop` ends that.
-    pub fn cut(&self, stop: &dyn Fn() -> bool) -> Result<Cut> {
+    /// read first, which may take long: `stop` ends that, and `progress` is told how far it is.
+    pub fn cut(&self, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<Cut> {
         let shared = &self.shared;
         shared.check_alive()?;
         // A copy of damage would take the place of a copy of what is damaged. (What is read for the copy is checked once more.)
         // Where nothing lives in what is damaged, nobody misses it.
         shared.drop_lifeless()?;
-        if self.verify_all(stop).is_err() {
+        if self.verify_all(stop, progress).is_err() {
             shared.drop_lifeless()?;
-            self.verify_all(stop)?;
+            self.verify_all(stop, progress)?;
         }
         // Most of what is only in memory goes to disk while writers go on, so that little is left for the flush below.
         shared.flush("flush to cut")?;

@@ -5,7 +5,8 @@
 //! tables. The copy is verified before it is copied, and again what is on disk of it then. Only the exchange itself, of a name and
 //! of an entry in the shard's list, is done under the applier's lock.
 //!
-//! What is replaced is kept in `damaged/`, once for each file. A crash leaves the damaged file, none (which is damage too), or the
+//! What is replaced is kept in `damaged/`, once for each file, and of few files: whoever looks into a disk needs to see how it fails, and
+//! what was in them is back. A crash leaves the damaged file, none (which is damage too), or the
 //! copy: the next open derives what is damaged anew.
 
 use std::io;
@@ -18,12 +19,16 @@ use super::applier::Applier;
 use super::commit::Shared;
 use super::examine::SegmentPlace;
 use super::maintain::check_stop;
-use super::repair::aside;
+use super::repair::{ASIDE, aside};
 use crate::collection::Collection;
 use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
 use crate::segment::{Entry, Sealed, SealedView};
 use crate::storage::{DEATHS, files, key};
 use crate::types::{CollectionNo, ShardNo};
+
+/// What `cairn repair` moves there has a number; what it gives up may be nowhere else, and stays.
+const REPLACED: &str = "replaced";
 
 /// A damaged file that points live in: a copy of it would be welcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,9 +186,14 @@ impl Shared {
     /// Keeps what is there of a damaged file, unless something of it is kept already.
     fn keep_aside(&self, place: SegmentPlace, path: &Path) -> Result<()> {
         let disk = &self.components.files;
-        let to: PathBuf = aside(&self.dir, place, 0);
+        let to: PathBuf = aside(&self.dir, place, REPLACED);
         match disk.link(path, &to) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if let Err(error) = self.forget_surplus(&to) {
+                    tracing::warn!(%error, "more damaged files are kept than need be");
+                }
+                Ok(())
+            }
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Ok(()),
             Err(error) => Err(Error::new(
@@ -192,5 +202,24 @@ impl Shared {
                 format!("i/o: a hard link to {}: {error}", path.display()),
             )),
         }
+    }
+
+    /// Removes what is kept of others, so that no more is kept than may be: those of the lowest numbers, which were made first.
+    fn forget_surplus(&self, kept: &Path) -> Result<()> {
+        let disk = &self.components.files;
+        let parent = self.dir.join(ASIDE);
+        let mut others: Vec<PathBuf> = disk
+            .list(&parent)?
+            .into_iter()
+            .map(|entry| parent.join(entry.name))
+            .collect();
+        let ours = format!(".{REPLACED}.seg");
+        others.retain(|path| path != kept && path.to_string_lossy().ends_with(&ours));
+        others.sort_unstable();
+        let surplus = (others.len() + 1).saturating_sub(limits::REPLACED_FILES_MAX);
+        for path in &others[..surplus] {
+            disk.remove(path)?;
+        }
+        Ok(())
     }
 }

@@ -155,6 +155,8 @@ impl Storage {
         // RocksDB's own messages, not our log: four files of at most 8 MiB.
         options.set_keep_log_file_num(4);
         options.set_max_log_file_size(8 << 20);
+        // A manifest has a few KiB, and each open makes one or two: the default sets 4 MiB aside for each.
+        options.set_manifest_preallocation_size(64 << 10);
         options.set_max_open_files(budget.open_files);
         // It starts this many for each family at each open, however few files there are: the default of 16 costs more than
         // it saves.

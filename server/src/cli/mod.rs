@@ -72,6 +72,7 @@ enum Command {
     /// Long work in the server: list it, wait for it, cancel it.
     Operations(operations::Operations),
     /// Make, look at, verify, restore and delete snapshots.
+    #[command(visible_alias = "snapshot")]
     Snapshots(snapshots::Snapshots),
     /// Bring a whole instance back from a snapshot, into an empty data directory, without a server.
     Restore(restore::Restore),

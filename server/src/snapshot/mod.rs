@@ -52,7 +52,9 @@ pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, files_named, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
-pub(crate) use self::point::{Known, Live, Records, Way, leads_elsewhere, not_followed, past_of, restorable, ways};
+pub(crate) use self::point::{
+    Known, Live, Records, Way, leads_elsewhere, not_followed, passed_over, past_of, restorable, ways,
+};
 pub use self::point::{PointInTime, Restorable};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};

@@ -334,12 +334,20 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
 }
 
 /// Whether an error says that a way does not lead to the moment, so that the next may be tried: the log was trimmed since, or is of
-/// another history.
+/// another history; or what the store has of a snapshot is damaged, which says nothing of the others.
 pub(crate) fn leads_elsewhere(error: &Error) -> bool {
-    matches!(
-        error.code,
-        "moment_not_restorable" | "history_diverged" | "token_unknown"
-    )
+    error.kind == ErrorKind::Damaged
+        || matches!(
+            error.code,
+            "moment_not_restorable" | "history_diverged" | "token_unknown"
+        )
+}
+
+/// Says that a way is given up for the next.
+pub(crate) fn passed_over(way: &Way<'_>, error: Error) -> Error {
+    let snapshot = &way.base.name;
+    tracing::warn!(snapshot, code = error.code, %error, "this snapshot and what follows it do not lead to the moment");
+    error
 }
 
 /// What is said when no way led there: the logs are of histories that parted from the snapshots'.

@@ -18,7 +18,8 @@ use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
 use super::{
-    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, leads_elsewhere, not_followed, past_of, ways,
+    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, leads_elsewhere, not_followed, passed_over,
+    past_of, ways,
 };
 use crate::config::Config;
 
@@ -128,37 +129,43 @@ async fn follow(
     };
     let mut failed = None;
     for way in ways {
-        // Beside what becomes the data directory.
-        let beside = staging.join("later");
-        let past = match way.records {
-            Records::Nothing => None,
-            Records::Live => return Err(Error::internal("a restore without a server has no live log")),
-            Records::Of(later) => match past_of(snapshots, later, way.base, &beside, space, &work).await? {
-                Some(past) => Some(past),
-                None => {
-                    remove(&beside)?;
-                    continue;
-                }
-            },
-        };
-        let manifest = snapshots.describe(&way.base.name).await?;
-        snapshots.download(&manifest, staging, space, &work).await?;
-        progress(BRINGING);
-        let (dir, settings, workers) = (staging.to_owned(), config.settings(), config.workers());
-        let replayed = blocking(move || Ok(replay(&dir, settings, workers, &manifest, past.as_ref(), to)));
-        match replayed.await? {
+        match brought_to(config, snapshots, way, to, staging, space, &work).await {
             Ok(restored) => {
                 progress(1.0);
                 return Ok(restored);
             }
-            Err(error) if leads_elsewhere(&error) => failed = Some(error),
+            Err(error) if leads_elsewhere(&error) => failed = Some(passed_over(way, error)),
             Err(error) => return Err(error),
         }
-        for dir in PARTS.iter().map(|part| staging.join(part)).chain([beside]) {
-            remove(&dir)?;
+        for part in PARTS.iter().chain([&LATER]) {
+            remove(&staging.join(part))?;
         }
     }
     Err(failed.unwrap_or_else(|| not_followed(ways)))
+}
+
+async fn brought_to(
+    config: &Config,
+    snapshots: &Snapshots,
+    way: &Way<'_>,
+    to: PointInTime,
+    staging: &Path,
+    space: &Space,
+    work: &Work<'_>,
+) -> Result<Restored> {
+    let past = match way.records {
+        Records::Nothing => None,
+        Records::Live => return Err(Error::internal("a restore without a server has no live log")),
+        Records::Of(later) => {
+            let brought = past_of(snapshots, later, way.base, &staging.join(LATER), space, work).await?;
+            Some(brought.ok_or_else(|| not_followed(std::slice::from_ref(way)))?)
+        }
+    };
+    let manifest = snapshots.describe(&way.base.name).await?;
+    snapshots.download(&manifest, staging, space, work).await?;
+    (work.progress)(1.0);
+    let (dir, settings, workers) = (staging.to_owned(), config.settings(), config.workers());
+    blocking(move || Ok(replay(&dir, settings, workers, &manifest, past.as_ref(), to))).await?
 }
 
 /// Opens what was downloaded, and brings it to a point in time.
@@ -240,7 +247,7 @@ pub(crate) fn open_download(
     // As it was: records may be brought after it, which follow the last one in it.
     let engine = Engine::open_as_left(dir, settings, components).map_err(said)?;
     // Opening looks at little of a file; of one that somebody else may have written everything is looked at first.
-    engine.verify_all(stop).map_err(said)?;
+    engine.verify_all(stop, &mut |_| ()).map_err(said)?;
     let found = engine.opened_at().to_string();
     if found != manifest.token {
         return Err(damaged(
@@ -353,6 +360,8 @@ impl EmptyPlace {
 
 /// What a data directory consists of, in the order in which it is filled: an engine looks for the database.
 const PARTS: [&str; 2] = ["segments", "db"];
+/// Where the log is brought to that a snapshot is followed by.
+const LATER: &str = "later";
 
 fn remove(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {

@@ -66,17 +66,6 @@ pub enum Class {
 }
 
 impl Class {
-    /// Those that the database reads.
-    pub const READ: [Self; 7] = [
-        Self::Sst,
-        Self::Wal,
-        Self::Manifest,
-        Self::Current,
-        Self::Segment,
-        Self::Options,
-        Self::Lock,
-    ];
-
     fn chosen(choice: Option<Self>, class: Self) -> bool {
         choice.map_or(class != Self::Diary, |of| of == class)
     }

@@ -12,6 +12,7 @@
 //! | R4 [`refused`] | one write, fsync or change of a name fails | no answer after a failed fsync of the log, the process ends, what was acknowledged is there |
 //! | R5 [`full`] | the disk is full | writes are refused and say why, reads go on, and writes too when there is space |
 //! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer; a damaged segment is set aside alone |
+//! | R6 [`repaired`] | loss of power while `cairn repair` works, and just after | the same command again comes to its end, and what was done is done |
 //!
 //! All randomness follows from a seed; what threads do first does not. A finding therefore comes with the steps before it.
 
@@ -22,6 +23,7 @@ pub mod manifests;
 pub mod power;
 pub mod refused;
 pub mod reopened;
+pub mod repaired;
 pub mod torn;
 pub mod window;
 

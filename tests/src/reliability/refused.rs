@@ -1,5 +1,5 @@
-//! R4: one write, one fsync, one change of a name fails, at every place where one is done; alone, or with all of its kind after it, as
-//! on a disk that is gone.
+//! R4: one write, one fsync, one change of a name fails, at every place where one is done, as an error of the medium or for want of
+//! space; alone, or with all of its kind after it, as on a disk that is gone.
 //!
 //! An fsync that failed is not an fsync that may be tried again: the kernel may have dropped the pages. So nothing that needed it may
 //! be acknowledged after it, and the process must end; what it acknowledged before is there when the disk works again.
@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 
 use super::{NOT_REACHED, Plan, SETTINGS, Stage, Tally, look, written};
 use crate::crash::script::Script;
-use crate::faultfs::{Caused, Class, EIO, Fault, Image, Op, Unsynced};
+use crate::faultfs::{Caused, Class, EIO, ENOSPC, Fault, Image, Op, Unsynced};
 
 /// Operations that the database holds before, and that are tried while something fails.
 const BEFORE: usize = 60;
@@ -51,7 +51,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
             class: None,
             nth: *nth,
             times: if rng.random_bool(0.5) { 1 } else { u64::MAX },
-            errno: EIO,
+            errno: if rng.random_bool(0.5) { EIO } else { ENOSPC },
         };
         check(&script, &base, fault, rng, tally).await
     })
@@ -99,9 +99,10 @@ async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, ta
     };
     let told = |what: &str| {
         format!(
-            "{:?} {} fails, {} times: {} at step {}, {} acknowledged, then {:?}; not synced: {unsynced:?}: {what}\n{}\nserver: {log}",
+            "{:?} {} fails with errno {}, {} times: {} at step {}, {} acknowledged, then {:?}; not synced: {unsynced:?}: {what}\n{}\nserver: {log}",
             fault.ops,
             fault.nth,
+            fault.errno,
             fault.times,
             first.path,
             first.step,

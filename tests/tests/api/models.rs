@@ -1,13 +1,13 @@
 //! Local models behind the running server: documents and questions through the real MiniLM, late interaction, and a
 //! collection whose model the server no longer has, or has changed. Without the model, it says so and tests nothing.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use cairn_server::config::{Config, EmbedderConfig, LateReranker, LocalModel, RerankerConfig};
 use cairn_tests::{Kind, Method, Outcome, Request, TestServer};
 use serde_json::{Value, json};
 
-#[expect(clippy::print_stdout, reason = "a skipped test should be seen")]
 fn minilm() -> Option<PathBuf> {
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/cairn/models"));
     let models = std::env::var_os("CAIRN_MODELS").map(PathBuf::from).or_else(home)?;
@@ -15,8 +15,9 @@ fn minilm() -> Option<PathBuf> {
     if dir.join("model.safetensors").is_file() {
         return Some(dir);
     }
-    println!(
-        "SKIPPED: run `make models` to test local models ({} is missing)",
+    let _ = writeln!(
+        std::io::stderr(),
+        "\n******** SKIPPED: run `make models` to test local models ({} is missing) ********\n",
         dir.display()
     );
     None

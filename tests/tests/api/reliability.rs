@@ -7,7 +7,7 @@ use std::time::Duration;
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::{
-    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, torn, window,
+    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, repaired, torn, window,
 };
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
@@ -159,4 +159,12 @@ async fn r6_damage_is_told_or_makes_no_difference() {
         return;
     }
     holds("R6", &damage::run(plan(350)).await.unwrap(), 350);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r6_a_loss_of_power_during_a_repair_is_repaired_by_the_same_command() {
+    if !can_mount() {
+        return;
+    }
+    holds("R6", &repaired::run(plan(24)).await.unwrap(), 24);
 }

@@ -1,6 +1,9 @@
 //! Snapshots through both protocols: made, described, checked, restored under other names and in place, deleted, and what is
 //! refused of them.
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
 use cairn_tests::{Grpc, Kind, Method, Outcome, Request, Rest, TestServer};
 use serde_json::{Value, json};
 
@@ -170,6 +173,57 @@ async fn a_snapshot_brings_back_what_it_holds_under_any_name_and_in_place() {
         }
         server.stop().await.unwrap();
     }
+}
+
+/// Everything that is in the store.
+fn objects(store: &Path) -> BTreeSet<PathBuf> {
+    let entries = |dir: &Path| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries(&store.join("objects"))
+        .flat_map(|dir| entries(&dir).collect::<Vec<_>>())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_next_snapshot_is_damaged_a_moment_is_reached_from_the_one_before() {
+    let server = TestServer::start_with(|config| config.engine.log_retention_ms = 3_600_000).await;
+    let api = Api::Rest(server.rest());
+    let schema = json!({"vectors": {"v": {"dim": 2}}});
+    api.send(Method::CreateCollection, "things", schema).await.unwrap();
+    let write = async |from: u32| {
+        let points: Vec<Value> = (from..from + 10).map(|i| json!({"id": i, "vector": [i, 1]})).collect();
+        let written = api
+            .send(Method::Upsert, "things", json!({"points": points}))
+            .await
+            .unwrap();
+        written["token"].clone()
+    };
+    let store = server.data_dir().with_file_name("data-snapshots");
+    write(0).await;
+    api.done(Method::CreateSnapshot, json!({"snapshot": "one"})).await;
+    let of_one = objects(&store);
+    write(10).await;
+    api.done(Method::CreateSnapshot, json!({"snapshot": "two"})).await;
+    let of_two = objects(&store);
+    let moment = write(20).await;
+    write(30).await;
+    assert!(of_two.difference(&of_one).count() > 0);
+    for object in of_two.difference(&of_one) {
+        let mut bytes = std::fs::read(object).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(object, bytes).unwrap();
+    }
+    let restore = json!({"to_token": moment, "collection": "things", "as": "then"});
+    api.done(Method::RestoreSnapshot, restore).await;
+    assert_eq!(api.count("then").await, 30);
+    // Of the one that is named there is no other way.
+    let named = json!({"snapshot": "two", "to_token": moment, "collection": "things", "as": "again"});
+    let ended = api.ended(Method::RestoreSnapshot, named).await;
+    assert_eq!(
+        (&ended["state"], &ended["error"]["code"]),
+        (&json!("failed"), &json!("snapshot_damaged")),
+        "{ended}"
+    );
+    server.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

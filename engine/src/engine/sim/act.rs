@@ -122,7 +122,7 @@ pub(super) fn perform(engine: &Engine, act: &Act, hands: &Hands) -> Result<()> {
         Act::OwnFlush => engine.shared.flush("own flush")?,
         Act::Sync => engine.sync()?,
         Act::Cut if hands.cuts.lock().len() < CUTS_MAX => {
-            let cut = engine.cut(&|| false)?;
+            let cut = engine.cut(&|| false, &mut |_| ())?;
             let log = Arc::new(hands.log.copy(cut.token.seq));
             hands.cuts.lock().push(HeldCut { cut, log });
         }

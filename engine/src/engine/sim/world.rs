@@ -712,7 +712,7 @@ impl World {
                     // What has to be applied again has to be read.
                     Err(error) => told(&error),
                     Ok(engine) => {
-                        told(&engine.verify_all(&|| false).unwrap_err());
+                        told(&engine.verify_all(&|| false, &mut |_| ()).unwrap_err());
                         for (name, model) in &self.models {
                             match engine.collection(name).unwrap().damaged.first() {
                                 None => model::check(&engine, name, model, &mut Chance::new(5)),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::limits;
 use crate::patience::Patience;
 use crate::query::With;
 
@@ -212,7 +213,7 @@ fn a_damaged_file_is_set_aside_and_nothing_else() {
     engine.optimize("c", &|| false, &mut |_| {}).unwrap();
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert!(victim.exists());
-    let cut = engine.cut(&|| false).unwrap_err();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap_err();
     assert!(is_told(&cut) && cut.message.contains("\"c\""), "{cut:?}");
 
     // The bytes come back: so does everything.
@@ -223,7 +224,7 @@ fn a_damaged_file_is_set_aside_and_nothing_else() {
     while engine.verify_step(1 << 20).unwrap() > 0 {}
     let stats = engine.stats();
     assert!(stats.blocks > 0 && stats.blocks == stats.blocks_verified && stats.damaged_segments == 0);
-    drop(engine.cut(&|| false).unwrap());
+    drop(engine.cut(&|| false, &mut |_| ()).unwrap());
 }
 
 #[test]
@@ -644,6 +645,13 @@ fn a_copy_takes_the_place_of_a_damaged_file_under_a_running_engine() {
     }
     assert_eq!(engine.damaged().len(), 1, "nothing changed");
     assert!(!victim.with_extension("tmp").exists());
+    let aside = dir.join("damaged");
+    std::fs::create_dir_all(&aside).unwrap();
+    let given_up = aside.join("0-0-0000000001.0.seg");
+    std::fs::write(&given_up, b"nowhere else").unwrap();
+    for segment in 2..40 {
+        std::fs::write(aside.join(format!("0-0-{segment:010}.replaced.seg")), b"long ago").unwrap();
+    }
     assert!(engine.take_back(damaged.place, &copy, &|| false).unwrap());
     assert!(
         !engine.take_back(damaged.place, &copy, &|| false).unwrap(),
@@ -658,8 +666,11 @@ fn a_copy_takes_the_place_of_a_damaged_file_under_a_running_engine() {
     let now = answers(&engine, "other", false);
     assert!(now.iter().all(Result::is_ok), "{now:?}");
     assert_eq!(engine.count("other", &Filter::default()).unwrap(), points);
-    drop(engine.cut(&|| false).unwrap());
-    assert_eq!(files_below(&dir.join("damaged")).len(), 1, "what was damaged is kept");
+    drop(engine.cut(&|| false, &mut |_| ()).unwrap());
+    let kept = files_below(&aside);
+    assert_eq!(kept.len(), limits::REPLACED_FILES_MAX + 1, "{kept:?}");
+    let is_kept = |path: &PathBuf| std::fs::read(path).unwrap() == b"short";
+    assert!(kept.contains(&given_up) && kept.iter().any(is_kept), "{kept:?}");
     drop(engine);
     let engine = Engine::open(&dir, small(), components()).unwrap();
     assert_eq!(judge(&engine, "other", &now, "after a restart"), 0);
@@ -693,7 +704,7 @@ fn a_damaged_file_in_which_nothing_lives_goes_and_keeps_no_snapshot_from_being_m
     engine.delete("other", Selector::Ids(ids), &options()).unwrap();
     engine.upsert("other", vec![point(7)], &options()).unwrap();
     assert_eq!(engine.collection("other").unwrap().points, 1);
-    drop(engine.cut(&|| false).unwrap());
+    drop(engine.cut(&|| false, &mut |_| ()).unwrap());
     assert!(engine.damaged().is_empty(), "a cut does not wait for background work");
     while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
     assert!(!victims[0].exists());
@@ -729,7 +740,7 @@ fn what_rots_after_it_was_verified_is_never_copied() {
     // In a snapshot, in what is read for it.
     for byte in [len / 2, len - 40] {
         let engine = verified();
-        let cut = engine.cut(&|| false).unwrap();
+        let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
         let file = cut.files.iter().find(|file| victim.ends_with(&file.path)).unwrap();
         let original = file.original.as_ref().unwrap();
         let mut bytes = std::fs::read(cut.dir().join(&file.path)).unwrap();
@@ -746,7 +757,7 @@ fn what_rots_after_it_was_verified_is_never_copied() {
         let refused = check(&bytes).unwrap_err();
         assert!(is_told(&refused), "{refused:?}");
         assert_eq!(engine.damaged().len(), 1, "set aside at once");
-        assert!(is_told(&engine.cut(&|| false).unwrap_err()));
+        assert!(is_told(&engine.cut(&|| false, &mut |_| ()).unwrap_err()));
     }
 }
 

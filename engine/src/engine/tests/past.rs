@@ -128,7 +128,7 @@ impl Story {
 
     /// A copy of a cut, as a snapshot keeps it.
     fn snapshot(&self, to: &Path) -> Cut {
-        let cut = self.engine.cut(&|| false).unwrap();
+        let cut = self.engine.cut(&|| false, &mut |_| ()).unwrap();
         crash_image(cut.dir(), to);
         cut
     }
@@ -603,7 +603,7 @@ fn what_a_restore_reads_of_the_log_stays_while_it_does_on_a_nearly_full_disk() {
     let engine = Engine::open(&data, keeping(), at(&clock)).unwrap();
     engine.create_collection("c", schema(1)).unwrap();
     minutes(&engine, &clock, 10);
-    let cut = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
     let base = dir.path().join("base");
     crash_image(cut.dir(), &base);
     let snapshot = cut.token;

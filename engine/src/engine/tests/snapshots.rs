@@ -61,7 +61,7 @@ fn a_cut_taken_while_writing_is_the_prefix_at_its_token_exactly() {
         let history = busy(&engine, seed, |steps| {
             for _ in 0..5 {
                 wait_for(steps, 25);
-                cuts.push(engine.cut(&|| false).unwrap());
+                cuts.push(engine.cut(&|| false, &mut |_| ()).unwrap());
             }
             // Merges and trims go on while the cuts are held.
             wait_for(steps, 50);
@@ -92,8 +92,8 @@ fn a_cut_goes_with_its_value_and_a_crash_leaves_none() {
     let dir = tempfile::tempdir().unwrap();
     let engine = Engine::open(dir.path(), small(), components()).unwrap();
     engine.create_collection("c", schema(1)).unwrap();
-    let cut = engine.cut(&|| false).unwrap();
-    let other = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
+    let other = engine.cut(&|| false, &mut |_| ()).unwrap();
     assert_ne!(cut.dir(), other.dir());
     drop(cut);
     assert!(other.dir().join("db").join("CURRENT").is_file());
@@ -104,7 +104,7 @@ fn a_cut_goes_with_its_value_and_a_crash_leaves_none() {
     assert!(left.exists());
     let engine = Engine::open(dir.path(), small(), components()).unwrap();
     assert!(!left.exists());
-    drop(engine.cut(&|| false).unwrap());
+    drop(engine.cut(&|| false, &mut |_| ()).unwrap());
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_copy_that_a_crash_left_unfinished_is_gone_at_the_next_open() {
     engine.create_collection("c", schema(1)).unwrap();
     let no = engine.create_unfinished(&schema(1)).unwrap();
     assert_eq!(engine.collection_names(), ["c"]);
-    assert_eq!(engine.cut(&|| false).unwrap().collections.len(), 1);
+    assert_eq!(engine.cut(&|| false, &mut |_| ()).unwrap().collections.len(), 1);
     assert_eq!(engine.stats().collections, 2);
     let last = engine.applied();
     drop(engine);

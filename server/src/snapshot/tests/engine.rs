@@ -145,7 +145,7 @@ async fn a_snapshot_taken_while_writing_is_restored_exactly_as_it_was_at_its_tok
     let mut names = Vec::new();
     for round in 0..ROUNDS {
         tokio::time::sleep(Duration::from_millis(60)).await;
-        let cut = engine.cut(&|| false).unwrap();
+        let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
         let name = format!("round-{round}");
         let made = snapshots.create(&name, Source::from(&cut), &WORK).await.unwrap();
         names.push((name, made.manifest.token.parse::<Token>().unwrap()));
@@ -186,14 +186,22 @@ async fn a_second_snapshot_sends_about_what_changed() {
     oracle.extend((0..20_000).map(|i| (format!("p{i}"), 1)));
     engine.optimize("c", &|| false, &mut |_| ()).unwrap();
     let first = snapshots
-        .create("first", Source::from(&engine.cut(&|| false).unwrap()), &WORK)
+        .create(
+            "first",
+            Source::from(&engine.cut(&|| false, &mut |_| ()).unwrap()),
+            &WORK,
+        )
         .await
         .unwrap();
     assert_eq!(first.new_bytes, first.manifest.bytes);
     upsert(0..190, 2);
     oracle.extend((0..190).map(|i| (format!("p{i}"), 2)));
     let second = snapshots
-        .create("second", Source::from(&engine.cut(&|| false).unwrap()), &WORK)
+        .create(
+            "second",
+            Source::from(&engine.cut(&|| false, &mut |_| ()).unwrap()),
+            &WORK,
+        )
         .await
         .unwrap();
     let (new, all) = (second.new_bytes, second.manifest.bytes);
@@ -213,7 +221,7 @@ async fn a_restore_that_fails_changes_nothing_and_one_that_is_cut_off_is_begun_a
     let mut oracle = Oracle::new();
     (0..40).for_each(|n| write(&engine, &mut oracle, n));
     engine.optimize("c", &|| false, &mut |_| ()).unwrap();
-    let cut = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
     let good = snapshots
         .create("good", Source::from(&cut), &WORK)
         .await

@@ -14,7 +14,7 @@ fn keeping(dir: &FilePath, data: &str) -> Config {
 }
 
 async fn snapshot(engine: &Engine, snapshots: &Snapshots, name: &str) -> Manifest {
-    let cut = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
     snapshots
         .create(name, Source::from(&cut), &WORK)
         .await
@@ -228,7 +228,7 @@ async fn where_a_log_has_a_gap_another_is_followed() {
     // It keeps nothing any more, and says that it does.
     let engine = open(&self::config(dir.path(), "data"));
     engine.optimize("c", &|| false, &mut |_| ()).unwrap();
-    let cut = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
     assert!(cut.log_from.seq > at.seq, "{cut:?}");
     let mut source = Source::from(&cut);
     source.about.log_from = base.log_from;

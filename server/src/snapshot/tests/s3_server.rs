@@ -2,6 +2,7 @@
 //!
 //! It is installed by `scripts/s3.sh`; without it whoever starts it says so and checks nothing.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,8 +29,9 @@ impl S3 {
         let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/cairn/s3-venv"));
         let venv = std::env::var_os("S3_TEST_VENV").map(PathBuf::from).or_else(home)?;
         if !venv.join("complete").is_file() {
-            eprintln!(
-                "SKIPPED: no S3 server in {} (scripts/s3.sh installs it)",
+            let _ = writeln!(
+                std::io::stderr(),
+                "\n******** SKIPPED: no S3 server in {} (scripts/s3.sh installs it) ********\n",
                 venv.display()
             );
             return None;

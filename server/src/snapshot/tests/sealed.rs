@@ -60,7 +60,7 @@ async fn a_snapshot_finds_what_was_sealed_in_the_store() {
     assert_eq!(all(&mut uploads, &sealed, now).await.unwrap(), sealed.len());
     assert_eq!(contents(&store).await, before, "they were looked for, and found");
 
-    let cut = engine.cut(&|| false).unwrap();
+    let cut = engine.cut(&|| false, &mut |_| ()).unwrap();
     let made = over(&store).create("s", Source::from(&cut), &WORK).await.unwrap();
     let files = made.manifest.files.iter();
     let (sealed, rest): (Vec<&FileEntry>, Vec<&FileEntry>) = files.partition(|file| file.path.ends_with(".seg"));
@@ -96,7 +96,11 @@ async fn what_is_wanted_stays_and_what_is_merged_away_goes_unless_a_snapshot_nam
 
     // A snapshot names them, then they are merged away.
     let kept = snapshots
-        .create("kept", Source::from(&engine.cut(&|| false).unwrap()), &WORK)
+        .create(
+            "kept",
+            Source::from(&engine.cut(&|| false, &mut |_| ()).unwrap()),
+            &WORK,
+        )
         .await
         .unwrap()
         .manifest;
@@ -194,7 +198,7 @@ async fn a_store_that_fails_costs_attempts_and_snapshots_stay_whole() {
             if n % 2 == 0 {
                 let name = format!("s{n}");
                 quiet
-                    .create(&name, Source::from(&engine.cut(&|| false).unwrap()), &WORK)
+                    .create(&name, Source::from(&engine.cut(&|| false, &mut |_| ()).unwrap()), &WORK)
                     .await
                     .unwrap();
             }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -560,7 +561,6 @@ struct GoldenText {
 }
 
 /// The directory of a model that `make models` fetched; says so loudly if there is none.
-#[expect(clippy::print_stdout, reason = "a skipped check should be seen")]
 pub(crate) fn fetched(name: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("CAIRN_MODELS").map(PathBuf::from).or_else(|| {
         let home = std::env::var_os("HOME")?;
@@ -570,8 +570,9 @@ pub(crate) fn fetched(name: &str) -> Option<PathBuf> {
     if dir.join("model.safetensors").is_file() {
         return Some(dir);
     }
-    println!(
-        "SKIPPED: run `make models` to check the real {name} ({} is missing)",
+    let _ = writeln!(
+        std::io::stderr(),
+        "\n******** SKIPPED: run `make models` to check the real {name} ({} is missing) ********\n",
         dir.display()
     );
     None
