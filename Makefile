@@ -61,7 +61,8 @@ bench: setup ## the short measurements; records go to target/bench/*.jsonl
 .PHONY: torture
 torture: setup ## crashes, losses of power, damage, simulation at the numbers of a release: two hours (SIM_SEEDS=100 TORTURE_ARGS="--minutes 10")
 	@cargo build $(CARGO_ARGS) --bins
-	@SIM_SEEDS=$${SIM_SEEDS:-10000} SIM_MINUTES=$${SIM_MINUTES:-45} cargo test $(CARGO_ARGS) --lib -- --exact engine::sim::the_engine_survives_every_seed --nocapture
+	@SIM_SEEDS=$${SIM_SEEDS:-10000} SIM_MINUTES=$${SIM_MINUTES:-90} SIM_TIMES=$${SIM_TIMES:-20} cargo test $(CARGO_ARGS) --lib -- --exact --nocapture \
+		engine::sim::the_engine_survives_every_seed engine::sim::points::every_place_may_be_the_last_or_fail_or_panic
 	@"$(CARGO_TARGET_DIR)/debug/cairn-bench" torture $(TORTURE_ARGS)
 
 .PHONY: env

@@ -1,4 +1,4 @@
-//! R1 to R6 of [`cairn_tests::reliability`] at the numbers of a release, in a time that is set: a table of what came of all trials.
+//! R1 to R6 and R14 of [`cairn_tests::reliability`] at the numbers of a release, in a time that is set: a table of what came of all trials.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::kill::{self, Totals};
 use cairn_tests::reliability::torn::Ways;
 use cairn_tests::reliability::{
-    Plan, Tally, damage, full, known, manifests, power, refused, reopened, repaired, runtime, side_by_side, torn,
-    window,
+    Plan, Tally, damage, full, known, manifests, power, refused, reopened, repaired, restored, runtime, side_by_side,
+    torn, window,
 };
 
 use crate::report::{Report, Table, Verdict};
@@ -61,6 +61,9 @@ pub(crate) struct Args {
     /// R6: losses of power during a repair.
     #[arg(long, default_value_t = 200)]
     repaired: usize,
+    /// R14: losses of power during a restore.
+    #[arg(long, default_value_t = 200)]
+    restored: usize,
     /// Trials at the same time. Much of one is waiting for a process to open or to end.
     #[arg(long, default_value_t = 4)]
     lanes: usize,
@@ -70,14 +73,15 @@ pub(crate) struct Args {
 }
 
 /// A test: its name and how many hundredths of the time it may take.
-const SHARES: [(&str, u32); 7] = [
+const SHARES: [(&str, u32); 8] = [
     ("R1", 23),
     ("R2", 12),
     ("R2 async", 4),
     ("R3", 20),
     ("R4", 17),
     ("R5", 4),
-    ("R6", 20),
+    ("R6", 18),
+    ("R14", 2),
 ];
 
 /// What one test came to.
@@ -162,6 +166,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
                 of_tally(name, tally)
             }
             "R5" => of_tally(name, full::run(plan(args.full)).await?),
+            "R14" => of_tally(name, restored::run(plan(args.restored)).await?),
             _ => {
                 let part = |trials, of: u32| Plan {
                     time: time * of / 10,

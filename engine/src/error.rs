@@ -115,7 +115,11 @@ impl From<rocksdb::Error> for Error {
         match e.kind() {
             rocksdb::ErrorKind::Corruption => Self::damaged(format!("rocksdb: {e}")),
             // The binding has no kind for it: RocksDB's status text is the system's.
-            rocksdb::ErrorKind::IOError if e.as_ref().contains("No space left on device") => {
+            rocksdb::ErrorKind::IOError
+                if ["No space left on device", "Disk quota exceeded"]
+                    .iter()
+                    .any(|full| e.as_ref().contains(full)) =>
+            {
                 Self::disk_full(format!("rocksdb: {e}"))
             }
             _ => Self::internal(format!("rocksdb: {e}")),

@@ -221,7 +221,9 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
     let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
     let setup = |why: String| ServeError::Setup { what: "snapshots", why };
-    let snapshots = SnapshotsOf::open(&config).map_err(setup)?;
+    // One for all that is done with it, so that its bounds hold for all together.
+    let store = Store::open(&config.snapshots, &config.data_dir).map_err(setup)?;
+    let snapshots = SnapshotsOf::of(&config, store.clone());
     snapshot::remove_leftovers(&config.data_dir).map_err(|e| setup(e.to_string()))?;
     let service = Arc::new(Service::new(
         Arc::clone(&engine),
@@ -259,8 +261,8 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
         what: "the maintenance threads",
         why: e.to_string(),
     })?;
-    let uploads = uploads(&config, &engine, &stop).map_err(setup)?;
-    let healing = healing(&config, &engine, &stop).map_err(setup)?;
+    let uploads = uploads(&config, store.clone(), &engine, &stop);
+    let healing = healing(&config, store, &engine, &stop);
     state.ready.store(true, Ordering::Release);
     tracing::info!(%addr, %metrics_addr, data_dir = %config.data_dir.display(), "serving");
 
@@ -383,14 +385,14 @@ async fn open_once(config: &Config, state: &Arc<State>) -> Result<Arc<Engine>, S
 }
 
 /// Sends sealed files to the store until `stop`, or takes back that it did once.
-fn uploads(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> Result<JoinHandle<()>, String> {
-    let snapshots = Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?);
+fn uploads(config: &Config, store: Store, engine: &Arc<Engine>, stop: &CancellationToken) -> JoinHandle<()> {
+    let snapshots = Snapshots::new(store);
     let (stop, dir) = (stop.clone(), config.data_dir.clone());
     if config.snapshots.upload_sealed {
         let engine = Arc::clone(engine);
         let uploads = Uploads::open(snapshots, &dir);
         let sending = move || Runtime::current().block_on(uploads.run(&engine, &|| stop.is_cancelled()));
-        return Ok(tokio::task::spawn_blocking(sending));
+        return tokio::task::spawn_blocking(sending);
     }
     let forgetting = move || {
         Runtime::current().block_on(async {
@@ -403,19 +405,22 @@ fn uploads(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> R
             }
         });
     };
-    Ok(tokio::task::spawn_blocking(forgetting))
+    tokio::task::spawn_blocking(forgetting)
 }
 
 /// Brings damaged files back from the store until `stop`.
-fn healing(config: &Config, engine: &Arc<Engine>, stop: &CancellationToken) -> Result<JoinHandle<()>, String> {
+fn healing(config: &Config, store: Store, engine: &Arc<Engine>, stop: &CancellationToken) -> JoinHandle<()> {
     if !config.snapshots.restore_damaged {
-        return Ok(tokio::task::spawn_blocking(|| ()));
+        return tokio::task::spawn_blocking(|| ());
     }
-    let snapshots = Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?);
-    let healer = Healer::new(snapshots, &config.data_dir, config.engine.disk_reserve_bytes);
+    let healer = Healer::new(
+        Snapshots::new(store),
+        &config.data_dir,
+        config.engine.disk_reserve_bytes,
+    );
     let (engine, stop) = (Arc::clone(engine), stop.clone());
     let healing = move || Runtime::current().block_on(healer.run(&engine, &|| stop.is_cancelled()));
-    Ok(tokio::task::spawn_blocking(healing))
+    tokio::task::spawn_blocking(healing)
 }
 
 /// Stops background work, flushes, and lets go of the engine, so that the data directory is free.

@@ -1,6 +1,6 @@
 //! What an answered write is worth: levels, failed fsyncs, repeated requests, full disks, and opening with little memory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -129,6 +129,92 @@ fn what_was_answered_before_its_fsync_is_synced_within_the_window() {
         put(&engine, "p", 3, &durable(Durability::Async)).unwrap().durability,
         Durability::Sync
     );
+}
+
+/// The newest log file of a directory, and how long it is.
+fn newest_log(dir: &Path) -> (PathBuf, u64) {
+    let entries = std::fs::read_dir(dir.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let newest = entries
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .max()
+        .unwrap();
+    let len = newest.metadata().unwrap().len();
+    (newest, len)
+}
+
+/// RocksDB fsyncs a log that it has closed a moment after it began the next. A loss of power in that moment may take the end of the one
+/// and leave the other; where that ends between two groups no byte of either is wrong.
+#[test]
+fn what_follows_records_that_are_lost_between_two_logs_is_lost_with_them_unless_they_were_fsynced() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let settings = Settings {
+        async_window_ms: 3_600_000,
+        ..small()
+    };
+    let engine = Engine::open(&at("data"), settings, components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    let write = |id: &str, durability| put(&engine, id, 1, &durable(durability)).unwrap();
+    write("kept", Durability::Sync);
+    let (_, len) = newest_log(&at("data"));
+    for id in ["lost", "lost too"] {
+        assert_eq!(write(id, Durability::Async).durability, Durability::Async);
+    }
+    crash_image(&at("data"), &at("before"));
+    let (closed, whole) = newest_log(&at("before"));
+    assert!(whole > len);
+    // The next log begins.
+    engine.flush().unwrap();
+    write("after", Durability::Async);
+    let (next, _) = newest_log(&at("data"));
+    assert_ne!(next.file_name(), closed.file_name());
+    let image = |name: &str, cut: bool| {
+        crash_image(&at("before"), &at(name));
+        std::fs::copy(&next, at(name).join("db").join(next.file_name().unwrap())).unwrap();
+        if cut {
+            let closed = at(name).join("db").join(closed.file_name().unwrap());
+            std::fs::OpenOptions::new()
+                .write(true)
+                .open(closed)
+                .unwrap()
+                .set_len(len)
+                .unwrap();
+        }
+        at(name)
+    };
+    // Nothing is missing.
+    let all = open(&image("whole", false));
+    assert!(all.dropped().is_none());
+    assert!(
+        ["kept", "lost", "lost too", "after"]
+            .iter()
+            .all(|id| version_of(&all, id).is_some())
+    );
+    drop(all);
+    let found = super::examine(&image("cut", true), &|| false, &mut |_| {}).unwrap();
+    assert!(found.is_sound(), "{:?}", found.findings);
+    let some = open(&at("cut"));
+    assert!(
+        some.dropped()
+            .is_some_and(|dropped| dropped.groups == 1 && dropped.bytes > 0)
+    );
+    let there = ["kept", "lost", "lost too", "after"].map(|id| version_of(&some, id).is_some());
+    assert_eq!(there, [true, false, false, false], "a suffix");
+    put(&some, "again", 1, &durable(Durability::Sync)).unwrap();
+    drop(some);
+    let some = open(&at("cut"));
+    assert!(version_of(&some, "again").is_some() && version_of(&some, "after").is_none());
+
+    // They had been fsynced, as the next group knows.
+    write("last", Durability::Sync);
+    write("and after", Durability::Async);
+    let refused = Engine::open(&image("damaged", true), small(), components())
+        .err()
+        .unwrap();
+    assert_eq!(refused.kind, ErrorKind::Damaged);
+    assert!(refused.message.contains("had been written to disk safely"), "{refused}");
 }
 
 // ---- a failed fsync ----

@@ -348,10 +348,14 @@ impl Storage {
     /// Gives back the room of keys in `from..=last` that were removed, instead of waiting until RocksDB does it. Whole tables go
     /// at once and for good, so what makes the keys unneeded must be on disk before. The last key is one of them: RocksDB takes
     /// a table that ends with it.
-    pub(crate) fn reclaim(&self, family: &str, from: &[u8], last: &[u8]) -> Result<()> {
-        let family = self.family(family);
+    pub(crate) fn reclaim(&self, family_name: &str, from: &[u8], last: &[u8]) -> Result<()> {
+        let family = self.family(family_name);
         // Whole tables go without a byte being written; what shares a table with others is written anew without them.
         self.db.delete_file_in_range_cf(&family, from, last)?;
+        // A table that went may have held what hid keys of one that stays.
+        let mut effects = Effects::new(self);
+        effects.delete_range(family_name, from, &[last, &[0]].concat());
+        self.write_effects(effects)?;
         self.db.compact_range_cf(&family, Some(from), Some(last));
         Ok(())
     }

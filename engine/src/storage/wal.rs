@@ -6,7 +6,8 @@
 //! A readable group after a bad place whose mark lies beyond that place proves that what is bad had been acknowledged by the
 //! disk: that is damage, and the directory is not opened. Without such a proof the bad place is the end of what was synced:
 //! the log is cut there, the bytes are set aside and reported, and what is lost was never promised. A flip in the very last
-//! group cannot be told from an unfinished write; it is cut and reported as well.
+//! group cannot be told from an unfinished write; it is cut and reported as well. A gap between two groups is looked into with the
+//! tables: what is in neither was lost, and by the same evidence it is damage or the end.
 //!
 //! The format (RocksDB's `db/log_format.h`): blocks of 32 KiB hold physical records `masked CRC-32C | u16 length | type |
 //! payload`, eleven bytes of header for recycled files (the log's number is the rest). A logical record is one physical one
@@ -17,9 +18,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{Dir, LocalDir};
+use super::{Dir, LOG, LocalDir, META, Storage, key};
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::types::Seq;
 
 #[cfg(test)]
 mod tests;
@@ -315,15 +317,52 @@ fn proves(place: &Place, mark: Option<Mark>, between: u64) -> bool {
     }
 }
 
+/// A group that does not follow the one before it.
+struct Gap {
+    file: usize,
+    at: u64,
+    /// Last sequence number before it.
+    last: u64,
+    /// Its own first.
+    first: u64,
+    /// Last sequence number that it, or a group after it, says to be fsynced.
+    synced: u64,
+    /// Readable groups from it on.
+    groups: u64,
+}
+
+/// What the logs show.
+#[derive(Default)]
+struct Looked {
+    /// The place from which on they are not known to be fsynced, and how many readable groups follow it.
+    bad: Option<(Place, u64)>,
+    /// Before that place.
+    gaps: Vec<Gap>,
+}
+
 /// Looks at every log of `db` and cuts off what a crash left unfinished, after it was copied to `aside`. Damage of what had
 /// been synced is an error that names the file and the place. Nothing of a log that reads well is touched. What is left is on
 /// disk when it returns.
 pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
     let logs = logs(db)?;
-    let dropped = match look(&logs)? {
+    let looked = look(&logs)?;
+    let mut dropped = match &looked.bad {
         None => None,
-        Some((place, groups)) => Some(cut(db, &logs, &place, groups, aside)?),
+        Some((place, groups)) => Some(cut(db, &logs, (place.file, place.at), *groups, aside)?),
     };
+    if let Some(gap) = lost_before(db, &logs, looked.gaps)? {
+        // What was cut already came after it.
+        let logs = self::logs(db)?;
+        let more = cut(db, &logs, (gap.file, gap.at), gap.groups, aside)?;
+        dropped = Some(match dropped {
+            None => more,
+            Some(first) => Dropped {
+                bytes: first.bytes + more.bytes,
+                groups: first.groups + more.groups,
+                ..more
+            },
+        });
+    }
     settle(db)?;
     Ok(dropped)
 }
@@ -331,19 +370,23 @@ pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
 /// What [`mend`] would cut off, or its error. Nothing changes.
 pub(crate) fn judge(db: &Path) -> Result<Option<Dropped>> {
     let logs = logs(db)?;
-    let would = look(&logs)?.map(|(place, groups)| Dropped {
-        file: logs[place.file].1.clone(),
-        at: place.at,
-        bytes: logs[place.file..].iter().map(|(_, _, len)| len).sum::<u64>() - place.at,
+    let looked = look(&logs)?;
+    let would = |(file, at): (usize, u64), groups| Dropped {
+        file: logs[file].1.clone(),
+        at,
+        bytes: logs[file..].iter().map(|(_, _, len)| len).sum::<u64>() - at,
         groups,
         kept_in: PathBuf::new(),
-    });
-    Ok(would)
+    };
+    if let Some(gap) = lost_before(db, &logs, looked.gaps)? {
+        return Ok(Some(would((gap.file, gap.at), gap.groups)));
+    }
+    Ok(looked.bad.map(|(place, groups)| would((place.file, place.at), groups)))
 }
 
-/// The place from which on the logs are not known to be fsynced, and how many readable groups follow it.
-fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Option<(Place, u64)>> {
+fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Looked> {
     let mut place: Option<Place> = None;
+    let mut gaps: Vec<Gap> = Vec::new();
     let (mut last, mut groups, mut before) = (None, 0, 0);
     for (file, (number, path, _)) in logs.iter().enumerate() {
         let reader = io::BufReader::with_capacity(8 * BLOCK, File::open(path)?);
@@ -355,10 +398,24 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Option<(Place, u64)>> {
                     before = at;
                 }
                 (Step::Bad { .. }, Some(_)) => {}
-                (Step::Record { prefix, .. }, None) => {
-                    last = Mark::decode(&prefix).map_or(last, |mark| {
-                        Some(mark.first.saturating_add(mark.count).saturating_sub(1))
-                    });
+                (Step::Record { at, prefix }, None) => {
+                    let Some(mark) = Mark::decode(&prefix) else { continue };
+                    gaps.extend(
+                        last.filter(|last: &u64| last.saturating_add(1) < mark.first)
+                            .map(|last| Gap {
+                                file,
+                                at,
+                                last,
+                                first: mark.first,
+                                synced: 0,
+                                groups: 0,
+                            }),
+                    );
+                    for gap in &mut gaps {
+                        gap.synced = gap.synced.max(mark.synced);
+                        gap.groups += 1;
+                    }
+                    last = Some(mark.first.saturating_add(mark.count).saturating_sub(1));
                 }
                 (Step::Record { at, prefix }, Some(bad)) => {
                     let between: u64 = logs[bad.file..file].iter().map(|(_, _, len)| len).sum::<u64>() + at - before;
@@ -370,7 +427,43 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Option<(Place, u64)>> {
             }
         }
     }
-    Ok(place.map(|place| (place, groups)))
+    Ok(Looked {
+        bad: place.map(|place| (place, groups)),
+        gaps,
+    })
+}
+
+/// The first gap whose missing records are nowhere. Mostly they are in tables: RocksDB removes logs in any order when it needs them no
+/// more, and what is left then has holes. But the end of a log that was just closed, exactly between two groups, may be lost with the
+/// power while the next log is there, if nothing was fsynced in between: then what follows must go as well, for a hole is no suffix.
+/// That they had been fsynced is damage.
+fn lost_before(db: &Path, logs: &[(u64, PathBuf, u64)], gaps: Vec<Gap>) -> Result<Option<Gap>> {
+    if gaps.is_empty() {
+        return Ok(None);
+    }
+    let storage = Storage::open_read_only(db)?;
+    let applied = storage.get(META, b"applied")?.unwrap_or_default();
+    let applied = applied.try_into().map_or(0, u64::from_le_bytes);
+    for gap in gaps {
+        let there = gap.first - 1 <= applied || storage.get(LOG, &key::log(0, Seq(gap.first - 1)))?.is_some();
+        if there {
+            continue;
+        }
+        let path = &logs[gap.file].1;
+        if gap.synced > gap.last.max(applied) {
+            return Err(Error::damaged(format!(
+                "the write-ahead log has records {} to {} nowhere, and what follows them in {} at byte {} shows that they had been \
+                 written to disk safely. Opening would lose acknowledged writes silently, so this directory stays closed and \
+                 unchanged: restore it from a copy or a snapshot, and check the disk",
+                gap.last + 1,
+                gap.first - 1,
+                path.display(),
+                gap.at
+            )));
+        }
+        return Ok(Some(gap));
+    }
+    Ok(None)
 }
 
 /// Has every log on disk, bytes and names, before RocksDB recovers from them. It flushes what they hold and removes them without
@@ -417,17 +510,23 @@ fn logs(db: &Path) -> Result<Vec<(u64, PathBuf, u64)>> {
 }
 
 /// Copies what is cut off to `aside` first, so that a crash in between leaves everything as it was or nothing to do.
-fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, aside: &Path) -> Result<Dropped> {
+fn cut(
+    db: &Path,
+    logs: &[(u64, PathBuf, u64)],
+    (first, from): (usize, u64),
+    groups: u64,
+    aside: &Path,
+) -> Result<Dropped> {
     fs::create_dir_all(aside)?;
     let mut dropped = Dropped {
-        file: logs[place.file].1.clone(),
-        at: place.at,
+        file: logs[first].1.clone(),
+        at: from,
         bytes: 0,
         groups,
         kept_in: aside.to_owned(),
     };
-    for (i, (number, path, _)) in logs.iter().enumerate().skip(place.file) {
-        let at = if i == place.file { place.at } else { 0 };
+    for (i, (number, path, _)) in logs.iter().enumerate().skip(first) {
+        let at = if i == first { from } else { 0 };
         let mut source = File::open(path)?;
         source.seek(SeekFrom::Start(at))?;
         let kept = aside.join(format!("{number:06}-from-{at}.log"));
@@ -439,20 +538,32 @@ fn cut(db: &Path, logs: &[(u64, PathBuf, u64)], place: &Place, groups: u64, asid
     if let Some(parent) = aside.parent() {
         LocalDir.sync_dir(parent)?;
     }
+    // Before it is done: whoever dies in the middle has said so.
+    tracing::warn!(
+        file = %dropped.file.display(),
+        at = dropped.at,
+        bytes = dropped.bytes,
+        groups,
+        kept_in = %aside.display(),
+        "cutting off the end of the log, which was not known to be fsynced: an unfinished write, writes that were answered \
+         with durability async within the window before a loss of power, or damage to the very last write"
+    );
     // The last file first: a log must never have a hole in its middle.
-    for (i, (_, path, _)) in logs.iter().enumerate().skip(place.file).rev() {
-        if i == place.file {
+    for (i, (_, path, _)) in logs.iter().enumerate().skip(first).rev() {
+        if i == first {
             // Only when those behind it are gone for good: with one of them back, the cut would be a hole.
             LocalDir.sync_dir(db)?;
             let file = OpenOptions::new().write(true).open(path)?;
-            file.set_len(place.at)?;
+            file.set_len(from)?;
             file.sync_all()?;
         } else {
             fs::remove_file(path)?;
         }
     }
     LocalDir.sync_dir(db)?;
-    forget_oldest(aside)?;
+    if let Err(error) = forget_oldest(aside) {
+        tracing::warn!(%error, dir = %aside.display(), "more of the log that was cut off is kept than need be");
+    }
     Ok(dropped)
 }
 

@@ -48,14 +48,20 @@ pub(crate) struct SnapshotsOf {
 
 impl SnapshotsOf {
     /// Those that a configuration says. Nothing is asked of the store yet.
+    #[cfg(test)]
     pub(crate) fn open(config: &Config) -> Result<Self, String> {
-        Ok(Self {
-            snapshots: Snapshots::new(Store::open(&config.snapshots, &config.data_dir)?),
+        Ok(Self::of(config, Store::open(&config.snapshots, &config.data_dir)?))
+    }
+
+    /// Those of a store.
+    pub(crate) fn of(config: &Config, store: Store) -> Self {
+        Self {
+            snapshots: Snapshots::new(store),
             data_dir: config.data_dir.clone(),
             space: Space::new(&config.data_dir, config.engine.disk_reserve_bytes),
             retains: config.engine.log_retention_ms > 0,
             settings: config.settings_to_read(),
-        })
+        }
     }
 }
 
@@ -459,7 +465,7 @@ fn brought_to(core: &Core, handle: &Handle<'_>, way: &Way<'_>, to: PointInTime, 
         }
     };
     let manifest = with_store(handle, BRINGING, async |work| {
-        let manifest = of.snapshots.describe(&way.base.name).await?;
+        let manifest = of.snapshots.describe_known(way.base).await?;
         of.snapshots.download(&manifest, dir, core.room(), work).await?;
         Ok(manifest)
     })?;

@@ -3,8 +3,10 @@
 //! It fsyncs a file and the directories it is in before it says that the file is written. It does not fsync a directory from
 //! which it removed something; nor one in which it finds what another process wrote, which may have died before its own fsync.
 //! And a process that dies while it writes leaves a file with `#` and a number at the end of its name, which no list shows.
+//! Its list passes over what cannot be looked at (a disk that fails, a mount that hangs); who collects garbage would take that for
+//! gone.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -38,6 +40,14 @@ impl Directory {
         }
     }
 
+    /// Every file below one of its directories, but those that are being written. What goes meanwhile may be left out; what cannot be
+    /// looked at is an error.
+    pub(super) fn list(&self, below: &str) -> io::Result<Vec<(PathBuf, Metadata)>> {
+        let mut found = Vec::new();
+        unless_gone(list(&self.0.join(below), &|path| fs::metadata(path), &mut found))?;
+        Ok(found)
+    }
+
     /// Removes what was being written and has not changed since `before`. Says how many files.
     pub(super) fn remove_staged(&self, before: SystemTime) -> io::Result<u64> {
         let mut removed = 0;
@@ -49,6 +59,33 @@ impl Directory {
         }
         Ok(removed)
     }
+}
+
+fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// A link counts as what it leads to.
+fn list(
+    dir: &Path,
+    look: &dyn Fn(&Path) -> io::Result<Metadata>,
+    found: &mut Vec<(PathBuf, Metadata)>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let Some(meta) = unless_gone(look(&path))? else {
+            continue;
+        };
+        if meta.is_dir() {
+            unless_gone(list(&path, look, found))?;
+        } else if meta.is_file() && !is_staged(&path.file_name().unwrap_or_default().to_string_lossy()) {
+            found.push((path, meta));
+        }
+    }
+    Ok(())
 }
 
 fn remove_staged(dir: &Path, before: SystemTime, removed: &mut u64) -> io::Result<()> {
@@ -96,6 +133,33 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_looked_at_is_not_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = dir.path().join("snapshots");
+        fs::create_dir_all(snapshots.join("below")).unwrap();
+        for name in ["one", "two", "two#1", "below/three"] {
+            fs::write(snapshots.join(name), name).unwrap();
+        }
+        std::os::unix::fs::symlink(snapshots.join("nowhere"), snapshots.join("link")).unwrap();
+        let directory = Directory::new(dir.path());
+        let mut names: Vec<_> = directory
+            .list("snapshots")
+            .unwrap()
+            .into_iter()
+            .map(|(path, _)| path)
+            .collect();
+        names.sort();
+        assert_eq!(names, ["below/three", "one", "two"].map(|name| snapshots.join(name)));
+        assert!(directory.list("leases").unwrap().is_empty());
+        let hangs = |path: &Path| match path.ends_with("two") {
+            true => Err(io::Error::from_raw_os_error(116)),
+            false => fs::metadata(path),
+        };
+        let error = list(&snapshots, &hangs, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(116));
+    }
 
     #[test]
     fn what_was_being_written_long_ago_is_removed_and_nothing_else() {

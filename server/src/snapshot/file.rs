@@ -59,8 +59,14 @@ impl Snapshots {
         let mut tried = HashSet::new();
         for name in names {
             let manifest = match work.unless_stopped(self.describe(&name)).await {
-                // Another one may do.
-                Err(error) if snapshot.is_none() && matches!(error.kind, ErrorKind::Damaged | ErrorKind::NotFound) => {
+                // Another one may do; so it may where this one is of a later build.
+                Err(error)
+                    if snapshot.is_none()
+                        && matches!(
+                            error.kind,
+                            ErrorKind::Damaged | ErrorKind::NotFound | ErrorKind::Conflict
+                        ) =>
+                {
                     continue;
                 }
                 manifest => manifest?,

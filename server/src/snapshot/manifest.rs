@@ -233,7 +233,7 @@ pub(super) fn is_ours(path: &str) -> bool {
 }
 
 /// The inner object of a manifest whose checksum is right; or why there is none.
-fn inner(bytes: &[u8]) -> Result<&[u8], &'static str> {
+pub(super) fn inner(bytes: &[u8]) -> Result<&[u8], &'static str> {
     let inner = bytes
         .strip_prefix(HEAD.as_bytes())
         .and_then(|rest| rest.split_at_checked(64))

@@ -52,6 +52,7 @@ pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, files_named, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
+use self::point::ambiguous;
 pub(crate) use self::point::{
     Known, Live, Records, Way, leads_elsewhere, not_followed, passed_over, past_of, restorable, ways,
 };
@@ -247,6 +248,11 @@ impl Snapshots {
         lease.begin();
         self.store.put(&key.object(), bytes).await?;
         lease.settled();
+        // A machine that slept in between may have been passed by who collects: then its contents may be gone.
+        if let Err(lost) = lease.check() {
+            self.store.delete(&key.object()).await?;
+            return Err(lost);
+        }
         if self.keys_of(name).await?.iter().any(|other| *other != key) {
             self.store.delete(&key.object()).await?;
             return Err(already_there(name));
@@ -350,6 +356,15 @@ impl Snapshots {
     /// The same of the one that a name means.
     pub(crate) async fn describe(&self, name: &str) -> Result<Manifest> {
         self.read(&self.find(name).await?).await
+    }
+
+    /// The same, if it is the one that was listed: its name may have been given to another since.
+    pub(crate) async fn describe_known(&self, known: &Known) -> Result<Manifest> {
+        let manifest = self.describe(&known.name).await?;
+        match Summary::from(&manifest) == known.summary {
+            true => Ok(manifest),
+            false => Err(not_found(&known.name)),
+        }
     }
 
     /// Reads everything that a snapshot names and compares it with what it should be.

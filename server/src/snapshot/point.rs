@@ -246,13 +246,15 @@ fn of_one_database<'a>(known: &'a [Known], live: Option<&Live<'_>>) -> Result<Ve
         return Ok(Vec::new());
     };
     if live.is_none() && known.iter().any(|other| other.summary.identity != identity) {
-        return Err(Error::invalid(
-            "snapshot_ambiguous",
-            "the store holds snapshots of several databases: say which snapshot is to be followed",
-        )
-        .at("/snapshot"));
+        return Err(ambiguous("followed"));
     }
     Ok(known.iter().filter(|base| base.summary.identity == identity).collect())
+}
+
+/// What is said when nobody can know of which database a snapshot is meant.
+pub(super) fn ambiguous(to_be: &str) -> Error {
+    let why = format!("the store holds snapshots of several databases: say which snapshot is to be {to_be}");
+    Error::invalid("snapshot_ambiguous", why).at("/snapshot")
 }
 
 /// Whether the log that is in `later` has all records after `base`, as far as the two say.
@@ -377,7 +379,7 @@ pub(crate) async fn past_of(
     space: &Space,
     work: &Work<'_>,
 ) -> Result<Option<Past>> {
-    let manifest = work.unless_stopped(snapshots.describe(&later.name)).await?;
+    let manifest = work.unless_stopped(snapshots.describe_known(later)).await?;
     snapshots.download_log(&manifest, dir, space, work).await?;
     let (db, base) = (dir.join("db"), base.summary.clone());
     let opened = blocking(move || Ok(open_past(&db, &base))).await?;

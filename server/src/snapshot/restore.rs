@@ -18,8 +18,8 @@ use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
 use super::{
-    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, damaged, leads_elsewhere, not_followed, passed_over,
-    past_of, ways,
+    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, ambiguous, damaged, leads_elsewhere, not_followed,
+    passed_over, past_of, ways,
 };
 use crate::config::Config;
 
@@ -161,7 +161,7 @@ async fn brought_to(
             Some(brought.ok_or_else(|| not_followed(std::slice::from_ref(way)))?)
         }
     };
-    let manifest = snapshots.describe(&way.base.name).await?;
+    let manifest = snapshots.describe_known(way.base).await?;
     snapshots.download(&manifest, staging, space, work).await?;
     (work.progress)(1.0);
     let (dir, settings, workers) = (staging.to_owned(), config.settings(), config.workers());
@@ -195,15 +195,21 @@ fn replay(
     Ok(restored)
 }
 
+/// The newest of a store that is of one database: servers may share one.
 async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
-    let all = snapshots.list().await?;
-    let mut whole = all.into_iter().filter(|one| one.found.is_ok());
-    let newest = whole.next().ok_or_else(|| {
+    let known = snapshots.known().await?;
+    let newest = known.first().ok_or_else(|| {
         Error::not_found(
             "snapshot_not_found",
             "the store holds no snapshot that can be read: snapshots.url says where it is",
         )
     })?;
+    if known
+        .iter()
+        .any(|other| other.summary.identity != newest.summary.identity)
+    {
+        return Err(ambiguous("restored"));
+    }
     snapshots.describe(&newest.name).await
 }
 

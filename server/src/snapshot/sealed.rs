@@ -25,7 +25,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::lease::Lease;
-use super::manifest::{FileEntry, framed};
+use super::manifest::{FileEntry, framed, inner};
 use super::store::{self, Content, blocking};
 use super::{Collected, Snapshots, Work};
 use crate::telemetry;
@@ -322,7 +322,7 @@ impl Uploads {
         let dir = self.data_dir.clone();
         blocking(move || {
             let temporary = dir.join(format!("{STATE}.tmp"));
-            std::fs::write(&temporary, bytes)?;
+            std::fs::write(&temporary, framed(&bytes))?;
             std::fs::File::open(&temporary)?.sync_all()?;
             std::fs::rename(&temporary, dir.join(STATE))?;
             LocalDir.sync_dir(&dir)
@@ -345,8 +345,9 @@ pub(super) fn is_list(file: &str) -> bool {
 fn read_state(data_dir: &Path) -> Option<State> {
     let path = data_dir.join(STATE);
     let bytes = std::fs::read(&path).ok()?;
-    match serde_json::from_slice::<State>(&bytes) {
-        Ok(state) if state.format == 1 && is_list(&state.id) => Some(state),
+    let state = inner(&bytes).ok().map(serde_json::from_slice::<State>);
+    match state {
+        Some(Ok(state)) if state.format == 1 && is_list(&state.id) => Some(state),
         _ => {
             tracing::warn!(path = %path.display(), "it is not known which sealed files were sent: all are looked for in the store");
             None

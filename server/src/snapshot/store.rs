@@ -51,7 +51,8 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time to make a connection.
 const CONNECT_MS: u64 = 5_000;
 
-/// The store of a server's snapshots.
+/// The store of a server's snapshots. Clones share their bounds.
+#[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
     /// If it is one.
@@ -62,7 +63,28 @@ pub(crate) struct Store {
     pub(super) transfers: usize,
     /// How long a request is sent again.
     pub(super) retry: Duration,
-    pub(super) rate: Rate,
+    pub(super) rate: Arc<Rate>,
+}
+
+fn in_directory(directory: &Directory, below: &str) -> object_store::Result<Vec<ObjectMeta>> {
+    let failed = |source: io::Error| object_store::Error::Generic {
+        store: "snapshots",
+        source: source.into(),
+    };
+    let mut all = Vec::new();
+    for (path, meta) in directory.list(below).map_err(failed)? {
+        // What others keep there may have any name.
+        if let Ok(location) = Path::from_absolute_path(&path) {
+            all.push(ObjectMeta {
+                location,
+                last_modified: meta.modified().map_err(failed)?.into(),
+                size: meta.len(),
+                e_tag: None,
+                version: None,
+            });
+        }
+    }
+    Ok(all)
 }
 
 /// A content: what it is called by, and how long it is.
@@ -140,7 +162,7 @@ impl Store {
         store.directory = directory;
         store.transfers = config.transfers_max;
         store.retry = Duration::from_millis(config.retry_ms);
-        store.rate = Rate::new(config.bytes_per_second_max);
+        store.rate = Arc::new(Rate::new(config.bytes_per_second_max));
         Ok(store)
     }
 
@@ -153,7 +175,7 @@ impl Store {
             shown,
             transfers: SnapshotsConfig::default().transfers_max,
             retry: Duration::ZERO,
-            rate: Rate::new(0),
+            rate: Arc::new(Rate::new(0)),
         }
     }
 
@@ -239,10 +261,14 @@ impl Store {
     /// Every object below a key: the last part of its name, and what is known of it.
     pub(super) async fn list(&self, below: &str) -> Result<Vec<(String, ObjectMeta)>> {
         let prefix = self.at(below);
-        let list = async || {
-            // A directory's list leaves out what goes while it is made. An error ends a list, so none may be passed over: what
-            // is missing in it would be removed as what nobody needs.
-            self.inner.list(Some(&prefix)).try_collect::<Vec<ObjectMeta>>().await
+        // A list may leave out what goes while it is made. Nothing else may be passed over: what is missing in it would be removed as what
+        // nobody needs.
+        let list = async || match self.directory.clone() {
+            Some(directory) => {
+                let below = below.to_owned();
+                tokio::task::spawn_blocking(move || in_directory(&directory, &below)).await?
+            }
+            None => self.inner.list(Some(&prefix)).try_collect::<Vec<ObjectMeta>>().await,
         };
         let all = self
             .ask(StoreOperation::List, list)

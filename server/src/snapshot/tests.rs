@@ -469,7 +469,7 @@ async fn what_servers_that_are_gone_left_in_a_directory_is_removed() {
 async fn a_lease_and_a_manifest_wait_for_no_content() {
     let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let mut store = Store::over(inner, Path::from("here"), "the test's store".into());
-    store.rate = rate::Rate::new(1);
+    store.rate = rate::Rate::new(1).into();
     // A content that has its turn for eleven days.
     store.rate.take(1_000_000).await;
     let coordinating = async {

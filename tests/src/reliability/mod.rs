@@ -13,6 +13,7 @@
 //! | R5 [`full`] | the disk is full | writes are refused and say why, reads go on, and writes too when there is space |
 //! | R6 [`damage`] | a bit flipped, a file cut or removed | refused, an error, or no difference: never a wrong answer; a damaged segment is set aside alone |
 //! | R6 [`repaired`] | loss of power while `cairn repair` works, and just after | the same command again comes to its end, and what was done is done |
+//! | R14 [`restored`] | loss of power while a collection is brought back under another name, and just after | the copy is whole or not there, and there once it was said to be done |
 //!
 //! All randomness follows from a seed; what threads do first does not. A finding therefore comes with the steps before it.
 
@@ -24,6 +25,7 @@ pub mod power;
 pub mod refused;
 pub mod reopened;
 pub mod repaired;
+pub mod restored;
 pub mod torn;
 pub mod window;
 

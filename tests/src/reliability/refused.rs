@@ -197,5 +197,10 @@ async fn provoke(script: &Script, stage: &Stage, lasting: bool) -> anyhow::Resul
 /// After a failure of these the process must end: what was to be durable is not, and nobody can say what is. One write that fails may
 /// be the second half of a larger one, of which the kernel then reports that less was written, and the rest is written again.
 fn is_fatal(caused: &Caused, lasting: bool) -> bool {
-    caused.class == Class::Wal && (caused.op == Op::Sync || caused.op == Op::Write && lasting)
+    match caused.class {
+        Class::Wal => caused.op == Op::Sync || caused.op == Op::Write && lasting,
+        // Its rows leave the log once it counts.
+        Class::Segment => caused.op == Op::Sync,
+        _ => false,
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use cairn_tests::crash::Counts;
 use cairn_tests::faultfs::FaultFs;
 use cairn_tests::reliability::{
-    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, repaired, torn, window,
+    self, Plan, Tally, damage, full, kill, manifests, power, refused, reopened, repaired, restored, torn, window,
 };
 
 /// Other seeds are for `make torture`: here a failure must be the fault of the change that is tested.
@@ -126,7 +126,7 @@ async fn r3_a_loss_of_power_while_it_is_opened_again_loses_only_what_was_not_syn
     if !can_mount() {
         return;
     }
-    holds("R3", &reopened::run(120, plan(16)).await.unwrap(), 16);
+    holds("R3", &reopened::run(120, plan(24)).await.unwrap(), 24);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,4 +167,12 @@ async fn r6_a_loss_of_power_during_a_repair_is_repaired_by_the_same_command() {
         return;
     }
     holds("R6", &repaired::run(plan(24)).await.unwrap(), 24);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r14_a_loss_of_power_during_a_restore_leaves_the_copy_whole_or_none() {
+    if !can_mount() {
+        return;
+    }
+    holds("R14", &restored::run(plan(24)).await.unwrap(), 24);
 }

@@ -82,6 +82,10 @@ async fn send(rest: &Rest, method: Method, collection: &str, body: Value) -> Val
 /// What came of an operation that a request begins.
 async fn done(rest: &Rest, method: Method, body: Value) -> Value {
     let begun = send(rest, method, "", body).await;
+    ended(rest, begun).await
+}
+
+async fn ended(rest: &Rest, begun: Value) -> Value {
     let waited = json!({"id": begun["id"], "wait_ms": 20_000});
     loop {
         let now = send(rest, Method::GetOperation, "", waited.clone()).await;
@@ -431,14 +435,7 @@ async fn a_snapshot_after_a_change_of_one_percent_sends_about_one_percent() {
     };
     upsert(0..ALL, 1).await;
     let begun = send(&rest, Method::Optimize, "points", json!({})).await;
-    let ended = send(
-        &rest,
-        Method::GetOperation,
-        "",
-        json!({"id": begun["id"], "wait_ms": 20_000}),
-    )
-    .await;
-    assert_eq!(ended["state"], "done");
+    ended(&rest, begun).await;
     done(&rest, Method::CreateSnapshot, json!({"snapshot": "first"})).await;
     let all = sent(&server);
     let info = send(&rest, Method::GetSnapshot, "", json!({"snapshot": "first"})).await;

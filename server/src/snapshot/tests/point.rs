@@ -107,6 +107,8 @@ async fn any_moment_between_two_snapshots_comes_back_though_the_directory_is_los
     // With the snapshots of two databases somebody must say which.
     snapshot(&stranger, &snapshots, "stranger").await;
     assert_eq!(restore(None, token(history[60].0)).await, Err("snapshot_ambiguous"));
+    let newest = restore_into(&target, None, None, &|_| ()).await;
+    assert_eq!(newest.unwrap_err().code, "snapshot_ambiguous");
     assert!(!target.data_dir.join("db").exists());
     assert!(restore(Some("s20"), token(history[60].0)).await.is_ok());
     assert_eq!(scan(&open(&target)), history[60].2);
