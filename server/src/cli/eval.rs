@@ -288,18 +288,20 @@ impl Eval {
 
     /// Everything that is asked, by name; names are unique.
     fn modes(&self) -> Result<Vec<Mode>, Failure> {
+        // Chosen later, and measured with the others.
+        let fitted = self.fit.then_some(fit::NAME);
         let mut modes: Vec<Mode> = Vec::new();
         let named = self.mode.iter().map(|mode| self.named(*mode));
         for mode in named.chain(self.templates.iter().cloned()) {
-            if modes.iter().any(|m| m.name == mode.name) || (self.fit && mode.name == fit::NAME) {
+            if modes.iter().any(|m| m.name == mode.name) || fitted.is_some_and(|name| name == mode.name) {
                 return Err(Failure::usage(format!("there are two modes {:?}", mode.name)));
             }
             modes.push(mode);
         }
+        let names: Vec<&str> = modes.iter().map(|m| m.name.as_str()).chain(fitted).collect();
         if let Some(name) = &self.baseline
-            && !modes.iter().any(|m| m.name == *name)
+            && !names.contains(&name.as_str())
         {
-            let names: Vec<&str> = modes.iter().map(|m| m.name.as_str()).collect();
             return Err(Failure::usage(format!(
                 "the baseline must be one of the modes {}, got {name:?}",
                 names.join(", ")
@@ -480,6 +482,25 @@ mod tests {
         };
         assert_eq!(shared(&cases(&["one", "two "]), &cases(&["two", "six"])), 1);
         assert_eq!(shared(&cases(&["one"]), &cases(&["two"])), 0);
+    }
+
+    #[test]
+    fn the_fitted_mode_may_be_the_baseline_if_there_is_one() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[command(flatten)]
+            eval: Eval,
+        }
+        let modes = |more: &[&str]| {
+            let line = ["x", "-c", "docs", "--queries", "q.jsonl", "--baseline", "fitted"];
+            let line = Line::try_parse_from(line.iter().chain(more).copied()).unwrap();
+            line.eval.modes().map_err(|e| e.message)
+        };
+        assert!(modes(&["--fit"]).is_ok());
+        assert!(modes(&[]).unwrap_err().contains("dense, bm25, hybrid, got"));
+        let mine = ["--fit", "--query", r#"fitted={"text": {"query": "{query}"}}"#];
+        assert!(modes(&mine).unwrap_err().contains("two modes"));
     }
 
     #[test]

@@ -667,7 +667,18 @@ fn retrieval_is_measured_on_the_sample_questions() {
     assert!(std::fs::read(png).unwrap().starts_with(b"\x89PNG\r\n\x1a\n"));
 
     // The best fusion of one half, measured on the other: its query is one that the API takes.
-    let fitted = json(&server.run(&["eval", "-c", "demo", "--queries", questions, "--fit", "--json"]));
+    let fitted = json(&server.run(&[
+        "eval",
+        "-c",
+        "demo",
+        "--queries",
+        questions,
+        "--fit",
+        "--baseline",
+        "fitted",
+        "--json",
+    ]));
+    assert_eq!(fitted["differences"][0]["than"], "fitted", "{fitted}");
     let (half, tried) = (&fitted["fit"]["questions"], &fitted["fit"]["tried"]);
     assert_eq!(half.as_u64().unwrap() + fitted["questions"].as_u64().unwrap(), 20);
     assert!(tried.as_u64().unwrap() > 500, "{tried}");

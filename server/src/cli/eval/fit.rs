@@ -46,12 +46,13 @@ impl Fitted {
     }
 }
 
-/// Half of the questions, by the hash of their ids: the same half every time.
+/// Half of the questions, by the hash of their words: the same half every time, and a question that is asked twice is in
+/// one of them only.
 pub(super) fn split_off(cases: &mut Vec<Case>) -> Vec<Case> {
     let all = std::mem::take(cases);
     let (chosen_on, rest) = all
         .into_iter()
-        .partition(|case| xxh3_64(case.question.id.as_bytes()) % 2 == 0);
+        .partition(|case| xxh3_64(case.question.text.trim().as_bytes()) % 2 == 0);
     *cases = rest;
     chosen_on
 }
@@ -163,6 +164,8 @@ fn higher_is_better(mut list: List) -> List {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use cairn_server::eval::fit::LegHit;
     use cairn_server::eval::read::Question;
 
@@ -174,7 +177,12 @@ mod tests {
             let case = |i: u32| Case {
                 question: Question {
                     id: format!("q{i}"),
-                    text: String::new(),
+                    // Every question twice.
+                    text: if i < 500 {
+                        format!("question {i}?")
+                    } else {
+                        format!(" question {}?\n", i - 500)
+                    },
                 },
                 judged: Judged::default(),
             };
@@ -187,6 +195,11 @@ mod tests {
         let ids = |cases: &[Case]| cases.iter().map(|c| c.question.id.clone()).collect::<Vec<_>>();
         assert_eq!(ids(&chosen), ids(&split_off(&mut again)));
         assert_eq!(ids(&rest), ids(&again));
+        let words = |cases: &[Case]| -> HashSet<String> {
+            let words = cases.iter().map(|c| c.question.text.trim().to_owned());
+            words.collect()
+        };
+        assert!(words(&chosen).is_disjoint(&words(&rest)));
     }
 
     #[test]
