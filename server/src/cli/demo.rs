@@ -44,7 +44,7 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let began = Instant::now();
-        let sources = ingest::find(std::slice::from_ref(&self.docs), "")
+        let found = ingest::find(std::slice::from_ref(&self.docs), "")
             .and_then(ingest::some)
             .map_err(|e| {
                 Failure::usage(format!(
@@ -79,7 +79,7 @@ impl Demo {
         output::out(format!("answers after {} ms", start.as_millis()));
 
         // A failed question must not leave the server's directory behind half-written: stop first, then say it.
-        let asked = Box::pin(self.show(&url, running.addr(), sources)).await;
+        let asked = Box::pin(self.show(&url, running.addr(), found)).await;
         let (stopped, stop) = timed(running.shutdown()).await;
         let timings = asked?;
         stopped?;
@@ -106,7 +106,7 @@ impl Demo {
         Ok(())
     }
 
-    async fn show(&self, url: &str, addr: SocketAddr, sources: Vec<ingest::Source>) -> Result<Timings, Failure> {
+    async fn show(&self, url: &str, addr: SocketAddr, found: ingest::Found) -> Result<Timings, Failure> {
         title("Put documents in");
         output::out(format!(
             "cairn ingest {} --collection {COLLECTION} --create",
@@ -120,7 +120,8 @@ impl Demo {
             ingest::Progress::new(true),
             ingest::Summary::default(),
         );
-        let work = ingest::ingest(&collection, sources, &plan, &progress, &mut summary);
+        summary.unread(found.unread);
+        let work = ingest::ingest(&collection, found.sources, &plan, &progress, &mut summary);
         let (done, ingest_time) = timed(work).await;
         done?;
         output::out(summary.to_string());

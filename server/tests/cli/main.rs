@@ -200,13 +200,13 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
         (&7.into(), &2.into(), &false.into()),
         "{report}"
     );
-    let why = |what: &str| {
+    let why = |report: &Value, what: &str| {
         let failures = report["failures"].as_array().unwrap();
         let failure = failures.iter().find(|f| f["what"].as_str().unwrap().ends_with(what));
         failure.expect("it failed")["why"].as_str().unwrap().to_owned()
     };
-    assert!(why("broken.pdf").contains("no PDF"), "{}", why("broken.pdf"));
-    assert!(why("rows.csv:4").contains("2 values"), "{}", why("rows.csv:4"));
+    assert!(why(&report, "broken.pdf").contains("no PDF"), "{report}");
+    assert!(why(&report, "rows.csv:4").contains("2 values"), "{report}");
 
     // Again: nothing is embedded, and what failed fails again.
     let (_, report) = ingest();
@@ -244,6 +244,32 @@ fn files_of_every_kind_go_in_and_a_wrong_one_is_named() {
     assert_eq!(skipped["skipped"], 1, "{skipped}");
     let near = serde_json::json!([{"id": "mirror.html", "of": "page.html", "skipped": true}]);
     assert_eq!(skipped["near"], near);
+
+    // Files that hold something, and no text, are named, and what was stored stays; an empty one takes it with it.
+    write("notes.pdf", &scanned());
+    write("page.html", b"<div id=\"app\"></div><script>start()</script>");
+    write("copy.txt", b" \n");
+    let (ended, report) = ingest();
+    assert_eq!(ended, 4, "{report}");
+    assert_eq!(
+        (&report["failed"], &report["empty"], &report["unchanged"]),
+        (&4.into(), &1.into(), &2.into()),
+        "{report}"
+    );
+    assert!(why(&report, "notes.pdf").contains("text recognition first"), "{report}");
+    assert!(why(&report, "page.html").contains("no text"), "{report}");
+    let documents =
+        |server: &Server| json(&server.run(&["collections", "get", "files", "--json"]))["documents"].clone();
+    assert_eq!(documents(&server), 4, "notes.pdf, page.html and two rows");
+}
+
+/// Waits for something that happens sooner or later; the bound is only for what never does.
+fn until(what: &str, mut seen: impl FnMut() -> Result<(), String>) {
+    let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while let Err(instead) = seen() {
+        assert!(std::time::Instant::now() < ends, "{what}: {instead}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -251,40 +277,52 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
     let dir = tempfile::tempdir().unwrap();
     let docs = dir.path().join("docs");
     std::fs::create_dir_all(docs.join("old")).unwrap();
-    let write = |name: &str, text: &str| std::fs::write(docs.join(name), text).unwrap();
-    write("first.md", "# First\n\nThere from the beginning.");
-    write("old/away.txt", "Soon moved out of sight.");
+    let write = |name: &str, text: &[u8]| std::fs::write(docs.join(name), text).unwrap();
+    write("first.md", b"# First\n\nThere from the beginning.");
+    write("old/away.txt", b"Soon moved out of sight.");
     let server = Server::start(&dir.path().join("data"));
+    // Documents of others, with ids as files of these folders would have them.
+    let rows = dir.path().join("rows.jsonl");
+    std::fs::write(&rows, "{\"id\": \"old/row\", \"text\": \"Written by others.\"}\n{\"id\": \"docs/row\", \"text\": \"Written by others, too.\"}\n").unwrap();
+    let put = server.run(&["ingest", rows.to_str().unwrap(), "-c", "docs", "--create"]);
+    assert_eq!(code(&put), 0, "{}", stderr(&put));
+    let log = dir.path().join("log");
     let watching = cairn()
-        .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"])
+        .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--json"])
         .args(["--watch", "--delete-missing", "--url", &server.url])
         .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .map(Running)
         .unwrap();
-    // However long it takes; the bound is only for a watch that sees nothing.
-    let until = |what: &str, there: &[&str]| {
-        let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
-        loop {
+    let stored = |what: &str, ours: &[&str]| {
+        let mut there = ["Written by others, too.", "Written by others."].to_vec();
+        there.extend(ours);
+        there.sort_unstable();
+        until(what, || {
             let all = server.run(&["search", "first soon written", "-c", "docs", "--limit", "100", "--json"]);
             let found: Value = serde_json::from_slice(&all.stdout).unwrap_or_default();
             let text = |hit: &Value| hit["payload"]["text"].as_str().unwrap_or_default().to_owned();
             let mut texts: Vec<String> = found["hits"].as_array().into_iter().flatten().map(text).collect();
             texts.sort();
-            if texts == there {
-                return;
-            }
-            assert!(std::time::Instant::now() < ends, "{what}: {texts:?} is not {there:?}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+            (texts == there)
+                .then_some(())
+                .ok_or_else(|| format!("{texts:?} is not {there:?}"))
+        });
     };
-    until(
+    let said = |what: &str| {
+        until(what, || {
+            let log = std::fs::read_to_string(&log).unwrap();
+            log.contains(what).then_some(()).ok_or(log)
+        });
+    };
+    stored(
         "at first",
         &["# First\n\nThere from the beginning.", "Soon moved out of sight."],
     );
-    write("second.txt", "Written while somebody watches.");
-    write("first.md", "# First\n\nChanged since.");
-    until(
+    write("second.txt", b"Written while somebody watches.");
+    write("first.md", b"# First\n\nChanged since.");
+    stored(
         "after changes",
         &[
             "# First\n\nChanged since.",
@@ -294,15 +332,33 @@ fn a_watched_folder_is_followed_until_ctrl_c() {
     );
     std::fs::remove_file(docs.join("second.txt")).unwrap();
     std::fs::rename(docs.join("old"), dir.path().join("elsewhere")).unwrap();
-    until("after removals", &["# First\n\nChanged since."]);
+    stored("after removals", &["# First\n\nChanged since."]);
+
+    // What failed and is mended has not failed.
+    write("mended.txt", b"\xff\xfe");
+    said("1 failed");
+    write("mended.txt", b"Mended since.");
+    stored("after mending", &["# First\n\nChanged since.", "Mended since."]);
+
+    // The folder itself moves away, and another one is made in its place.
+    std::fs::rename(&docs, dir.path().join("parked")).unwrap();
+    said("it is not there");
+    let anew = dir.path().join("anew");
+    std::fs::create_dir(&anew).unwrap();
+    std::fs::write(anew.join("mended.txt"), "Mended since.").unwrap();
+    std::fs::write(anew.join("third.md"), "Made anew.").unwrap();
+    std::fs::rename(&anew, &docs).unwrap();
+    stored("after the folder was made anew", &["Made anew.", "Mended since."]);
+    write("third.md", b"Made anew, and changed.");
+    stored("as before", &["Made anew, and changed.", "Mended since."]);
     let (code, printed) = watching.interrupt();
     let report: Value = serde_json::from_str(&printed).unwrap();
     assert_eq!(
         (code, &report["deleted"], &report["failed"]),
-        (Some(0), &2.into(), &0.into()),
+        (Some(0), &3.into(), &0.into()),
         "{report}"
     );
-    assert!(report["documents"].as_u64().unwrap() >= 4, "{report}");
+    assert!(report["documents"].as_u64().unwrap() >= 6, "{report}");
 }
 
 #[test]
@@ -322,16 +378,13 @@ fn a_watch_outlives_its_server() {
         .map(Running)
         .unwrap();
     let stored = |server: &Server, documents: u64| {
-        let ends = std::time::Instant::now() + std::time::Duration::from_secs(120);
-        loop {
+        until("documents", || {
             let found = server.run(&["collections", "get", "docs", "--json"]);
             let found: Value = serde_json::from_slice(&found.stdout).unwrap_or_default();
-            if found["documents"] == documents {
-                return;
-            }
-            assert!(std::time::Instant::now() < ends, "{documents} documents: {found}");
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+            (found["documents"] == documents)
+                .then_some(())
+                .ok_or_else(|| found.to_string())
+        });
     };
     stored(&server, 1);
     assert_eq!(server.terminate(), Some(0));
@@ -345,28 +398,42 @@ fn a_watch_outlives_its_server() {
     assert_eq!((code, &report["failed"]), (Some(0), &0.into()), "{report}");
 }
 
-/// A PDF of 200 KB whose one object stream names one array two hundred times: 2.3 GiB for whoever makes the objects.
-fn bomb() -> Vec<u8> {
-    let index: String = (100..300).map(|n| format!("{n} 0 ")).collect();
-    let members = format!("{index}[{}]", "1 ".repeat(100_000));
-    let (first, length) = (index.len(), members.len());
-    let objects = [
-        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
-        "<< /Type /Pages /Count 0 /Kids [] >>".to_owned(),
-        format!("<< /Type /ObjStm /N 200 /First {first} /Length {length} >>\nstream\n{members}\nendstream"),
-    ];
+/// A PDF of these objects, of which the first is the catalogue.
+fn pdf(objects: &[String]) -> Vec<u8> {
     let (mut file, mut places) = ("%PDF-1.5\n".to_owned(), Vec::new());
     for (n, object) in objects.iter().enumerate() {
         places.push(file.len());
         file += &format!("{} 0 obj\n{object}\nendobj\n", n + 1);
     }
-    let table = file.len();
-    file += "xref\n0 4\n0000000000 65535 f \n";
+    let (table, size) = (file.len(), objects.len() + 1);
+    file += &format!("xref\n0 {size}\n0000000000 65535 f \n");
     for place in places {
         file += &format!("{place:010} 00000 n \n");
     }
-    file += &format!("trailer\n<< /Size 4 /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n");
+    file += &format!("trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{table}\n%%EOF\n");
     file.into_bytes()
+}
+
+/// A page that shows no text.
+fn scanned() -> Vec<u8> {
+    pdf(&[
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Count 1 /Kids [3 0 R] >>".to_owned(),
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 100 100] /Contents 4 0 R >>".to_owned(),
+        "<< /Length 3 >>\nstream\nq Q\nendstream".to_owned(),
+    ])
+}
+
+/// A PDF of 200 KB whose one object stream names one array two hundred times: 2.3 GiB for whoever makes the objects.
+fn bomb() -> Vec<u8> {
+    let index: String = (100..300).map(|n| format!("{n} 0 ")).collect();
+    let members = format!("{index}[{}]", "1 ".repeat(100_000));
+    let (first, length) = (index.len(), members.len());
+    pdf(&[
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Count 0 /Kids [] >>".to_owned(),
+        format!("<< /Type /ObjStm /N 200 /First {first} /Length {length} >>\nstream\n{members}\nendstream"),
+    ])
 }
 
 /// The most memory that a process had, in MiB.
@@ -469,6 +536,49 @@ fn a_stopped_run_finishes_what_is_on_its_way_and_the_next_one_goes_on() {
         (&rest["embedded"], &rest["interrupted"]),
         (&(100 - first).into(), &false.into()),
         "{rest}"
+    );
+}
+
+#[test]
+fn a_run_that_loses_its_server_reports_what_became_of_everything() {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    /// As Linux has it: opening a pipe that nobody reads fails and does not wait.
+    const O_NONBLOCK: i32 = 0o4000;
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.jsonl");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let server = Server::start(&dir.path().join("data"));
+    let running = cairn()
+        .args(["ingest", pipe.to_str().unwrap(), "-c", "docs", "--create", "--json"])
+        .args(["--url", &server.url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Somebody reads it once the collection was made.
+    let mut lines = None;
+    until("the pipe is read", || {
+        let opened = std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(O_NONBLOCK)
+            .open(&pipe);
+        lines = Some(opened.map_err(|e| e.to_string())?);
+        Ok(())
+    });
+    let mut lines = lines.unwrap();
+    assert_eq!(server.terminate(), Some(0));
+    lines
+        .write_all(b"{\"id\": 1, \"text\": \"Nobody takes it.\"}\n{\"id\": 2}\n")
+        .unwrap();
+    drop(lines);
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(code(&output), 3, "{}", stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["documents"], &report["failed"]),
+        (&2.into(), &2.into()),
+        "{report}"
     );
 }
 

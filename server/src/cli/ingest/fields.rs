@@ -4,6 +4,7 @@
 //! first. Values are taken as they are: nothing is guessed to be a number or a date. A CSV value is a string.
 
 use cairn_client::{Document, Format, Payload};
+use cairn_server::service::RESERVED_KEYS;
 use clap::{Args, ValueEnum};
 use serde_json::{Map, Value};
 
@@ -22,7 +23,8 @@ pub(super) struct Fields {
     /// JSONL, CSV: the field that says where the document came from. Default: source, if there is one.
     #[arg(long, value_name = "FIELD", help_heading = "Records")]
     source_field: Option<String>,
-    /// JSONL, CSV: fields that are kept as metadata, or `all` for all others. May be given several times.
+    /// JSONL, CSV: fields that are kept as metadata, or `all` for all others, without those that chunks have of their own
+    /// (text, title, heading, source, document, chunk, span, trust, provenance, minhash). May be given several times.
     #[arg(long, value_name = "FIELD,...|all", value_delimiter = ',', help_heading = "Records")]
     metadata_field: Vec<String>,
     /// JSONL, CSV: how the text fields are written. Default: plain.
@@ -126,6 +128,8 @@ impl Fields {
                         || text_fields.iter().any(|field| field == key)
                         || key == self.title_field.as_deref().unwrap_or("title")
                         || key == self.source_field.as_deref().unwrap_or("source")
+                        // A server refuses them; who names one is told so.
+                        || RESERVED_KEYS.contains(&key)
                 };
                 let others = record.iter().filter(|(key, _)| !used(key));
                 metadata.extend(others.map(|(key, value)| (key.clone(), value.clone())));
@@ -287,7 +291,7 @@ mod tests {
                     "--metadata-field",
                     "id",
                 ][..],
-                json!(["p/7", "k-1", "T", "s", {"id": 7, "text": "plain", "body": {"head": "H", "parts": ["one", null, 2]}, "a.b": "dotted",
+                json!(["p/7", "k-1", "T", "s", {"id": 7, "body": {"head": "H", "parts": ["one", null, 2]}, "a.b": "dotted",
                     "a": {"b": "nested", "c": 1.5}, "tags": ["x"], "empty": " ", "none": null}]),
             ),
         ] {
@@ -297,6 +301,24 @@ mod tests {
                 expected,
                 "{flags:?}"
             );
+        }
+        // Keys that a server refuses are no metadata, unless somebody insists.
+        let other = json!({"id": 1, "body": "b", "name": "N", "text": "t", "title": "T", "heading": "h", "trust": "x",
+            "lang": "en"});
+        for (metadata_field, expected) in [
+            ("all", json!({"lang": "en"})),
+            ("all,text", json!({"lang": "en", "text": "t"})),
+        ] {
+            let flags = [
+                "--text-field",
+                "body",
+                "--title-field",
+                "name",
+                "--metadata-field",
+                metadata_field,
+            ];
+            let d = fields(&flags).document(other.as_object().unwrap(), "").unwrap();
+            assert_eq!(Value::Object(d.metadata), expected, "{metadata_field}");
         }
         let html = fields(&["--text-format", "html"]).document(&record(), "").unwrap();
         assert_eq!(html.format, Format::Html);

@@ -1,7 +1,9 @@
 //! Which files are there, and what are they? A directory is walked; hidden files and what is of no known kind are left
-//! out. A file that is named must be of a known kind.
+//! out. A file that is named must be of a known kind. A folder below it that cannot be read is told, and does not stop the
+//! others.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::Failure;
@@ -40,60 +42,123 @@ impl Kind {
     }
 }
 
+/// What is there.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(in crate::cli) struct Found {
+    pub(in crate::cli) sources: Vec<Source>,
+    pub(in crate::cli) unread: Vec<Unread>,
+}
+
+/// A folder that could not be read: what is in it, nobody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct Unread {
+    pub(super) path: PathBuf,
+    pub(super) why: String,
+}
+
 /// All files below `paths`, in order of their paths. A path that cannot be read, or a file of no known kind that was
 /// named, is an error before anything is sent.
-pub(in crate::cli) fn find(paths: &[PathBuf], prefix: &str) -> Result<Vec<Source>, Failure> {
-    let mut sources = Vec::new();
+pub(in crate::cli) fn find(paths: &[PathBuf], prefix: &str) -> Result<Found, Failure> {
+    let mut found = Found::default();
     for path in paths {
-        let meta = fs::metadata(path).map_err(|e| Failure::usage(format!("{}: {e}", path.display())))?;
-        if meta.is_dir() {
-            walk(path, path, prefix, &mut sources)?;
-        } else {
-            let named = || Failure::usage(format!("{}: a file must end in {KNOWN}", path.display()));
-            let kind = kind(path).ok_or_else(named)?;
-            let name = path.file_name().map_or(path.as_path(), Path::new);
-            sources.push(Source {
-                id: id_of(prefix, name),
-                path: path.clone(),
-                kind,
-                bytes: meta.len(),
-            });
+        found
+            .add(path, prefix)
+            .map_err(|why| Failure::usage(format!("{}: {why}", path.display())))?;
+    }
+    Ok(found)
+}
+
+/// The same of paths that could be read once: one that cannot be read now does not hide the others.
+pub(super) fn find_again(paths: &[PathBuf], prefix: &str) -> Found {
+    let mut found = Found::default();
+    for path in paths {
+        if let Err(why) = found.add(path, prefix) {
+            let path = path.clone();
+            found.unread.push(Unread { path, why });
         }
     }
-    Ok(sources)
+    found
 }
 
 /// Refuses to have found nothing.
-pub(in crate::cli) fn some(sources: Vec<Source>) -> Result<Vec<Source>, Failure> {
-    if sources.is_empty() {
+pub(in crate::cli) fn some(found: Found) -> Result<Found, Failure> {
+    if found.sources.is_empty() && found.unread.is_empty() {
         return Err(Failure::new(format!("no {KNOWN} file there")));
     }
-    Ok(sources)
+    Ok(found)
 }
 
-/// All files below `below`, with ids as of the directory that was named.
-fn walk(root: &Path, below: &Path, prefix: &str, sources: &mut Vec<Source>) -> Result<(), Failure> {
-    let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !is_hidden(e.file_name());
-    for entry in walkdir::WalkDir::new(below)
-        .sort_by_file_name()
-        .into_iter()
-        .filter_entry(visible)
-    {
-        let entry = entry.map_err(|e| Failure::new(e.to_string()))?;
-        if entry.file_type().is_file()
-            && let Some(kind) = kind(entry.path())
+impl Found {
+    /// Adds what is at a path that was named, or says why that cannot be read.
+    fn add(&mut self, path: &Path, prefix: &str) -> Result<(), String> {
+        let meta = fs::metadata(path).map_err(|e| e.to_string())?;
+        if meta.is_dir() {
+            self.walk(path, path, prefix);
+            let itself = self.unread.iter().position(|unread| unread.path == path);
+            return match itself {
+                Some(at) => Err(self.unread.swap_remove(at).why),
+                None => Ok(()),
+            };
+        }
+        let kind = kind(path).ok_or_else(|| format!("a file must end in {KNOWN}"))?;
+        let name = path.file_name().map_or(path, Path::new);
+        self.sources.push(Source {
+            id: id_of(prefix, name),
+            path: path.to_owned(),
+            kind,
+            bytes: meta.len(),
+        });
+        Ok(())
+    }
+
+    /// Adds all files below `below`, with ids as of the directory that was named.
+    fn walk(&mut self, root: &Path, below: &Path, prefix: &str) {
+        let visible = |e: &walkdir::DirEntry| e.depth() == 0 || !is_hidden(e.file_name());
+        for entry in walkdir::WalkDir::new(below)
+            .sort_by_file_name()
+            .into_iter()
+            .filter_entry(visible)
         {
-            let name = entry.path().strip_prefix(root).unwrap_or(entry.path());
-            let bytes = entry.metadata().map_or(0, |m| m.len());
-            sources.push(Source {
-                id: id_of(prefix, name),
-                path: entry.into_path(),
-                kind,
-                bytes,
-            });
+            let entry = match entry {
+                Ok(entry) => entry,
+                // It changes while we look.
+                Err(e) if e.depth() > 0 && e.io_error().is_some_and(not_there) => continue,
+                Err(e) => {
+                    self.unread.push(Unread {
+                        path: e.path().unwrap_or(below).to_owned(),
+                        why: e.io_error().map_or_else(|| e.to_string(), ToString::to_string),
+                    });
+                    continue;
+                }
+            };
+            if entry.file_type().is_file()
+                && let Some(kind) = kind(entry.path())
+            {
+                let name = entry.path().strip_prefix(root).unwrap_or(entry.path());
+                let bytes = entry.metadata().map_or(0, |m| m.len());
+                self.sources.push(Source {
+                    id: id_of(prefix, name),
+                    path: entry.into_path(),
+                    kind,
+                    bytes,
+                });
+            }
         }
     }
-    Ok(())
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.sources.extend(other.sources);
+        self.unread.extend(other.unread);
+    }
+}
+
+/// Nothing is at this path, as opposed to something that cannot be looked at.
+pub(super) fn is_gone(path: &Path) -> bool {
+    fs::metadata(path).is_err_and(|e| not_there(&e))
+}
+
+fn not_there(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn is_hidden(name: &std::ffi::OsStr) -> bool {
@@ -103,12 +168,10 @@ fn is_hidden(name: &std::ffi::OsStr) -> bool {
 /// What one path means to somebody who named `roots`, now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Now {
-    /// Files to read.
-    There(Vec<Source>),
-    /// The file of this document is not there.
-    Gone(String),
-    /// What was perhaps a directory is not there: ids of documents below it begin so.
-    GoneBelow(String),
+    /// Files to read, or a folder that cannot be read.
+    There(Found),
+    /// Nothing is there: no file, and no folder.
+    Gone,
     /// Hidden, of no known kind, or not below a root.
     Nothing,
 }
@@ -116,44 +179,39 @@ pub(super) enum Now {
 /// Looks at a path that changed.
 pub(super) fn look(roots: &[PathBuf], path: &Path, prefix: &str) -> Now {
     for root in roots {
-        let name = if path == root && !root.is_dir() {
+        let name = if path == root {
             root.file_name().map_or(root.as_path(), Path::new)
         } else if let Ok(name) = path.strip_prefix(root) {
+            // As in a walk: nothing hidden, and links are not followed, but for a root that is one.
+            if name.components().any(|part| is_hidden(part.as_os_str()))
+                || fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
+            {
+                return Now::Nothing;
+            }
             name
         } else {
             continue;
         };
-        if name.components().any(|part| is_hidden(part.as_os_str())) {
-            return Now::Nothing;
-        }
-        // As in a walk: links are not followed, but for a root that is one.
-        if path != root && fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
-            return Now::Nothing;
-        }
-        let mut sources = Vec::new();
-        return match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => match walk(root, path, prefix, &mut sources) {
-                Ok(()) => Now::There(sources),
-                // It changes while we look; what happens next is another event.
-                Err(_) => Now::Nothing,
-            },
+        let mut found = Found::default();
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => found.walk(root, path, prefix),
             Ok(meta) => match kind(path) {
-                Some(kind) => Now::There(vec![Source {
+                Some(kind) => found.sources.push(Source {
                     path: path.to_owned(),
                     id: id_of(prefix, name),
                     kind,
                     bytes: meta.len(),
-                }]),
-                None => Now::Nothing,
+                }),
+                None => return Now::Nothing,
             },
-            Err(_) => match kind(path) {
-                Some(kind) if kind.is_whole() => Now::Gone(id_of(prefix, name)),
-                Some(_) => Now::Nothing,
-                // The root itself: then everything of this prefix, which may be everybody's.
-                None if name.as_os_str().is_empty() => Now::Nothing,
-                None => Now::GoneBelow(format!("{}/", id_of(prefix, name))),
-            },
-        };
+            Err(e) if not_there(&e) => return Now::Gone,
+            // Its folder does not say whether it is there.
+            Err(e) => found.unread.push(Unread {
+                path: path.parent().filter(|_| path != root).unwrap_or(path).to_owned(),
+                why: e.to_string(),
+            }),
+        }
+        return Now::There(found);
     }
     Now::Nothing
 }
@@ -177,6 +235,23 @@ fn id_of(prefix: &str, path: &Path) -> String {
     format!("{prefix}{}", parts.join("/"))
 }
 
+/// A folder below `root` that nobody can read, not even who may read everything: its path is longer than the system takes.
+#[cfg(test)]
+pub(super) fn unreadable(root: &Path) -> PathBuf {
+    const PATH_BYTES_MAX: usize = 4_095;
+    let name = "d".repeat(200);
+    let deep = |top: &str| (0..PATH_BYTES_MAX / 300).fold(root.join(top), |path, _| path.join(&name));
+    let (upper, lower) = (deep("upper"), root.join("lower"));
+    fs::create_dir_all(&upper).unwrap();
+    fs::create_dir_all(deep("lower")).unwrap();
+    fs::rename(lower, upper.join("lower")).unwrap();
+    let mut path = upper.join("lower");
+    while path.as_os_str().len() <= PATH_BYTES_MAX {
+        path.push(&name);
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +261,8 @@ mod tests {
         fs::write(path, "text").unwrap();
     }
 
-    fn ids(sources: &[Source]) -> Vec<&str> {
-        sources.iter().map(|source| source.id.as_str()).collect()
+    fn ids(found: &Found) -> Vec<&str> {
+        found.sources.iter().map(|source| source.id.as_str()).collect()
     }
 
     #[test]
@@ -238,16 +313,17 @@ mod tests {
         }
         let roots = [root.clone()];
         let there = |path: &str| match look(&roots, &root.join(path), "p/") {
-            Now::There(sources) => ids(&sources).join(" "),
+            Now::There(found) => ids(&found).join(" "),
             other => format!("{other:?}"),
         };
         assert_eq!(there("a/x.md"), "p/a/x.md");
         assert_eq!(there("a"), "p/a/x.md p/a/y.txt");
-        for nothing in [".git/z.md", "p.png", "gone.jsonl", ".git"] {
+        for nothing in [".git/z.md", "p.png", ".git/gone.md", ".git"] {
             assert_eq!(there(nothing), "Nothing", "{nothing}");
         }
-        assert_eq!(there("gone.pdf"), "Gone(\"p/gone.pdf\")");
-        assert_eq!(there("b/gone"), "GoneBelow(\"p/b/gone/\")");
+        for gone in ["gone.pdf", "gone.jsonl", "b/gone", "a/x.md/y.md"] {
+            assert_eq!(there(gone), "Gone", "{gone}");
+        }
         assert_eq!(look(&roots, dir.path(), ""), Now::Nothing);
         // What a walk leaves out is left out here, too.
         std::os::unix::fs::symlink(root.join("a/x.md"), root.join("link.md")).unwrap();
@@ -258,9 +334,38 @@ mod tests {
         );
         // A file that was named itself has its name as id.
         let file = root.join("a/x.md");
-        let Now::There(sources) = look(std::slice::from_ref(&file), &file, "") else {
+        let Now::There(found) = look(std::slice::from_ref(&file), &file, "") else {
             panic!("it is there")
         };
-        assert_eq!(ids(&sources), ["x.md"]);
+        assert_eq!(ids(&found), ["x.md"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_is_named_and_hides_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("docs");
+        write(root.join("a.md"));
+        write(root.join("z/z.md"));
+        let wrong = unreadable(&root);
+        let paths = |found: &Found| -> Vec<PathBuf> { found.unread.iter().map(|u| u.path.clone()).collect() };
+        let found = find(std::slice::from_ref(&root), "").unwrap();
+        assert_eq!(
+            (ids(&found), paths(&found)),
+            (vec!["a.md", "z/z.md"], vec![wrong.clone()])
+        );
+        assert!(some(found).is_ok());
+        // What is in it is neither there nor gone.
+        let Now::There(below) = look(std::slice::from_ref(&root), &wrong.join("x.md"), "") else {
+            panic!("it is not known")
+        };
+        assert_eq!((ids(&below), paths(&below)), (vec![""; 0], vec![wrong.clone()]));
+        // One that was named is an error at first, and is named later.
+        let named = [wrong.clone(), root];
+        assert_eq!(find(&named, "").unwrap_err().code, Failure::USAGE);
+        let found = find_again(&named, "");
+        assert_eq!(
+            (ids(&found), paths(&found)),
+            (vec!["a.md", "z/z.md"], vec![wrong.clone(), wrong])
+        );
     }
 }

@@ -1,33 +1,32 @@
 //! `--watch`: round after round of what changed, until somebody says stop.
 //!
 //! Nothing ends it but that: what fails for a reason that may pass (the server restarts, its embedder is busy) is looked at
-//! again after a while, and so is everything if the directory cannot be read just now.
+//! again after a while, and so is a folder that cannot be read just now, or that is away.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cairn_client::Collection;
+use futures::{StreamExt, TryStreamExt};
 use tokio::time::{Instant, sleep_until};
 
-use super::find::{Now, find, look};
+use super::find::Found;
+use super::known::{Known, Look};
 use super::watch::{Changes, Watch};
-use super::{Failure, Ingest, Plan, Progress, Source, Summary, ingest, output};
+use super::{Failure, Plan, Progress, Source, Summary, ingest, output};
 
-/// Documents listed, or deleted, in one request.
-const PAGE: u32 = 1_000;
+/// Documents deleted in one request.
+const PAGE: usize = 1_000;
 /// How long it is waited before what failed is looked at again; twice as long each time, up to the second.
 const AGAIN_FIRST: Duration = Duration::from_secs(2);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
 
-/// What is followed, and what is known of it.
+/// What is followed.
 pub(super) struct Follow<'a> {
-    pub(super) ingest: &'a Ingest,
     pub(super) collection: &'a Collection,
     pub(super) plan: &'a Plan,
-    /// Ids of files that were there, for when only looking at everything tells which are gone. Kept if what is gone is to
-    /// be deleted.
-    pub(super) known: BTreeSet<String>,
+    pub(super) known: Known,
     pub(super) again: Again,
 }
 
@@ -35,16 +34,19 @@ pub(super) struct Follow<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Again {
     paths: BTreeSet<PathBuf>,
-    everything: bool,
-    /// Rounds in a row that left something over.
+    /// What the last round left over.
+    left: BTreeSet<PathBuf>,
+    /// Rounds in a row that left nothing new over.
     rounds: u32,
     due: Option<Instant>,
 }
 
 impl Follow<'_> {
     /// Everything that is there.
-    pub(super) async fn first(&mut self, sources: Vec<Source>, progress: &Progress, summary: &mut Summary) {
-        self.put(sources, progress, summary).await;
+    pub(super) async fn first(&mut self, found: Found, progress: &Progress, summary: &mut Summary) {
+        let look = self.known.first(found);
+        self.tell_unread(&look);
+        self.put(look.files, progress, summary).await;
         self.again.settle();
         if !self.plan.stop.is_asked() {
             output::note(format!("{summary}\nwatching; Ctrl-C ends it"));
@@ -60,70 +62,47 @@ impl Follow<'_> {
                 changes = watch.changes() => changes,
             };
             let changes = self.again.join(changes);
-            let (sources, gone) = self.look(&changes);
-            if !sources.is_empty() {
+            // Before anything is looked at, so that what changes after that makes an event.
+            let changes = if watch.renew() { Changes::Anything } else { changes };
+            self.again.paths.extend(watch.dead().cloned());
+            let look = self.known.look(&changes);
+            for folder in &look.readable {
+                // What changes in it while that begins is found the next time.
+                watch.add(folder);
+                self.again.paths.insert(folder.clone());
+            }
+            self.tell_unread(&look);
+            // A failure of before is none any more: it is tried again, or there is nothing to try.
+            let looked = look.files.iter().map(|file| &file.path).chain(&look.gone);
+            summary.take_back(&looked.map(|path| name(path)).collect());
+            if !look.files.is_empty() {
                 let (written, failed) = (summary.written(), summary.failed);
-                self.put(sources, &Progress::new(false), summary).await;
+                self.put(look.files, &Progress::new(false), summary).await;
                 let written = summary.written().saturating_sub(written);
                 let failed = summary.failed.saturating_sub(failed);
                 if written + failed > 0 {
                     output::note(format!("{written} new or changed, {failed} failed"));
                 }
             }
-            if self.ingest.delete_missing
-                && let Err(failure) = self.delete(gone, summary).await
-            {
+            if let Err(failure) = self.delete(&look.gone, summary).await {
                 output::error(&failure.message);
-                match changes {
-                    Changes::Anything => self.again.everything = true,
-                    Changes::Paths(paths) => self.again.paths.extend(paths),
-                }
+                self.again.paths.extend(look.gone);
             }
             self.again.settle();
         }
+        summary.unread(self.known.unread());
     }
 
-    /// What is there to read, and what is gone.
-    fn look(&mut self, changes: &Changes) -> (Vec<Source>, Vec<Now>) {
-        let (roots, prefix) = (&self.ingest.paths, &self.ingest.prefix);
-        let (mut sources, mut gone) = (Vec::new(), Vec::new());
-        match changes {
-            // Events of what is gone may be among those that were lost.
-            Changes::Anything => match find(roots, prefix) {
-                Ok(found) => {
-                    let there: HashSet<&str> = found.iter().map(|source| source.id.as_str()).collect();
-                    let missing = self.known.iter().filter(|id| !there.contains(id.as_str()));
-                    gone.extend(missing.cloned().map(Now::Gone));
-                    sources = found;
-                }
-                // It changes while we look.
-                Err(failure) => {
-                    output::error(&failure.message);
-                    self.again.everything = true;
-                }
-            },
-            Changes::Paths(paths) => {
-                for path in paths {
-                    match look(roots, path, prefix) {
-                        Now::There(found) => sources.extend(found),
-                        Now::Nothing => {}
-                        now => gone.push(now),
-                    }
-                }
-            }
+    /// Folders that cannot be read are told when they are found, and tried again.
+    fn tell_unread(&mut self, look: &Look) {
+        for unread in &look.unread {
+            output::error(&format!("{}: {}", unread.path.display(), unread.why));
         }
-        // A new directory is found by its own event and by those of its files.
-        sources.sort_by(|a, b| a.path.cmp(&b.path));
-        sources.dedup_by(|a, b| a.path == b.path);
-        (sources, gone)
+        self.again.paths.extend(self.known.unread().map(|unread| unread.path));
     }
 
     /// Sends what was found. What may be taken later is looked at again.
     async fn put(&mut self, sources: Vec<Source>, progress: &Progress, summary: &mut Summary) {
-        if self.ingest.delete_missing {
-            let whole = sources.iter().filter(|source| source.kind.is_whole());
-            self.known.extend(whole.map(|source| source.id.clone()));
-        }
         let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
         match ingest(self.collection, sources, self.plan, progress, summary).await {
             Ok(later) => {
@@ -140,39 +119,23 @@ impl Follow<'_> {
         }
     }
 
-    /// Deletes the documents of what is gone.
-    async fn delete(&mut self, gone: Vec<Now>, summary: &mut Summary) -> Result<(), Failure> {
-        let mut ids = Vec::new();
-        for now in gone {
-            match now {
-                Now::Gone(id) => {
-                    if self.collection.get_document(&id).await?.is_some() {
-                        ids.push(id);
-                    } else {
-                        self.known.remove(&id);
-                    }
-                }
-                // A directory: everything below it.
-                Now::GoneBelow(start) => {
-                    let mut after = Some(start.clone());
-                    while let Some(last) = after {
-                        let page = self.collection.list_documents(Some(&last), Some(PAGE)).await?;
-                        let below = page.documents.into_iter().map(|d| d.id);
-                        let below: Vec<String> = below.take_while(|id| id.starts_with(&start)).collect();
-                        after = page.next.filter(|next| next.starts_with(&start));
-                        ids.extend(below);
-                    }
-                }
-                Now::There(_) | Now::Nothing => {}
-            }
-        }
-        for ids in ids.chunks(PAGE as usize) {
-            self.collection.delete_documents(ids.iter().cloned()).await?;
+    /// Deletes the documents of files that are gone.
+    async fn delete(&mut self, gone: &BTreeSet<PathBuf>, summary: &mut Summary) -> Result<(), Failure> {
+        let collection = self.collection;
+        // A file that failed was perhaps never stored.
+        let stored = futures::stream::iter(self.known.documents(gone))
+            .map(|id| async move {
+                let stored = collection.get_document(&id).await?;
+                Ok::<_, Failure>(stored.map(|_| id))
+            })
+            .buffer_unordered(self.plan.parallel)
+            .try_filter_map(|id| async move { Ok(id) });
+        let ids: Vec<String> = stored.try_collect().await?;
+        for ids in ids.chunks(PAGE) {
+            collection.delete_documents(ids).await?;
             summary.deleted += ids.len() as u64;
-            ids.iter().for_each(|id| {
-                self.known.remove(id);
-            });
         }
+        self.known.forget(gone);
         if !ids.is_empty() {
             output::note(format!("{} deleted", ids.len()));
         }
@@ -192,22 +155,25 @@ impl Again {
     /// What changed, together with what was left over.
     fn join(&mut self, changes: Changes) -> Changes {
         let left = std::mem::take(&mut self.paths);
-        let everything = std::mem::take(&mut self.everything);
         match changes {
-            Changes::Paths(mut paths) if !everything => {
+            Changes::Paths(mut paths) => {
                 paths.extend(left);
                 Changes::Paths(paths)
             }
-            Changes::Paths(_) | Changes::Anything => Changes::Anything,
+            Changes::Anything => Changes::Anything,
         }
     }
 
-    /// After a round: what is left over waits, longer each time.
+    /// After a round: what is left over waits, longer each time, and what is new to that does not wait for the others.
     fn settle(&mut self) {
-        if self.paths.is_empty() && !self.everything {
+        if self.paths.is_empty() {
             *self = Self::default();
             return;
         }
+        if !self.paths.is_subset(&self.left) {
+            self.rounds = 0;
+        }
+        self.left.clone_from(&self.paths);
         let wait = AGAIN_FIRST.saturating_mul(1_u32.checked_shl(self.rounds).unwrap_or(u32::MAX));
         self.rounds = self.rounds.saturating_add(1);
         self.due = Some(Instant::now() + wait.min(AGAIN_MAX));
@@ -250,8 +216,24 @@ mod tests {
         );
         again.settle();
         assert_eq!((again.due, again.rounds), (None, 0), "nothing is left");
-        again.everything = true;
-        assert_eq!(again.join(Changes::Paths(paths(&["b"]))), Changes::Anything);
+        again.paths = paths(&["a"]);
+        assert_eq!(again.join(Changes::Anything), Changes::Anything);
         assert_eq!(again.join(Changes::Paths(paths(&["b"]))), Changes::Paths(paths(&["b"])));
+    }
+
+    #[test]
+    fn what_fails_for_the_first_time_does_not_wait_as_long_as_what_fails_for_ever() {
+        let mut again = Again::default();
+        let mut rounds = |left: &[&str]| {
+            again.paths = paths(left);
+            again.settle();
+            again.rounds
+        };
+        for round in 1..20 {
+            assert_eq!(rounds(&["locked"]), round);
+        }
+        assert_eq!(rounds(&["locked", "new.md"]), 1);
+        assert_eq!(rounds(&["locked", "new.md"]), 2);
+        assert_eq!(rounds(&["locked"]), 3);
     }
 }

@@ -6,11 +6,12 @@
 //! ids from everywhere. One wrong file does not stop the others.
 //!
 //! `find` says which files there are, `read` and `fields` what documents they hold, `send` sends them and `put` finds out what
-//! became of each, `report` counts; `watch` says what changed since, and `follow` keeps up with it.
+//! became of each, `report` counts; `watch` says what changed since, `known` what that means, and `follow` keeps up with it.
 
 mod fields;
 mod find;
 mod follow;
+mod known;
 mod progress;
 mod put;
 mod read;
@@ -19,7 +20,6 @@ mod send;
 mod stop;
 mod watch;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,8 +29,10 @@ use clap::{Args, ValueEnum};
 use super::{Connection, DurabilityArg, Failure, output};
 
 use self::fields::Fields;
-pub(super) use self::find::{Source, find, some};
+use self::find::Source;
+pub(super) use self::find::{Found, find, some};
 use self::follow::{Again, Follow};
+use self::known::Known;
 pub(super) use self::progress::Progress;
 use self::read::Reading;
 use self::report::FAILURES_SHOWN;
@@ -52,8 +54,10 @@ Files: .md and .markdown (cut along headings), .txt, .html (visible text), .pdf
 (text layer), .jsonl and .csv or .tsv with a header (one document a line or
 row). Without the options under Records, a line of JSONL has \"id\" and \"text\",
 and if wanted \"title\", \"source\", \"format\" (plain, markdown or html) and
-\"metadata\". Other files of a directory are left out, and so is what begins with
-a dot. Running it again skips what is unchanged and goes on where it was
+\"metadata\". In .tsv a quote is a character like any other. Other files of a
+directory are left out, and so is what begins with a dot. A file without text that
+is not empty, such as scanned pages, has failed; an empty one takes what was stored
+under its id with it. Running it again skips what is unchanged and goes on where it was
 stopped; Ctrl-C finishes what is on its way, for 5 seconds at most.
 
 A document's id is its path below the directory that you name, so that two
@@ -107,7 +111,8 @@ pub(super) struct Ingest {
     /// Go on until Ctrl-C: put in what changes.
     #[arg(long)]
     watch: bool,
-    /// Delete the document of a file that is removed while watching. Lines and rows are not looked for.
+    /// Delete the document of a file that is removed while watching. Lines and rows are not looked for, and nothing is
+    /// deleted while the directory that you named, or the one that the file was in, is not there or cannot be read.
     #[arg(long, requires = "watch")]
     delete_missing: bool,
     /// Print the report as JSON.
@@ -139,8 +144,8 @@ impl Ingest {
             }
         }
         // Before the server is asked: a wrong path is wrong whether or not it runs.
-        let sources = find(&self.paths, &self.prefix)?;
-        let sources = if self.watch { sources } else { some(sources)? };
+        let found = find(&self.paths, &self.prefix)?;
+        let found = if self.watch { found } else { some(found)? };
         let collection = self.collection().await?;
         let plan = self.plan()?;
         let mut summary = Summary::default();
@@ -148,21 +153,22 @@ impl Ingest {
         if self.watch {
             let watch = Watch::start(&self.paths)?;
             // Looked for again: what came since the first look made no event.
-            let sources = find(&self.paths, &self.prefix)?;
+            let found = find(&self.paths, &self.prefix)?;
             let mut follow = Follow {
-                ingest: &self,
                 collection: &collection,
                 plan: &plan,
-                known: BTreeSet::new(),
+                known: Known::new(&self.paths, &self.prefix, self.delete_missing),
                 again: Again::default(),
             };
-            follow.first(sources, &progress, &mut summary).await;
+            follow.first(found, &progress, &mut summary).await;
             follow.changes(watch, &mut summary).await;
-        } else if let Err(failure) = ingest(&collection, sources, &plan, &progress, &mut summary).await {
-            summary.show_failures();
-            return Err(failure);
+            return self.report(&summary, None);
         }
-        self.report(&summary)
+        summary.unread(found.unread);
+        let lost = ingest(&collection, found.sources, &plan, &progress, &mut summary)
+            .await
+            .err();
+        self.report(&summary, lost)
     }
 
     async fn collection(&self) -> Result<Collection, Failure> {
@@ -214,13 +220,17 @@ impl Ingest {
         })
     }
 
-    fn report(&self, summary: &Summary) -> Result<(), Failure> {
+    /// What became of everything, also if the server was lost on the way.
+    fn report(&self, summary: &Summary, lost: Option<Failure>) -> Result<(), Failure> {
         if self.json {
             output::json(summary)?;
         } else {
             output::out(summary.to_string());
         }
         summary.show_failures();
+        if let Some(lost) = lost {
+            return Err(lost);
+        }
         match summary.failed {
             0 if summary.interrupted => Err(Failure {
                 code: Failure::STOPPED,

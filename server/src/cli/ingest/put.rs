@@ -5,7 +5,7 @@
 //! and nothing is embedded for it. A document is only called wrong when it was refused alone, so that the message is about
 //! it and what passes may have passed.
 
-use cairn_client::{Collection, Document, Error, ErrorKind, PutResult};
+use cairn_client::{Collection, Document, Error, ErrorKind, Format, PutResult};
 
 use super::read::{Item, Origin};
 use super::send::Plan;
@@ -161,13 +161,23 @@ async fn put_all(collection: &Collection, documents: &[&Document], plan: &Plan) 
 }
 
 /// A file that holds nothing any more (a folder's index of front matter, say) has nothing to find: what was stored under
-/// its id goes, and that is no failure.
+/// its id goes, and that is no failure. A file that holds something else than text, scanned pages perhaps, is one, and
+/// what was stored stays.
 async fn refused_alone(collection: &Collection, document: &Document, error: Error) -> Put {
-    if error.code() != "empty_document" {
+    if error.code() != "empty_document" || !holds_nothing(document) {
         return Err(Why::Refused(error));
     }
     let deleted = collection.delete_documents([document.id.clone()]).await;
     deleted.map(|_| None).map_err(Why::Refused)
+}
+
+/// Of a document without text: nothing else is in it either. Plain text and Markdown are text all over; a page that shows
+/// none may be filled by a script, and a PDF may be pictures.
+fn holds_nothing(document: &Document) -> bool {
+    match document.format {
+        Format::Plain | Format::Markdown => true,
+        Format::Html | Format::Pdf => document.text.trim().is_empty() && document.data.trim_ascii().is_empty(),
+    }
 }
 
 /// Which document of the request an error is about.
@@ -203,6 +213,24 @@ mod tests {
         ];
         for (kind, at, expected) in cases {
             assert_eq!(next(kind, at, 8), expected, "{kind:?} at {at:?}");
+        }
+    }
+    #[test]
+    fn only_what_holds_nothing_at_all_is_empty() {
+        let cases = [
+            (Document::plain("a", ""), true),
+            (Document::markdown("a", "---\ntitle: A\n---\n"), true),
+            (Document::html_file("a", ""), true),
+            (Document::html_file("a", " \n"), true),
+            (
+                Document::html_file("a", "<div id=app></div><script>go()</script>"),
+                false,
+            ),
+            (Document::html("a", "<div></div>"), false),
+            (Document::pdf("a", "%PDF-1.7"), false),
+        ];
+        for (document, expected) in cases {
+            assert_eq!(holds_nothing(&document), expected, "{document:?}");
         }
     }
 }

@@ -311,8 +311,12 @@ impl Rows {
             inner: File::open(&source.path).map_err(|e| e.to_string())?,
             read: Arc::clone(&read),
         };
+        // Between tabs a quote is a character like any other: what writes .tsv quotes nothing.
+        let tsv = delimiter == b'\t';
+        let delimiter = reading.fields.delimiter.unwrap_or(delimiter);
         let mut reader = csv::ReaderBuilder::new()
-            .delimiter(reading.fields.delimiter.unwrap_or(delimiter))
+            .delimiter(delimiter)
+            .quoting(!(tsv && delimiter == b'\t'))
             .from_reader(file);
         let header = reader.headers().map_err(|e| e.to_string())?;
         let names: Vec<String> = header
@@ -403,8 +407,9 @@ mod tests {
             trust: Trust::Trusted,
             ..Reading::default()
         });
-        let sources = find(&[dir.to_owned()], "p/").unwrap();
-        sources
+        let found = find(&[dir.to_owned()], "p/").unwrap();
+        found
+            .sources
             .into_iter()
             .flat_map(|source| reading.documents(source))
             .collect()
@@ -494,11 +499,24 @@ mod tests {
     #[test]
     fn tabs_separate_tsv_and_a_column_twice_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join("a.tsv"), "id\ttext\n1\tone, two\n").unwrap();
+        fs::write(
+            dir.path().join("a.tsv"),
+            "id\ttext\n1\tone, two\n2\t\"Tea\" is its name\n3\t\"open\n4\tlast\n",
+        )
+        .unwrap();
         fs::write(dir.path().join("b.csv"), "id,text,id\n1,a,2\n").unwrap();
         fs::write(dir.path().join("c.csv"), "").unwrap();
         let items = read(dir.path(), &[]);
-        assert_eq!(items[0].document.as_ref().unwrap().text, "one, two");
+        let texts: Vec<&str> = items
+            .iter()
+            .filter_map(|i| i.document.as_ref().ok())
+            .map(|d| d.text.as_str())
+            .collect();
+        assert_eq!(
+            texts,
+            ["one, two", "\"Tea\" is its name", "\"open", "last"],
+            "a quote is a character"
+        );
         assert_eq!(wrong(&items), ["b.csv"]);
         // A header of two million columns ends within the test's patience.
         let names: Vec<String> = (0..2_000_000).map(|n| n.to_string()).collect();

@@ -8,6 +8,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::super::output;
+use super::find::Unread;
 use super::read::Origin;
 
 /// Failures, and near duplicates, that are kept by name; the others are counted.
@@ -80,6 +81,14 @@ impl Summary {
             self.failures.push(FailedDocument { what, why });
         } else {
             *self.unnamed.entry(hash(&what.file)).or_default() += 1;
+        }
+    }
+
+    /// Folders that could not be read: each is one failure, whatever is in it.
+    pub(in crate::cli) fn unread(&mut self, unread: impl IntoIterator<Item = Unread>) {
+        for Unread { path, why } in unread {
+            self.documents += 1;
+            self.failed(Origin::new(&path, None), why);
         }
     }
 
