@@ -209,6 +209,21 @@ FILTERS: list[tuple[Any, list[str]]] = [
 def test_filters_find_what_they_say(client: Any, vectors: str, filter: Any, ids: list[str]) -> None:
     assert sorted(p.id for p in client.points.scroll(vectors, filter=filter)) == ids
     assert client.points.count(vectors, filter=filter) == len(ids)
+    # Every point has one of these vectors.
+    sources = [Nearest([1, 1, 1], using="a"), Nearest([1, 1], using="b")]
+    asked = [Query(Prefetch(sources), filter=filter), Prefetch([Leg(source, filter=filter) for source in sources])]
+    assert [sorted(answer.ids) for answer in client.query_batch(vectors, asked)] == [ids, ids]
+
+
+def test_ids_are_strings_or_integers_of_any_kind(client: Any, vectors: str) -> None:
+    for ids in (3, np.int64(3), np.uint8(3), [np.int64(3)], np.array([3]), "3", (i for i in [3])):
+        assert client.points.get(vectors, ids).ids == ["3"]
+    assert client.points.count(vectors, filter=has_id(np.int64(3))) == client.points.count(vectors, filter=has_id("p1")) == 1
+    assert client.points.set_payload(vectors, np.int64(3), {"n": 3}).changed == 1
+    assert client.points.delete(vectors, np.int64(3)).changed == 1
+    for wrong in (3.0, None, b"p1"):
+        with pytest.raises(cairn.InvalidError, match="ids are strings or integers, got"):
+            client.points.get(vectors, wrong)
 
 
 def test_payloads_change_and_vectors_stay(client: Any, vectors: str) -> None:

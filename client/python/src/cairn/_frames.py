@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidError
+from .filters import IdLike
 from .requests import Document, Point, floats
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def points_of_arrays(
-    ids: Sequence[str | int] | npt.NDArray[Any],
+    ids: Sequence[IdLike] | npt.NDArray[Any],
     vectors: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]],
     payloads: Sequence[Mapping[str, Any]] | None,
 ) -> Iterator[Point]:

@@ -10,7 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+
+from .errors import InvalidError
+
 Scalar: TypeAlias = str | int | float | bool
+#: An id: a string, or an integer that means its digits.
+IdLike: TypeAlias = "str | int | np.integer[Any]"
 #: A filter, a condition, or the JSON of one.
 FilterLike: TypeAlias = "Filter | Condition | Mapping[str, Any]"
 
@@ -142,14 +148,23 @@ class Field:
         return Condition({"field": self.path, name: value})
 
 
-def has_id(ids: Iterable[str | int]) -> Condition:
+def has_id(ids: IdLike | Iterable[IdLike]) -> Condition:
     """The point's id is one of these."""
-    return Condition({"has_id": [str(i) for i in ids]})
+    return Condition({"has_id": ids_json(ids)})
 
 
-def has_document(ids: Iterable[str | int]) -> Condition:
+def has_document(ids: IdLike | Iterable[IdLike]) -> Condition:
     """The point is a chunk of one of these documents."""
-    return Condition({"has_document": [str(i) for i in ids]})
+    return Condition({"has_document": ids_json(ids)})
+
+
+def ids_json(ids: IdLike | Iterable[IdLike]) -> list[str]:
+    """JSON of whatever is taken as one id or several."""
+    if isinstance(ids, (str, int, np.integer)):
+        return [str(ids)]
+    if not isinstance(ids, Iterable) or isinstance(ids, (bytes, bytearray)):
+        raise InvalidError(f"ids are strings or integers, got {type(ids).__name__}", code="bad_request")
+    return [str(i) for i in ids]
 
 
 def filter_json(given: FilterLike) -> dict[str, Any]:
@@ -168,7 +183,6 @@ def whole_filter(given: FilterLike | None) -> dict[str, Any] | None:
     json = filter_json(given)
     lone = "field" in json or "has_id" in json or "has_document" in json
     return {"must": [json]} if lone else json
-
 
 
 def _parts(given: FilterLike | _Joins, part: str) -> list[FilterLike]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidError
-from .filters import Condition, Filter, FilterLike, whole_filter
+from .filters import Condition, Filter, FilterLike, IdLike, whole_filter
 
 Metric: TypeAlias = Literal["cosine", "dot", "euclid", "manhattan"]
 Format: TypeAlias = Literal["plain", "markdown", "html", "pdf"]
@@ -211,7 +211,7 @@ class Point:
     """A point as it is written."""
 
     #: Any UTF-8 string of 1 to 512 bytes, or an integer that means its digits.
-    id: str | int
+    id: IdLike
     #: The vector of a collection that has exactly one. Give this or `vectors`, not both.
     vector: VectorLike | None = None
     #: Vectors by name. A point may lack some of the collection's.
@@ -219,7 +219,7 @@ class Point:
     #: At most 1 MiB as JSON and 32 levels deep.
     payload: Mapping[str, Any] | None = None
     #: The document this point is a chunk of. Decides the shard.
-    document: str | int | None = None
+    document: IdLike | None = None
     #: Milliseconds since the Unix epoch after which the point is invisible.
     expires_at_ms: int | None = None
     sparse: Mapping[str, SparseLike] | None = None
@@ -371,8 +371,8 @@ class Leg:
     limit: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        json = {k: v for k, v in _given(self).items() if k != "source"}
-        return {**json, **source_json(self.source)}
+        json = {k: v for k, v in _given(self).items() if k not in ("source", "filter")}
+        return {**json, **_filtered(self.filter), **source_json(self.source)}
 
 
 @dataclass(slots=True)
@@ -502,8 +502,9 @@ class Query:
     allow_partial: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        names = ("filter", "limit", "offset", "score_threshold", "after", "ranking", "allow_partial")
+        names = ("limit", "offset", "score_threshold", "after", "ranking", "allow_partial")
         json = {name: plain(value) for name in names if (value := getattr(self, name)) is not None}
+        json.update(_filtered(self.filter))
         json.update(with_json(self.with_payload, self.with_vectors, self.explain))
         params = {k: v for k, v in (("ef", self.ef), ("nprobe", self.nprobe), ("exact", self.exact)) if v is not None}
         if params:
@@ -548,7 +549,7 @@ class Document:
     """
 
     #: Any UTF-8 string of 1 to 480 bytes. Its chunks are the points `<id>#0`, `<id>#1`, ...
-    id: str | int
+    id: IdLike
     text: str = ""
     #: Default: plain.
     format: Format | None = None
@@ -657,6 +658,10 @@ def weight(value: Any) -> int:
 def _given(value: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not left to the server."""
     return {f.name: plain(v) for f in fields(value) if (v := getattr(value, f.name)) is not None}
+
+
+def _filtered(filter: FilterLike | None) -> dict[str, Any]:
+    return {} if filter is None else {"filter": whole_filter(filter)}
 
 
 def _with_embedder(value: VectorSpec | SparseSpec | Nearest | Sparse) -> dict[str, Any]:

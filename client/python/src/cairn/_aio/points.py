@@ -14,7 +14,7 @@ from .._wire import methods
 from .._wire.methods import Json
 from ..answers import Page, Partial, Rows, StoredPoint, Written, build
 from ..errors import CairnError, InvalidError
-from ..filters import FilterLike, whole_filter
+from ..filters import FilterLike, IdLike, ids_json, whole_filter
 from ..requests import Durability, Embedder, PointLike, durability_json, embedder_json, point_json, weight, with_json
 from .core import AsyncCore
 
@@ -128,7 +128,7 @@ class AsyncPoints:
     async def upsert_arrays(
         self,
         collection: str,
-        ids: Sequence[str | int] | npt.NDArray[Any],
+        ids: Sequence[IdLike] | npt.NDArray[Any],
         vectors: npt.NDArray[Any] | Mapping[str, npt.NDArray[Any]],
         *,
         payloads: Sequence[Mapping[str, Any]] | None = None,
@@ -203,21 +203,21 @@ class AsyncPoints:
     async def get(
         self,
         collection: str,
-        ids: str | int | Iterable[str | int],
+        ids: IdLike | Iterable[IdLike],
         *,
         with_payload: bool | None = None,
         with_vectors: bool | None = None,
         timeout: float | None = None,
     ) -> Rows[StoredPoint]:
         """Points by id, in the order asked; missing ones are left out."""
-        request = {"collection": collection, "ids": _ids(ids), **with_json(with_payload, with_vectors)}
+        request = {"collection": collection, "ids": ids_json(ids), **with_json(with_payload, with_vectors)}
         answer = await self._core.call(methods.GET_POINTS, request, timeout)
         return Rows(build(StoredPoint, p) for p in answer.get("points", ()))
 
     async def get_partial(
         self,
         collection: str,
-        ids: str | int | Iterable[str | int],
+        ids: IdLike | Iterable[IdLike],
         *,
         with_payload: bool | None = None,
         with_vectors: bool | None = None,
@@ -226,14 +226,14 @@ class AsyncPoints:
         """The same without the points of damaged segments, which `get` refuses (`segment_damaged`); the second says what
         is missing, if anything is."""
         with_ = with_json(with_payload, with_vectors)
-        request = {"collection": collection, "ids": _ids(ids), "allow_partial": True, **with_}
+        request = {"collection": collection, "ids": ids_json(ids), "allow_partial": True, **with_}
         answer = await self._core.call(methods.GET_POINTS, request, timeout)
         return Rows(build(StoredPoint, p) for p in answer.get("points", ())), _partial(answer)
 
     async def delete(
         self,
         collection: str,
-        ids: str | int | Iterable[str | int] | None = None,
+        ids: IdLike | Iterable[IdLike] | None = None,
         *,
         filter: FilterLike | None = None,
         durability: Durability | None = None,
@@ -251,7 +251,7 @@ class AsyncPoints:
         """
         if (ids is None) == (filter is None):
             raise InvalidError("give ids or filter", code="bad_selector", pointer="/ids")
-        selector = {"filter": whole_filter(filter)} if ids is None else {"ids": _ids(ids)}
+        selector = {"filter": whole_filter(filter)} if ids is None else {"ids": ids_json(ids)}
         request = {
             "collection": collection,
             **selector,
@@ -349,7 +349,7 @@ class AsyncPoints:
     async def set_payload(
         self,
         collection: str,
-        ids: str | int | Iterable[str | int],
+        ids: IdLike | Iterable[IdLike],
         set: Mapping[str, Any] | None = None,
         *,
         unset: Sequence[str] | None = None,
@@ -369,7 +369,7 @@ class AsyncPoints:
         given = {"set": set, "unset": None if unset is None else list(unset), "replace": replace or None}
         request = {
             "collection": collection,
-            "ids": _ids(ids),
+            "ids": ids_json(ids),
             **{k: v for k, v in given.items() if v is not None},
             "request_id": request_id or uuid.uuid4().hex,
             **durability_json(durability),
@@ -383,10 +383,6 @@ def _stated(embedders: Embedders | None) -> Json:
 
 def _partial(answer: Json) -> Partial | None:
     return None if answer.get("partial") is None else build(Partial, answer["partial"])
-
-
-def _ids(ids: str | int | Iterable[str | int]) -> list[str]:
-    return [str(ids)] if isinstance(ids, (str, int)) else [str(i) for i in ids]
 
 
 def _length(points: Any) -> int | None:

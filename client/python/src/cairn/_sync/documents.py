@@ -13,6 +13,7 @@ from .._wire import methods
 from .._wire.methods import Json
 from ..answers import DocumentPage, DocumentView, Put, PutError, PutResult, StoredDocument, Written, all_of, build
 from ..errors import CairnError, InvalidError
+from ..filters import IdLike, ids_json
 from ..requests import Document, DocumentLike, Durability, document_json, durability_json, weight
 from .core import Core
 
@@ -145,7 +146,7 @@ class Documents:
         )
 
     def get(
-        self, collection: str, id: str | int, *, with_chunks: bool = False, timeout: float | None = None
+        self, collection: str, id: IdLike, *, with_chunks: bool = False, timeout: float | None = None
     ) -> DocumentView:
         """One document, and its chunks if asked for.
 
@@ -163,17 +164,16 @@ class Documents:
     def delete(
         self,
         collection: str,
-        ids: str | int | Iterable[str | int],
+        ids: IdLike | Iterable[IdLike],
         *,
         durability: Durability | None = None,
         request_id: str | None = None,
         timeout: float | None = None,
     ) -> Written:
         """Deletes documents with their chunks; missing ids are ignored."""
-        many = [str(ids)] if isinstance(ids, (str, int)) else [str(i) for i in ids]
         request = {
             "collection": collection,
-            "ids": many,
+            "ids": ids_json(ids),
             "request_id": request_id or uuid.uuid4().hex,
             **durability_json(durability),
         }
