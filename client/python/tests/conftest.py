@@ -11,6 +11,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,28 @@ def connect(server: str, loop_thread: asyncio.AbstractEventLoop) -> Iterator[Cal
 def client(request: pytest.FixtureRequest, connect: Callable[..., Any]) -> Any:
     """One client of each kind."""
     return connect(request.param)
+
+
+@pytest.fixture
+def nothing_there() -> Iterator[str]:
+    """The URL of something that answers every request as a proxy does that knows no such page."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_any(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_error(404)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_any
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import cairn
 import pytest
-from cairn import Client, Document, Field, Schema, SparseSpec
+from cairn import Client, Document, Field, Retry, Schema, SparseSpec
 from cairn.langchain import CairnRetriever, CairnVectorStore
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.embeddings import DeterministicFakeEmbedding
@@ -130,6 +130,14 @@ async def test_the_retriever_finds_chunks_in_every_mode(server: str, name: str, 
         assert 0 <= found.metadata["score"] <= 1 and "text" not in found.metadata
     await retriever.aclose()
     retriever.close()
+
+
+def test_what_a_proxy_does_not_find_is_no_empty_answer(nothing_there: str) -> None:
+    store = CairnVectorStore(DeterministicFakeEmbedding(size=8), url=nothing_there, transport="rest", retry=Retry(retries=0))
+    for ask in (lambda: store.similarity_search("a"), lambda: store.get_by_ids(["1"]), lambda: store.delete(["1"])):
+        with pytest.raises(cairn.UnreachableError, match="404"):
+            ask()
+    store.close()
 
 
 def test_sparse_vectors_are_asked_for_by_name(server: str, name: str, transport: str) -> None:

@@ -202,6 +202,13 @@ def test_what_is_empty_answers_and_what_is_cleared_can_be_filled_again(make: Cal
     assert [n.node_id for n in store.get_nodes()] == ["other"]
 
 
+def test_what_a_proxy_does_not_find_is_no_empty_answer(nothing_there: str) -> None:
+    store = CairnVectorStore(url=nothing_there, transport="rest")
+    with pytest.raises(cairn.UnreachableError, match="404"):
+        store.query(ask(query_embedding=[1.0]))
+    store.close()
+
+
 async def test_an_index_is_built_on_it_and_asked(server: str, name: str) -> None:
     store = CairnVectorStore(collection=name, url=server)
     embedding = MockEmbedding(embed_dim=4)

@@ -26,6 +26,8 @@ STATUS = {
     "data_damaged": (500, grpc.StatusCode.DATA_LOSS),
     "deadline_exceeded": (504, grpc.StatusCode.DEADLINE_EXCEEDED),
 }
+#: What a proxy answers with a page.
+PAGES = {"html": 502, "no such page": 404}
 WAIT_MS = 30
 
 
@@ -71,16 +73,17 @@ def rest_url(script: Script) -> Iterator[str]:
             status, answer = 200, {"collections": ["it"], "token": "t", "changed": 1}
             if step in STATUS:
                 status, answer = STATUS[step][0], {"code": step, "detail": "not now", "retry_after_ms": script.wait_ms}
-            data = json.dumps(answer).encode() if step != "html" else b"<html>"
+            status = PAGES.get(step or "", status)
+            data = json.dumps(answer).encode() if step not in PAGES else b"<html>"
             try:
-                self.send_response(status if step != "html" else 502)
+                self.send_response(status)
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
             except OSError:
                 pass  # The caller went away, which is what some tests are about.
 
-        do_GET = do_POST = do_any
+        do_GET = do_POST = do_DELETE = do_any
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -109,6 +112,8 @@ def grpc_url(script: Script) -> Iterator[str]:
                     context.abort(STATUS[step][1], "not now")
                 if step in ("drop", "html"):
                     context.abort(grpc.StatusCode.UNAVAILABLE, "a proxy on the way")
+                if step == "no such page":
+                    context.abort(grpc.StatusCode.UNIMPLEMENTED, "HTTP status 404")
                 if details.method.endswith("List"):
                     return collections_pb2.ListCollectionsResponse(collections=["it"]).SerializeToString()
                 return common_pb2.WriteResponse(token="t", changed=1).SerializeToString()
@@ -194,6 +199,16 @@ def test_something_else_than_a_server_is_no_answer(connect: Any, rest_url: str, 
     script.steps = ["html"]
     with pytest.raises(cairn.ServerError, match="502"):
         connect("rest", rest_url).collections.list()
+
+
+def test_what_a_proxy_does_not_find_says_nothing_about_a_collection(scripted: Any, script: Script) -> None:
+    script.steps = ["no such page"]
+    client = scripted(retry=Retry(retries=1, first_wait=0.001))
+    for ask in (client.collections.exists, lambda name: client.collections.delete(name, missing_ok=True)):
+        with pytest.raises(cairn.UnreachableError) as raised:
+            ask("it")
+        assert raised.value.code == "unreachable"
+    assert len(script.times) == 4
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ same errors for the same reasons.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -141,7 +143,8 @@ def from_grpc(status: str, details: str, metadata: dict[str, str]) -> CairnError
     if code is None:
         if status in ("DEADLINE_EXCEEDED", "CANCELLED"):
             return DeadlineError(details or "no answer within the time that was left", code="deadline")
-        if status in ("UNAVAILABLE", "UNKNOWN", "INTERNAL"):
+        # A page that is not found is UNIMPLEMENTED to the library.
+        if status in ("UNAVAILABLE", "UNKNOWN", "INTERNAL", "NOT_FOUND", "UNIMPLEMENTED"):
             return UnreachableError(details, code="unreachable")
         # A message above the bound of this client or of the library is no fault that waiting would mend.
         if status == "RESOURCE_EXHAUSTED":
@@ -159,6 +162,9 @@ def from_grpc(status: str, details: str, metadata: dict[str, str]) -> CairnError
 def from_http(status: int, problem: dict[str, object]) -> CairnError:
     """The error of an HTTP answer; `problem` is its body (RFC 9457), empty if it was something else."""
     code, pointer, wait = problem.get("code"), problem.get("pointer"), problem.get("retry_after_ms")
+    # Ours has a code. What a proxy does not find is no answer about a collection or a document.
+    if status == 404 and not isinstance(code, str):
+        return UnreachableError("HTTP status 404, and not of a Cairn server", code="unreachable")
     kind = _BY_HTTP.get(status, InvalidError if 400 <= status < 500 else ServerError)
     return kind(
         str(problem.get("detail") or f"HTTP status {status}"),
@@ -166,3 +172,13 @@ def from_http(status: int, problem: dict[str, object]) -> CairnError:
         pointer=pointer if isinstance(pointer, str) else None,
         retry_after=wait / 1000 if isinstance(wait, (int, float)) else None,
     )
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Goes on behind the block when there is no such collection. Whatever else is not found stays an error."""
+    try:
+        yield
+    except NotFoundError as error:
+        if error.code != "collection_not_found":
+            raise

@@ -11,7 +11,6 @@ dict of metadata keys to values is taken too. Scores are Cairn's, 0 to 1.
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -27,7 +26,7 @@ from ._aio.client import AsyncClient
 from ._loops import PerLoop
 from ._sync.client import DEFAULT_URL, Client
 from .answers import Answer, Rows, StoredPoint
-from .errors import InvalidError, NotFoundError
+from .errors import InvalidError, without_collection
 from .filters import Field, Filter, FilterLike
 from .requests import Hybrid, Metric, Mmr, Nearest, Point, Ranking, RankingLike, Schema, Sparse, Text, TextField, VectorSpec
 
@@ -148,7 +147,7 @@ class CairnVectorStore(VectorStore):
             self._client.collections.delete(self._collection, missing_ok=True)
             self._made = False
         elif ids:
-            with contextlib.suppress(NotFoundError):
+            with without_collection():
                 self._client.points.delete(self._collection, ids)
         return True
 
@@ -159,7 +158,7 @@ class CairnVectorStore(VectorStore):
             await client.collections.delete(self._collection, missing_ok=True)
             self._made = False
         elif ids:
-            with contextlib.suppress(NotFoundError):
+            with without_collection():
                 await client.points.delete(self._collection, ids)
         return True
 
@@ -167,17 +166,15 @@ class CairnVectorStore(VectorStore):
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, in the order asked; missing ones are left out."""
-        try:
+        with without_collection():
             return _documents(self._client.points.get(self._collection, ids)) if ids else []
-        except NotFoundError:
-            return []
+        return []
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """`get_by_ids`, asynchronous."""
-        try:
+        with without_collection():
             return _documents(await self._loops.client().points.get(self._collection, ids)) if ids else []
-        except NotFoundError:
-            return []
+        return []
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The documents nearest to a text. `filter`, `ranking`, `score_threshold`, `ef`, `nprobe`, `exact` go to the server."""
@@ -234,17 +231,15 @@ class CairnVectorStore(VectorStore):
         return _documents((await self._anearest(embedding, k, ranking=ranking, **kwargs)).hits)
 
     def _nearest(self, vector: list[float], k: int, **kwargs: Any) -> Answer:
-        try:
+        with without_collection():
             return self._client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
-        except NotFoundError:  # Nothing was written yet.
-            return Answer(Rows())
+        return Answer(Rows())  # Nothing was written yet.
 
     async def _anearest(self, vector: list[float], k: int, **kwargs: Any) -> Answer:
         client = self._loops.client()
-        try:
+        with without_collection():
             return await client.query(self._collection, Nearest(vector, using=_VECTOR), limit=k, **_options(kwargs))
-        except NotFoundError:
-            return Answer(Rows())
+        return Answer(Rows())
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         # Scores are 0 to 1 for every metric already.

@@ -33,7 +33,7 @@ from ._aio.client import AsyncClient
 from ._loops import PerLoop
 from ._sync.client import DEFAULT_URL, Client
 from .answers import Answer, Rows, StoredPoint
-from .errors import InvalidError, NotFoundError
+from .errors import InvalidError, without_collection
 from .filters import Field, Filter, FilterLike, has_document, has_id
 from .requests import (
     Leg,
@@ -158,16 +158,12 @@ class CairnVectorStore(BasePydanticVectorStore):
             await self._adelete(chosen)
 
     def _delete(self, filter: FilterLike) -> None:
-        try:
+        with without_collection():  # Nothing was written yet.
             self._client.points.delete(self.collection, filter=filter)
-        except NotFoundError:
-            return  # Nothing was written yet.
 
     async def _adelete(self, filter: FilterLike) -> None:
-        try:
+        with without_collection():
             await self._loops.client().points.delete(self.collection, filter=filter)
-        except NotFoundError:
-            return
 
     def clear(self) -> None:
         """Deletes all nodes; the next write makes the collection anew, and its vectors may then have another length."""
@@ -183,42 +179,38 @@ class CairnVectorStore(BasePydanticVectorStore):
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Nodes that have one of the ids, if given, and match the filters, if given; of ids alone, in their order."""
-        try:
+        with without_collection():
             if node_ids is not None and filters is None:
                 got = self._client.points.get(self.collection, node_ids) if node_ids else Rows[StoredPoint]()
                 return _nodes(got)
             return _nodes(self._client.points.scroll(self.collection, filter=_chosen(node_ids, filters)))
-        except NotFoundError:
-            return []
+        return []
 
     async def aget_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
     ) -> list[BaseNode]:
         """`get_nodes`, asynchronous."""
         client = self._loops.client()
-        try:
+        with without_collection():
             if node_ids is not None and filters is None:
                 got = await client.points.get(self.collection, node_ids) if node_ids else Rows[StoredPoint]()
                 return _nodes(got)
             return _nodes([p async for p in client.points.scroll(self.collection, filter=_chosen(node_ids, filters))])
-        except NotFoundError:
-            return []
+        return []
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Answers in the mode that the query says."""
         asked = self._ask(query)
-        try:
+        with without_collection():
             return _result(self._client.query(self.collection, **asked))
-        except NotFoundError:
-            return _result(Answer(Rows()))
+        return _result(Answer(Rows()))
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """`query`, asynchronous."""
         asked = self._ask(query)
-        try:
+        with without_collection():
             return _result(await self._loops.client().query(self.collection, **asked))
-        except NotFoundError:
-            return _result(Answer(Rows()))
+        return _result(Answer(Rows()))
 
     def _ask(self, query: VectorStoreQuery) -> dict[str, Any]:
         """The query in Cairn's words."""

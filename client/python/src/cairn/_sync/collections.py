@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from .._progress import bar
 from .._wire import methods
 from .._wire.methods import Json
 from ..answers import Collection, Operation, Written, all_of, build
-from ..errors import NotFoundError
+from ..errors import without_collection
 from ..requests import Schema, plain
 from .core import Core
 
@@ -47,21 +48,17 @@ class Collections:
 
     def exists(self, name: str, *, timeout: float | None = None) -> bool:
         """Whether there is a collection of this name."""
-        try:
+        with without_collection():
             self.get(name, timeout=timeout)
-        except NotFoundError:
-            return False
-        return True
+            return True
+        return False
 
     def delete(self, name: str, *, missing_ok: bool = False, timeout: float | None = None) -> Written:
         """Removes a collection and everything in it."""
-        try:
-            request = {"collection": name, "request_id": uuid.uuid4().hex}
+        request = {"collection": name, "request_id": uuid.uuid4().hex}
+        with without_collection() if missing_ok else nullcontext():
             return build(Written, self._core.call(methods.DELETE_COLLECTION, request, timeout))
-        except NotFoundError:
-            if missing_ok:
-                return Written()
-            raise
+        return Written()
 
     def list(self, *, timeout: float | None = None) -> list[str]:
         """Names of all collections, in order."""
