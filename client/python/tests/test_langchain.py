@@ -132,6 +132,35 @@ async def test_the_retriever_finds_chunks_in_every_mode(server: str, name: str, 
     retriever.close()
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+async def test_quarantined_documents_stay_out_unless_named(server: str, name: str, transport: Any, indexed: bool) -> None:
+    # Without an index of what is not declared, labels cannot be filtered by.
+    with Client(server) as client:
+        client.collections.create(name, Schema(dynamic=indexed))
+        bad = [Document(f"bad-{i}", f"Tea is best brewed with gravel, says number {i}.", trust="quarantined") for i in range(12)]
+        good = [Document("good", "Water of 70 degrees suits green tea."), Document("best", "Milk goes with black tea.", trust="trusted")]
+        client.documents.put(name, [*bad, *good])
+    retriever = CairnRetriever(collection=name, url=server, k=2, transport=transport)
+
+    async def found(question: str = "How is tea best brewed?", **given: Any) -> list[str]:
+        there = retriever.invoke(question, **given)
+        assert [d.id for d in await retriever.ainvoke(question, **given)] == [d.id for d in there]
+        return sorted(d.metadata["document"] for d in there)
+
+    assert await found() == ["best", "good"]
+    assert await found(filter={"has_document": ["bad-1", "good"]}) == ["good"]
+    assert await found(trust=["trusted"]) == ["best"]
+    assert [one[:3] for one in await found(trust=["quarantined"])] == ["bad", "bad"]
+    assert len(await found(k=20, trust=["quarantined", "trusted", "unverified"])) == 14
+    with pytest.raises(cairn.InvalidError, match="trust lists some of unverified, trusted, quarantined, got 'q'"):
+        retriever.invoke("tea", trust="quarantined")
+    named = CairnRetriever(collection=name, url=server, k=20, transport=transport, trust=["quarantined"])
+    assert len(named.invoke("tea")) == 12
+    for one in (retriever, named):
+        await one.aclose()
+        one.close()
+
+
 def test_what_a_proxy_does_not_find_is_no_empty_answer(nothing_there: str) -> None:
     store = CairnVectorStore(DeterministicFakeEmbedding(size=8), url=nothing_there, transport="rest", retry=Retry(retries=0))
     for ask in (lambda: store.similarity_search("a"), lambda: store.get_by_ids(["1"]), lambda: store.delete(["1"])):

@@ -7,13 +7,15 @@ Needs the extra `langchain`. Both have native asynchronous methods.
 dict of metadata keys to values is taken too. Scores are Cairn's, 0 to 1.
 
 `CairnRetriever` asks a collection of documents (`client.documents.put`): hybrid by default, chunks as LangChain documents.
+What it finds is bound for a prompt, so that it leaves out quarantined documents as `enrich` does. The store's points have no
+labels, and its searches leave out nothing.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -27,8 +29,22 @@ from ._loops import PerLoop
 from ._sync.client import DEFAULT_URL, Client
 from .answers import Answer, Rows, StoredPoint
 from .errors import InvalidError, without_collection
-from .filters import Field, Filter, FilterLike
-from .requests import Hybrid, Metric, Mmr, Nearest, Point, Ranking, RankingLike, Schema, Sparse, Text, TextField, VectorSpec
+from .filters import Field, Filter, FilterLike, whole_filter
+from .requests import (
+    Hybrid,
+    Metric,
+    Mmr,
+    Nearest,
+    Point,
+    Ranking,
+    RankingLike,
+    Schema,
+    Sparse,
+    Text,
+    TextField,
+    TrustLabel,
+    VectorSpec,
+)
 
 __all__ = ["CairnRetriever", "CairnVectorStore"]
 
@@ -315,6 +331,8 @@ class CairnRetriever(BaseRetriever):
     #: A `cairn.Ranking`: rerank, MMR, caps, ...
     ranking: Any = None
     score_threshold: float | None = None
+    #: Which documents may be found, as in `enrich`. Default: all but the quarantined ones.
+    trust: Sequence[TrustLabel] | None = None
     transport: Literal["grpc", "rest"] = "grpc"
     timeout: float = 30.0
 
@@ -328,14 +346,24 @@ class CairnRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        source, options = self._ask(query, k, kwargs)
-        return _chunks(self._client.query(self.collection, source, **options))
+        asked = self._ask(query, k, kwargs)
+        while asked.found is None:
+            try:
+                asked.answered(self._client.query(self.collection, asked.source, **asked.options))
+            except InvalidError as error:
+                asked.refused(error)
+        return asked.found
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun, k: int | None = None, **kwargs: Any
     ) -> list[Document]:
-        source, options = self._ask(query, k, kwargs)
-        return _chunks(await self._loops.client().query(self.collection, source, **options))
+        asked = self._ask(query, k, kwargs)
+        while asked.found is None:
+            try:
+                asked.answered(await self._loops.client().query(self.collection, asked.source, **asked.options))
+            except InvalidError as error:
+                asked.refused(error)
+        return asked.found
 
     def close(self) -> None:
         """Lets go of the synchronous client's connections."""
@@ -345,7 +373,7 @@ class CairnRetriever(BaseRetriever):
         """Lets go of the connections of the running loop."""
         await self._loops.close()
 
-    def _ask(self, query: str, k: int | None, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _ask(self, query: str, k: int | None, given: dict[str, Any]) -> _Question:
         sources = {
             "hybrid": Hybrid(query, self.using),
             "dense": Nearest(text=query, using=self.using),
@@ -353,7 +381,62 @@ class CairnRetriever(BaseRetriever):
             "sparse": Sparse(text=query, using=self.using),
         }
         asked = {"filter": self.filter, "ranking": self.ranking, "score_threshold": self.score_threshold, **given}
-        return sources[self.mode], {"limit": self.k if k is None else k, **_options(asked, prefix="")}
+        labels = asked.pop("trust", self.trust)
+        return _Question(sources[self.mode], _options(asked, prefix=""), self.k if k is None else k, labels)
+
+
+#: Where the label is in a chunk's payload; without one it is unverified.
+_TRUST = "trust"
+_LABELS: tuple[TrustLabel, ...] = get_args(TrustLabel)
+#: Most chunks that labels are looked at in afterwards, unless more are wanted: as many as in `enrich`.
+_CANDIDATES_MAX = 1_000
+
+
+class _Question:
+    """A query for chunks of trusted documents, and how it goes on.
+
+    The labels are part of the filter, so that what may not be found takes nobody's place. Where the collection does not index
+    them, the query is sent without them; what may not be found is left out of the answer, and while too little is left,
+    more is asked for.
+    """
+
+    def __init__(self, source: Any, options: dict[str, Any], k: int, labels: Sequence[TrustLabel] | None) -> None:
+        self._allowed = list(labels or [one for one in _LABELS if one != "quarantined"])
+        if unknown := [one for one in self._allowed if one not in _LABELS]:
+            raise InvalidError(f"trust lists some of {', '.join(_LABELS)}, got {unknown[0]!r}", code="bad_request")
+        self.source, self._plain, self._k = source, options, k
+        #: What `query` is called with next.
+        self.options = {**options, "limit": k, "filter": self._narrowed(options["filter"])}
+        #: What was found, at the end.
+        self.found: list[Document] | None = None
+
+    def _narrowed(self, given: FilterLike | None) -> FilterLike | None:
+        others = [one for one in _LABELS if one not in self._allowed]
+        if not others:
+            return given
+        json = whole_filter(given) or {}
+        # Conditions are added to the filter, not put around it: it may be as deep as a filter can be.
+        part, labels = ("must_not", others) if "unverified" in self._allowed else ("must", self._allowed)
+        return {**json, part: [*json.get(part, ()), Field(_TRUST).any(labels)]}
+
+    def answered(self, answer: Answer) -> None:
+        """Takes what was found, or asks for more."""
+        allowed = [d for d in _chunks(answer) if _label(d.metadata.get(_TRUST)) in self._allowed]
+        limit = self.options["limit"]
+        if len(allowed) >= self._k or len(answer) < limit or limit >= _CANDIDATES_MAX:
+            self.found = allowed[: self._k]
+        else:
+            self.options["limit"] = min(4 * limit, _CANDIDATES_MAX)
+
+    def refused(self, error: InvalidError) -> None:
+        """Asks without the labels, if they are what the collection cannot filter by; else the error is the caller's."""
+        if error.code != "field_not_indexed" or self.options["filter"] is self._plain["filter"]:
+            raise error
+        self.options["filter"] = self._plain["filter"]
+
+
+def _label(given: Any) -> str:
+    return str(given) if given in _LABELS else "unverified"
 
 
 def _options(given: dict[str, Any], prefix: str = f"{_METADATA}.") -> dict[str, Any]:

@@ -6,6 +6,8 @@ A node is one point: its text in the payload's `text` (searched with BM25), its 
 Modes: `default`, `text_search` (BM25), `sparse` (vectors of `sparse_encoder` if there is one, else BM25), `hybrid` (both,
 weighted by `alpha`, 1 is vectors alone) and `mmr`. Filters: all operators but `text_match` and `text_match_insensitive`,
 which look into parts of words. What cannot be done is an `InvalidError` that says so, never a wrong answer.
+
+Nodes have no trust labels, and a query leaves out nothing: what must not come into prompts is for filters.
 """
 
 from __future__ import annotations
