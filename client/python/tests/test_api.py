@@ -385,6 +385,15 @@ def test_refused_documents_are_collected_and_the_others_stored(client: Any, name
     assert client.collections.get(name).documents == 18
 
 
+def test_what_cannot_be_said_is_collected_too(client: Any, name: str) -> None:
+    client.collections.create(name)
+    documents = [{"id": f"d{i}", "text": "text", "metadata": {"k": object() if i == 1 else i}} for i in range(3)]
+    put = client.documents.put(name, documents, on_error="collect")
+    assert [r.id for r in put.results] == ["d0", "d2"]
+    (refused,) = put.errors
+    assert refused.id == "d1" and refused.error.pointer.startswith("/documents/1")
+
+
 def test_what_was_stored_before_a_refused_document_is_told_as_it_was(client: Any, name: str) -> None:
     client.collections.create(name, Schema(fields={"text": TextField(), "n": "integer"}))
     # Metadata is held to the schema when a document is written: those before it in the request are stored by then.

@@ -375,7 +375,7 @@ class PutResult:
 
 @dataclass(slots=True)
 class PutError:
-    """A document that was refused."""
+    """A document that is not stored, and why; after a `DeadlineError` it may be."""
 
     id: str
     error: Exception
@@ -387,7 +387,7 @@ class Put:
 
     #: One for each document that was taken, in order.
     results: list[PutResult] = field(default_factory=list)
-    #: Those that were refused, with `on_error="collect"`.
+    #: Those that were left out, with `on_error="collect"`.
     errors: list[PutError] = field(default_factory=list)
     #: Token of the last write; None if nothing was written.
     token: str | None = None

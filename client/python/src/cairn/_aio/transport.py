@@ -202,11 +202,25 @@ class AsyncRestTransport:
 
 def _json_bytes(body: Any) -> bytes:
     try:
-        return json.dumps(body, default=scalar, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _json_text(body).encode()
     except (TypeError, ValueError, UnicodeError) as e:
-        if isinstance(e, InvalidError):
-            raise
-        raise InvalidError(f"this is no JSON: {e}", code="bad_request") from None
+        why = e.message if isinstance(e, InvalidError) else f"this is no JSON: {e}"
+        raise InvalidError(why, code="bad_request", pointer=_no_json(body)) from None
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, default=scalar, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _no_json(body: Any) -> str | None:
+    """Pointer to the first item of a list that is no JSON."""
+    lists = [(name, items) for name, items in body.items() if isinstance(items, list)] if isinstance(body, dict) else []
+    for place, item in ((f"/{name}/{i}", item) for name, items in lists for i, item in enumerate(items)):
+        try:
+            _json_text(item).encode()
+        except (TypeError, ValueError, UnicodeError):
+            return place
+    return None
 
 
 def _json_object(answer: httpx.Response) -> Json:

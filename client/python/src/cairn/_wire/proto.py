@@ -43,6 +43,7 @@ def fill(message: Message, json: Mapping[str, Any], at: str = "") -> None:
             _fill_field(message, field, value, place)
         except (TypeError, ValueError, OverflowError, AttributeError) as e:
             if isinstance(e, InvalidError):
+                e.pointer = e.pointer or place
                 raise
             raise InvalidError(f"a wrong value: {e}", code="bad_request", pointer=place) from None
 
