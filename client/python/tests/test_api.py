@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import subprocess
 import uuid
+from pathlib import Path
 from typing import Any
 
 import cairn
@@ -12,6 +16,7 @@ import pytest
 from cairn import (
     Cap,
     Chunking,
+    Client,
     Decay,
     Document,
     Field,
@@ -493,6 +498,45 @@ def test_html_and_files_are_read(client: Any, notes: str) -> None:
     view = client.documents.get(notes, "page", with_chunks=True)
     assert view.document.title == "Pu-erh" and "Dark tea." in view.chunks[0].payload["text"]
     assert "no()" not in view.chunks[0].payload["text"]
+
+
+def test_spans_point_at_the_bytes_of_the_file(client: Any, name: str, tmp_path: Path) -> None:
+    text = "# Tea\r\n\r\nGreen tea is brewed\r\nwith water of 70 degrees.\r\n\r\n# Caf\u00e9\r\n\r\nCoffee takes 92 degrees.\r\n"
+    (tmp_path / "tea.md").write_bytes(text.encode())
+    client.collections.create(name)
+    client.documents.put(name, Document.from_file(tmp_path / "tea.md", id="tea.md"))
+    enriched = client.enrich(name, "With water of how many degrees is it brewed?")
+    assert enriched.context
+    for item in enriched.context:
+        assert text.encode()[slice(*item.span)].decode() == item.text
+
+
+def test_files_are_read_as_the_command_line_reads_them(server: str, name: str, tmp_path: Path) -> None:
+    page = "<html><head><meta charset=latin-1></head><body><h1>Caf\u00e9</h1><p>Coffee takes 92 degrees.</p></body></html>"
+    files = {"md": b"# Tea\r\n\r\nGreen.\r\n", "txt": b"\xef\xbb\xbfBlack.\r\n", "xhtml": page.encode("latin-1")}
+    for suffix, data in files.items():
+        (tmp_path / f"a.{suffix}").write_bytes(data)
+    with Client(server) as client:
+        client.collections.create(name)
+        client.documents.put(name, [Document.from_file(f, id=f.name, source=f.name) for f in sorted(tmp_path.iterdir())])
+        assert client.documents.get(name, "a.xhtml").document.title == "Caf\u00e9"
+    # Equal checksums: nothing of it is new to the server.
+    command = [os.environ["CAIRN_BIN"], "ingest", "--json", "--url", server, "-c", name, str(tmp_path)]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CAIRN_")}
+    report = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(report.stdout)["unchanged"] == 3, report.stdout
+
+
+def test_a_file_that_is_no_text_is_refused_by_name_and_the_others_stored(client: Any, name: str, tmp_path: Path) -> None:
+    for i, data in enumerate([b"Green tea.", b"Caf\xe9.", b"Black tea."]):
+        (tmp_path / f"{i}.txt").write_bytes(data)
+    client.collections.create(name)
+    documents = (Document.from_file(f, id=f.name) for f in sorted(tmp_path.iterdir()))
+    put = client.documents.put(name, documents, on_error="collect")
+    assert [r.id for r in put.results] == ["0.txt", "2.txt"]
+    assert [(e.id, e.error.code) for e in put.errors] == [("1.txt", "bad_document")]
+    with pytest.raises(cairn.InvalidError, match=r"/1\.txt: plain text and Markdown are UTF-8, and byte 3 is not"):
+        client.documents.put(name, Document.from_file(tmp_path / "1.txt"))
 
 
 def test_the_server_embeds_what_a_point_gives_as_text(client: Any, notes: str) -> None:

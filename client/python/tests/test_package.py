@@ -155,3 +155,7 @@ def test_files_become_documents(tmp_path: Path) -> None:
     assert (pdf.format, pdf.data, pdf.text) == ("pdf", b"%PDF", "")
     with pytest.raises(cairn.InvalidError, match=r"no format is known for \.png"):
         cairn.Document.from_file(tmp_path / "c.png")
+    for suffix in ("html", "htm", "xhtml"):
+        (tmp_path / f"d.{suffix}").write_bytes(b"<p>caf\xe9")
+        page = cairn.Document.from_file(tmp_path / f"d.{suffix}")
+        assert (page.format, page.data, page.text) == ("html", b"<p>caf\xe9", "")

@@ -5,6 +5,7 @@ the server. Wherever one of these is taken, a dict of the same names is taken to
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import mimetypes
 import os
@@ -533,8 +534,10 @@ class Provenance:
 
 
 _SUFFIXES: dict[str, Format] = {
-    ".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".pdf": "pdf",
+    ".md": "markdown", ".markdown": "markdown", ".html": "html", ".htm": "html", ".xhtml": "html", ".pdf": "pdf",
 }  # fmt: skip
+#: Formats that are given as files: a PDF is no text, and a page says itself how its letters are written.
+_FILES = ("html", "pdf")
 
 
 @dataclass(slots=True)
@@ -562,18 +565,24 @@ class Document:
     #: Default: unverified. Quarantined documents are not put into prompts unless a request names the label.
     trust: TrustLabel | None = None
     provenance: Provenance | None = None
-    #: The file itself, for formats that are not text (pdf).
+    #: The file itself, for pages (html) and for formats that are not text (pdf).
     data: bytes | None = None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, id: str | None = None, **given: Any) -> Document:
-        """A document of a file; the format is told by its suffix, the id is the path as given."""
+        """A document of a file, byte for byte; the format is told by its suffix, the id is the path as given. Plain text and
+        Markdown are UTF-8: a file that is not is refused by `put`, and not here, where it would end the caller's generator
+        and with it the files behind it."""
         path = Path(path)
         kind = given.pop("format", None) or _SUFFIXES.get(path.suffix.lower())
         if kind is None and not (mimetypes.guess_type(path.name)[0] or "text/").startswith("text/"):
             raise InvalidError(f"{path}: no format is known for {path.suffix}", code="bad_request")
         given.setdefault("source", path.as_posix())
-        content: dict[str, Any] = {"data": path.read_bytes()} if kind == "pdf" else {"text": path.read_text("utf-8")}
+        data = path.read_bytes()
+        content: dict[str, Any] = {"data": data}
+        if kind not in _FILES:
+            with contextlib.suppress(UnicodeDecodeError):
+                content = {"text": data.decode("utf-8")}
         return cls(id or path.as_posix(), format=kind, **content, **given)
 
 
@@ -592,7 +601,18 @@ def document_json(document: DocumentLike) -> dict[str, Any]:
     json = _given(document)
     if document.data is not None and not document.text:
         del json["text"]
+        if document.format not in _FILES:
+            _check_utf8(document.data, document.source or str(document.id))
     return {**json, "id": str(document.id)}
+
+
+def _check_utf8(data: bytes, name: str) -> None:
+    """Says so where a file that was to be text is not. What is text is given as such, which the server says."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        message = f"{name}: plain text and Markdown are UTF-8, and byte {e.start} is not"
+        raise InvalidError(message, code="bad_document") from None
 
 
 @dataclass(slots=True)
