@@ -40,6 +40,8 @@ def test_the_notebook_runs(server: str, name: str, tmp_path: Path, monkeypatch: 
     assert len(plots) == 2 and all(p.startswith(b"\x89PNG") for p in plots)
     said = "".join(o.text for o in outputs if o.output_type == "stream" and o.name == "stdout")
     assert re.search(r"33\d documents, \d{4} chunks", said) and re.search(r"\[1\] etcd-v3\.6/\S+", said)
+    # The extra `notebook` brings what a bar is drawn with in a page; without it tqdm warns, and draws one of letters.
+    assert any("application/vnd.jupyter.widget-view+json" in o.get("data", {}) for o in outputs)
     recall = next(o.data["text/plain"] for o in reversed(outputs) if "recall@10" in o.get("data", {}).get("text/plain", ""))
     found = {int(m): float(r) for m, r in re.findall(r"^(\d+)\s+([\d.]+)$", recall, flags=re.MULTILINE)}
     assert set(found) == {4, 8, 16} and found[16] >= 0.98
