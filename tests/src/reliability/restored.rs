@@ -73,7 +73,7 @@ async fn done(client: &Client, operation: Operation) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Everything of a collection, whatever shard it is in.
+/// Everything of a collection, whatever shard it is in and by which write it came.
 async fn all(client: &Client, name: &str) -> anyhow::Result<Vec<StoredPoint>> {
     let page = client
         .collection(name)
@@ -81,6 +81,7 @@ async fn all(client: &Client, name: &str) -> anyhow::Result<Vec<StoredPoint>> {
         .await?;
     let mut points = page.points;
     points.sort_by(|a, b| a.id.cmp(&b.id));
+    points.iter_mut().for_each(|point| point.version.clear());
     Ok(points)
 }
 

@@ -219,7 +219,7 @@ async fn where_the_next_snapshot_is_damaged_a_moment_is_reached_from_the_one_bef
     let named = json!({"snapshot": "two", "to_token": moment, "collection": "things", "as": "again"});
     let ended = api.ended(Method::RestoreSnapshot, named).await;
     assert_eq!(
-        (&ended["state"], &ended["error"]["code"]),
+        (&ended["state"], &ended["error_code"]),
         (&json!("failed"), &json!("snapshot_damaged")),
         "{ended}"
     );
