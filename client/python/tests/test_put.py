@@ -14,8 +14,9 @@ from cairn import Retry
 
 
 class Failing:
-    """A server of documents. Their texts say what is wrong: `broken` and `bad answer` are failures with a place, `large` and
-    `slow` are one unit of what a request may have of it, and one that is `larger` or `slower` is too much alone.
+    """A server of documents. Their texts say what is wrong: `broken` and `bad answer` are failures with a place, `wrong` is
+    refused, `large` and `slow` are one unit of what a request may have of it, and one that is `larger` or `slower` is too
+    much alone.
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,8 @@ class Failing:
         texts = [text for _, text in documents]
         if texts.count("large") > self.most["large"] or "larger" in texts:
             return 413, {"code": "body_too_large", "detail": "a body is at most so many bytes"}
+        if "wrong" in texts:
+            return 400, {"code": "bad_document", "detail": "it", "pointer": f"/documents/{texts.index('wrong')}"}
         results, slow = [], 0
         for i, (id, text) in enumerate(documents):
             if text in ("broken", "bad answer"):
@@ -113,6 +116,17 @@ def test_what_takes_too_long_alone_is_collected_and_twice_in_a_row_is_the_end(pu
     with pytest.raises(cairn.DeadlineError) as raised:
         put("a", "slower", "slower", "b")
     assert told(raised.value.partial) == (["0"], {"1": "deadline_exceeded"})
+
+
+def test_what_is_refused_between_two_that_take_too_long_ends_the_row(put: Any) -> None:
+    codes = {"0": "deadline_exceeded", "1": "bad_document", "2": "deadline_exceeded"}
+    assert told(put("slower", "wrong", "slower", "a", batch=1)) == (["3"], codes)
+
+
+def test_a_server_that_never_answers_is_asked_eight_times(put: Any, failing: tuple[Failing, str]) -> None:
+    with pytest.raises(cairn.DeadlineError):
+        put(*["slower"] * 64)
+    assert [len(ids) for ids in failing[0].requests] == [64, 32, 16, 8, 4, 2, 1, 1]
 
 
 @pytest.mark.parametrize("batch", [64, 3])

@@ -7,8 +7,10 @@ Needs the extra `langchain`. Both have native asynchronous methods.
 dict of metadata keys to values is taken too. Scores are Cairn's, 0 to 1.
 
 `CairnRetriever` asks a collection of documents (`client.documents.put`): hybrid by default, chunks as LangChain documents.
-What it finds is bound for a prompt, so that it leaves out quarantined documents as `enrich` does. The store's points have no
-labels, and its searches leave out nothing.
+What it finds is bound for a prompt, so that it leaves out quarantined documents as `enrich` does. In a collection that does
+not index `trust` (a schema that is not dynamic and does not declare it) that is done after the ranking: removal of near
+duplicates, and caps, may then keep a chunk that is left out in place of a trusted one, which is lost. Declare `trust` as a
+keyword there. The store's points have no labels, and its searches leave out nothing.
 """
 
 from __future__ import annotations
@@ -397,7 +399,7 @@ class _Question:
 
     The labels are part of the filter, so that what may not be found takes nobody's place. Where the collection does not index
     them, the query is sent without them; what may not be found is left out of the answer, and while too little is left,
-    more is asked for.
+    more is asked for. What the ranking gave up for it (near duplicates, caps) does not come back.
     """
 
     def __init__(self, source: Any, options: dict[str, Any], k: int, labels: Sequence[TrustLabel] | None) -> None:

@@ -62,7 +62,8 @@ class AsyncDocuments:
         Whatever ends it, what was stored stays stored, and `partial` of the exception is what the batches did that were
         answered. Of the batch that failed, nothing is stored where the request was found wrong; where it went wrong later (a
         model that refuses a text, time that ran out), the documents before that place may be. `timeout` is that of each
-        request.
+        request: with `"collect"`, a batch of 64 that a server never answers takes up to eight of them, because it is halved
+        down to two documents that take too long alone.
 
         ```python
         >>> from cairn import Document
@@ -235,14 +236,16 @@ class _Row:
     failed: int = 0
 
     def add(self, error: CairnError) -> None:
-        """One more; raises if it was one too many."""
+        """One more; raises if it was one too many. One that is refused is answered for, and ends the row."""
+        if isinstance(error, InvalidError):
+            self.end()
         self.late += isinstance(error, DeadlineError)
         self.failed += isinstance(error, ServerError)
         if self.late >= _LATE_IN_A_ROW or self.failed >= _FAILED_IN_A_ROW:
             raise error
 
     def end(self) -> None:
-        """Something was stored."""
+        """The server does its work."""
         self.late = self.failed = 0
 
 
