@@ -251,10 +251,10 @@ impl Eval {
                 Err(interrupted) => return Err(interrupted.failure()),
             }
         }
-        let baseline = self
-            .baseline
-            .as_deref()
-            .and_then(|name| modes.iter().position(|m| m.name == name));
+        let baseline = baseline(self.baseline.as_deref(), &modes, measured.len());
+        if let (Some(said), None) = (&mut stopped, baseline) {
+            said.push_str(", and not the one to compare with");
+        }
         let report = Report::new(
             Settings {
                 collection: self.collection.clone(),
@@ -263,7 +263,7 @@ impl Eval {
                 resamples: self.resamples as usize,
                 seed: self.seed,
                 unjudged,
-                baseline: baseline.unwrap_or(0).min(measured.len().saturating_sub(1)),
+                baseline,
             },
             &cases,
             measured,
@@ -373,6 +373,12 @@ impl Eval {
         let collection = self.connection.client().await?.get_collection(&self.collection).await?;
         Ok(fit::default_fields(&collection.schema))
     }
+}
+
+/// Place of the mode that the others are compared with, if it is among the first so many, which were measured.
+fn baseline(name: Option<&str>, modes: &[Mode], measured: usize) -> Option<usize> {
+    let is_it = |mode: &Mode| name.is_none_or(|name| mode.name == name);
+    modes.iter().take(measured).position(is_it)
 }
 
 /// Questions with something relevant, and how many had nothing.
@@ -501,6 +507,52 @@ mod tests {
         assert!(modes(&[]).unwrap_err().contains("dense, bm25, hybrid, got"));
         let mine = ["--fit", "--query", r#"fitted={"text": {"query": "{query}"}}"#];
         assert!(modes(&mine).unwrap_err().contains("two modes"));
+    }
+
+    #[test]
+    fn nothing_is_compared_with_a_baseline_that_was_not_measured() {
+        let mode = |name: &str| Mode {
+            name: name.to_owned(),
+            template: json!({}),
+        };
+        let modes = ["dense", "bm25", "fitted"].map(mode);
+        let cases = [Case {
+            question: Question {
+                id: "1".to_owned(),
+                text: "one".to_owned(),
+            },
+            judged: Judged::default(),
+        }];
+        // What is compared with what, if so many were measured before somebody said stop.
+        let compared = |name: Option<&str>, measured: usize| {
+            let asked = |mode: &Mode| ask::Asked {
+                mode: mode.clone(),
+                lists: vec![Vec::new()],
+                latencies: vec![1.0],
+                elapsed: Duration::from_secs(1),
+                notes: std::collections::BTreeMap::new(),
+            };
+            let settings = Settings {
+                collection: "docs".to_owned(),
+                by: By::Document,
+                cuts: vec![1],
+                resamples: 10,
+                seed: 1,
+                unjudged: 0,
+                baseline: baseline(name, &modes, measured),
+            };
+            let asked = modes.iter().take(measured).map(asked).collect();
+            let report = Report::new(settings, &cases, asked, None);
+            let json = serde_json::to_value(report.json()).unwrap();
+            let pair = |d: &Value| format!("{} than {}", d["mode"].as_str().unwrap(), d["than"].as_str().unwrap());
+            let pairs: Vec<String> = json["differences"].as_array().unwrap().iter().map(pair).collect();
+            pairs.join(", ")
+        };
+        assert_eq!(compared(Some("fitted"), 2), "");
+        assert_eq!(compared(Some("fitted"), 3), "dense than fitted, bm25 than fitted");
+        assert_eq!(compared(Some("bm25"), 2), "dense than bm25");
+        assert_eq!(compared(None, 2), "bm25 than dense");
+        assert_eq!(compared(None, 1), "");
     }
 
     #[test]

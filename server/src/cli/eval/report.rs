@@ -24,8 +24,8 @@ pub(super) struct Settings {
     pub(super) seed: u64,
     /// Questions left out because nothing is relevant to them.
     pub(super) unjudged: usize,
-    /// Place of the mode that the others are compared with.
-    pub(super) baseline: usize,
+    /// Place of the mode that the others are compared with; none if it was not measured.
+    pub(super) baseline: Option<usize>,
 }
 
 /// All modes, measured.
@@ -115,9 +115,19 @@ impl<'a> Report<'a> {
         self.resampled.mean(mode * self.metrics.len() + metric)
     }
 
-    fn difference(&self, mode: usize, metric: usize) -> Interval {
+    fn difference(&self, mode: usize, than: usize, metric: usize) -> Interval {
         let place = |mode: usize| mode * self.metrics.len() + metric;
-        self.resampled.difference(place(mode), place(self.settings.baseline))
+        self.resampled.difference(place(mode), place(than))
+    }
+
+    /// Places of modes that are compared, each with the baseline.
+    fn compared(&self) -> impl Iterator<Item = (usize, usize)> {
+        let pairs = move |than: usize| {
+            (0..self.modes.len())
+                .filter(move |i| *i != than)
+                .map(move |i| (i, than))
+        };
+        self.settings.baseline.into_iter().flat_map(pairs)
     }
 
     /// To standard output: a table of values, then one of differences.
@@ -150,14 +160,14 @@ impl<'a> Report<'a> {
         output::out("");
         table(&rows);
 
-        if self.modes.len() > 1 {
-            let baseline = &self.modes[s.baseline].asked.mode.name;
+        if let Some((_, than)) = self.compared().next() {
+            let baseline = &self.modes[than].asked.mode.name;
             let head = std::iter::once(format!("better than {baseline} by")).chain(names);
             let mut rows: Vec<Vec<String>> = vec![head.collect()];
-            for (i, mode) in self.modes.iter().enumerate().filter(|(i, _)| *i != s.baseline) {
-                let mut row = vec![mode.asked.mode.name.clone()];
+            for (i, than) in self.compared() {
+                let mut row = vec![self.modes[i].asked.mode.name.clone()];
                 row.extend(shown.iter().map(|&m| {
-                    let d = self.difference(i, m);
+                    let d = self.difference(i, than, m);
                     let sure = if d.excludes_zero() { "*" } else { " " };
                     format!("{:+.4} [{:+.4} {:+.4}]{sure}", d.mean, d.low, d.high)
                 }));
@@ -209,11 +219,10 @@ impl<'a> Report<'a> {
             queries_per_second: mode.per_second(),
             notes: &self.modes[i].asked.notes,
         };
-        let others = (0..self.modes.len()).filter(|&i| i != self.settings.baseline);
-        let difference = |i: usize| DifferenceJson {
+        let difference = |(i, than): (usize, usize)| DifferenceJson {
             mode: name(i),
-            than: name(self.settings.baseline),
-            metrics: metrics(&|m| self.difference(i, m)),
+            than: name(than),
+            metrics: metrics(&|m| self.difference(i, than, m)),
         };
         Json {
             collection: &self.settings.collection,
@@ -223,7 +232,7 @@ impl<'a> Report<'a> {
             resamples: self.settings.resamples,
             seed: self.settings.seed,
             modes: self.modes.iter().enumerate().map(mode).collect(),
-            differences: others.map(difference).collect(),
+            differences: self.compared().map(difference).collect(),
             fit: self.fitted,
         }
     }
