@@ -370,10 +370,12 @@ fn a_watch_outlives_its_server() {
     write("first.txt", "There from the beginning.");
     let server = Server::start(&data);
     let (url, address) = (server.url.clone(), server.url.replace("http://", ""));
+    let log = dir.path().join("log");
     let watching = cairn()
         .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"])
         .args(["--watch", "--delete-missing", "--timeout-ms", "5000", "--url", &url])
         .stdout(Stdio::piped())
+        .stderr(std::fs::File::create(&log).unwrap())
         .spawn()
         .map(Running)
         .unwrap();
@@ -387,15 +389,81 @@ fn a_watch_outlives_its_server() {
         });
     };
     stored(&server, 1);
+    // Written while nobody listens.
+    let fails = |file: &str| {
+        let told = || {
+            std::fs::read_to_string(&log)
+                .unwrap()
+                .matches("to be tried again")
+                .count()
+        };
+        let before = told();
+        write(file, "Nobody listens.");
+        until(file, || {
+            (told() > before)
+                .then_some(())
+                .ok_or_else(|| "it does not fail".to_owned())
+        });
+    };
     assert_eq!(server.terminate(), Some(0));
-    write("second.txt", "Written while nobody listens.");
-    // Long enough for the change to be seen, and to fail.
-    std::thread::sleep(std::time::Duration::from_secs(3));
+    fails("second.txt");
     let server = Server::start_on(&address, &data);
     stored(&server, 2);
+    // Who says stop while a file waits for the server is told that it is not done.
+    assert_eq!(server.terminate(), Some(0));
+    fails("third.txt");
     let (code, printed) = watching.interrupt();
     let report: Value = serde_json::from_str(&printed).unwrap();
-    assert_eq!((code, &report["failed"]), (Some(0), &0.into()), "{report}");
+    assert_eq!(
+        (code, &report["failed"], &report["interrupted"]),
+        (Some(130), &0.into(), &true.into()),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_renamed_file_stays_though_near_duplicates_are_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let docs = dir.path().join("docs");
+    // A path that is too long for an id: it is refused, and was never stored.
+    let long = docs.join("l".repeat(200));
+    let deep = long.join("l".repeat(200)).join("l".repeat(200));
+    std::fs::create_dir_all(&deep).unwrap();
+    std::fs::write(deep.join("x.md"), "Too far away.").unwrap();
+    std::fs::write(
+        docs.join("old.md"),
+        "A name is all that changes about this stone of the path.",
+    )
+    .unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    let watching = cairn()
+        .args(["ingest", docs.to_str().unwrap(), "-c", "docs", "--create", "--json"])
+        .args(["--watch", "--delete-missing", "--on-near-duplicate", "skip"])
+        .args(["--url", &server.url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let stored = |only: &str| {
+        until(only, || {
+            let found = server.run(&["search", "a stone of the path", "-c", "docs", "--json"]);
+            let found: Value = serde_json::from_slice(&found.stdout).unwrap_or_default();
+            let hits = found["hits"].as_array().into_iter().flatten();
+            let ids: Vec<&str> = hits.filter_map(|hit| hit["document"].as_str()).collect();
+            (ids == [only]).then_some(()).ok_or_else(|| format!("{ids:?}"))
+        });
+    };
+    stored("old.md");
+    std::fs::rename(long, dir.path().join("elsewhere")).unwrap();
+    std::fs::rename(docs.join("old.md"), docs.join("new.md")).unwrap();
+    stored("new.md");
+    let (code, printed) = watching.interrupt();
+    let report: Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(
+        (code, &report["failed"], &report["skipped"], &report["deleted"]),
+        (Some(0), &0.into(), &0.into(), &1.into()),
+        "{report}"
+    );
 }
 
 /// A PDF of these objects, of which the first is the catalogue.
@@ -555,6 +623,7 @@ fn a_run_that_loses_its_server_reports_what_became_of_everything() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
+        .map(Running)
         .unwrap();
     // Somebody reads it once the collection was made.
     let mut lines = None;
@@ -572,7 +641,7 @@ fn a_run_that_loses_its_server_reports_what_became_of_everything() {
         .write_all(b"{\"id\": 1, \"text\": \"Nobody takes it.\"}\n{\"id\": 2}\n")
         .unwrap();
     drop(lines);
-    let output = running.wait_with_output().unwrap();
+    let output = running.output();
     assert_eq!(code(&output), 3, "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(

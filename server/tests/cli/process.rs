@@ -1,12 +1,16 @@
 //! Processes of the binary: a server, and commands that run beside it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
+/// How long a command is waited for that ends by itself; only what never does takes so long.
+const ENDS_MAX: Duration = Duration::from_secs(300);
 
 /// A command that sees no configuration of ours but what the test gives it.
 pub(crate) fn cairn() -> Command {
@@ -126,9 +130,38 @@ impl Running {
             .unwrap();
         assert!(sent.success());
         let mut printed = String::new();
-        std::io::Read::read_to_string(&mut self.0.stdout.take().unwrap(), &mut printed).unwrap();
+        self.0.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
         (self.0.wait().unwrap().code(), printed)
     }
+
+    /// How it ended by itself, and what it printed to the pipes that it has.
+    pub(crate) fn output(mut self) -> Output {
+        let (stdout, stderr) = (all_of(self.0.stdout.take()), all_of(self.0.stderr.take()));
+        let ends = Instant::now() + ENDS_MAX;
+        let status = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < ends, "it ends");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        Output {
+            status,
+            stdout: stdout.join().unwrap(),
+            stderr: stderr.join().unwrap(),
+        }
+    }
+}
+
+/// Read beside the process, which would wait with a full pipe.
+fn all_of(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut all).unwrap();
+        }
+        all
+    })
 }
 
 impl Drop for Running {

@@ -341,6 +341,7 @@ fn a_server_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
+        .map(Running)
         .unwrap();
     let ends = Instant::now() + Duration::from_secs(60);
     while bench.models.seen().len() < 4 {
@@ -352,7 +353,7 @@ fn a_server_that_goes_away_ends_the_run_and_the_next_one_goes_on() {
         .status()
         .unwrap();
     assert!(killed.success());
-    let output = run.wait_with_output().unwrap();
+    let output = run.output();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("run it again to go on"), "{said}");

@@ -157,7 +157,19 @@ pub(super) fn is_gone(path: &Path) -> bool {
     fs::metadata(path).is_err_and(|e| not_there(&e))
 }
 
-fn not_there(e: &io::Error) -> bool {
+/// A file is at this path, and not by way of a link.
+pub(super) fn is_file(roots: &[PathBuf], path: &Path) -> bool {
+    let root = roots.iter().find(|root| path.starts_with(root));
+    !root.is_some_and(|root| is_linked(root, path)) && path.is_file()
+}
+
+/// A path below a root leads over a link, which a walk does not follow. The root itself may be one.
+fn is_linked(root: &Path, path: &Path) -> bool {
+    let mut below = path.ancestors().take_while(|above| *above != root);
+    below.any(|path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()))
+}
+
+pub(super) fn not_there(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
@@ -172,7 +184,7 @@ pub(super) enum Now {
     There(Found),
     /// Nothing is there: no file, and no folder.
     Gone,
-    /// Hidden, of no known kind, or not below a root.
+    /// Hidden, of no known kind, a link, or not below a root.
     Nothing,
 }
 
@@ -183,9 +195,7 @@ pub(super) fn look(roots: &[PathBuf], path: &Path, prefix: &str) -> Now {
             root.file_name().map_or(root.as_path(), Path::new)
         } else if let Ok(name) = path.strip_prefix(root) {
             // As in a walk: nothing hidden, and links are not followed, but for a root that is one.
-            if name.components().any(|part| is_hidden(part.as_os_str()))
-                || fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink())
-            {
+            if name.components().any(|part| is_hidden(part.as_os_str())) || is_linked(root, path) {
                 return Now::Nothing;
             }
             name
@@ -328,10 +338,18 @@ mod tests {
         // What a walk leaves out is left out here, too.
         std::os::unix::fs::symlink(root.join("a/x.md"), root.join("link.md")).unwrap();
         std::os::unix::fs::symlink(&root, root.join("loop")).unwrap();
-        assert_eq!(
-            (there("link.md").as_str(), there("loop").as_str()),
-            ("Nothing", "Nothing")
-        );
+        for linked in ["link.md", "loop", "loop/a/x.md", "loop/a"] {
+            assert_eq!(there(linked), "Nothing", "{linked}");
+            assert!(!is_file(&roots, &root.join(linked)), "{linked}");
+        }
+        assert!(is_file(&roots, &root.join("a/x.md")) && !is_file(&roots, &root.join("a")));
+        // But for a link that was named.
+        let named = [root.join("loop")];
+        let Now::There(found) = look(&named, &root.join("loop/a/x.md"), "") else {
+            panic!("it is there")
+        };
+        assert_eq!(ids(&found), ["a/x.md"]);
+        assert!(is_file(&named, &root.join("loop/a/x.md")));
         // A file that was named itself has its name as id.
         let file = root.join("a/x.md");
         let Now::There(found) = look(std::slice::from_ref(&file), &file, "") else {

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cairn_client::Collection;
+use cairn_client::{Collection, ErrorKind, OnNearDuplicate};
 use futures::{StreamExt, TryStreamExt};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::find::Found;
 use super::known::{Known, Look};
-use super::watch::{Changes, Watch};
+use super::watch::{Changes, DOUBT_EVERY, Watch};
 use super::{Failure, Plan, Progress, Source, Summary, ingest, output};
 
 /// Documents deleted in one request.
@@ -55,42 +55,75 @@ impl Follow<'_> {
 
     /// What changes, until somebody says stop.
     pub(super) async fn changes(&mut self, mut watch: Watch, summary: &mut Summary) {
+        let mut doubt = interval_at(Instant::now() + DOUBT_EVERY, DOUBT_EVERY);
+        doubt.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.plan.stop.is_asked() {
-            let changes = tokio::select! {
+            let nothing = Changes::Paths(BTreeSet::new());
+            let (changes, due) = tokio::select! {
                 () = self.plan.stop.asked() => break,
-                () = self.again.due() => Changes::Paths(BTreeSet::new()),
-                changes = watch.changes() => changes,
+                () = self.again.due() => (nothing, true),
+                _ = doubt.tick() => (nothing, watch.doubt()),
+                changes = watch.changes() => (changes, false),
             };
-            let changes = self.again.join(changes);
-            // Before anything is looked at, so that what changes after that makes an event.
-            let changes = if watch.renew() { Changes::Anything } else { changes };
-            self.again.paths.extend(watch.dead().cloned());
-            let look = self.known.look(&changes);
-            for folder in &look.readable {
-                // What changes in it while that begins is found the next time.
-                watch.add(folder);
-                self.again.paths.insert(folder.clone());
+            // What happens next to what is followed is no reason to try again what failed.
+            if due || self.known.concerns(&changes) {
+                self.round(changes, &mut watch, summary).await;
             }
-            self.tell_unread(&look);
-            // A failure of before is none any more: it is tried again, or there is nothing to try.
-            let looked = look.files.iter().map(|file| &file.path).chain(&look.gone);
-            summary.take_back(&looked.map(|path| name(path)).collect());
-            if !look.files.is_empty() {
-                let (written, failed) = (summary.written(), summary.failed);
-                self.put(look.files, &Progress::new(false), summary).await;
-                let written = summary.written().saturating_sub(written);
-                let failed = summary.failed.saturating_sub(failed);
-                if written + failed > 0 {
-                    output::note(format!("{written} new or changed, {failed} failed"));
-                }
-            }
-            if let Err(failure) = self.delete(&look.gone, summary).await {
-                output::error(&failure.message);
-                self.again.paths.extend(look.gone);
-            }
-            self.again.settle();
         }
+        // What failed and was to be tried again is no failure, and is not done.
+        summary.interrupted |= self.again.paths.iter().any(|path| path.is_file());
         summary.unread(self.known.unread());
+    }
+
+    async fn round(&mut self, changes: Changes, watch: &mut Watch, summary: &mut Summary) {
+        let changes = self.again.join(changes);
+        // Before anything is looked at, so that what changes after that makes an event.
+        let changes = if watch.renew() { Changes::Anything } else { changes };
+        self.again.paths.extend(watch.dead().cloned());
+        let look = self.known.look(&changes);
+        for folder in &look.readable {
+            // What changes in it while that begins is found the next time.
+            watch.add(folder);
+            self.again.paths.insert(folder.clone());
+        }
+        self.tell_unread(&look);
+        // A failure of before is none any more: it is tried again, or there is nothing to try.
+        let looked_at = self.known.looked_at(&changes);
+        let looked = look
+            .files
+            .iter()
+            .map(|file| &file.path)
+            .chain(&look.gone)
+            .chain(&looked_at);
+        summary.take_back(&looked.map(|path| name(path)).collect());
+        let files: BTreeSet<PathBuf> = if look.gone.is_empty() {
+            BTreeSet::new()
+        } else {
+            look.files.iter().map(|file| file.path.clone()).collect()
+        };
+        if self.plan.on_near_duplicate == OnNearDuplicate::Store {
+            self.put_changed(look.files, summary).await;
+            self.delete(look.gone, &files, summary).await;
+        // A file that was renamed is almost the same as what is stored under its old name: that goes first, or both would.
+        } else if self.delete(look.gone, &files, summary).await {
+            self.put_changed(look.files, summary).await;
+        } else {
+            self.again.paths.extend(files);
+        }
+        self.again.settle();
+    }
+
+    async fn put_changed(&mut self, files: Vec<Source>, summary: &mut Summary) {
+        if files.is_empty() {
+            return;
+        }
+        let (written, failed) = (summary.written(), summary.failed);
+        self.put(files, &Progress::new(false), summary).await;
+        let written = summary.written().saturating_sub(written);
+        let failed = summary.failed.saturating_sub(failed);
+        if written + failed > 0 {
+            output::note(format!("{written} new or changed, {failed} failed"));
+        }
     }
 
     /// Folders that cannot be read are told when they are found, and tried again.
@@ -106,27 +139,61 @@ impl Follow<'_> {
         let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
         match ingest(self.collection, sources, self.plan, progress, summary).await {
             Ok(later) => {
+                summary.take_back(&later);
                 let failed = |path: &PathBuf| later.contains(&name(path));
-                self.again.paths.extend(paths.into_iter().filter(failed));
-                summary.take_back(&self.again.paths.iter().map(|path| name(path)).collect());
+                self.later(paths.into_iter().filter(failed).collect());
             }
             // Nothing of it is known to be stored, and sending what is costs little.
             Err(failure) => {
                 output::error(&failure.message);
                 summary.take_back(&paths.iter().map(|path| name(path)).collect());
-                self.again.paths.extend(paths);
+                self.later(paths);
             }
         }
     }
 
-    /// Deletes the documents of files that are gone.
-    async fn delete(&mut self, gone: &BTreeSet<PathBuf>, summary: &mut Summary) -> Result<(), Failure> {
+    fn later(&mut self, files: Vec<PathBuf>) {
+        if !files.is_empty() {
+            output::note(format!("{} to be tried again", files.len()));
+        }
+        self.again.paths.extend(files);
+    }
+
+    /// Deletes the documents of files that are gone; `files` were found with that. False if it is to be tried again.
+    async fn delete(&mut self, mut gone: BTreeSet<PathBuf>, files: &BTreeSet<PathBuf>, summary: &mut Summary) -> bool {
+        // They were looked for some time ago, if much was put since.
+        let back = self.known.back(&gone);
+        gone.retain(|path| !back.contains(path));
+        self.again.paths.extend(back);
+        let (ids, others) = self.known.documents(&gone);
+        // What is stored under their id may be what the other file held.
+        self.again
+            .paths
+            .extend(others.into_iter().filter(|path| !files.contains(path)));
+        match self.delete_documents(ids, summary).await {
+            Ok(()) => {
+                self.known.forget(&gone);
+                true
+            }
+            Err(failure) => {
+                output::error(&failure.message);
+                self.again.paths.extend(gone);
+                false
+            }
+        }
+    }
+
+    async fn delete_documents(&self, ids: BTreeSet<String>, summary: &mut Summary) -> Result<(), Failure> {
         let collection = self.collection;
         // A file that failed was perhaps never stored.
-        let stored = futures::stream::iter(self.known.documents(gone))
+        let stored = futures::stream::iter(ids)
             .map(|id| async move {
-                let stored = collection.get_document(&id).await?;
-                Ok::<_, Failure>(stored.map(|_| id))
+                match collection.get_document(&id).await {
+                    Ok(stored) => Ok(stored.map(|_| id)),
+                    // Under an id that is none nothing is.
+                    Err(e) if e.kind() == ErrorKind::Invalid => Ok(None),
+                    Err(e) => Err(Failure::from(e)),
+                }
             })
             .buffer_unordered(self.plan.parallel)
             .try_filter_map(|id| async move { Ok(id) });
@@ -135,7 +202,6 @@ impl Follow<'_> {
             collection.delete_documents(ids).await?;
             summary.deleted += ids.len() as u64;
         }
-        self.known.forget(gone);
         if !ids.is_empty() {
             output::note(format!("{} deleted", ids.len()));
         }

@@ -66,7 +66,7 @@ folders with a file of the same path overwrite each other: give each its own
 deleted, which --watch --delete-missing does.
 
 Exit codes: 0 all stored, 1 nothing done, 3 server unreachable, 4 some documents failed,
-130 stopped before the end.";
+130 stopped before the end, or while files waited to be tried again.";
 
 /// `cairn ingest`.
 #[derive(Args)]
@@ -112,7 +112,7 @@ pub(super) struct Ingest {
     #[arg(long)]
     watch: bool,
     /// Delete the document of a file that is removed while watching. Lines and rows are not looked for, and nothing is
-    /// deleted while the directory that you named, or the one that the file was in, is not there or cannot be read.
+    /// deleted while the directory that you named is not there, or of what is below one that cannot be read.
     #[arg(long, requires = "watch")]
     delete_missing: bool,
     /// Print the report as JSON.

@@ -1,6 +1,7 @@
 //! What became of the documents: counted, with the first failures and near duplicates by name.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::time::Duration;
 
 use cairn_client::PutResult;
@@ -92,10 +93,13 @@ impl Summary {
         }
     }
 
-    /// Failures of these files are tried again: they are neither failures nor documents any more.
+    /// Failures of these files are tried again: they are neither failures nor documents any more. So are those of files below
+    /// them, which were folders, as far as they are kept by name.
     pub(super) fn take_back(&mut self, files: &HashSet<String>) {
         let before = self.failures.len();
-        self.failures.retain(|f| !files.contains(&f.what.file));
+        let is_one = |above: &Path| above.to_str().is_some_and(|above| files.contains(above));
+        self.failures
+            .retain(|f| !Path::new(&f.what.file).ancestors().any(is_one));
         let named = (before - self.failures.len()) as u64;
         let unnamed = files.iter().filter_map(|file| self.unnamed.remove(&hash(file)));
         let taken = named + unnamed.sum::<u64>();
@@ -204,6 +208,10 @@ mod tests {
             ),
             (1, 1, "a/y.md")
         );
+        summary.take_back(&["a/y".to_owned(), "b".to_owned()].into());
+        assert_eq!(summary.failed, 1, "not below these");
+        summary.take_back(&["a".to_owned()].into());
+        assert_eq!((summary.documents, summary.failed), (0, 0));
     }
 
     #[test]

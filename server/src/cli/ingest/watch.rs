@@ -3,10 +3,13 @@
 //!
 //! Nothing is lost: when there are more events than are kept, or the system itself lost some, the answer is to look at
 //! everything again. A folder that is removed or moved away takes its watch with it, so that it is watched again when
-//! another one is in its place.
+//! another one is in its place. Of some ways to put one there no event tells (its parent was moved, it is a link that leads
+//! elsewhere now, something is mounted over it): who asks now and then finds out.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs;
 use std::mem::{Discriminant, discriminant};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +28,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const GATHER_MAX: Duration = Duration::from_secs(5);
 /// Events that wait to be gathered, and paths that are gathered.
 const EVENTS_MAX: usize = 10_000;
+/// How often it is looked whether what is watched is what is there: no event tells of all that takes its place.
+pub(super) const DOUBT_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Watch {
     events: Receiver<Seen>,
@@ -33,12 +38,24 @@ pub(super) struct Watch {
     gathered: BTreeSet<PathBuf>,
     /// What is watched: folders with everything below them, and the folders of single files. None is within another that
     /// is watched with everything below it.
-    points: BTreeMap<PathBuf, RecursiveMode>,
+    points: BTreeMap<PathBuf, Point>,
     /// Those that may be others by now, and what was said when they could not be watched again.
     dead: BTreeMap<PathBuf, String>,
+    /// Folders that are watched to see such a one come back.
+    waiting: BTreeSet<PathBuf>,
     /// Stops watching when dropped.
     watcher: RecommendedWatcher,
 }
+
+#[derive(Debug)]
+struct Point {
+    mode: RecursiveMode,
+    /// What was there when it was begun to be watched.
+    was: Option<Identity>,
+}
+
+/// Which folder it is: its device, and its number on it.
+type Identity = (u64, u64);
 
 /// What one event is about.
 #[derive(Debug, Default)]
@@ -97,23 +114,29 @@ impl Watch {
             gathered: BTreeSet::new(),
             points: BTreeMap::new(),
             dead: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             watcher,
         };
+        let point = |mode| Point { mode, was: None };
         let (folders, files): (Vec<&PathBuf>, Vec<&PathBuf>) = roots.iter().partition(|root| root.is_dir());
         for folder in &folders {
             if !folders.iter().any(|other| other != folder && is_within(folder, other)) {
-                watch.points.insert((*folder).clone(), RecursiveMode::Recursive);
+                watch.points.insert((*folder).clone(), point(RecursiveMode::Recursive));
             }
         }
         for file in files {
             // Editors put another file in its place, which only the directory sees.
             let parent = file.parent().unwrap_or(Path::new("/"));
             if !watch.is_watched(parent) {
-                watch.points.insert(parent.to_owned(), RecursiveMode::NonRecursive);
+                watch
+                    .points
+                    .insert(parent.to_owned(), point(RecursiveMode::NonRecursive));
             }
         }
-        for (path, mode) in &watch.points {
-            begin(&mut watch.watcher, path, *mode).map_err(failed)?;
+        for (path, point) in &mut watch.points {
+            // Asked before that: what comes after it is another one, then.
+            point.was = identity(path);
+            begin(&mut watch.watcher, path, point.mode).map_err(failed)?;
         }
         Ok(watch)
     }
@@ -121,26 +144,31 @@ impl Watch {
     /// Watches again what may be another folder than the one that was watched. True if any was: all that is in it may have
     /// changed.
     pub(super) fn renew(&mut self) -> bool {
+        self.doubt();
         let mut renewed = false;
         for (path, said) in std::mem::take(&mut self.dead) {
-            let Some(mode) = self.points.get(&path).copied() else {
-                continue;
-            };
             if !path.is_dir() {
-                // Its parent sees it come back.
+                // Its parent sees it come back. Or that is not there either: then whoever looks again finds it.
                 if let Some(parent) = path.parent()
                     && !self.is_watched(parent)
+                    && self.watcher.watch(parent, RecursiveMode::NonRecursive).is_ok()
                 {
-                    // Or it is not there either: then whoever looks again finds it.
-                    let _ = self.watcher.watch(parent, RecursiveMode::NonRecursive);
+                    self.waiting.insert(parent.to_owned());
                 }
                 self.dead.insert(path, said);
                 continue;
             }
+            let Some(point) = self.points.get_mut(&path) else {
+                continue;
+            };
             // It is not watched any more, or it is watched where it was moved to.
             let _ = self.watcher.unwatch(&path);
-            match begin(&mut self.watcher, &path, mode) {
-                Ok(()) => renewed = true,
+            let now = identity(&path);
+            match begin(&mut self.watcher, &path, point.mode) {
+                Ok(()) => {
+                    point.was = now;
+                    renewed = true;
+                }
                 Err(error) => {
                     let says = failed(error).message;
                     if says != said {
@@ -150,7 +178,37 @@ impl Watch {
                 }
             }
         }
+        self.wait_no_longer();
         renewed
+    }
+
+    /// Lets go of folders below which nothing is waited for any more: all that changes in them would be told.
+    fn wait_no_longer(&mut self) {
+        let parents: BTreeSet<&Path> = self.dead.keys().filter_map(|path| path.parent()).collect();
+        let done: Vec<PathBuf> = self
+            .waiting
+            .iter()
+            .filter(|parent| !parents.contains(parent.as_path()))
+            .cloned()
+            .collect();
+        for parent in done {
+            self.waiting.remove(&parent);
+            if !self.points.contains_key(&parent) && !self.is_watched(&parent) {
+                // It went itself, if it is not watched.
+                let _ = self.watcher.unwatch(&parent);
+            }
+        }
+    }
+
+    /// Finds what may be another folder than the one that is watched, though no event said so. True if any is new.
+    pub(super) fn doubt(&mut self) -> bool {
+        let before = self.dead.len();
+        for (path, point) in &self.points {
+            if identity(path) != point.was {
+                self.dead.entry(path.clone()).or_default();
+            }
+        }
+        self.dead.len() > before
     }
 
     /// What could not be watched again.
@@ -170,13 +228,14 @@ impl Watch {
     /// With everything below it.
     fn is_watched(&self, folder: &Path) -> bool {
         let with_all =
-            |(point, mode): (&PathBuf, &RecursiveMode)| *mode == RecursiveMode::Recursive && is_within(folder, point);
+            |(path, point): (&PathBuf, &Point)| point.mode == RecursiveMode::Recursive && is_within(folder, path);
         self.points.iter().any(with_all)
     }
 
     /// Waits for a change, and then until it is quiet.
     pub(super) async fn changes(&mut self) -> Changes {
-        if self.gathered.is_empty() {
+        // An event without a path may have been taken by one who waited no longer.
+        if self.gathered.is_empty() && !self.lost.load(Ordering::Acquire) {
             match self.events.recv().await {
                 Some(first) => self.take(first),
                 // The watcher is ours, so its end of the channel is open.
@@ -205,8 +264,11 @@ impl Watch {
 
     fn take(&mut self, seen: Seen) {
         for path in seen.paths {
-            if seen.moved && self.points.contains_key(&path) {
-                self.dead.entry(path.clone()).or_default();
+            if seen.moved {
+                // What is below it went with it.
+                for point in self.points.keys().filter(|point| point.starts_with(&path)) {
+                    self.dead.entry(point.clone()).or_default();
+                }
             }
             self.gathered.insert(path);
         }
@@ -229,9 +291,8 @@ impl Told {
 
 /// Watches one point. A folder below it that cannot be read is left out; who looks at the files tells it.
 fn begin(watcher: &mut RecommendedWatcher, point: &Path, mode: RecursiveMode) -> notify::Result<()> {
-    let is_full = |e: &notify::Error| matches!(e.kind, notify::ErrorKind::MaxFilesWatch);
     match watcher.watch(point, mode) {
-        Err(e) if !is_full(&e) && e.paths.first().is_some_and(|path| path != point) => {}
+        Err(e) if mode == RecursiveMode::Recursive && is_of_one_below(&e, point) && point.is_dir() => {}
         done => return done,
     }
     // That ended the watching of those behind it, too: each by itself.
@@ -243,6 +304,21 @@ fn begin(watcher: &mut RecommendedWatcher, point: &Path, mode: RecursiveMode) ->
         }
     }
     Ok(())
+}
+
+/// A folder below the point could not be watched. One that went in the same moment is told without its path.
+fn is_of_one_below(e: &notify::Error, point: &Path) -> bool {
+    !is_full(e) && e.paths.first().is_none_or(|path| path != point)
+}
+
+fn is_full(e: &notify::Error) -> bool {
+    matches!(e.kind, notify::ErrorKind::MaxFilesWatch)
+}
+
+/// None where no folder is.
+fn identity(path: &Path) -> Option<Identity> {
+    let meta = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some((meta.dev(), meta.ino()))
 }
 
 /// Below a folder or the folder itself, and not by way of a link, which a watch does not follow.
@@ -262,8 +338,6 @@ fn failed(error: notify::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     /// Waits for as many rounds as it takes: how events are grouped is the system's affair.
@@ -303,8 +377,14 @@ mod tests {
         let mut watch = Watch::start(&[dir.path().to_owned()]).unwrap();
         let path = dir.path().join("x.md");
         fs::write(&path, "a").unwrap();
+        let ends = Instant::now() + Duration::from_secs(60);
         while !watch.gathered.contains(&path) {
-            let _ = tokio::time::timeout(Duration::from_millis(20), watch.changes()).await;
+            // On a busy machine it may be quiet in time.
+            if let Ok(changes) = tokio::time::timeout(Duration::from_millis(20), watch.changes()).await {
+                assert_eq!(changes, Changes::Paths([path].into()));
+                return;
+            }
+            assert!(Instant::now() < ends, "the change is seen");
         }
         until(&mut watch, &path).await;
     }
@@ -323,16 +403,56 @@ mod tests {
             until(&mut watch, &docs).await;
             assert!(!watch.renew(), "it is not there");
             assert_eq!(watch.dead().collect::<Vec<_>>(), [&docs]);
+            assert_eq!(watch.waiting, [dir.path().to_owned()].into());
             fs::create_dir(&docs).unwrap();
             until(&mut watch, &docs).await;
             assert!(watch.renew());
-            assert_eq!(watch.dead().count(), 0);
+            assert_eq!((watch.dead().count(), watch.waiting.len()), (0, 0));
+            assert!(watch.watcher.unwatch(dir.path()).is_err(), "it is let go");
             fs::write(docs.join("new.md"), "a").unwrap();
             until(&mut watch, &docs.join("new.md")).await;
             fs::create_dir(docs.join("sub")).unwrap();
             until(&mut watch, &docs.join("sub")).await;
             watch.renew();
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_no_event_tells_of_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for folder in ["site/docs", "anew/docs", "v1", "v2"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        let link = |to: &str| {
+            std::os::unix::fs::symlink(at(to), at("next")).unwrap();
+            fs::rename(at("next"), at("current")).unwrap();
+        };
+        link("v1");
+        let mut watch = Watch::start(&[at("site/docs"), at("current")]).unwrap();
+        assert!(!watch.doubt() && !watch.renew());
+        fs::rename(at("site"), at("parked")).unwrap();
+        fs::rename(at("anew"), at("site")).unwrap();
+        assert!(watch.doubt() && !watch.doubt(), "once");
+        assert!(watch.renew() && !watch.renew());
+        fs::write(at("site/docs/new.md"), "a").unwrap();
+        until(&mut watch, &at("site/docs/new.md")).await;
+        link("v2");
+        assert!(watch.renew());
+        fs::write(at("v2/new.md"), "a").unwrap();
+        until(&mut watch, &at("current/new.md")).await;
+        assert_eq!(watch.dead().count(), 0);
+    }
+
+    #[test]
+    fn an_error_of_one_folder_below_is_not_that_of_the_point() {
+        let (point, gone) = (Path::new("docs"), notify::Error::path_not_found);
+        assert!(is_of_one_below(&gone(), point) && is_of_one_below(&gone().add_path("docs/a".into()), point));
+        assert!(!is_of_one_below(&gone().add_path("docs".into()), point));
+        assert!(!is_of_one_below(
+            &notify::Error::new(notify::ErrorKind::MaxFilesWatch),
+            point
+        ));
     }
 
     #[test]
