@@ -59,7 +59,7 @@ bench: setup ## the short measurements; records go to target/bench/*.jsonl
 	@PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
 
 .PHONY: torture
-torture: setup ## crashes, losses of power, damage, simulation at the numbers of a release: two hours (SIM_SEEDS=100 TORTURE_ARGS="--minutes 10")
+torture: setup ## crashes, losses of power, damage, simulation at the numbers of a release: hours (SIM_SEEDS=100 TORTURE_ARGS="--minutes 10")
 	@cargo build $(CARGO_ARGS) --bins
 	@SIM_SEEDS=$${SIM_SEEDS:-10000} SIM_MINUTES=$${SIM_MINUTES:-90} SIM_TIMES=$${SIM_TIMES:-20} cargo test $(CARGO_ARGS) --lib -- --exact --nocapture \
 		engine::sim::the_engine_survives_every_seed engine::sim::points::every_place_may_be_the_last_or_fail_or_panic

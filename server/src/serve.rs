@@ -221,7 +221,7 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
     let engine = open(&config, &state).await?;
     *state.engine.lock() = Some(Arc::clone(&engine));
     let setup = |why: String| ServeError::Setup { what: "snapshots", why };
-    // One for all that is done with it, so that its bounds hold for all together.
+    // One for all that is done with it, so that bytes are counted for all together.
     let store = Store::open(&config.snapshots, &config.data_dir).map_err(setup)?;
     let snapshots = SnapshotsOf::of(&config, store.clone());
     snapshot::remove_leftovers(&config.data_dir).map_err(|e| setup(e.to_string()))?;

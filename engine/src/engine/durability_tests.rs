@@ -193,7 +193,7 @@ fn what_follows_records_that_are_lost_between_two_logs_is_lost_with_them_unless_
             .all(|id| version_of(&all, id).is_some())
     );
     drop(all);
-    let found = super::examine(&image("cut", true), &|| false, &mut |_| {}).unwrap();
+    let found = examine(&image("cut", true), &|| false, &mut |_| {}).unwrap();
     assert!(found.is_sound(), "{:?}", found.findings);
     let some = open(&at("cut"));
     assert!(

@@ -154,6 +154,17 @@ pub fn examine(dir: &Path, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&st
                 ),
             );
         }
+        if let Some(shortened) = &prelude.shortened {
+            found.find(
+                FindingKind::Note,
+                shortened.file.display().to_string(),
+                format!(
+                    "it ends at byte {}: what follows ({} bytes) a crash kept from the disk in part, and all is there without it; a start \
+                     cuts it off and keeps it in dropped-log/",
+                    shortened.at, shortened.bytes
+                ),
+            );
+        }
         progress("the database");
         Look::after(&db, &prelude)
     });

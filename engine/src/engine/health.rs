@@ -13,6 +13,7 @@ use super::maintain::check_stop;
 use crate::error::{ErrorKind, Result};
 use crate::limits::BLOCK_BYTES;
 use crate::patience::Patience;
+use crate::query::Listing;
 use crate::segment::{Missing, Sealed};
 use crate::types::CollectionNo;
 
@@ -60,7 +61,7 @@ pub struct DamagedSegment {
 
 #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
 fn part_of(done: u64, all: u64) -> f32 {
-    done as f32 / all.max(1) as f32
+    (done as f32 / all.max(1) as f32).min(1.0)
 }
 
 impl Engine {
@@ -94,12 +95,12 @@ impl Engine {
     /// `stop` says true it ends as `Cancelled`. `progress` is told which part of the bytes is verified.
     pub fn verify_all(&self, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(f32)) -> Result<()> {
         let collections: Vec<_> = self.shared.collections.read().values().cloned().collect();
-        let listings: Vec<_> = collections.into_iter().map(|of| (of.listing(), of)).collect();
-        let sealed = listings.iter().flat_map(|(listing, _)| listing.sealed());
-        let all: u64 = sealed.map(|(_, view)| view.file.entry.bytes).sum();
+        let bytes = |listing: &Listing| listing.sealed().map(|(_, view)| view.file.entry.bytes).sum::<u64>();
+        let all = collections.iter().map(|of| bytes(&of.listing())).sum();
         let mut done = 0;
-        for (listing, collection) in &listings {
-            for (shard, view) in listing.sealed() {
+        for collection in collections {
+            // One at a time: a list keeps the files on disk that are merged away meanwhile.
+            for (shard, view) in collection.listing().sealed() {
                 let verified = view.file.whole(&mut || check_stop(stop));
                 done += view.file.entry.bytes;
                 progress(part_of(done, all));

@@ -39,7 +39,7 @@ use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
-use crate::storage::{DEATHS, META, ROWS, Storage, current, key, random, wal};
+use crate::storage::{DEATHS, META, ROWS, Storage, current, key, manifest, random, wal};
 use crate::types::{CollectionNo, EpochId, Epochs, History, Opening, Row, Seq, ShardNo};
 
 /// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
@@ -109,17 +109,7 @@ pub(super) fn open(
         );
     }
     let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
-    if let Some(dropped) = &dropped {
-        tracing::warn!(
-            file = %dropped.file.display(),
-            at = dropped.at,
-            bytes = dropped.bytes,
-            groups = dropped.groups,
-            kept_in = %dropped.kept_in.display(),
-            "cut off the end of the log, which was not known to be fsynced: an unfinished write, writes that were answered \
-             with durability async within the window before a loss of power, or damage to the very last write"
-        );
-    }
+    manifest::mend(&dir.join("db"), &dir.join("dropped-log"))?;
     progress.enter(Phase::OpeningStorage);
     let open = || Storage::open(&dir.join("db"), settings.low_memory);
     let storage = Arc::new(disk.around("database", open)?);

@@ -24,7 +24,7 @@ use crate::schema::Schema;
 use crate::segment::{Entry, Sealed};
 use crate::storage::files::{self, DirLock};
 use crate::storage::look::Look;
-use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, current, key, wal};
+use crate::storage::{DEATHS, Dir, Effects, IDS, LocalDir, META, Storage, current, key, manifest, wal};
 use crate::types::{CollectionNo, Row, ShardNo};
 
 /// Where files are moved that were replaced or given up, in a data directory. Nothing reads it.
@@ -165,6 +165,7 @@ impl Repair {
             Some(_) => {
                 current::mend(&db)?;
                 wal::mend(&db, &self.dir.join("dropped-log"))?;
+                manifest::mend(&db, &self.dir.join("dropped-log"))?;
                 opened = Storage::open(&db, true)?;
                 &opened
             }

@@ -214,8 +214,12 @@ impl Shared {
             .map(|entry| parent.join(entry.name))
             .collect();
         let ours = format!(".{REPLACED}.seg");
-        others.retain(|path| path != kept && path.to_string_lossy().ends_with(&ours));
-        others.sort_unstable();
+        let number = |path: &PathBuf| -> Option<u64> {
+            let name = path.file_name()?.to_str()?.strip_suffix(&ours)?;
+            name.rsplit('-').next()?.parse().ok()
+        };
+        others.retain(|path| path != kept && number(path).is_some());
+        others.sort_unstable_by_key(number);
         let surplus = (others.len() + 1).saturating_sub(limits::REPLACED_FILES_MAX);
         for path in &others[..surplus] {
             disk.remove(path)?;

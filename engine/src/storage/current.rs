@@ -78,6 +78,17 @@ pub(crate) fn judge(db: &Path) -> Result<Option<PutBack>> {
     }
 }
 
+/// The manifest that counts; none if there is no name to be read.
+pub(super) fn named(db: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(db.join(CURRENT)) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => Ok(None),
+        current => Ok(current?
+            .strip_suffix('\n')
+            .filter(|name| number_of(name).is_some())
+            .map(str::to_owned)),
+    }
+}
+
 /// Has `CURRENT` name a manifest.
 pub(crate) fn write(db: &Path, manifest: &str) -> io::Result<()> {
     let temporary = db.join("CURRENT.dbtmp");

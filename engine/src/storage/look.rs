@@ -12,6 +12,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::current::{self, PutBack};
+use super::manifest::{self, Shortened};
 use super::wal::{self, Dropped};
 use super::{LocalDir, Storage};
 use crate::error::Result;
@@ -25,21 +26,26 @@ pub(crate) struct Look {
 }
 
 /// What a start would do before it opens a database.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Prelude {
     /// Cut off the end of the log.
     pub(crate) cut: Option<Dropped>,
     /// Write `CURRENT` back.
     pub(crate) put_back: Option<PutBack>,
+    /// Cut off the end of the manifest.
+    pub(crate) shortened: Option<Shortened>,
 }
 
 impl Prelude {
     /// What a start would do, or why it would refuse.
     pub(crate) fn judge(db: &Path) -> Result<Self> {
-        Ok(Self {
+        let mut prelude = Self {
             put_back: current::judge(db)?,
             cut: wal::judge(db)?,
-        })
+            shortened: None,
+        };
+        prelude.shortened = manifest::judge(db, &prelude)?;
+        Ok(prelude)
     }
 }
 
@@ -51,7 +57,7 @@ impl Look {
 
     /// Opens a database as a start would after what was judged.
     pub(crate) fn after(db: &Path, prelude: &Prelude) -> Result<Self> {
-        if prelude.cut.is_none() && prelude.put_back.is_none() {
+        if prelude.cut.is_none() && prelude.put_back.is_none() && prelude.shortened.is_none() {
             return Ok(Self {
                 storage: Storage::open_read_only(db)?,
                 _elsewhere: None,
@@ -81,8 +87,10 @@ impl Elsewhere {
             let is_cut = cut.is_some_and(|cut| cut.file.file_name() == Some(entry.name.as_os_str()));
             let is_after = cut.is_some_and(|cut| is_later_log(&from, &cut.file));
             let is_written = ["CURRENT", "LOCK", "LOG"].iter().any(|name| entry.name == *name);
-            if let (true, Some(cut)) = (is_cut, cut) {
-                io::copy(&mut File::open(&from)?.take(cut.at), &mut File::create(&to)?)?;
+            let shortened = prelude.shortened.as_ref();
+            let shortened = shortened.filter(|of| of.file.file_name() == Some(entry.name.as_os_str()));
+            if let Some(at) = shortened.map(|of| of.at).or(cut.filter(|_| is_cut).map(|cut| cut.at)) {
+                io::copy(&mut File::open(&from)?.take(at), &mut File::create(&to)?)?;
             } else if !is_after && !is_written {
                 symlink(&from, &to)?;
             }

@@ -13,6 +13,7 @@ mod dir;
 pub mod faulty;
 pub mod files;
 pub(crate) mod look;
+pub(crate) mod manifest;
 pub mod space;
 pub(crate) mod wal;
 
@@ -350,12 +351,14 @@ impl Storage {
     /// a table that ends with it.
     pub(crate) fn reclaim(&self, family_name: &str, from: &[u8], last: &[u8]) -> Result<()> {
         let family = self.family(family_name);
-        // Whole tables go without a byte being written; what shares a table with others is written anew without them.
-        self.db.delete_file_in_range_cf(&family, from, last)?;
-        // A table that went may have held what hid keys of one that stays.
+        // A table that goes may hold what hides keys of one that stays: what hides them from now on goes to disk before, into a table of
+        // the first level, of which none goes.
         let mut effects = Effects::new(self);
         effects.delete_range(family_name, from, &[last, &[0]].concat());
         self.write_effects(effects)?;
+        self.flush()?;
+        // Whole tables go without a byte being written; what shares a table with others is written anew without them.
+        self.db.delete_file_in_range_cf(&family, from, last)?;
         self.db.compact_range_cf(&family, Some(from), Some(last));
         Ok(())
     }
@@ -365,6 +368,12 @@ impl Storage {
     pub(crate) fn compact(&self, family: &str) {
         self.db
             .compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
+    }
+
+    /// The oldest log that holds what is in no table. 0: it is not known.
+    pub(super) fn first_log(&self) -> u64 {
+        let number = self.db.property_int_value("rocksdb.min-log-number-to-keep");
+        number.ok().flatten().unwrap_or(0)
     }
 
     /// Brings every effect written so far to disk, all families at one point.

@@ -18,7 +18,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{Dir, LOG, LocalDir, META, Storage, key};
+use super::look::{Look, Prelude};
+use super::{Dir, LOG, LocalDir, META, Storage, current, key};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::types::Seq;
@@ -111,15 +112,15 @@ pub struct Dropped {
 }
 
 /// What one step over a file finds.
-enum Step {
+pub(super) enum Step {
     /// A logical record that reads well: where it begins, and its first bytes.
     Record { at: u64, prefix: Vec<u8> },
     /// Bytes that do not belong to such a record.
     Bad { at: u64 },
 }
 
-/// Walks over the logical records of one file.
-struct Walk<R> {
+/// Walks over the logical records of one file. RocksDB's manifests have the same form.
+pub(super) struct Walk<R> {
     reader: R,
     number: u64,
     block: Vec<u8>,
@@ -134,7 +135,7 @@ struct Walk<R> {
 }
 
 impl<R: Read> Walk<R> {
-    fn new(reader: R, number: u64) -> Self {
+    pub(super) fn new(reader: R, number: u64) -> Self {
         Self {
             reader,
             number,
@@ -161,7 +162,7 @@ impl<R: Read> Walk<R> {
     }
 
     /// The next step; none at the end of the file.
-    fn step(&mut self) -> io::Result<Option<Step>> {
+    pub(super) fn step(&mut self) -> io::Result<Option<Step>> {
         while !self.ended {
             let rest = &self.block[self.at..];
             if rest.len() < HEADER {
@@ -350,7 +351,11 @@ pub(crate) fn mend(db: &Path, aside: &Path) -> Result<Option<Dropped>> {
         None => None,
         Some((place, groups)) => Some(cut(db, &logs, (place.file, place.at), *groups, aside)?),
     };
-    if let Some(gap) = lost_before(db, &logs, looked.gaps)? {
+    let lost = match looked.gaps.is_empty() {
+        true => None,
+        false => lost_before(&Storage::open_read_only(db)?, &logs, looked.gaps)?,
+    };
+    if let Some(gap) = lost {
         // What was cut already came after it.
         let logs = self::logs(db)?;
         let more = cut(db, &logs, (gap.file, gap.at), gap.groups, aside)?;
@@ -378,10 +383,19 @@ pub(crate) fn judge(db: &Path) -> Result<Option<Dropped>> {
         groups,
         kept_in: PathBuf::new(),
     };
-    if let Some(gap) = lost_before(db, &logs, looked.gaps)? {
-        return Ok(Some(would((gap.file, gap.at), gap.groups)));
+    let after = looked.bad.as_ref().map_or(0, |(_, groups)| *groups);
+    let cut = looked.bad.map(|(place, groups)| would((place.file, place.at), groups));
+    if looked.gaps.is_empty() {
+        return Ok(cut);
     }
-    Ok(looked.bad.map(|(place, groups)| would((place.file, place.at), groups)))
+    // As it would be when a start looks into the gaps.
+    let before = Prelude {
+        cut: cut.clone(),
+        put_back: current::judge(db)?,
+        shortened: None,
+    };
+    let lost = lost_before(&Look::after(db, &before)?.storage, &logs, looked.gaps)?;
+    Ok(lost.map(|gap| would((gap.file, gap.at), gap.groups + after)).or(cut))
 }
 
 fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Looked> {
@@ -422,6 +436,9 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Looked> {
                     if proves(bad, Mark::decode(&prefix), between) {
                         return Err(refusal(&logs[bad.file].1, bad.at, path, at));
                     }
+                    // What it says of the log before the bad place is as true.
+                    let synced = Mark::decode(&prefix).map_or(0, |mark| mark.synced);
+                    gaps.iter_mut().for_each(|gap| gap.synced = gap.synced.max(synced));
                     groups += 1;
                 }
             }
@@ -437,11 +454,7 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Looked> {
 /// more, and what is left then has holes. But the end of a log that was just closed, exactly between two groups, may be lost with the
 /// power while the next log is there, if nothing was fsynced in between: then what follows must go as well, for a hole is no suffix.
 /// That they had been fsynced is damage.
-fn lost_before(db: &Path, logs: &[(u64, PathBuf, u64)], gaps: Vec<Gap>) -> Result<Option<Gap>> {
-    if gaps.is_empty() {
-        return Ok(None);
-    }
-    let storage = Storage::open_read_only(db)?;
+fn lost_before(storage: &Storage, logs: &[(u64, PathBuf, u64)], gaps: Vec<Gap>) -> Result<Option<Gap>> {
     let applied = storage.get(META, b"applied")?.unwrap_or_default();
     let applied = applied.try_into().map_or(0, u64::from_le_bytes);
     for gap in gaps {
@@ -453,8 +466,7 @@ fn lost_before(db: &Path, logs: &[(u64, PathBuf, u64)], gaps: Vec<Gap>) -> Resul
         if gap.synced > gap.last.max(applied) {
             return Err(Error::damaged(format!(
                 "the write-ahead log has records {} to {} nowhere, and what follows them in {} at byte {} shows that they had been \
-                 written to disk safely. Opening would lose acknowledged writes silently, so this directory stays closed and \
-                 unchanged: restore it from a copy or a snapshot, and check the disk",
+                 written to disk safely. Opening would lose acknowledged writes silently, so this directory stays closed: restore it from a copy or a snapshot, and check the disk",
                 gap.last + 1,
                 gap.first - 1,
                 path.display(),
@@ -568,7 +580,7 @@ fn cut(
 }
 
 /// Keeps the newest pieces that were set aside.
-fn forget_oldest(aside: &Path) -> io::Result<()> {
+pub(super) fn forget_oldest(aside: &Path) -> io::Result<()> {
     let mut kept: Vec<PathBuf> = fs::read_dir(aside)?
         .map(|entry| entry.map(|e| e.path()))
         .collect::<io::Result<_>>()?;

@@ -28,7 +28,7 @@ az:// come from the environment (AWS_..., GOOGLE_..., AZURE_...).";
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Restore {
-    /// The snapshot's name; without it, the newest, or the one before --to-token or --to-time.
+    /// The snapshot's name; without it, the newest (of a store of one database), or the one before --to-token or --to-time.
     name: Option<String>,
     /// Right after this write: the snapshot before it is followed by the log that a later one holds.
     #[arg(long, value_name = "TOKEN", conflicts_with = "to_time")]

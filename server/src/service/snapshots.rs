@@ -21,9 +21,9 @@ use super::pools::Budget;
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Way, Work,
-    already_there, check_room, known_of, leads_elsewhere, name_of, not_followed, not_found, open_download, passed_over,
-    past_of, restorable, scratch, ways,
+    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Tried, Way,
+    Work, already_there, check_room, known_of, name_of, not_followed, not_found, open_download, past_of, restorable,
+    scratch, ways,
 };
 use crate::telemetry;
 
@@ -432,8 +432,11 @@ fn restore_moment(
     let follows = |base: &Summary| follows(&past, base);
     let live = live(core, &past, &follows);
     let ways = ways(known, Some(&live), name, to)?;
-    let mut failed = None;
+    let mut tried = Tried::default();
     for way in &ways {
+        if !tried.leaves(way) {
+            break;
+        }
         // Declared first: it goes after the database that is open in it.
         let scratch = scratch(&core.snapshots.data_dir)?;
         match brought_to(core, handle, way, to, scratch.path()) {
@@ -441,11 +444,10 @@ fn restore_moment(
                 let imports = imports(core, &source.collection_names(), &format!("the moment {to}"), what)?;
                 return import(core, handle, &source, &imports, REPLAYED);
             }
-            Err(error) if leads_elsewhere(&error) => failed = Some(passed_over(way, error)),
-            Err(error) => return Err(error),
+            Err(error) => tried.note(way, error)?,
         }
     }
-    Err(failed.unwrap_or_else(|| not_followed(&ways)))
+    Err(tried.error(&ways))
 }
 
 /// A database at a moment, in `dir`.

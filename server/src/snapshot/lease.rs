@@ -15,6 +15,7 @@
 //! The requests that the lease is there for (a manifest is written, a content removed) may still be under way when their sender
 //! has given up on them. After such an end the lease is left to expire.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -189,9 +190,14 @@ impl<'a> Lease<'a> {
 
     /// Does `work` while the lease is renewed, and gives it up when it could not be renewed for too long.
     pub(super) async fn during<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
         tokio::select! {
-            done = work => done,
-            lost = self.renewals() => Err(lost),
+            done = &mut work => done,
+            lost = self.renewals() => match self.unsettled.load(Ordering::Relaxed) {
+                // In the middle of what must not be left half done: it looks at the lease itself, and takes back what it did.
+                true => work.await,
+                false => Err(lost),
+            },
         }
     }
 

@@ -53,9 +53,7 @@ use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damage
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
 use self::point::ambiguous;
-pub(crate) use self::point::{
-    Known, Live, Records, Way, leads_elsewhere, not_followed, passed_over, past_of, restorable, ways,
-};
+pub(crate) use self::point::{Known, Live, Records, Tried, Way, not_followed, past_of, restorable, ways};
 pub use self::point::{PointInTime, Restorable};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
@@ -247,12 +245,13 @@ impl Snapshots {
         // Not to be stopped in the middle: what came of it must be known before the lease is given back.
         lease.begin();
         self.store.put(&key.object(), bytes).await?;
-        lease.settled();
         // A machine that slept in between may have been passed by who collects: then its contents may be gone.
-        if let Err(lost) = lease.check() {
+        let kept = lease.check();
+        if kept.is_err() {
             self.store.delete(&key.object()).await?;
-            return Err(lost);
         }
+        lease.settled();
+        kept?;
         if self.keys_of(name).await?.iter().any(|other| *other != key) {
             self.store.delete(&key.object()).await?;
             return Err(already_there(name));

@@ -17,6 +17,7 @@ use cairn_engine::engine::{Past, Until};
 use cairn_engine::types::{Epochs, Identity, Token};
 use cairn_engine::{Error, ErrorKind, Result};
 
+use super::restore::is_of_this_machine;
 use super::store::blocking;
 use super::time::show_time;
 use super::{Snapshots, Space, Summary, Work, damaged, not_found};
@@ -99,11 +100,26 @@ pub(crate) enum Records<'a> {
     Of(&'a Known),
 }
 
+impl std::fmt::Display for Records<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("none"),
+            Self::Live => f.write_str("the server's log"),
+            Self::Of(later) => write!(f, "the log in snapshot {}", later.name),
+        }
+    }
+}
+
+/// The order of logs in which the time lies in a pause.
+const IN_DOUBT: u8 = 2;
+
 /// A way to a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Way<'a> {
     pub(crate) base: &'a Known,
     pub(crate) records: Records<'a>,
+    /// The time lies in a pause of its log: nothing says that this history counted then, only that no other is known.
+    in_doubt: bool,
 }
 
 /// From where to where a snapshot can be followed, each with its time.
@@ -172,7 +188,7 @@ impl<'a> Log<'a> {
             return Some((u8::from(self.records != Records::Live), Reverse(0), nearest));
         };
         let is_other = |other: &Known| pause.contains(&other.summary.created_at_ms) && !self.knows(other.summary.token);
-        (!known.iter().any(is_other)).then_some((2, Reverse(pause.start), nearest))
+        (!known.iter().any(is_other)).then_some((IN_DOUBT, Reverse(pause.start), nearest))
     }
 }
 
@@ -217,7 +233,12 @@ pub(crate) fn ways<'a>(
     for base in bases {
         if to == PointInTime::Token(base.summary.token) {
             let records = Records::Nothing;
-            ways.push(((0, Reverse(0), 0), Way { base, records }));
+            let way = Way {
+                base,
+                records,
+                in_doubt: false,
+            };
+            ways.push(((0, Reverse(0), 0), way));
             continue;
         }
         let follow = logs.iter().filter(|(_, log)| match log.records {
@@ -225,8 +246,12 @@ pub(crate) fn ways<'a>(
             Records::Live | Records::Nothing => live.is_some_and(|live| (live.follows)(&base.summary)),
         });
         ways.extend(follow.map(|(order, log)| {
-            let records = log.records;
-            (*order, Way { base, records })
+            let way = Way {
+                base,
+                records: log.records,
+                in_doubt: order.0 == IN_DOUBT,
+            };
+            (*order, way)
         }));
     }
     if let PointInTime::TimeMs(_) = to {
@@ -335,21 +360,55 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
     .at(at)
 }
 
+/// What came of the ways that were tried.
+#[derive(Default)]
+pub(crate) struct Tried {
+    failed: Option<Error>,
+    /// One that was not in doubt may have led there, and is damaged.
+    is_unknown: bool,
+}
+
+impl Tried {
+    /// Whether a way is to be tried after those. One that is in doubt would show the state of another history where the right one
+    /// is there and cannot be read.
+    pub(crate) fn leaves(&self, way: &Way<'_>) -> bool {
+        !(self.is_unknown && way.in_doubt)
+    }
+
+    /// Notes that a way failed. What does not only say that this way does not lead there is an error.
+    pub(crate) fn note(&mut self, way: &Way<'_>, error: Error) -> Result<()> {
+        if !leads_elsewhere(&error) {
+            return Err(error);
+        }
+        let snapshot = &way.base.name;
+        tracing::warn!(snapshot, records = %way.records, code = error.code, %error, "this way does not lead to the moment");
+        let is_damaged = error.kind == ErrorKind::Damaged;
+        self.is_unknown |= is_damaged && !way.in_doubt;
+        // Damage is what can be done something about.
+        if self
+            .failed
+            .as_ref()
+            .is_none_or(|before| is_damaged && before.kind != ErrorKind::Damaged)
+        {
+            self.failed = Some(error);
+        }
+        Ok(())
+    }
+
+    /// What is said when none led there.
+    pub(crate) fn error(self, ways: &[Way<'_>]) -> Error {
+        self.failed.unwrap_or_else(|| not_followed(ways))
+    }
+}
+
 /// Whether an error says that a way does not lead to the moment, so that the next may be tried: the log was trimmed since, or is of
-/// another history; or what the store has of a snapshot is damaged, which says nothing of the others.
-pub(crate) fn leads_elsewhere(error: &Error) -> bool {
+/// another history; the snapshot was removed since; or what the store has of it is damaged, which says nothing of the others.
+fn leads_elsewhere(error: &Error) -> bool {
     error.kind == ErrorKind::Damaged
         || matches!(
             error.code,
-            "moment_not_restorable" | "history_diverged" | "token_unknown"
+            "moment_not_restorable" | "history_diverged" | "token_unknown" | "snapshot_not_found"
         )
-}
-
-/// Says that a way is given up for the next.
-pub(crate) fn passed_over(way: &Way<'_>, error: Error) -> Error {
-    let snapshot = &way.base.name;
-    tracing::warn!(snapshot, code = error.code, %error, "this snapshot and what follows it do not lead to the moment");
-    error
 }
 
 /// What is said when no way led there: the logs are of histories that parted from the snapshots'.
@@ -383,7 +442,10 @@ pub(crate) async fn past_of(
     snapshots.download_log(&manifest, dir, space, work).await?;
     let (db, base) = (dir.join("db"), base.summary.clone());
     let opened = blocking(move || Ok(open_past(&db, &base))).await?;
-    opened.map_err(|e| damaged(&later.name, e))
+    opened.map_err(|e| match is_of_this_machine(&e) {
+        true => e,
+        false => damaged(&later.name, e),
+    })
 }
 
 fn open_past(db: &Path, base: &Summary) -> Result<Option<Past>> {
@@ -454,6 +516,31 @@ mod tests {
             Records::Of(later) => format!("{}+{}", way.base.name, later.name),
         };
         ways.map(|ways| ways.iter().map(one).collect()).map_err(|e| e.code)
+    }
+
+    #[test]
+    fn where_the_right_history_is_damaged_no_other_is_taken_for_it() {
+        let base = known("a", 1, 10, 1);
+        let way = |in_doubt| Way {
+            base: &base,
+            records: Records::Live,
+            in_doubt,
+        };
+        let damage = || damaged("a", "a bit");
+        let mut tried = Tried::default();
+        tried.note(&way(false), not_followed(&[])).unwrap();
+        assert!(tried.leaves(&way(false)) && tried.leaves(&way(true)));
+        tried.note(&way(false), damage()).unwrap();
+        assert!(tried.leaves(&way(false)) && !tried.leaves(&way(true)));
+        tried.note(&way(false), not_followed(&[])).unwrap();
+        assert_eq!(tried.error(&[]).code, "snapshot_damaged", "what can be mended is told");
+        let mut tried = Tried::default();
+        tried.note(&way(true), damage()).unwrap();
+        assert!(tried.leaves(&way(true)));
+        assert_eq!(
+            tried.note(&way(true), Error::disk_full("full")).unwrap_err().code,
+            "disk_full"
+        );
     }
 
     #[test]

@@ -18,8 +18,7 @@ use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
 use super::{
-    Manifest, PointInTime, Records, Snapshots, Store, Way, Work, ambiguous, damaged, leads_elsewhere, not_followed,
-    passed_over, past_of, ways,
+    Manifest, PointInTime, Records, Snapshots, Store, Tried, Way, Work, ambiguous, damaged, not_followed, past_of, ways,
 };
 use crate::config::Config;
 
@@ -127,21 +126,23 @@ async fn follow(
         stopped: &|| false,
         progress: &bring,
     };
-    let mut failed = None;
+    let mut tried = Tried::default();
     for way in ways {
+        if !tried.leaves(way) {
+            break;
+        }
         match brought_to(config, snapshots, way, to, staging, space, &work).await {
             Ok(restored) => {
                 progress(1.0);
                 return Ok(restored);
             }
-            Err(error) if leads_elsewhere(&error) => failed = Some(passed_over(way, error)),
-            Err(error) => return Err(error),
+            Err(error) => tried.note(way, error)?,
         }
         for part in PARTS.iter().chain([&LATER]) {
             remove(&staging.join(part))?;
         }
     }
-    Err(failed.unwrap_or_else(|| not_followed(ways)))
+    Err(tried.error(ways))
 }
 
 async fn brought_to(
@@ -287,7 +288,7 @@ pub(crate) fn open_download(
 /// Whether files that are what they should be could not be opened for reasons that lie here: the disk is full, too many files
 /// are open, nothing may be read. The engine tells most of them as text only. A file that is not there is a fault of the
 /// snapshot, as each that it names was brought; and so is whatever is wrong with what they say.
-fn is_of_this_machine(error: &Error) -> bool {
+pub(super) fn is_of_this_machine(error: &Error) -> bool {
     match error.kind {
         ErrorKind::Exhausted | ErrorKind::Unavailable | ErrorKind::Deadline | ErrorKind::Cancelled => true,
         ErrorKind::Internal => {

@@ -51,7 +51,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest time to make a connection.
 const CONNECT_MS: u64 = 5_000;
 
-/// The store of a server's snapshots. Clones share their bounds.
+/// The store of a server's snapshots. Clones share their rate.
 #[derive(Clone)]
 pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,

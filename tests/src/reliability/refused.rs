@@ -84,7 +84,7 @@ struct Provoked {
 async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
     let stage = Stage::new(base.clone(), &SETTINGS)?;
     stage.fs.plan(fault.clone());
-    let provoked = provoke(script, &stage, fault.times > 1).await?;
+    let provoked = provoke(script, &stage, &fault).await?;
     let caused = stage.fs.caused();
     let log = stage.log();
     let run = stage.fs.unmount()?;
@@ -148,7 +148,7 @@ async fn check(script: &Script, base: &Image, fault: Fault, rng: &mut StdRng, ta
 }
 
 /// Starts a server on it and plays the script until something is not acknowledged. A server that does not start has ended too.
-async fn provoke(script: &Script, stage: &Stage, lasting: bool) -> anyhow::Result<Provoked> {
+async fn provoke(script: &Script, stage: &Stage, fault: &Fault) -> anyhow::Result<Provoked> {
     let mut provoked = Provoked {
         acked: 0,
         said: String::new(),
@@ -179,12 +179,14 @@ async fn provoke(script: &Script, stage: &Stage, lasting: bool) -> anyhow::Resul
     }
     tokio::time::sleep(BACKGROUND).await;
     let mut caused = stage.fs.caused().into_iter();
-    provoked.fatal = caused.find(|caused| is_fatal(caused, lasting));
+    provoked.fatal = caused.find(|caused| is_fatal(caused, fault));
     provoked.ended = match &provoked.fatal {
         Some(fatal) => {
+            // A sealed file is made beside the log: what is fsynced there meanwhile is as good as ever.
+            let is_log = fatal.class == Class::Wal;
             let mut late = all
                 .iter()
-                .filter(|said| said.answer.is_ok() && said.sent_at >= fatal.step);
+                .filter(|said| is_log && said.answer.is_ok() && said.sent_at >= fatal.step);
             provoked.late = late.next().map(|said| (said.sent_at, said.answered_at));
             server.wait_end(END_WAIT).is_some()
         }
@@ -196,11 +198,11 @@ async fn provoke(script: &Script, stage: &Stage, lasting: bool) -> anyhow::Resul
 
 /// After a failure of these the process must end: what was to be durable is not, and nobody can say what is. One write that fails may
 /// be the second half of a larger one, of which the kernel then reports that less was written, and the rest is written again.
-fn is_fatal(caused: &Caused, lasting: bool) -> bool {
+fn is_fatal(caused: &Caused, fault: &Fault) -> bool {
     match caused.class {
-        Class::Wal => caused.op == Op::Sync || caused.op == Op::Write && lasting,
-        // Its rows leave the log once it counts.
-        Class::Segment => caused.op == Op::Sync,
+        Class::Wal => caused.op == Op::Sync || caused.op == Op::Write && fault.times > 1,
+        // Its rows leave the log once it counts. For want of space it is given up, and made anew when there is some.
+        Class::Segment => caused.op == Op::Sync && fault.errno != ENOSPC,
         _ => false,
     }
 }

@@ -35,6 +35,8 @@ struct Opened {
     ready_at: usize,
     /// Operations that were there then.
     there: usize,
+    /// Operations that were on disk before it began.
+    synced: usize,
 }
 
 /// Plays `ops` operations, ends that in two ways, opens again, and crashes at `plan.trials` moments of those opens.
@@ -70,6 +72,7 @@ async fn killed(script: &Script) -> anyhow::Result<Opened> {
         from,
         ready_at,
         there: script.len(),
+        synced: 0,
     })
 }
 
@@ -108,6 +111,8 @@ async fn torn(script: &Script, played: &Opened, rng: &mut StdRng) -> anyhow::Res
             from: 0,
             ready_at,
             there,
+            // What the crash left is all that there is, and it is on disk.
+            synced: there,
         });
     }
     bail!("none of {TORN_MAX} torn writes to the log had an open cut it")
@@ -122,7 +127,7 @@ async fn check(script: &Script, opened: &Opened, rng: &mut StdRng, tally: &mut T
     };
     let (least, moment) = match steps >= opened.ready_at {
         true => (opened.there, format!("after it was ready after {}", opened.what)),
-        false => (0, format!("while it was opened after {}", opened.what)),
+        false => (opened.synced, format!("while it was opened after {}", opened.what)),
     };
     let told = |what: &str| {
         let trace = run.trace(steps, TRACE);

@@ -13,6 +13,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::{Plan, SETTINGS, Stage, Tally, look, written};
+use crate::crash::judge::{self, Seen};
 use crate::crash::script::Script;
 use crate::faultfs::{Class, Image, Run, Unsynced};
 
@@ -43,6 +44,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
     let (damaged, segment) = damaged(&base)?;
     let taken = done(&damaged, &copy, &segment, Way::TakeBack)?;
     let given_up = done(&damaged, &copy, &segment, Way::GiveUp)?;
+    let left = left(&script, &given_up).await?;
 
     let trials: Vec<usize> = (0..plan.trials).collect();
     plan.each(began, &trials, async |trial, rng, tally| {
@@ -50,7 +52,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Tally> {
             0 => (Way::TakeBack, &taken),
             _ => (Way::GiveUp, &given_up),
         };
-        check(&script, (way, run), &copy, &segment, rng, tally).await
+        check(&script, (way, run), &left, &copy, &segment, rng, tally).await
     })
 }
 
@@ -106,16 +108,31 @@ fn done(damaged: &Image, copy: &Path, segment: &str, way: Way) -> anyhow::Result
     Ok(run)
 }
 
+/// What is there once the file was given up.
+async fn left(script: &Script, run: &Run) -> anyhow::Result<Seen> {
+    let stage = Stage::new(run.crashed(Unsynced::Kept), &SETTINGS)?;
+    let server = stage.launch.start()?;
+    let seen = judge::read_back(script.content, &server.client_without_retries().await?).await?;
+    stage.end(server)?;
+    let differs = script.made_by(&seen, OPS..=OPS).is_err();
+    ensure!(differs, "giving up a file with points takes nothing");
+    Ok(seen)
+}
+
 async fn check(
     script: &Script,
     (way, run): (Way, &Run),
+    left: &Seen,
     copy: &Path,
     segment: &str,
     rng: &mut StdRng,
     tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let steps = rng.random_range(0..=run.steps.len());
-    let ended = steps == run.steps.len();
+    let ended = rng.random_ratio(1, 4);
+    let steps = match ended {
+        true => run.steps.len(),
+        false => rng.random_range(0..run.steps.len()),
+    };
     let unsynced = match rng.random_ratio(1, 5) {
         true => Unsynced::Lost,
         false => Unsynced::Some(rng.random()),
@@ -151,8 +168,12 @@ async fn check(
     };
     match look(script, &server, rng).await {
         Err(e) => tally.wrong(format!("{way:?}: cannot be read"), told(&format!("{e:#}"))),
-        // What was given up is gone; that nothing else is cannot be told from its ids alone.
-        Ok(_) if matches!(way, Way::GiveUp) => tally.outcome(format!("{way:?}: nothing is damaged")),
+        Ok((seen, _)) if matches!(way, Way::GiveUp) => {
+            match (&seen.points, &seen.documents) == (&left.points, &left.documents) {
+                true => tally.outcome(format!("{way:?}: the rest is there")),
+                false => tally.wrong(format!("{way:?}: the rest differs"), told("")),
+            }
+        }
         Ok((seen, judged)) => match script.made_by(&seen, OPS..=OPS) {
             Ok(_) if judged.counts.all_zero() => tally.outcome(format!("{way:?}: all is there")),
             Ok(_) => tally.wrong(

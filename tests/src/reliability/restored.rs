@@ -87,7 +87,10 @@ async fn all(client: &Client, name: &str) -> anyhow::Result<Vec<StoredPoint>> {
 
 async fn check(script: &Script, restored: &Restored, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
     let run = &restored.run;
-    let steps = rng.random_range(restored.began_at..=run.steps.len());
+    let steps = match rng.random_ratio(1, 4) {
+        true => rng.random_range(restored.done_at..=run.steps.len()),
+        false => rng.random_range(restored.began_at..restored.done_at),
+    };
     let unsynced = match rng.random_ratio(1, 5) {
         true => Unsynced::Lost,
         false => Unsynced::Some(rng.random()),
