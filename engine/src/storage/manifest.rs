@@ -2,21 +2,21 @@
 //!
 //! RocksDB writes what a flush or a compaction changed to the manifest, fsyncs it, and only then removes what it needs no more. If
 //! the power goes before that fsync, pages of the end may be on disk and those before them not. RocksDB opens a manifest whose last
-//! record was cut off, and refuses one with a bad record before good ones ("checksum mismatch"), though nothing is lost.
+//! record was cut off, passes over zeros in silence, and refuses another bad record ("checksum mismatch"), though nothing is lost.
 //!
 //! [`mend`] cuts the manifest at the first bad place, if what is left of it leads to everything: the tables that it names are there (a
 //! database opens on them), the log that was written to after its last flush is there, and records follow each other without a gap
 //! from the last applied on. A flush or compaction that is cut off so had not been waited for, or had removed nothing yet: what it did is
-//! done again. Where any of that is missing, what was bad had been fsynced: RocksDB's own refusal is the answer, and nothing changes.
+//! done again. Where any of that is missing, what is bad had been fsynced: that is refused, and nothing changes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
-use super::wal::{self, Step, Walk};
+use super::wal::{self, BLOCK, HEADER, Step, Walk, physical};
 use super::{Dir, LOG, LocalDir, META, Storage, current, key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::types::Seq;
 
 /// A manifest that ends earlier than it did.
@@ -79,9 +79,45 @@ pub(crate) fn judge(db: &Path, prelude: &Prelude) -> Result<Option<Shortened>> {
         shortened: Some(shortened.clone()),
         ..prelude.clone()
     };
-    // That it does not open so is no news: RocksDB will say what is wrong with it as it is.
+    // Why it does not open so is no news.
     let leads = Look::after(db, &without).is_ok_and(|look| leads_to_all(&look.storage, db).is_ok_and(|leads| leads));
-    Ok(leads.then_some(shortened))
+    if leads {
+        return Ok(Some(shortened));
+    }
+    let file = &shortened.file;
+    if is_cut_off(&fs::read(file)?, at) {
+        // A record that was not finished when the process ended: RocksDB takes what is before it.
+        return Ok(None);
+    }
+    Err(Error::damaged(format!(
+        "the manifest {} is damaged at byte {at}: not all that it is about is there without what stands there. This directory stays \
+         closed: restore it from a copy or a snapshot, and check the disk",
+        file.display()
+    )))
+}
+
+/// Whether the record at a place is whole as far as it goes, and the file ends in it.
+fn is_cut_off(bytes: &[u8], at: u64) -> bool {
+    let mut rest = usize::try_from(at).ok().and_then(|at| Some((at, bytes.get(at..)?)));
+    while let Some((at, left)) = rest {
+        let in_block = (BLOCK - at % BLOCK).min(left.len());
+        let step = match left.get(4..6) {
+            _ if in_block < HEADER && left.len() > in_block => in_block,
+            None => return true,
+            Some(length) => {
+                let end = HEADER + usize::from(u16::from_le_bytes([length[0], length[1]]));
+                if end >= left.len() && end > in_block {
+                    return true;
+                }
+                match physical(&left[..in_block], 0) {
+                    Some((_, _, end)) => end,
+                    None => return false,
+                }
+            }
+        };
+        rest = Some((at + step, &left[step..])).filter(|(_, left)| !left.is_empty());
+    }
+    true
 }
 
 fn first_bad(file: &Path) -> io::Result<Option<u64>> {
@@ -116,6 +152,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
+    use crate::error::ErrorKind;
     use crate::storage::Effects;
 
     fn put(storage: &Storage, key: &[u8]) {
@@ -152,13 +189,13 @@ mod tests {
         drop(storage);
         let whole = manifest(&at("after"));
         assert!(whole.metadata().unwrap().len() > ends + 40);
-        let hole = |db: &Path| {
+        let hole = |db: &Path, from: u64| {
             let file = OpenOptions::new().write(true).open(manifest(db)).unwrap();
-            file.write_all_at(&[0; 20], ends).unwrap();
+            file.write_all_at(&[0; 20], ends + from).unwrap();
         };
         // The power went before the fsync: the log and the tables before are there, of the end of the manifest the second half.
         fs::copy(&whole, manifest(&at("before"))).unwrap();
-        hole(&at("before"));
+        hole(&at("before"), 10);
         copy(&at("before"), &at("unmended"));
         assert!(
             Storage::open(&at("unmended"), true).is_err(),
@@ -173,10 +210,22 @@ mod tests {
         for key in [b"1", b"2"] {
             assert_eq!(storage.get(META, key).unwrap().as_deref(), Some(&b"x"[..]));
         }
-        // The same bytes after the log is gone are damage.
-        hole(&at("after"));
-        assert!(mend(&at("after"), &at("aside")).unwrap().is_none());
-        assert!(Storage::open(&at("after"), true).is_err());
+        // The same bytes after the log is gone are damage, and so are zeros, which RocksDB would pass over.
+        for from in [10, 0] {
+            let damaged = at(&format!("damaged-{from}"));
+            copy(&at("after"), &damaged);
+            hole(&damaged, from);
+            let refused = mend(&damaged, &at("aside")).unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
+        }
+        // What ends in the middle of a record is how a process that was killed leaves it.
+        for cut in [3, 10, 25] {
+            let killed = at(&format!("killed-{cut}"));
+            copy(&at("after"), &killed);
+            let file = OpenOptions::new().write(true).open(manifest(&killed)).unwrap();
+            file.set_len(whole.metadata().unwrap().len() - cut).unwrap();
+            assert!(mend(&killed, &at("aside")).unwrap().is_none(), "{cut}");
+        }
     }
 
     #[test]
@@ -198,8 +247,8 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[i] ^= 4;
             fs::write(manifest(&to), flipped).unwrap();
-            mend(&to, &at("aside")).unwrap();
-            if let Ok(storage) = Storage::open(&to, true) {
+            let opened = mend(&to, &at("aside")).and_then(|_| Storage::open(&to, true));
+            if let Ok(storage) = opened {
                 for key in [b"1", b"2", b"3", b"4"] {
                     assert_eq!(storage.get(META, key).unwrap().as_deref(), Some(&b"x"[..]), "byte {i}");
                 }
