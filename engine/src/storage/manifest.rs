@@ -7,16 +7,17 @@
 //! [`mend`] cuts the manifest at the first bad place, if what is left of it leads to everything: the tables that it names are there (a
 //! database opens on them), the log that was written to after its last flush is there, and records follow each other without a gap
 //! from the last applied on. A flush or compaction that is cut off so had not been waited for, or had removed nothing yet: what it did is
-//! done again. Where any of that is missing, what is bad had been fsynced: that is refused, and nothing changes.
+//! done again. Where that cannot be shown nothing changes, and RocksDB decides: it may be damage of what had been fsynced, or a crash after
+//! an open without a flush since, when nothing names the log that was written to.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
-use super::wal::{self, BLOCK, HEADER, Step, Walk, physical};
+use super::wal::{self, Step, Walk};
 use super::{Dir, LOG, LocalDir, META, Storage, current, key};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::types::Seq;
 
 /// A manifest that ends earlier than it did.
@@ -81,43 +82,7 @@ pub(crate) fn judge(db: &Path, prelude: &Prelude) -> Result<Option<Shortened>> {
     };
     // Why it does not open so is no news.
     let leads = Look::after(db, &without).is_ok_and(|look| leads_to_all(&look.storage, db).is_ok_and(|leads| leads));
-    if leads {
-        return Ok(Some(shortened));
-    }
-    let file = &shortened.file;
-    if is_cut_off(&fs::read(file)?, at) {
-        // A record that was not finished when the process ended: RocksDB takes what is before it.
-        return Ok(None);
-    }
-    Err(Error::damaged(format!(
-        "the manifest {} is damaged at byte {at}: not all that it is about is there without what stands there. This directory stays \
-         closed: restore it from a copy or a snapshot, and check the disk",
-        file.display()
-    )))
-}
-
-/// Whether the record at a place is whole as far as it goes, and the file ends in it.
-fn is_cut_off(bytes: &[u8], at: u64) -> bool {
-    let mut rest = usize::try_from(at).ok().and_then(|at| Some((at, bytes.get(at..)?)));
-    while let Some((at, left)) = rest {
-        let in_block = (BLOCK - at % BLOCK).min(left.len());
-        let step = match left.get(4..6) {
-            _ if in_block < HEADER && left.len() > in_block => in_block,
-            None => return true,
-            Some(length) => {
-                let end = HEADER + usize::from(u16::from_le_bytes([length[0], length[1]]));
-                if end >= left.len() && end > in_block {
-                    return true;
-                }
-                match physical(&left[..in_block], 0) {
-                    Some((_, _, end)) => end,
-                    None => return false,
-                }
-            }
-        };
-        rest = Some((at + step, &left[step..])).filter(|(_, left)| !left.is_empty());
-    }
-    true
+    Ok(leads.then_some(shortened))
 }
 
 fn first_bad(file: &Path) -> io::Result<Option<u64>> {
@@ -152,7 +117,6 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     use super::*;
-    use crate::error::ErrorKind;
     use crate::storage::Effects;
 
     fn put(storage: &Storage, key: &[u8]) {
@@ -210,22 +174,10 @@ mod tests {
         for key in [b"1", b"2"] {
             assert_eq!(storage.get(META, key).unwrap().as_deref(), Some(&b"x"[..]));
         }
-        // The same bytes after the log is gone are damage, and so are zeros, which RocksDB would pass over.
-        for from in [10, 0] {
-            let damaged = at(&format!("damaged-{from}"));
-            copy(&at("after"), &damaged);
-            hole(&damaged, from);
-            let refused = mend(&damaged, &at("aside")).unwrap_err();
-            assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
-        }
-        // What ends in the middle of a record is how a process that was killed leaves it.
-        for cut in [3, 10, 25] {
-            let killed = at(&format!("killed-{cut}"));
-            copy(&at("after"), &killed);
-            let file = OpenOptions::new().write(true).open(manifest(&killed)).unwrap();
-            file.set_len(whole.metadata().unwrap().len() - cut).unwrap();
-            assert!(mend(&killed, &at("aside")).unwrap().is_none(), "{cut}");
-        }
+        // The same bytes after the log is gone are damage.
+        hole(&at("after"), 10);
+        assert!(mend(&at("after"), &at("aside")).unwrap().is_none());
+        assert!(Storage::open(&at("after"), true).is_err());
     }
 
     #[test]

@@ -27,8 +27,8 @@ use crate::types::Seq;
 #[cfg(test)]
 mod tests;
 
-pub(super) const BLOCK: usize = 32 << 10;
-pub(super) const HEADER: usize = 7;
+const BLOCK: usize = 32 << 10;
+const HEADER: usize = 7;
 const RECYCLED_HEADER: usize = 11;
 /// Of a write batch: sequence and count.
 const BATCH_HEADER: usize = 12;
@@ -252,7 +252,7 @@ impl<R: Read> Walk<R> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Kind {
+enum Kind {
     Full,
     First,
     Middle,
@@ -262,7 +262,7 @@ pub(super) enum Kind {
 }
 
 /// One physical record: kind, payload, and the bytes it takes. None if it does not read well.
-pub(super) fn physical(bytes: &[u8], number: u64) -> Option<(Kind, &[u8], usize)> {
+fn physical(bytes: &[u8], number: u64) -> Option<(Kind, &[u8], usize)> {
     let stored = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
     let length = usize::from(u16::from_le_bytes(bytes.get(4..6)?.try_into().ok()?));
     let kind = *bytes.get(6)?;

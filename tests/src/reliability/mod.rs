@@ -36,8 +36,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
 use crate::crash::judge::{self, Judged, Seen};
@@ -240,6 +240,14 @@ impl Stage {
 
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+/// What became of that which was not synced when the power went: mostly each change by chance, sometimes none is there.
+fn by_chance(rng: &mut StdRng) -> Unsynced {
+    match rng.random_ratio(1, 5) {
+        true => Unsynced::Lost,
+        false => Unsynced::Some(rng.random()),
     }
 }
 

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use super::{Plan, SETTINGS, Stage, Tally, look};
+use super::{Plan, SETTINGS, Stage, Tally, by_chance, look};
 use crate::crash::prepare;
 use crate::crash::script::Script;
 use crate::faultfs::{Class, Image, Op, Run, Torn, Unsynced};
@@ -121,10 +121,7 @@ async fn torn(script: &Script, played: &Opened, rng: &mut StdRng) -> anyhow::Res
 async fn check(script: &Script, opened: &Opened, rng: &mut StdRng, tally: &mut Tally) -> anyhow::Result<()> {
     let run = &opened.run;
     let steps = rng.random_range(opened.from..=run.steps.len());
-    let unsynced = match rng.random_ratio(1, 5) {
-        true => Unsynced::Lost,
-        false => Unsynced::Some(rng.random()),
-    };
+    let unsynced = by_chance(rng);
     let (least, moment) = match steps >= opened.ready_at {
         true => (opened.there, format!("after it was ready after {}", opened.what)),
         false => (opened.synced, format!("while it was opened after {}", opened.what)),

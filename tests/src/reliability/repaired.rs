@@ -12,7 +12,7 @@ use anyhow::{Context, ensure};
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Plan, SETTINGS, Stage, Tally, look, written};
+use super::{Plan, SETTINGS, Stage, Tally, by_chance, look, written};
 use crate::crash::judge::{self, Seen};
 use crate::crash::script::Script;
 use crate::faultfs::{Class, Image, Run, Unsynced};
@@ -133,10 +133,7 @@ async fn check(
         true => run.steps.len(),
         false => rng.random_range(0..run.steps.len()),
     };
-    let unsynced = match rng.random_ratio(1, 5) {
-        true => Unsynced::Lost,
-        false => Unsynced::Some(rng.random()),
-    };
+    let unsynced = by_chance(rng);
     let told = |what: &str| {
         let trace = run.trace(steps, TRACE);
         format!("{way:?}, what was not synced being {unsynced:?}, after {steps} steps: {what}\n{trace}")

@@ -10,10 +10,10 @@ use cairn_client::{Client, Operation, OperationState, Restore, Scroll, StoredPoi
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use super::{Plan, SETTINGS, Stage, Tally, look, written};
+use super::{Plan, SETTINGS, Stage, Tally, by_chance, look, written};
 use crate::crash::script::Script;
 use crate::crash::work::POINTS;
-use crate::faultfs::{Run, Unsynced};
+use crate::faultfs::Run;
 
 /// Operations that the database holds.
 const OPS: usize = 100;
@@ -91,10 +91,7 @@ async fn check(script: &Script, restored: &Restored, rng: &mut StdRng, tally: &m
         true => rng.random_range(restored.done_at..=run.steps.len()),
         false => rng.random_range(restored.began_at..restored.done_at),
     };
-    let unsynced = match rng.random_ratio(1, 5) {
-        true => Unsynced::Lost,
-        false => Unsynced::Some(rng.random()),
-    };
+    let unsynced = by_chance(rng);
     let told = |what: &str| {
         let trace = run.trace(steps, TRACE);
         format!("what was not synced being {unsynced:?}, after {steps} steps: {what}\n{trace}")
