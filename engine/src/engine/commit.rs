@@ -210,6 +210,16 @@ fn nothing_written(why: OutOfPatience) -> Error {
     }
 }
 
+/// Bytes that a record takes of those of a group. Of some, far more follows than is in them: few of those go together.
+fn weight(ticket: &Ticket) -> usize {
+    let expands = |op: &Op| matches!(op, Op::SetPayload { .. } | Op::DeleteMatching { .. });
+    let least = match ticket.record.ops.iter().any(expands) {
+        true => limits::GROUP_COMMIT_BYTES_MAX / 2,
+        false => 0,
+    };
+    ticket.bytes.len().max(least)
+}
+
 impl Shared {
     /// Refuses everything after a failure that memory and disk may disagree about.
     pub(super) fn check_alive(&self) -> Result<()> {
@@ -338,7 +348,10 @@ impl Shared {
         if wanted == Durability::Sync && self.log.durability(seq) == Durability::Async {
             self.sync()?;
         }
-        Ok(self.log.durability(seq))
+        let durability = self.log.durability(seq);
+        // After a failed fsync nothing is answered: it may have been the one that this record waited for.
+        self.check_alive()?;
+        Ok(durability)
     }
 
     /// Fsyncs the log now. A failure ends the engine: what the disk has is unknown, and a second try would hide it.
@@ -396,7 +409,7 @@ impl Shared {
                 .take(limits::GROUP_COMMIT_RECORDS_MAX)
                 .take_while(|ticket| {
                     let first = bytes == 0;
-                    bytes += ticket.bytes.len();
+                    bytes += weight(ticket);
                     first || bytes <= limits::GROUP_COMMIT_BYTES_MAX
                 });
             let n = fits.count();
@@ -429,7 +442,10 @@ impl Shared {
         let written: Vec<_> = readable.iter().map(|ticket| Arc::clone(&ticket.answer)).collect();
         let result = self.check_alive().and_then(|()| match readable.is_empty() {
             true => Ok(Vec::new()),
-            false => self.commit_group(applier, readable),
+            // Not answered either: an fsync of what was written before that failed meanwhile.
+            false => self
+                .commit_group(applier, readable)
+                .and_then(|applied| self.check_alive().map(|()| applied)),
         });
         std::mem::forget(unwinding);
         let answers = written;

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use super::applier::{StoredCollection, StoredDocument, StoredRow, decode};
 use super::maintain::check_stop;
-use super::recover::{Manifest, Place, meta_place};
+use super::recover::{Manifest, Place, files_there, meta_place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::Record;
 use crate::schema::Schema;
@@ -132,7 +132,8 @@ pub fn examine(dir: &Path, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&st
     }
     progress("the write-ahead log");
     let db = dir.join("db");
-    let look = Prelude::judge(&db).and_then(|prelude| {
+    let there = |storage: &Storage| files_there(&LocalDir, dir, storage);
+    let look = Prelude::judge(&db, &there).and_then(|prelude| {
         if let Some(put_back) = &prelude.put_back {
             found.find(
                 FindingKind::Note,

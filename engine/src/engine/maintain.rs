@@ -194,9 +194,11 @@ impl Shared {
             match due {
                 // One that failed lately stays marked and is found again.
                 Some(_) if !self.failing.may_try((no, shard_no), BuildKind::Merge, now_ms) => {}
-                // One merges at a time; the others stay marked and are found again.
+                // One merges at a time; the others, and those for which there is no room, stay marked and are found again.
                 Some((from, to)) => {
-                    merge.get_or_insert((no, shard_no, from, to));
+                    if merge.is_none() && self.has_room_to_merge(&shard.sealed[from..to]) {
+                        merge = Some((no, shard_no, from, to));
+                    }
                 }
                 None if shard.sealing == 0 && !shard.merging && may_seal => idle.push((no, shard_no)),
                 None => {}
@@ -214,7 +216,6 @@ impl Shared {
                 .map(|(build, claim)| Job::Seal(build, claim));
         }
         if let Some((no, shard_no, from, to)) = merge
-            && self.has_room_to_merge(applier, (no, shard_no), from, to)
             && let Some((build, claim)) = self.claim_merge(applier, (no, shard_no), (from, to))
         {
             return Some(Job::Merge(build, claim));
@@ -487,21 +488,35 @@ impl Shared {
         Ok(())
     }
 
-    /// A merge needs as much room as what it merges, until that is removed. It can wait for it.
-    fn has_room_to_merge(&self, applier: &Applier, (no, shard_no): Place, from: usize, to: usize) -> bool {
-        let shard = applier.states.get(&no).map(|state| &state.shards[shard_no.0 as usize]);
-        let inputs = shard.map_or(&[][..], |shard| &shard.sealed[from..to]);
-        let bytes = inputs.iter().map(|view| view.file.entry.bytes).sum();
+    /// A merge needs as much room as what it merges, until that is removed. It can wait for it. One that gives back at least what
+    /// it takes is what makes room on a full disk after points were deleted: it may use half of the reserve, as deletes do, and one of
+    /// which nothing is left needs no room.
+    fn has_room_to_merge(&self, inputs: &[SealedView]) -> bool {
+        let bytes: u64 = inputs.iter().map(|view| view.file.entry.bytes).sum();
+        let left = |view: &SealedView| {
+            let (bytes, live) = (view.file.entry.bytes, view.live());
+            bytes.saturating_mul(live) / u64::from(view.file.entry.rows).max(1)
+        };
+        let left: u64 = inputs.iter().map(left).sum();
+        let room = match left {
+            0 => return true,
+            left if left <= bytes / 2 => self.space.has_room_to_give(left),
+            _ => self.space.missing(bytes).map(|missing| missing == 0),
+        };
         // A disk that does not say how full it is will say so by an error of the merge.
-        self.space.missing(bytes).unwrap_or(0) == 0
+        room.unwrap_or(true)
     }
 
     /// Brings every effect to disk. A full disk is waited for; any other failure ends the engine, because what the disk has
     /// of it is unknown and a second try would hide that. `step` names the place for a disk that fails there.
     pub(super) fn flush(&self, step: &'static str) -> Result<()> {
+        let before = self.storage.background_errors();
         let result = self.components.files.around(step, || self.storage.flush());
-        // A failure of this flush is known, and one before a flush that succeeds has no consequences.
-        let failed = self.storage.background_errors();
+        // A failure of this flush is known, and one before a flush that succeeds has no consequences; one after it is looked for.
+        let failed = match result.is_ok() {
+            true => before,
+            false => self.storage.background_errors(),
+        };
         self.counters.background_errors.store(failed, Ordering::Relaxed);
         self.space.flushed(result.as_ref().is_err_and(is_full));
         result.inspect_err(|error| self.stop_unless_full(error))

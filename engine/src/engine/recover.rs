@@ -1,7 +1,7 @@
 //! Opening: from what a crash left to the state that the log says.
 //!
 //! 1. lock the directory; have `CURRENT` name a manifest that is there (`storage/current.rs`); read the write-ahead log and cut off
-//!    what a crash left unfinished (`storage/wal.rs`); open RocksDB;
+//!    what a crash left unfinished (`storage/wal.rs`), of RocksDB's manifest, too (`storage/manifest.rs`); open RocksDB;
 //! 2. read collections, counters and manifests; map every file they name and check its tables; mark its dead rows. A file that is
 //!    missing or damaged stays in its place as such;
 //! 3. rebuild growing segments: `rows` says where the content of each unsealed live row is;
@@ -12,6 +12,7 @@
 //! than running.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +40,7 @@ use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
-use crate::storage::{DEATHS, META, ROWS, Storage, current, key, manifest, random, wal};
+use crate::storage::{DEATHS, Dir, META, ROWS, Storage, current, key, manifest, random, wal};
 use crate::types::{CollectionNo, EpochId, Epochs, History, Opening, Row, Seq, ShardNo};
 
 /// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
@@ -109,7 +110,8 @@ pub(super) fn open(
         );
     }
     let dropped = wal::mend(&dir.join("db"), &dir.join("dropped-log"))?;
-    manifest::mend(&dir.join("db"), &dir.join("dropped-log"))?;
+    let there = |storage: &Storage| files_there(&*disk, dir, storage);
+    manifest::mend(&dir.join("db"), &dir.join("dropped-log"), &there)?;
     progress.enter(Phase::OpeningStorage);
     let open = || Storage::open(&dir.join("db"), settings.low_memory);
     let storage = Arc::new(disk.around("database", open)?);
@@ -294,6 +296,23 @@ fn load_segments(shared: &Shared, applier: &mut Applier, progress: &Progress) ->
         })?;
     }
     Ok(())
+}
+
+/// Whether every sealed file that a database names is in its directory, as long as it was.
+pub(super) fn files_there(disk: &dyn Dir, dir: &Path, storage: &Storage) -> Result<bool> {
+    let mut all = true;
+    storage.scan(META, b"m", &[], |key, value| {
+        let (no, shard) = meta_place(key)?;
+        for entry in decode::<Manifest>(value, "manifest")?.segments {
+            all &= match disk.map(&files::segment_path(dir, no, shard, entry.no)) {
+                Ok(file) => file.bytes().len() as u64 == entry.bytes,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(all)
+    })?;
+    Ok(all)
 }
 
 /// In the order of births, which is the order of rows in each shard; one record at a time, so that it is read once whatever

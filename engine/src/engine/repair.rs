@@ -5,11 +5,12 @@
 //! the rows up, after it wrote down which points those were.
 //!
 //! What is replaced is moved to `damaged/`, never removed. Each step is durable before the next; after a crash in between the
-//! file is missing, which is damage as before, and doing it again goes on.
+//! file is as it was or missing, which is damage as before, and doing it again goes on; or it is given up, and nobody names it.
 
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use serde::Serialize;
 use super::applier::{StoredCollection, decode, encode};
 use super::examine::SegmentPlace;
 use super::maintain::check_stop;
-use super::recover::{Manifest, meta_place};
+use super::recover::{Manifest, files_there, meta_place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Schema;
 use crate::segment::{Entry, Sealed};
@@ -130,7 +131,8 @@ impl Repair {
         file.sync()?;
         // What is copied is what was looked at, or it does not come to its place.
         self.is_the_file(place, &temporary, stop)?;
-        self.set_aside(place)?;
+        self.keep_aside(place)?;
+        self.take_away(place)?;
         files::publish(&LocalDir, &mut *file, &temporary, &path)?;
         Ok(())
     }
@@ -156,16 +158,17 @@ impl Repair {
         }
         let (no, shard) = (CollectionNo(place.collection), ShardNo(place.shard));
         let db = self.dir.join("db");
+        let there = |storage: &Storage| files_there(&LocalDir, &self.dir, storage);
         let (look, opened);
         let storage = match list {
             None => {
-                look = Look::open(&db)?;
+                look = Look::open(&db, &there)?;
                 &look.storage
             }
             Some(_) => {
                 current::mend(&db)?;
                 wal::mend(&db, &self.dir.join("dropped-log"))?;
-                manifest::mend(&db, &self.dir.join("dropped-log"))?;
+                manifest::mend(&db, &self.dir.join("dropped-log"), &there)?;
                 opened = Storage::open(&db, true)?;
                 &opened
             }
@@ -202,7 +205,7 @@ impl Repair {
             LocalDir.sync_dir(parent.unwrap_or(Path::new(".")))?;
         }
         // First: a start removes a file that no manifest names.
-        self.set_aside(place)?;
+        self.keep_aside(place)?;
         let manifest = storage
             .get(META, &key::meta(b'm', no, Some(shard)))?
             .unwrap_or_default();
@@ -213,22 +216,43 @@ impl Repair {
         effects.delete_range(DEATHS, &key::row(no, shard, from), &key::row(no, shard, to));
         storage.write_effects(effects)?;
         storage.flush()?;
+        // Last: as long as a loss of power may undo the flush, the file has to be where the manifest before says.
+        self.take_away(place)?;
         Ok(lost)
     }
 
-    /// Moves a file to `damaged/`, if it is there.
-    fn set_aside(&self, place: SegmentPlace) -> Result<()> {
+    /// Gives a file a second name in `damaged/`, if it is there and has none.
+    fn keep_aside(&self, place: SegmentPlace) -> Result<()> {
+        let path = self.dir.join(path_of(place));
+        let file = match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        let parent = self.dir.join(ASIDE);
+        fs::create_dir_all(&parent)?;
+        LocalDir.sync_dir(&self.dir)?;
+        let same = |other: &fs::Metadata| (file.dev(), file.ino()) == (other.dev(), other.ino());
+        for to in (0..).map(|n: u32| aside(&self.dir, place, n)) {
+            match fs::metadata(&to) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs::hard_link(&path, &to)?;
+                    break;
+                }
+                // Cut off after this the last time.
+                Ok(other) if same(&other) => break,
+                other => drop(other?),
+            }
+        }
+        Ok(LocalDir.sync_dir(&parent)?)
+    }
+
+    /// Takes a file out of its place, if it is there. It has another name.
+    fn take_away(&self, place: SegmentPlace) -> Result<()> {
         let path = self.dir.join(path_of(place));
         if !path.exists() {
             return Ok(());
         }
-        let parent = self.dir.join(ASIDE);
-        fs::create_dir_all(&parent)?;
-        LocalDir.sync_dir(&self.dir)?;
-        let free = (0..).map(|n: u32| aside(&self.dir, place, n));
-        let to = free.into_iter().find(|to| !to.exists()).expect("numbers do not end");
-        fs::rename(&path, to)?;
-        LocalDir.sync_dir(&parent)?;
+        LocalDir.remove(&path)?;
         let parent = path.parent().expect("segment paths have a parent");
         Ok(LocalDir.sync_dir(parent)?)
     }
@@ -249,7 +273,8 @@ impl Repair {
 
     /// Every file that a manifest names.
     fn named(&self) -> Result<Vec<(SegmentPlace, Named)>> {
-        let look = Look::open(&self.dir.join("db"))?;
+        let there = |storage: &Storage| files_there(&LocalDir, &self.dir, storage);
+        let look = Look::open(&self.dir.join("db"), &there)?;
         let storage = &look.storage;
         let mut collections = std::collections::BTreeMap::new();
         storage.scan(META, b"c", &[], |key, value| {

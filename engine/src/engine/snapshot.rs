@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Engine;
 use super::import::is_unfinished;
@@ -223,12 +224,13 @@ pub(super) fn remove_leftovers(disk: &dyn Dir, dir: &Path) -> io::Result<()> {
 }
 
 fn new_dir(parent: &Path) -> io::Result<PathBuf> {
+    /// No name is used twice: who removes a cut may not be done yet when its name is free.
+    static NEXT: AtomicU64 = AtomicU64::new(0);
     fs::create_dir_all(parent)?;
-    let mut n = 0u64;
     loop {
-        let dir = parent.join(n.to_string());
+        let dir = parent.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => n += 1,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made.map(|()| dir),
         }
     }

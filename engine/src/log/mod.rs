@@ -109,11 +109,12 @@ pub struct LocalLog {
 impl LocalLog {
     /// The log of a group. `window` is the longest that an `Async` record may wait for its fsync while others are appended.
     pub fn new(storage: Arc<Storage>, group: u32, window: Duration) -> Self {
+        let account = Account::new(storage.run());
         Self {
             storage,
             group,
             window,
-            account: Mutex::new(Account::new()),
+            account: Mutex::new(account),
         }
     }
 }

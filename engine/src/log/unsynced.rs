@@ -1,7 +1,6 @@
 //! What was written and not yet fsynced: the account behind `async` durability, its window, and the marks in the WAL.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use crate::limits;
@@ -52,9 +51,7 @@ struct Group {
 }
 
 impl Account {
-    pub(super) fn new() -> Self {
-        // The one thing here that must not be foreseen, and on which nothing else depends.
-        let run = RandomState::new().hash_one(());
+    pub(super) fn new(run: u64) -> Self {
         Self { run, ..Self::default() }
     }
 

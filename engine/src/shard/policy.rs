@@ -38,14 +38,17 @@ impl Sealed {
 
 /// Which adjacent sealed segments (from, to exclusive) should become one, if any.
 ///
-/// A segment with too many dead rows is rewritten. Otherwise the first run of `merge_fanin`
+/// A segment with too many dead rows is rewritten, the deadest first. Otherwise the first run of `merge_fanin`
 /// adjacent segments of one size tier is merged; tiers are powers of the fan-in, so a row is rewritten a logarithmic number
 /// of times.
 pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
     let live = |s: &Sealed| s.rows - s.dead;
-    let too_dead =
-        |s: &Sealed| (!s.damaged || s.is_lifeless()) && s.dead * 100 > s.rows * u64::from(settings.dead_percent_max);
-    if let Some(i) = segments.iter().position(too_dead) {
+    let most = u64::from(settings.dead_percent_max);
+    let too_dead = |s: &Sealed| s.is_lifeless() || (!s.damaged && s.dead * 100 > s.rows * most);
+    // It gives most back for what it costs; and what there is no room for at the moment must not hide it.
+    let deadest = |(_, a): &(usize, &Sealed), (_, b): &(usize, &Sealed)| (live(a) * b.rows).cmp(&(live(b) * a.rows));
+    let dead = segments.iter().enumerate().filter(|(_, s)| too_dead(s));
+    if let Some((i, _)) = dead.min_by(deadest) {
         return Some((i, i + 1));
     }
     let fanin = settings.merge_fanin.max(2);
@@ -123,6 +126,18 @@ mod tests {
         assert_eq!(next(&[of(10, 0), lifeless, of(10, 0)]), Some((1, 2)), "alone");
         assert_eq!(sealed_merge(&[of(10, 0), lifeless], &settings), Some((1, 2)));
         assert_eq!(sealed_merge(&[of(10, 0), damaged], &settings), None);
+        assert_eq!(
+            sealed_merge(&[of(10, 9), of(10, 10)], &settings),
+            Some((1, 2)),
+            "it costs nothing"
+        );
+        let deadest = [of(100, 40), of(10, 5), of(9, 4)];
+        assert_eq!(sealed_merge(&deadest, &settings), Some((1, 2)));
+        let never = Settings {
+            dead_percent_max: 100,
+            ..settings
+        };
+        assert_eq!(sealed_merge(&[of(10, 9), of(10, 10)], &never), Some((1, 2)));
     }
 
     #[test]

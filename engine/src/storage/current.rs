@@ -164,7 +164,7 @@ fn refusal(db: &Path, what: &str) -> Error {
 }
 
 /// The number of a manifest, by its name.
-fn number_of(name: &str) -> Option<u64> {
+pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix(MANIFEST)?;
     digits
         .bytes()

@@ -12,10 +12,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::current::{self, PutBack};
-use super::manifest::{self, Shortened};
+use super::manifest::{self, FilesThere, Shortened};
 use super::wal::{self, Dropped};
 use super::{LocalDir, Storage};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::storage::Dir;
 
 /// A database, opened to be read.
@@ -38,21 +38,21 @@ pub(crate) struct Prelude {
 
 impl Prelude {
     /// What a start would do, or why it would refuse.
-    pub(crate) fn judge(db: &Path) -> Result<Self> {
+    pub(crate) fn judge(db: &Path, files_there: FilesThere<'_>) -> Result<Self> {
         let mut prelude = Self {
             put_back: current::judge(db)?,
             cut: wal::judge(db)?,
             shortened: None,
         };
-        prelude.shortened = manifest::judge(db, &prelude)?;
+        prelude.shortened = manifest::judge(db, &prelude, files_there)?;
         Ok(prelude)
     }
 }
 
 impl Look {
     /// Opens a database as a start would.
-    pub(crate) fn open(db: &Path) -> Result<Self> {
-        Self::after(db, &Prelude::judge(db)?)
+    pub(crate) fn open(db: &Path, files_there: FilesThere<'_>) -> Result<Self> {
+        Self::after(db, &Prelude::judge(db, files_there)?)
     }
 
     /// Opens a database as a start would after what was judged.
@@ -63,11 +63,23 @@ impl Look {
                 _elsewhere: None,
             });
         }
-        let elsewhere = Elsewhere::make(db, prelude)?;
-        Ok(Self {
-            storage: Storage::open_read_only(&elsewhere.0)?,
+        Self::elsewhere(db, prelude)?
+    }
+
+    /// The same by links, always. What is wrong with the database is told apart from what is wrong with the place for the links.
+    pub(super) fn elsewhere(db: &Path, prelude: &Prelude) -> Result<Result<Self>> {
+        let elsewhere = Elsewhere::make(db, prelude).map_err(|error| {
+            let place = std::env::temp_dir();
+            Error::internal(format!(
+                "i/o: links to the files of {} could not be made in {}, the directory for temporary files (TMPDIR): {error}",
+                db.display(),
+                place.display()
+            ))
+        })?;
+        Ok(Storage::open_read_only(&elsewhere.0).map(|storage| Self {
+            storage,
             _elsewhere: Some(elsewhere),
-        })
+        }))
     }
 }
 

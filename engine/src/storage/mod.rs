@@ -7,6 +7,7 @@
 //!
 //! Keys begin with collection and shard numbers, big-endian, so that one collection is one range.
 
+mod aside;
 pub(crate) mod current;
 mod dir;
 #[cfg(test)]
@@ -59,6 +60,8 @@ type Rocks = DBWithThreadMode<MultiThreaded>;
 /// The one RocksDB of a log group.
 pub struct Storage {
     db: Rocks,
+    /// Of this opening, at random: what its marks in the log carry.
+    run: u64,
     #[cfg(test)]
     pub(crate) faults: Faults,
 }
@@ -110,7 +113,7 @@ impl Budget {
 }
 
 impl Storage {
-    /// Opens or creates it. `current::mend` and `wal::mend` come before.
+    /// Opens or creates it. `current::mend`, `wal::mend` and `manifest::mend` come before.
     pub fn open(path: &Path, low_memory: bool) -> Result<Self> {
         let budget = Budget::new(low_memory);
         let mut options = Self::options(&budget);
@@ -119,10 +122,11 @@ impl Storage {
         let db = Rocks::open_cf_descriptors(&options, path, Self::families(&budget))?;
         let storage = Self {
             db,
+            run: random(),
             #[cfg(test)]
             faults: Faults::default(),
         };
-        storage.check_format(true)?;
+        storage.begin_log(storage.format()?)?;
         // What RocksDB removed in the end, the manifest before above all, is gone for good: see `current`.
         LocalDir.sync_dir(path)?;
         Ok(storage)
@@ -134,11 +138,16 @@ impl Storage {
         let db = Rocks::open_cf_descriptors_read_only(&Self::options(&budget), path, Self::families(&budget), false)?;
         let storage = Self {
             db,
+            run: random(),
             #[cfg(test)]
             faults: Faults::default(),
         };
-        storage.check_format(false)?;
-        Ok(storage)
+        match storage.format()? {
+            Some(_) => Ok(storage),
+            None => Err(Error::damaged(
+                "the database does not say its format: it is not ours, or was never used",
+            )),
+        }
     }
 
     fn options(budget: &Budget) -> Options {
@@ -185,36 +194,56 @@ impl Storage {
         FAMILIES.iter().map(family).collect()
     }
 
-    fn check_format(&self, write: bool) -> Result<()> {
-        match self.get(META, b"format")? {
-            None if !write => Err(Error::damaged(
-                "the database does not say its format: it is not ours, or was never used",
-            )),
-            None => {
-                let mut batch = Effects::new(self);
-                batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
-                batch.put(META, b"identity", &[random(), random()].map(u64::to_le_bytes).concat());
-                self.write_synced(batch)
-            }
-            Some(bytes) if bytes == FORMAT_VERSION.to_le_bytes() => Ok(()),
-            Some(bytes) if bytes == FORMAT_VERSION_BEFORE.to_le_bytes() => {
-                if write {
-                    let mut batch = Effects::new(self);
-                    batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
-                    self.write_synced(batch)?;
-                }
-                Ok(())
-            }
-            Some(bytes) => Err(Error::damaged(format!(
+    /// The format that the database says; none: it is new. Another than those that this build reads is refused.
+    fn format(&self) -> Result<Option<u32>> {
+        let Some(bytes) = self.get(META, b"format")? else {
+            return Ok(None);
+        };
+        let known = [FORMAT_VERSION_BEFORE, FORMAT_VERSION];
+        let found = known.into_iter().find(|known| bytes == known.to_le_bytes());
+        found.map(Some).ok_or_else(|| {
+            Error::damaged(format!(
                 "the data directory has format {bytes:?}, this build reads only {FORMAT_VERSION_BEFORE} and {FORMAT_VERSION}; use the build that wrote it"
-            ))),
-        }
+            ))
+        })
     }
 
-    fn write_synced(&self, batch: Effects<'_>) -> Result<()> {
-        let mut sync = WriteOptions::default();
-        sync.set_sync(true);
-        Ok(self.db.write_opt(batch.batch, &sync)?)
+    /// Has the log of this opening begin with a mark, and says the format if it was another. By the mark, what a crash leaves of RocksDB's
+    /// manifest before the first flush can be told from damage: see `manifest`.
+    fn begin_log(&self, format: Option<u32>) -> Result<()> {
+        let last = self.last_record()?;
+        let mut batch = Effects::new(self);
+        // RocksDB has brought everything it found to disk.
+        batch.mark(&wal::Mark {
+            first: last.saturating_add(1),
+            count: 0,
+            synced: last,
+            unsynced_groups: 0,
+            unsynced_bytes: 0,
+            run: self.run,
+        });
+        if format.is_none() {
+            batch.put(META, b"identity", &[random(), random()].map(u64::to_le_bytes).concat());
+        }
+        if format != Some(FORMAT_VERSION) {
+            batch.put(META, b"format", &FORMAT_VERSION.to_le_bytes());
+        }
+        self.append(batch, true)
+    }
+
+    /// The last record that was applied or is in the log; 0 before the first.
+    fn last_record(&self) -> Result<u64> {
+        let of = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok());
+        let applied = self.get(META, b"applied")?;
+        let logged = self.last_key(LOG, &0_u32.to_be_bytes())?;
+        let applied = of(applied.as_deref()).map_or(0, u64::from_le_bytes);
+        let logged = of(logged.as_deref().and_then(|key| key.get(4..))).map_or(0, u64::from_be_bytes);
+        Ok(applied.max(logged))
+    }
+
+    /// At random, of this opening: what tells groups of its log from payloads that look like groups.
+    pub(crate) fn run(&self) -> u64 {
+        self.run
     }
 
     /// Which database this is.
@@ -370,10 +399,23 @@ impl Storage {
             .compact_range_cf(&self.family(family), None::<&[u8]>, None::<&[u8]>);
     }
 
-    /// The oldest log that holds what is in no table. 0: it is not known.
-    pub(super) fn first_log(&self) -> u64 {
-        let number = self.db.property_int_value("rocksdb.min-log-number-to-keep");
-        number.ok().flatten().unwrap_or(0)
+    /// The oldest log that may hold what is in no table, as far as the manifest says. 0: it does not.
+    pub(super) fn first_log(&self) -> Result<u64> {
+        let number = self.db.property_int_value("rocksdb.min-log-number-to-keep")?;
+        number.ok_or_else(|| Error::internal("RocksDB does not tell its oldest log"))
+    }
+
+    /// Whether every table is in `db`, as long as the manifest says. An open looks at some of them only.
+    pub(super) fn tables_there(&self, db: &Path) -> Result<bool> {
+        for table in self.db.live_files()? {
+            match std::fs::metadata(db.join(table.name.trim_start_matches('/'))) {
+                Ok(found) if found.len() == table.size as u64 => {}
+                Ok(_) => return Ok(false),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
     }
 
     /// Brings every effect written so far to disk, all families at one point.

@@ -126,6 +126,12 @@ impl Space {
         Ok(left.saturating_add(bytes).saturating_sub(free))
     }
 
+    /// Whether there is room for work that takes `bytes` and then gives back at least as many.
+    pub fn has_room_to_give(&self, bytes: u64) -> Result<bool> {
+        let Free { free, reserve } = self.free()?;
+        Ok(!is_short(free, reserve, bytes, Room::Gives, false))
+    }
+
     /// Close enough to the reserve that writers would be refused soon.
     pub fn is_nearly_full(&self) -> Result<bool> {
         let Free { free, reserve } = self.free()?;

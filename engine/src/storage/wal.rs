@@ -2,7 +2,8 @@
 //!
 //! RocksDB itself ends its replay quietly where a record is cut off, skips a stretch of zeros quietly, and refuses any other
 //! bad record, even an unfinished write whose bytes reached the disk in the wrong order. [`mend`] looks first, and decides by
-//! evidence. Every group of records carries a [`Mark`]: how far the log was known to be fsynced when the group was written.
+//! evidence. Every group of records carries a [`Mark`]: how far the log was known to be fsynced when the group was written. So
+//! does the beginning of the log of each opening, before any record.
 //! A readable group after a bad place whose mark lies beyond that place proves that what is bad had been acknowledged by the
 //! disk: that is damage, and the directory is not opened. Without such a proof the bad place is the end of what was synced:
 //! the log is cut there, the bytes are set aside and reported, and what is lost was never promised. A flip in the very last
@@ -15,13 +16,12 @@
 //! u64 sequence, u32 count, then entries; ours begin with the mark as log data (tag 3), which RocksDB never applies.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
-use super::{Dir, LOG, LocalDir, META, Storage, current, key};
+use super::{Dir, LOG, LocalDir, META, Storage, aside, current, key};
 use crate::error::{Error, Result};
-use crate::limits;
 use crate::types::Seq;
 
 #[cfg(test)]
@@ -45,7 +45,7 @@ const PREFIX: usize = BATCH_HEADER + 2 + MARK;
 pub(crate) struct Mark {
     /// Sequence number of the group's first record.
     pub(crate) first: u64,
-    /// Records in the group.
+    /// Records in the group. None: an opening begins here.
     pub(crate) count: u64,
     /// Last sequence number that was known to be fsynced when the group was written.
     pub(crate) synced: u64,
@@ -502,6 +502,21 @@ fn refusal(file: &Path, at: u64, later: &Path, later_at: u64) -> Error {
     ))
 }
 
+/// The oldest log from a number on: its own, the mark that it begins with, and the number of the log after it.
+pub(super) fn oldest(db: &Path, from: u64) -> Result<Option<(u64, Option<Mark>, Option<u64>)>> {
+    let logs = logs(db)?;
+    let mut logs = logs.iter().skip_while(|(number, ..)| *number < from);
+    let Some((number, path, _)) = logs.next() else {
+        return Ok(None);
+    };
+    let mut walk = Walk::new(io::BufReader::new(File::open(path)?), *number);
+    let mark = match walk.step()? {
+        Some(Step::Record { prefix, .. }) => Mark::decode(&prefix),
+        _ => None,
+    };
+    Ok(Some((*number, mark, logs.next().map(|(number, ..)| *number))))
+}
+
 /// Number, path and length of each log, in order.
 fn logs(db: &Path) -> Result<Vec<(u64, PathBuf, u64)>> {
     let mut logs = Vec::new();
@@ -529,27 +544,15 @@ fn cut(
     groups: u64,
     aside: &Path,
 ) -> Result<Dropped> {
-    fs::create_dir_all(aside)?;
-    let mut dropped = Dropped {
+    let pieces = logs.iter().enumerate().skip(first);
+    let pieces = pieces.map(|(i, (_, path, _))| (path.as_path(), if i == first { from } else { 0 }));
+    let dropped = Dropped {
         file: logs[first].1.clone(),
         at: from,
-        bytes: 0,
+        bytes: aside::keep(pieces, aside)?,
         groups,
         kept_in: aside.to_owned(),
     };
-    for (i, (number, path, _)) in logs.iter().enumerate().skip(first) {
-        let at = if i == first { from } else { 0 };
-        let mut source = File::open(path)?;
-        source.seek(SeekFrom::Start(at))?;
-        let kept = aside.join(format!("{number:06}-from-{at}.log"));
-        let mut copy = File::create(&kept)?;
-        dropped.bytes += io::copy(&mut source, &mut copy)?;
-        copy.sync_all()?;
-    }
-    LocalDir.sync_dir(aside)?;
-    if let Some(parent) = aside.parent() {
-        LocalDir.sync_dir(parent)?;
-    }
     // Before it is done: whoever dies in the middle has said so.
     tracing::warn!(
         file = %dropped.file.display(),
@@ -573,18 +576,6 @@ fn cut(
         }
     }
     LocalDir.sync_dir(db)?;
-    if let Err(error) = forget_oldest(aside) {
-        tracing::warn!(%error, dir = %aside.display(), "more of the log that was cut off is kept than need be");
-    }
+    aside::forget_oldest(aside);
     Ok(dropped)
-}
-
-/// Keeps the newest pieces that were set aside.
-pub(super) fn forget_oldest(aside: &Path) -> io::Result<()> {
-    let mut kept: Vec<PathBuf> = fs::read_dir(aside)?
-        .map(|entry| entry.map(|e| e.path()))
-        .collect::<io::Result<_>>()?;
-    kept.sort_unstable();
-    let surplus = kept.len().saturating_sub(limits::DROPPED_LOGS_MAX);
-    kept.iter().take(surplus).try_for_each(fs::remove_file)
 }

@@ -369,7 +369,11 @@ impl Points for Grpc {
         let mut batches = Incoming::of(request, &self.service);
         let mut done = pb::UpsertStreamResponse::default();
         let mut collection = String::new();
-        while let Some(m) = batches.next(&self.service).await? {
+        loop {
+            let next = batches.next(&self.service).await;
+            let Some(m) = next.map_err(|s| cut_short(&s, done.batches, done.changed))? else {
+                break;
+            };
             let place = |e: Error| stopped(e, done.batches, done.changed);
             if !m.collection.is_empty() {
                 collection.clone_from(&m.collection);
@@ -472,11 +476,19 @@ impl Points for Grpc {
 
 /// An error in the middle of a stream says what was done before it.
 fn stopped(mut error: Error, batches: u64, changed: u64) -> Error {
-    error.message = format!(
-        "{} (message {batches} of the stream; {changed} points before it were written)",
-        error.message
-    );
+    error.message = in_stream(&error.message, batches, changed);
     error
+}
+
+/// The same where the next message did not arrive as one.
+fn cut_short(status: &Status, batches: u64, changed: u64) -> Status {
+    let message = in_stream(status.message(), batches, changed);
+    let details = bytes::Bytes::copy_from_slice(status.details());
+    Status::with_details_and_metadata(status.code(), message, details, status.metadata().clone())
+}
+
+fn in_stream(message: &str, batches: u64, changed: u64) -> String {
+    format!("{message} (message {batches} of the stream; {changed} points before it were written)")
 }
 
 #[tonic::async_trait]

@@ -134,7 +134,11 @@ impl Service {
                     }
                     e.at(format!("/documents/{i}"))
                 })?;
-                all.token = one.token.or(all.token);
+                // One that was done by an earlier try may be older than one before it.
+                all.token = [all.token, one.token]
+                    .into_iter()
+                    .flatten()
+                    .max_by_key(|token| token.seq);
                 if one.durability == Durability::Async {
                     all.durability = Durability::Async;
                 }

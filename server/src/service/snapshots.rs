@@ -242,7 +242,7 @@ impl Service {
     ) -> Result<Operation> {
         self.begin(call, "Snapshots.Restore", move |core, budget| {
             check_request(core, &what)?;
-            let known = budget.wait(core.snapshots.snapshots.known())?;
+            let (known, unreadable) = budget.wait(core.snapshots.snapshots.known())?;
             let base = {
                 let past = core.engine.past()?;
                 let follows = |base: &Summary| follows(&past, base);
@@ -253,7 +253,8 @@ impl Service {
                 .with_snapshot(&base)
                 .in_detail(format!("{name:?} {what:?}"));
             Ok((asked, move |core: &Core, handle: &Handle<'_>| {
-                restore_moment(core, handle, &known, name.as_deref(), to, &what)
+                let tried = Tried::beginning(unreadable);
+                restore_moment(core, handle, &known, tried, name.as_deref(), to, &what)
             }))
         })
         .await
@@ -287,7 +288,7 @@ impl Service {
     pub async fn snapshot(&self, call: Call, name: String) -> Result<SnapshotInfo> {
         self.look(call, "Snapshots.Get", move |core, budget| {
             let manifest = core.described(budget, &name)?;
-            let known = budget.wait(core.snapshots.snapshots.known())?;
+            let (known, _) = budget.wait(core.snapshots.snapshots.known())?;
             let past = core.engine.past()?;
             let follows = |base: &Summary| follows(&past, base);
             let live = live(core, &past, &follows);
@@ -424,6 +425,7 @@ fn restore_moment(
     core: &Core,
     handle: &Handle<'_>,
     known: &[Known],
+    mut tried: Tried,
     name: Option<&str>,
     to: PointInTime,
     what: &RestoreCollections,
@@ -432,7 +434,6 @@ fn restore_moment(
     let follows = |base: &Summary| follows(&past, base);
     let live = live(core, &past, &follows);
     let ways = ways(known, Some(&live), name, to)?;
-    let mut tried = Tried::default();
     for way in &ways {
         if !tried.leaves(way) {
             break;

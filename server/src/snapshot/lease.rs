@@ -230,6 +230,12 @@ impl<'a> Lease<'a> {
         }
     }
 
+    /// As if the machine had slept for so long.
+    #[cfg(test)]
+    pub(super) fn slept(&self, time: Duration) {
+        self.renewed.lock().1 -= time;
+    }
+
     /// From here on requests may be under way that the lease is there for.
     pub(super) fn begin(&self) {
         self.unsettled.store(true, Ordering::Relaxed);

@@ -288,8 +288,17 @@ impl Snapshots {
                     self.summaries.lock().insert(one.clone(), summary.clone());
                     Ok(summary)
                 }
-                // Deleted since.
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    return match self.is_listed("snapshots", &key.to_string()).await? {
+                        // Deleted since.
+                        false => Ok(None),
+                        true => Err(Error::new(
+                            ErrorKind::Unavailable,
+                            "snapshot_store_unavailable",
+                            format!("snapshot {:?}: {NOT_FOUND_YET_LISTED}", key.name),
+                        )),
+                    };
+                }
                 Err(error) if matches!(error.kind, ErrorKind::Damaged | ErrorKind::Conflict) => Err(error),
                 Err(error) => return Err(error),
             };
@@ -302,9 +311,11 @@ impl Snapshots {
         Ok(all)
     }
 
-    /// Those of the list that can be read.
-    pub(crate) async fn known(&self) -> Result<Vec<Known>> {
-        Ok(known_of(self.list().await?))
+    /// Those of the list that can be read, and why one of the others cannot.
+    pub(crate) async fn known(&self) -> Result<(Vec<Known>, Option<Error>)> {
+        let all = self.list().await?;
+        let unreadable = all.iter().find_map(|one| one.found.as_ref().err().cloned());
+        Ok((known_of(all), unreadable))
     }
 
     /// Whether an object that was listed is listed still. Something between us and the store (a gateway without a backend)
@@ -418,7 +429,10 @@ impl Snapshots {
                 Err(why) => unknown.push((key, why)),
             }
         }
-        let now = work.unless_stopped(lease.written_at()).await?;
+        // Who does not show what is there now may not have shown all manifests either.
+        let Some(now) = work.unless_stopped(lease.written_at()).await? else {
+            return Ok(Collected::Later);
+        };
         let Some(wanted) = self.wanted(now, work).await? else {
             return Ok(Collected::Later);
         };
@@ -460,15 +474,15 @@ impl Snapshots {
 
     /// What servers want to stay of what they sealed; none if a list cannot be read, which its server writes anew within a day.
     /// A list that was not renewed for long is removed, by the store's clock, which is not earlier than `now`.
-    async fn wanted(&self, now: Option<SystemTime>, work: &Work<'_>) -> Result<Option<Vec<Hash>>> {
+    async fn wanted(&self, now: SystemTime, work: &Work<'_>) -> Result<Option<Vec<Hash>>> {
         let mut wanted = Vec::new();
         for (file, meta) in work.unless_stopped(self.store.list("wanted")).await? {
             let key = format!("wanted/{file}");
-            let age = now.map(|now| now.duration_since(meta.last_modified.into()).unwrap_or_default());
+            let age = now.duration_since(meta.last_modified.into()).unwrap_or_default();
             if !sealed::is_list(&file) {
                 continue;
             }
-            if age.is_some_and(|age| age >= sealed::EXPIRES) {
+            if age >= sealed::EXPIRES {
                 tracing::warn!(
                     key,
                     "a server that sent what it sealed was not seen for long: its contents are not kept any more"

@@ -361,18 +361,28 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
 }
 
 /// What came of the ways that were tried.
-#[derive(Default)]
 pub(crate) struct Tried {
     failed: Option<Error>,
+    /// Why a snapshot that may show that another history counted cannot be read.
+    unreadable: Option<Error>,
     /// One that was not in doubt may have led there, and is damaged.
     is_unknown: bool,
 }
 
 impl Tried {
+    /// Before the first.
+    pub(crate) fn beginning(unreadable: Option<Error>) -> Self {
+        Self {
+            failed: None,
+            unreadable,
+            is_unknown: false,
+        }
+    }
+
     /// Whether a way is to be tried after those. One that is in doubt would show the state of another history where the right one
     /// is there and cannot be read.
     pub(crate) fn leaves(&self, way: &Way<'_>) -> bool {
-        !(self.is_unknown && way.in_doubt)
+        !way.in_doubt || !self.is_unknown && self.unreadable.is_none()
     }
 
     /// Notes that a way failed. What does not only say that this way does not lead there is an error.
@@ -397,7 +407,9 @@ impl Tried {
 
     /// What is said when none led there.
     pub(crate) fn error(self, ways: &[Way<'_>]) -> Error {
-        self.failed.unwrap_or_else(|| not_followed(ways))
+        let in_doubt = ways.iter().any(|way| way.in_doubt);
+        let unreadable = self.unreadable.filter(|_| in_doubt);
+        self.failed.or(unreadable).unwrap_or_else(|| not_followed(ways))
     }
 }
 
@@ -527,20 +539,27 @@ mod tests {
             in_doubt,
         };
         let damage = || damaged("a", "a bit");
-        let mut tried = Tried::default();
+        let mut tried = Tried::beginning(None);
         tried.note(&way(false), not_followed(&[])).unwrap();
         assert!(tried.leaves(&way(false)) && tried.leaves(&way(true)));
         tried.note(&way(false), damage()).unwrap();
         assert!(tried.leaves(&way(false)) && !tried.leaves(&way(true)));
         tried.note(&way(false), not_followed(&[])).unwrap();
         assert_eq!(tried.error(&[]).code, "snapshot_damaged", "what can be mended is told");
-        let mut tried = Tried::default();
+        let mut tried = Tried::beginning(None);
         tried.note(&way(true), damage()).unwrap();
         assert!(tried.leaves(&way(true)));
         assert_eq!(
             tried.note(&way(true), Error::disk_full("full")).unwrap_err().code,
             "disk_full"
         );
+        // A manifest that cannot be read may be the one that says so.
+        let mut tried = Tried::beginning(Some(damage()));
+        assert!(tried.leaves(&way(false)) && !tried.leaves(&way(true)));
+        tried.note(&way(false), not_followed(&[])).unwrap();
+        assert_eq!(tried.error(&[way(false)]).code, "history_diverged");
+        let tried = Tried::beginning(Some(damage()));
+        assert_eq!(tried.error(&[way(true)]).code, "snapshot_damaged");
     }
 
     #[test]

@@ -94,12 +94,13 @@ async fn restore_to(
     to: PointInTime,
     progress: &(dyn Fn(f32) + Sync),
 ) -> Result<Restored> {
-    let known = snapshots.known().await?;
+    let (known, unreadable) = snapshots.known().await?;
     let ways = ways(&known, None, name, to)?;
     let dir = config.data_dir.clone();
     let place = blocking(move || Ok(EmptyPlace::take(&dir))).await??;
     let space = Space::new(&place.staging, config.engine.disk_reserve_bytes);
-    match follow(config, snapshots, &ways, to, &place.staging, &space, progress).await {
+    let tried = Tried::beginning(unreadable);
+    match follow(config, snapshots, (&ways, tried), to, &place.staging, &space, progress).await {
         Ok(restored) => {
             blocking(move || place.fill()).await?;
             Ok(restored)
@@ -115,7 +116,7 @@ async fn restore_to(
 async fn follow(
     config: &Config,
     snapshots: &Snapshots,
-    ways: &[Way<'_>],
+    (ways, mut tried): (&[Way<'_>], Tried),
     to: PointInTime,
     staging: &Path,
     space: &Space,
@@ -126,7 +127,6 @@ async fn follow(
         stopped: &|| false,
         progress: &bring,
     };
-    let mut tried = Tried::default();
     for way in ways {
         if !tried.leaves(way) {
             break;
@@ -198,7 +198,18 @@ fn replay(
 
 /// The newest of a store that is of one database: servers may share one.
 async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
-    let known = snapshots.known().await?;
+    let (known, unreadable) = snapshots.known().await?;
+    if let Some(why) = unreadable {
+        // It may be the newest, or of another database.
+        return Err(Error::new(
+            why.kind,
+            why.code,
+            format!(
+                "which snapshot is the newest cannot be told, say which is to be restored: {}",
+                why.message
+            ),
+        ));
+    }
     let newest = known.first().ok_or_else(|| {
         Error::not_found(
             "snapshot_not_found",
@@ -211,7 +222,7 @@ async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
     {
         return Err(ambiguous("restored"));
     }
-    snapshots.describe(&newest.name).await
+    snapshots.describe_known(newest).await
 }
 
 /// Refuses if `bytes` of a snapshot do not fit beside what is kept free on the disk.

@@ -480,7 +480,9 @@ impl Place {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Ok(Self::Directory((!url.is_empty()).then(|| url.into())));
         };
-        let bad = |why: &str| Err(format!("snapshots.url = {url:?}: {why}"));
+        // What follows may be a signature.
+        let shown = url.split(['?', '#']).next().unwrap_or_default();
+        let bad = |why: &str| Err(format!("snapshots.url = {shown:?}: {why}"));
         if rest.contains('@') {
             // Not shown: it may be a password.
             return Err(

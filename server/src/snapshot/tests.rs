@@ -241,10 +241,15 @@ async fn a_manifest_that_is_not_found_and_still_listed_keeps_its_contents() {
         panic!("what a listed manifest needs is not known")
     };
     assert_eq!((manifest.name.as_str(), why.as_str()), ("s", NOT_FOUND_YET_LISTED));
+    // Nor is it left out of a list, by which the newest is found.
+    let blind = Arc::new(Faulty::over(&store, Plan::not_found("snapshots/", 1)));
+    let snapshots = Snapshots::new(Store::over(blind, Path::from("here"), "the test's store".into()));
+    assert_eq!(snapshots.list().await.unwrap_err().code, "snapshot_store_unavailable");
+    assert_eq!(snapshots.list().await.unwrap().len(), 1);
     over(&store).verify("s", &WORK).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
     let store = Arc::new(InMemory::new());
     let snapshots = over(&store);
@@ -269,6 +274,24 @@ async fn what_a_later_build_wrote_is_kept_whole_and_no_obstacle() {
             .iter()
             .any(|one| one.name == "later" && one.found.is_err())
     );
+    // Who looks for a file anywhere goes past it; who names it is told.
+    let to = tempfile::tempdir().unwrap();
+    let to = to.path().join("found");
+    for (bytes, there) in [(4, Some("snapshot ours".to_owned())), (5, None)] {
+        let wanted = file::Wanted {
+            path: "segments/1/0/0000000001.seg",
+            bytes,
+            accept: &|_| Ok(()),
+        };
+        let found = snapshots.find_file(None, &wanted, &to, &WORK).await;
+        assert_eq!(found.unwrap(), there, "{bytes}");
+        let named = snapshots
+            .find_file(Some("later"), &wanted, &to, &WORK)
+            .await
+            .unwrap_err();
+        assert_eq!(named.code, "snapshot_of_another_build", "{named}");
+    }
+    assert_eq!(std::fs::read(&to).unwrap(), b"both");
     let freed = delete(&snapshots, "ours").await.unwrap();
     assert_eq!(freed, Collected::Removed { objects: 1, bytes: 3 });
     // The build that wrote it finds all of it.
@@ -479,6 +502,29 @@ async fn a_lease_and_a_manifest_wait_for_no_content() {
     };
     let done = tokio::time::timeout(Duration::from_secs(60), coordinating);
     assert!(done.await.is_ok(), "a lease that waits behind contents is lost");
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_written_without_a_lease_is_taken_back() {
+    let store = Arc::new(InMemory::new());
+    let late = Faulty::over(&store, Plan::late(Duration::from_millis(100)));
+    let snapshots = Snapshots::new(Store::over(Arc::new(late), Path::default(), "late".into()));
+    let files = Files::new(&[b"one"]);
+    let lease = snapshots.writing().await.unwrap();
+    // The machine sleeps when the manifest is there and its answer is not.
+    let sleeping = async {
+        while !objects(&store).await.keys().any(|key| key.starts_with("snapshots")) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        lease.slept(Duration::from_secs(1_200));
+    };
+    let writing = lease.during(snapshots.write("s", files.source(), &lease, &WORK));
+    let (written, ()) = tokio::join!(writing, sleeping);
+    let lost = written.err().unwrap();
+    assert_eq!(lost.code, "snapshot_store_unavailable", "{lost}");
+    lease.end_after(&Err::<(), _>(lost)).await.unwrap();
+    let left = objects(&store).await;
+    assert!(left.keys().all(|key| key.starts_with("objects")), "{:?}", left.keys());
 }
 
 #[tokio::test]

@@ -817,3 +817,44 @@ fn what_a_crash_leaves_is_looked_at_as_a_start_would_find_it() {
             == 1
     );
 }
+
+/// The bytes of RocksDB's manifest, and which file it is.
+fn manifest(dir: &Path) -> (PathBuf, Vec<u8>) {
+    let db = dir.join("db");
+    let current = std::fs::read_to_string(db.join("CURRENT")).unwrap();
+    let file = db.join(current.trim_end());
+    let bytes = std::fs::read(&file).unwrap();
+    (file, bytes)
+}
+
+#[test]
+fn a_manifest_that_rots_after_a_merge_is_refused_and_the_merged_file_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data");
+    let engine = written(&path);
+    let inputs = sealed(&path, 1);
+    let ends = manifest(&path).1.len();
+    // No record is written: RocksDB's log is the same before and after.
+    engine.optimize("other", &|| false, &mut |_| {}).unwrap();
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    engine.flush().unwrap();
+    drop(engine);
+    let merged = sealed(&path, 1);
+    assert!(merged.len() == 1 && !inputs.contains(&merged[0]), "{merged:?}");
+    let (file, whole) = manifest(&path);
+    assert!(whole.len() > ends + 40, "{ends} of {}", whole.len());
+    for hole in [0, 10] {
+        let mut rotten = whole.clone();
+        rotten[ends + hole..][..20].fill(0);
+        std::fs::write(&file, rotten).unwrap();
+        let refused = Engine::open(&path, small(), components()).err().unwrap();
+        assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
+        assert!(refused.message.contains("MANIFEST"), "{refused}");
+        assert_eq!(sealed(&path, 1), merged);
+        let found = examine(&path, &|| false, &mut |_| {}).unwrap();
+        assert!(!found.is_sound());
+    }
+    std::fs::write(&file, whole).unwrap();
+    let engine = Engine::open(&path, small(), components()).unwrap();
+    assert!(answers(&engine, "other", false).iter().all(std::result::Result::is_ok));
+}

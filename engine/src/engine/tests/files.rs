@@ -226,3 +226,42 @@ fn a_panic_of_a_helping_thread_fails_the_build_and_nothing_else() {
     let info = engine.collection("c").unwrap();
     assert_eq!((info.segments, info.points), (1, 200));
 }
+
+#[test]
+fn what_was_deleted_makes_room_on_a_disk_at_its_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        merge_fanin: 100,
+        ..small()
+    };
+    let engine = Engine::open(dir.path(), settings.clone(), components()).unwrap();
+    engine.create_collection("c", schema(1)).unwrap();
+    for n in 0..3 {
+        let points = (0..60).map(|i| simple_point(&format!("p{n}-{i}"), n)).collect();
+        engine.upsert("c", points, &WriteOptions::default()).unwrap();
+        while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    }
+    let free = engine.shared.space.free().unwrap().free;
+    drop(engine);
+    let settings = Settings {
+        disk_reserve_bytes: free / 2 * 3,
+        ..settings
+    };
+    let engine = Engine::open(dir.path(), settings, components()).unwrap();
+    let refused = engine.upsert("c", vec![simple_point("more", 1)], &WriteOptions::default());
+    assert_eq!(refused.unwrap_err().code, "disk_full");
+    let delete = |n: u64, count: u64| {
+        let ids = (0..count).map(|i| PointId::new(format!("p{n}-{i}")).unwrap());
+        let gone = engine.delete("c", Selector::Ids(ids.collect()), &WriteOptions::default());
+        gone.unwrap();
+    };
+    // Of the first little goes, so it has to wait; of the second most, of the third all.
+    delete(0, 25);
+    delete(1, 50);
+    delete(2, 60);
+    while engine.maintain(&|| false).unwrap() == Maintained::Worked {}
+    let applier = engine.shared.applier.lock();
+    let sealed = &applier.states[&CollectionNo(0)].shards[0].sealed;
+    let rows: Vec<(u32, u64)> = sealed.iter().map(|view| (view.file.entry.rows, view.live())).collect();
+    assert_eq!(rows, [(60, 35), (10, 10)]);
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits;
 use crate::log::{LocalLog, Log, Record};
 use crate::storage::Storage;
 use crate::types::{Durability, Seq};
@@ -172,13 +173,15 @@ fn mended(dir: &Path) -> Result<Option<Dropped>> {
     mend(&dir.join("db"), &dir.join("dropped-log"))
 }
 
-/// The only log with anything in it, and where its groups begin.
+/// The only log with anything in it, and where its groups of records begin.
 fn only_log(dir: &Path) -> (PathBuf, Vec<u64>) {
     let logs = logs(&dir.join("db")).unwrap();
     let (_, path, _) = logs.into_iter().max_by_key(|(_, _, len)| *len).unwrap();
     let (good, bad) = walk(&fs::read(&path).unwrap());
     assert!(bad.is_empty());
-    let groups = good.iter().filter(|(_, prefix)| Mark::decode(prefix).is_some());
+    let groups = good
+        .iter()
+        .filter(|(_, prefix)| Mark::decode(prefix).is_some_and(|mark| mark.count > 0));
     (path.clone(), groups.map(|(at, _)| *at).collect())
 }
 

@@ -210,6 +210,18 @@ async fn a_second_snapshot_sends_about_what_changed() {
     let config = self::config(dir.path(), "restored");
     restore_into(&config, None, None, &|_| ()).await.unwrap();
     assert_eq!(scan(&open(&config)), oracle, "the newest is restored if none is named");
+    // Where the newest cannot be read, no other is taken for it.
+    let manifests = std::fs::read_dir(dir.path().join("store/snapshots")).unwrap();
+    let second = manifests
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("second@"));
+    std::fs::write(second.unwrap(), "{}").unwrap();
+    let config = self::config(dir.path(), "not-the-newest");
+    let refused = restore_into(&config, None, None, &|_| ()).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Damaged, "{refused}");
+    assert!(!config.data_dir.join("db").exists());
+    let named = restore_into(&config, Some("first"), None, &|_| ()).await.unwrap();
+    assert_eq!(named.token, first.manifest.token.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,6 +26,8 @@ pub(super) struct Plan {
     cut: u64,
     /// Requests wait up to so many turns, before and after.
     turns: u64,
+    /// Answers to writes come so much later.
+    late: Duration,
     /// From this request on nothing is answered.
     hang: u64,
     /// From this request on all fail.
@@ -45,6 +47,7 @@ impl Plan {
             lose: 0,
             cut: 0,
             turns: 0,
+            late: Duration::ZERO,
             hang: u64::MAX,
             refuse: u64::MAX,
             spoil: false,
@@ -92,6 +95,10 @@ impl Plan {
             missing: Some((below, AtomicU64::new(times))),
             ..Self::quiet(0)
         }
+    }
+
+    pub(super) fn late(late: Duration) -> Self {
+        Self { late, ..Self::quiet(0) }
     }
 
     pub(super) fn hang_after(requests: u64) -> Self {
@@ -214,7 +221,11 @@ impl ObjectStore for Faulty {
             }
             return Err(broken("connection reset"));
         }
-        self.request(self.inner.put_opts(location, payload, options)).await
+        let put = self.request(self.inner.put_opts(location, payload, options)).await;
+        if !self.plan.late.is_zero() {
+            tokio::time::sleep(self.plan.late).await;
+        }
+        put
     }
 
     async fn put_multipart_opts(
