@@ -243,10 +243,7 @@ fn nothing_is_answered_after_a_failed_fsync_and_a_restart_has_everything_that_wa
                 assert_eq!((error.kind, error.code), (ErrorKind::Unavailable, "engine_stopped"));
                 assert!(error.message.contains("fdatasync"), "{error}");
                 // Nor what was written before, as for a request that is repeated or a document that is unchanged.
-                let error = engine
-                    .shared
-                    .at_least(crate::types::Seq(1), Some(durability))
-                    .unwrap_err();
+                let error = engine.shared.at_least(Seq(1), Some(durability)).unwrap_err();
                 assert_eq!(error.code, "engine_stopped");
             }
             assert_eq!(engine.sync().unwrap_err().code, "engine_stopped");
