@@ -210,14 +210,17 @@ fn nothing_written(why: OutOfPatience) -> Error {
     }
 }
 
-/// Bytes that a record takes of those of a group. Of some, far more follows than is in them: few of those go together.
-fn weight(ticket: &Ticket) -> usize {
-    let expands = |op: &Op| matches!(op, Op::SetPayload { .. } | Op::DeleteMatching { .. });
-    let least = match ticket.record.ops.iter().any(expands) {
-        true => limits::GROUP_COMMIT_BYTES_MAX / 2,
-        false => 0,
+/// What a change of a point's payload is taken to make: a row with its vector, kept three times until it is in a segment.
+const CHANGE_BYTES: usize = 32 << 10;
+
+/// Bytes that a record takes of those of a group. From some, far more follows than is in them, so that few of those go together.
+pub(super) fn weight(record: &Record, bytes: usize) -> usize {
+    let expands = |op: &Op| match op {
+        Op::SetPayload { ids, .. } => (ids.len() * CHANGE_BYTES).min(limits::GROUP_COMMIT_BYTES_MAX / 2),
+        Op::DeleteMatching { .. } => limits::GROUP_COMMIT_BYTES_MAX / 16,
+        _ => 0,
     };
-    ticket.bytes.len().max(least)
+    bytes.max(record.ops.iter().map(expands).sum())
 }
 
 impl Shared {
@@ -409,7 +412,7 @@ impl Shared {
                 .take(limits::GROUP_COMMIT_RECORDS_MAX)
                 .take_while(|ticket| {
                     let first = bytes == 0;
-                    bytes += weight(ticket);
+                    bytes += weight(&ticket.record, ticket.bytes.len());
                     first || bytes <= limits::GROUP_COMMIT_BYTES_MAX
                 });
             let n = fits.count();

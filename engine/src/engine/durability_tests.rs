@@ -10,7 +10,7 @@ use super::tests::{components, crash_image, document, ids, schema, simple_point,
 use super::*;
 use crate::config::Clock;
 use crate::filter::{Condition, Scalar};
-use crate::log::Request;
+use crate::log::{Record, Request};
 use crate::storage::{META, REQUESTS};
 
 /// A clock that tests move.
@@ -674,4 +674,28 @@ fn opening_tells_its_phases_and_needs_no_more_growing_memory_than_running() {
         }
         again.flush().unwrap();
     }
+}
+
+#[test]
+fn many_small_changes_share_a_group_and_few_that_make_much() {
+    let set = |ids: usize| Record {
+        group: 0,
+        by: crate::types::Opening::BEFORE,
+        timestamp_ms: 1,
+        request: None,
+        ops: vec![Op::SetPayload {
+            no: CollectionNo(0),
+            ids: (0..ids).map(|i| PointId::new(format!("p{i}")).unwrap()).collect(),
+            set: "{}".to_owned(),
+            unset: Vec::new(),
+            replace: false,
+        }],
+    };
+    let share = |ids| limits::GROUP_COMMIT_BYTES_MAX / commit::weight(&set(ids), 200);
+    assert!(share(1) >= 100 && share(10_000) <= 2, "{} {}", share(1), share(10_000));
+    assert_eq!(
+        commit::weight(&set(1), 1 << 20),
+        1 << 20,
+        "what is in it counts as well"
+    );
 }

@@ -171,6 +171,7 @@ pub fn examine(dir: &Path, stop: &dyn Fn() -> bool, progress: &mut dyn FnMut(&st
     });
     let look = match look {
         Ok(look) => look,
+        Err(error) if error.message.contains("TMPDIR") => return Err(error),
         Err(error) => {
             found.find(FindingKind::Damage, db.display().to_string(), error.message);
             return Ok(found);

@@ -186,22 +186,19 @@ impl Shared {
                     largest = Some((bytes, no, shard_no));
                 }
             }
-            let due = if shard.merging {
-                None
-            } else {
-                policy::sealed_merge(&summary(shard), &self.settings)
-            };
-            match due {
-                // One that failed lately stays marked and is found again.
-                Some(_) if !self.failing.may_try((no, shard_no), BuildKind::Merge, now_ms) => {}
-                // One merges at a time; the others, and those for which there is no room, stay marked and are found again.
-                Some((from, to)) => {
-                    if merge.is_none() && self.has_room_to_merge(&shard.sealed[from..to]) {
-                        merge = Some((no, shard_no, from, to));
-                    }
+            let sealed = summary(shard);
+            let is_due = !shard.merging && policy::sealed_merge(&sealed, &self.settings, |_, _| true).is_some();
+            match is_due {
+                // One merges at a time; the others, and one that failed lately, stay marked and are found again.
+                true if merge.is_some() || !self.failing.may_try((no, shard_no), BuildKind::Merge, now_ms) => {}
+                // So do those for which there is no room, which hide nothing that there is room for.
+                true => {
+                    let may = |from: usize, to: usize| self.has_room_to_merge(&shard.sealed[from..to]);
+                    let found = policy::sealed_merge(&sealed, &self.settings, may);
+                    merge = found.map(|(from, to)| (no, shard_no, from, to));
                 }
-                None if shard.sealing == 0 && !shard.merging && may_seal => idle.push((no, shard_no)),
-                None => {}
+                false if shard.sealing == 0 && !shard.merging && may_seal => idle.push((no, shard_no)),
+                false => {}
             }
         }
         for place in idle {
@@ -494,8 +491,9 @@ impl Shared {
     fn has_room_to_merge(&self, inputs: &[SealedView]) -> bool {
         let bytes: u64 = inputs.iter().map(|view| view.file.entry.bytes).sum();
         let left = |view: &SealedView| {
-            let (bytes, live) = (view.file.entry.bytes, view.live());
-            bytes.saturating_mul(live) / u64::from(view.file.entry.rows).max(1)
+            let entry = view.file.entry;
+            let left = u128::from(entry.bytes) * u128::from(view.live()) / u128::from(entry.rows.max(1));
+            u64::try_from(left).unwrap_or(u64::MAX)
         };
         let left: u64 = inputs.iter().map(left).sum();
         let room = match left {

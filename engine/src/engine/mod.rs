@@ -204,7 +204,7 @@ impl Engine {
                 shard.sealing > 0
                     || shard.merging
                     || self.shared.seal_due(shard)
-                    || policy::sealed_merge(&maintain::summary(shard), &self.shared.settings).is_some()
+                    || policy::sealed_merge(&maintain::summary(shard), &self.shared.settings, |_, _| true).is_some()
             });
         }
         Ok(info)

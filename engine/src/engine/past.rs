@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::commit::Shared;
+use super::commit::{Shared, weight};
 use super::maintain::check_stop;
 use super::recover::load_epochs;
 use super::retention::Hold;
@@ -77,6 +77,8 @@ struct Group {
     records: Vec<Record>,
     encoded: Vec<Vec<u8>>,
     bytes: usize,
+    /// What follows from them counted in.
+    weight: usize,
     history: History,
 }
 
@@ -206,10 +208,11 @@ impl Engine {
             }
             group.history = record::hash(bytes);
             group.bytes += bytes.len();
+            group.weight += weight(&record, bytes.len());
             group.records.push(record);
             group.encoded.push(bytes.to_vec());
             next = Seq(seq.0 + 1);
-            if group.bytes >= limits::GROUP_COMMIT_BYTES_MAX || group.records.len() == limits::GROUP_COMMIT_RECORDS_MAX
+            if group.weight >= limits::GROUP_COMMIT_BYTES_MAX || group.records.len() == limits::GROUP_COMMIT_RECORDS_MAX
             {
                 group.apply(shared)?;
                 progress((next.0 - 1 - begin.0) as f32 / all);

@@ -298,18 +298,31 @@ fn load_segments(shared: &Shared, applier: &mut Applier, progress: &Progress) ->
     Ok(())
 }
 
-/// Whether every sealed file that a database names is in its directory, as long as it was.
+/// Whether every sealed file that a database names is in its directory, as long as it was, or nobody took it away for a merge: that
+/// leaves a file which is not named. What was missing before stays in its place as such.
 pub(super) fn files_there(disk: &dyn Dir, dir: &Path, storage: &Storage) -> Result<bool> {
     let mut all = true;
     storage.scan(META, b"m", &[], |key, value| {
         let (no, shard) = meta_place(key)?;
-        for entry in decode::<Manifest>(value, "manifest")?.segments {
-            all &= match disk.map(&files::segment_path(dir, no, shard, entry.no)) {
-                Ok(file) => file.bytes().len() as u64 == entry.bytes,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-                Err(error) => return Err(error.into()),
-            };
+        let named = decode::<Manifest>(value, "manifest")?.segments;
+        let path = |segment| files::segment_path(dir, no, shard, segment);
+        let is_there = |entry: &Entry| {
+            let file = disk.map(&path(entry.no));
+            file.is_ok_and(|file| file.bytes().len() as u64 == entry.bytes)
+        };
+        if named.iter().all(is_there) {
+            return Ok(true);
         }
+        let Some(parent) = path(0).parent().map(Path::to_owned) else {
+            return Ok(false);
+        };
+        let there = match disk.list(&parent) {
+            // With its collection.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            there => there?,
+        };
+        let names: BTreeSet<_> = named.iter().map(|entry| path(entry.no)).collect();
+        all &= !there.is_empty() && there.iter().all(|entry| names.contains(&parent.join(&entry.name)));
         Ok(all)
     })?;
     Ok(all)

@@ -5,7 +5,7 @@
 //! the rows up, after it wrote down which points those were.
 //!
 //! What is replaced is moved to `damaged/`, never removed. Each step is durable before the next; after a crash in between the
-//! file is as it was or missing, which is damage as before, and doing it again goes on; or it is given up, and nobody names it.
+//! file is as it was, and doing it again goes on; or it is whole, or given up and named by nobody.
 
 use std::fmt::Display;
 use std::fs::{self, File};
@@ -132,7 +132,6 @@ impl Repair {
         // What is copied is what was looked at, or it does not come to its place.
         self.is_the_file(place, &temporary, stop)?;
         self.keep_aside(place)?;
-        self.take_away(place)?;
         files::publish(&LocalDir, &mut *file, &temporary, &path)?;
         Ok(())
     }
@@ -235,7 +234,11 @@ impl Repair {
         for to in (0..).map(|n: u32| aside(&self.dir, place, n)) {
             match fs::metadata(&to) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs::hard_link(&path, &to)?;
+                    if let Err(error) = fs::hard_link(&path, &to) {
+                        tracing::debug!(%error, "this file system gives no file a second name: it is copied");
+                        fs::copy(&path, &to)?;
+                        File::open(&to)?.sync_all()?;
+                    }
                     break;
                 }
                 // Cut off after this the last time.

@@ -36,18 +36,25 @@ impl Sealed {
     }
 }
 
-/// Which adjacent sealed segments (from, to exclusive) should become one, if any.
+/// Which adjacent sealed segments (from, to exclusive) should become one, if any, of those that may.
 ///
 /// A segment with too many dead rows is rewritten, the deadest first. Otherwise the first run of `merge_fanin`
 /// adjacent segments of one size tier is merged; tiers are powers of the fan-in, so a row is rewritten a logarithmic number
 /// of times.
-pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
+pub fn sealed_merge(
+    segments: &[Sealed],
+    settings: &Settings,
+    may: impl Fn(usize, usize) -> bool,
+) -> Option<(usize, usize)> {
     let live = |s: &Sealed| s.rows - s.dead;
     let most = u64::from(settings.dead_percent_max);
     let too_dead = |s: &Sealed| s.is_lifeless() || (!s.damaged && s.dead * 100 > s.rows * most);
-    // It gives most back for what it costs; and what there is no room for at the moment must not hide it.
+    // It gives most back for what it costs.
     let deadest = |(_, a): &(usize, &Sealed), (_, b): &(usize, &Sealed)| (live(a) * b.rows).cmp(&(live(b) * a.rows));
-    let dead = segments.iter().enumerate().filter(|(_, s)| too_dead(s));
+    let dead = segments
+        .iter()
+        .enumerate()
+        .filter(|(i, s)| too_dead(s) && may(*i, i + 1));
     if let Some((i, _)) = dead.min_by(deadest) {
         return Some((i, i + 1));
     }
@@ -62,7 +69,8 @@ pub fn sealed_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, 
         }
         let largest = run.iter().map(tier).max().unwrap_or(0);
         let similar = run.iter().all(|s| tier(s) + 1 >= largest);
-        if similar && run.iter().map(live).sum::<u64>() <= settings.segment_rows_max as u64 {
+        let fits = run.iter().map(live).sum::<u64>() <= settings.segment_rows_max as u64;
+        if similar && fits && may(from, from + fanin) {
             return Some((from, from + fanin));
         }
     }
@@ -92,6 +100,10 @@ pub fn full_merge(segments: &[Sealed], settings: &Settings) -> Option<(usize, us
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn due(segments: &[Sealed], settings: &Settings) -> Option<(usize, usize)> {
+        sealed_merge(segments, settings, |_, _| true)
+    }
 
     #[test]
     fn a_full_merge_leaves_as_few_segments_as_fit() {
@@ -124,20 +136,27 @@ mod tests {
         assert_eq!(next(&[damaged, of(10, 0), of(10, 0)]), Some((1, 3)));
         let lifeless = Sealed { dead: 10, ..damaged };
         assert_eq!(next(&[of(10, 0), lifeless, of(10, 0)]), Some((1, 2)), "alone");
-        assert_eq!(sealed_merge(&[of(10, 0), lifeless], &settings), Some((1, 2)));
-        assert_eq!(sealed_merge(&[of(10, 0), damaged], &settings), None);
+        assert_eq!(due(&[of(10, 0), lifeless], &settings), Some((1, 2)));
+        assert_eq!(due(&[of(10, 0), damaged], &settings), None);
         assert_eq!(
-            sealed_merge(&[of(10, 9), of(10, 10)], &settings),
+            due(&[of(10, 9), of(10, 10)], &settings),
             Some((1, 2)),
             "it costs nothing"
         );
         let deadest = [of(100, 40), of(10, 5), of(9, 4)];
-        assert_eq!(sealed_merge(&deadest, &settings), Some((1, 2)));
+        assert_eq!(due(&deadest, &settings), Some((1, 2)));
+        let room = |from, _| from != 1;
+        assert_eq!(
+            sealed_merge(&deadest, &settings, room),
+            Some((2, 3)),
+            "what there is room for"
+        );
+        assert_eq!(sealed_merge(&deadest, &settings, |_, _| false), None);
         let never = Settings {
             dead_percent_max: 100,
             ..settings
         };
-        assert_eq!(sealed_merge(&[of(10, 9), of(10, 10)], &never), Some((1, 2)));
+        assert_eq!(due(&[of(10, 9), of(10, 10)], &never), Some((1, 2)));
     }
 
     #[test]
@@ -179,10 +198,10 @@ mod tests {
             damaged: false,
         };
         let fresh = |rows| of(rows, 0);
-        assert_eq!(sealed_merge(&[fresh(20_000); 3], &settings), None);
-        assert_eq!(sealed_merge(&[fresh(20_000); 4], &settings), Some((0, 4)));
+        assert_eq!(due(&[fresh(20_000); 3], &settings), None);
+        assert_eq!(due(&[fresh(20_000); 4], &settings), Some((0, 4)));
         assert_eq!(
-            sealed_merge(
+            due(
                 &[
                     fresh(900_000),
                     fresh(20_000),
@@ -194,14 +213,14 @@ mod tests {
             ),
             Some((1, 5))
         );
-        assert_eq!(sealed_merge(&[fresh(1_000), of(100, 31)], &settings), Some((1, 2)));
+        assert_eq!(due(&[fresh(1_000), of(100, 31)], &settings), Some((1, 2)));
         let damaged = Sealed {
             damaged: true,
             ..of(20_000, 19_999)
         };
         let around = [fresh(20_000), fresh(20_000), damaged, fresh(20_000), fresh(20_000)];
-        assert_eq!(sealed_merge(&around, &settings), None, "damage is left alone");
+        assert_eq!(due(&around, &settings), None, "damage is left alone");
         let full = fresh(settings.segment_rows_max as u64);
-        assert_eq!(sealed_merge(&[full; 4], &settings), None, "a full segment is final");
+        assert_eq!(due(&[full; 4], &settings), None, "a full segment is final");
     }
 }

@@ -22,7 +22,7 @@ pub fn shard_dir(root: &Path, no: CollectionNo, shard: ShardNo) -> PathBuf {
 
 /// Directory of a collection's files.
 pub fn collection_dir(root: &Path, no: CollectionNo) -> PathBuf {
-    root.join("segments").join(no.0.to_string())
+    root.join(SEGMENTS).join(no.0.to_string())
 }
 
 /// Creates the temporary file that [`publish`] later renames.
@@ -84,6 +84,9 @@ fn is_not_ours(error: &io::Error) -> bool {
     )
 }
 
+/// Where sealed files are, below a data directory.
+pub const SEGMENTS: &str = "segments";
+
 /// Locked while an engine has the directory open.
 pub const LOCK: &str = "LOCK.cairn";
 /// What file systems and people put into an empty directory: the root of an ext4 volume has `lost+found`, macOS leaves
@@ -130,7 +133,7 @@ pub fn remove_orphans(disk: &dyn Dir, root: &Path, is_named: &dyn Fn(&Path) -> b
         }
         Ok(removed)
     }
-    match walk(disk, &root.join("segments"), is_named) {
+    match walk(disk, &root.join(SEGMENTS), is_named) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         removed => removed,
     }

@@ -21,6 +21,7 @@ use crate::storage::Dir;
 /// A database, opened to be read.
 pub(crate) struct Look {
     pub(crate) storage: Storage,
+    dir: PathBuf,
     /// Removed after the storage was closed: fields go in their order.
     _elsewhere: Option<Elsewhere>,
 }
@@ -60,6 +61,7 @@ impl Look {
         if prelude.cut.is_none() && prelude.put_back.is_none() && prelude.shortened.is_none() {
             return Ok(Self {
                 storage: Storage::open_read_only(db)?,
+                dir: db.to_owned(),
                 _elsewhere: None,
             });
         }
@@ -71,15 +73,21 @@ impl Look {
         let elsewhere = Elsewhere::make(db, prelude).map_err(|error| {
             let place = std::env::temp_dir();
             Error::internal(format!(
-                "i/o: links to the files of {} could not be made in {}, the directory for temporary files (TMPDIR): {error}",
+                "i/o: {} could not be looked at through links in {}, the directory for temporary files (TMPDIR): {error}",
                 db.display(),
                 place.display()
             ))
         })?;
         Ok(Storage::open_read_only(&elsewhere.0).map(|storage| Self {
             storage,
+            dir: elsewhere.0.clone(),
             _elsewhere: Some(elsewhere),
         }))
+    }
+
+    /// Where its files are, as a start would leave them.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 }
 

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
 use super::wal::{self, Step, Walk};
-use super::{LOG, META, Storage, aside, current, key};
+use super::{LOG, META, Storage, aside, current, files, key};
 use crate::error::{Error, Result};
 use crate::types::Seq;
 
@@ -37,6 +37,9 @@ pub(crate) struct Shortened {
     /// Bytes from there on.
     pub(crate) bytes: u64,
 }
+
+/// In what RocksDB says when it could not look, which says nothing of the database.
+const OF_THE_SYSTEM: [&str; 3] = ["Too many open files", "Cannot allocate memory", "Input/output error"];
 
 /// Whether the sealed files that a database names are there.
 pub(crate) type FilesThere<'a> = &'a dyn Fn(&Storage) -> Result<bool>;
@@ -86,10 +89,13 @@ pub(crate) fn judge(db: &Path, prelude: &Prelude, files_there: FilesThere<'_>) -
     };
     let mut why = String::new();
     let unfinished = match Look::elsewhere(db, &without)? {
-        Ok(look) => leads_to_all(&look.storage, db, number)? && files_there(&look.storage)?,
+        Ok(look) => leads_to_all(&look, number)? && files_there(&look.storage)?,
+        Err(_) if at > 0 && is_new(db, prelude)? => true,
+        // Not of the database: what the system has too few of, or a disk that fails now.
+        Err(error) if OF_THE_SYSTEM.iter().any(|why| error.message.contains(why)) => return Err(error),
         Err(error) => {
             why = format!(" ({})", error.message);
-            at > 0 && is_new(db, prelude)?
+            false
         }
     };
     match unfinished {
@@ -102,8 +108,12 @@ pub(crate) fn judge(db: &Path, prelude: &Prelude, files_there: FilesThere<'_>) -
     }
 }
 
-/// Whether nothing was ever stored: there is no table, and no byte of a log.
+/// Whether nothing was ever stored: there is no sealed file, no table, and no byte of a log.
 fn is_new(db: &Path, prelude: &Prelude) -> Result<bool> {
+    let segments = db.parent().map(|dir| dir.join(files::SEGMENTS));
+    if segments.is_some_and(|segments| fs::read_dir(segments).is_ok_and(|mut all| all.next().is_some())) {
+        return Ok(false);
+    }
     for entry in fs::read_dir(db)? {
         let entry = entry?;
         let path = entry.path();
@@ -131,7 +141,8 @@ fn first_bad(file: &Path) -> io::Result<Option<u64>> {
 }
 
 /// Whether all that was written after the last flush that the manifest of this number knows is in the logs.
-fn leads_to_all(storage: &Storage, db: &Path, number: u64) -> Result<bool> {
+fn leads_to_all(look: &Look, number: u64) -> Result<bool> {
+    let (storage, db) = (&look.storage, look.dir());
     let first_log = storage.first_log()?;
     let Some((log, begins, following)) = wal::oldest(db, first_log)? else {
         return Ok(false);

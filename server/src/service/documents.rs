@@ -134,11 +134,11 @@ impl Service {
                     }
                     e.at(format!("/documents/{i}"))
                 })?;
-                // One that was done by an earlier try may be older than one before it.
-                all.token = [all.token, one.token]
-                    .into_iter()
-                    .flatten()
-                    .max_by_key(|token| token.seq);
+                // What an earlier try had done is older than what this one writes.
+                let writes = |one: &PutOne| !one.replayed && one.token.is_some();
+                if !one.replayed || !all.results.iter().any(writes) {
+                    all.token = one.token.or(all.token);
+                }
                 if one.durability == Durability::Async {
                     all.durability = Durability::Async;
                 }

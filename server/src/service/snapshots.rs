@@ -21,9 +21,9 @@ use super::pools::Budget;
 use super::{Call, Core, Service};
 use crate::config::Config;
 use crate::snapshot::{
-    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Tried, Way,
-    Work, already_there, check_room, known_of, name_of, not_followed, not_found, open_download, past_of, restorable,
-    scratch, ways,
+    Collected, Known, Live, Manifest, PointInTime, Records, Restorable, Snapshots, Source, Store, Summary, Tried,
+    Unreadable, Way, Work, already_there, check_room, known_of, name_of, not_followed, not_found, open_download,
+    past_of, restorable, scratch, ways,
 };
 use crate::telemetry;
 
@@ -247,14 +247,16 @@ impl Service {
                 let past = core.engine.past()?;
                 let follows = |base: &Summary| follows(&past, base);
                 let live = live(core, &past, &follows);
-                ways(&known, Some(&live), name.as_deref(), to)?[0].base.name.clone()
+                ways((&known, &unreadable), Some(&live), name.as_deref(), to)?[0]
+                    .base
+                    .name
+                    .clone()
             };
             let asked = Asked::new("restore_snapshot", what.collection.as_deref().unwrap_or_default())
                 .with_snapshot(&base)
                 .in_detail(format!("{name:?} {what:?}"));
             Ok((asked, move |core: &Core, handle: &Handle<'_>| {
-                let tried = Tried::beginning(unreadable);
-                restore_moment(core, handle, &known, tried, name.as_deref(), to, &what)
+                restore_moment(core, handle, (&known, unreadable), name.as_deref(), to, &what)
             }))
         })
         .await
@@ -424,8 +426,7 @@ fn live<'a>(core: &Core, past: &'a Past, follows: &'a dyn Fn(&Summary) -> bool) 
 fn restore_moment(
     core: &Core,
     handle: &Handle<'_>,
-    known: &[Known],
-    mut tried: Tried,
+    (known, unreadable): (&[Known], Unreadable),
     name: Option<&str>,
     to: PointInTime,
     what: &RestoreCollections,
@@ -433,7 +434,8 @@ fn restore_moment(
     let past = core.engine.past()?;
     let follows = |base: &Summary| follows(&past, base);
     let live = live(core, &past, &follows);
-    let ways = ways(known, Some(&live), name, to)?;
+    let ways = ways((known, &unreadable), Some(&live), name, to)?;
+    let mut tried = Tried::beginning(unreadable);
     for way in &ways {
         if !tried.leaves(way) {
             break;

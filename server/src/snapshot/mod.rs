@@ -52,9 +52,9 @@ pub(crate) use self::manifest::{CollectionEntry, Manifest, Summary};
 use self::manifest::{FileEntry, Hash, MANIFEST_BYTES_MAX, contents_named, damaged, files_named, is_ours};
 use self::names::check_snapshot;
 pub(crate) use self::names::{Key, already_there, name_of, not_found};
-use self::point::ambiguous;
-pub(crate) use self::point::{Known, Live, Records, Tried, Way, not_followed, past_of, restorable, ways};
+pub(crate) use self::point::{Known, Live, Records, Tried, Unreadable, Way, not_followed, past_of, restorable, ways};
 pub use self::point::{PointInTime, Restorable};
+use self::point::{ambiguous, unnamed};
 pub use self::restore::{Restored, restore_into};
 pub(crate) use self::restore::{check_room, open_download, remove_leftovers, scratch};
 pub(crate) use self::sealed::{Uploads, forget};
@@ -311,10 +311,13 @@ impl Snapshots {
         Ok(all)
     }
 
-    /// Those of the list that can be read, and why one of the others cannot.
-    pub(crate) async fn known(&self) -> Result<(Vec<Known>, Option<Error>)> {
+    /// Those of the list that can be read, and why the others cannot, by name.
+    pub(crate) async fn known(&self) -> Result<(Vec<Known>, Unreadable)> {
         let all = self.list().await?;
-        let unreadable = all.iter().find_map(|one| one.found.as_ref().err().cloned());
+        let unreadable = all
+            .iter()
+            .filter_map(|one| Some((one.name.clone(), one.found.as_ref().err()?.clone())));
+        let unreadable = Unreadable(unreadable.collect());
         Ok((known_of(all), unreadable))
     }
 

@@ -79,6 +79,21 @@ pub(crate) struct Known {
     pub(crate) summary: Summary,
 }
 
+/// Snapshots that are there and cannot be read, by name, and why.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unreadable(pub(super) Vec<(String, Error)>);
+
+impl Unreadable {
+    /// Why one cannot be read.
+    pub(super) fn any(&self) -> Option<&Error> {
+        self.0.first().map(|(_, why)| why)
+    }
+
+    fn named(&self, name: &str) -> Option<&Error> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, why)| why)
+    }
+}
+
 /// The log of a running server.
 pub(crate) struct Live<'a> {
     pub(crate) identity: Identity,
@@ -193,8 +208,37 @@ impl<'a> Log<'a> {
 }
 
 /// All ways to a moment, the best first: from the newest snapshot that is not after it, or the named one. There is one, or
-/// it is an error that says what can be restored.
+/// it is an error that says what can be restored, or which snapshot cannot be read that might have led there.
 pub(crate) fn ways<'a>(
+    (known, unreadable): (&'a [Known], &Unreadable),
+    live: Option<&Live<'a>>,
+    named: Option<&str>,
+    to: PointInTime,
+) -> Result<Vec<Way<'a>>> {
+    if let Some(why) = named.and_then(|name| unreadable.named(name)) {
+        return Err(why.clone());
+    }
+    if let (None, None, PointInTime::TimeMs(_), Some(why)) = (named, live, to, unreadable.any()) {
+        // It may be of another database, which is then the one that is meant as well. A token says which it is of.
+        return Err(unnamed(why));
+    }
+    let ways = ways_of(known, live, named, to);
+    match (&ways, unreadable.any()) {
+        (Err(error), Some(why)) if named.is_none() && error.code == "moment_not_restorable" => Err(why.clone()),
+        _ => ways,
+    }
+}
+
+/// What is said when a snapshot that cannot be read may be the one that is meant.
+pub(super) fn unnamed(why: &Error) -> Error {
+    let message = format!(
+        "a snapshot cannot be read, so say which is to be restored: {}",
+        why.message
+    );
+    Error::new(why.kind, why.code, message)
+}
+
+fn ways_of<'a>(
     known: &'a [Known],
     live: Option<&Live<'a>>,
     named: Option<&str>,
@@ -363,15 +407,15 @@ fn not_restorable(to: PointInTime, asked: &[&Known], known: &[Known], live: Opti
 /// What came of the ways that were tried.
 pub(crate) struct Tried {
     failed: Option<Error>,
-    /// Why a snapshot that may show that another history counted cannot be read.
-    unreadable: Option<Error>,
+    /// Snapshots that may show that another history counted.
+    unreadable: Unreadable,
     /// One that was not in doubt may have led there, and is damaged.
     is_unknown: bool,
 }
 
 impl Tried {
     /// Before the first.
-    pub(crate) fn beginning(unreadable: Option<Error>) -> Self {
+    pub(crate) fn beginning(unreadable: Unreadable) -> Self {
         Self {
             failed: None,
             unreadable,
@@ -382,7 +426,7 @@ impl Tried {
     /// Whether a way is to be tried after those. One that is in doubt would show the state of another history where the right one
     /// is there and cannot be read.
     pub(crate) fn leaves(&self, way: &Way<'_>) -> bool {
-        !way.in_doubt || !self.is_unknown && self.unreadable.is_none()
+        !way.in_doubt || !self.is_unknown && self.unreadable.any().is_none()
     }
 
     /// Notes that a way failed. What does not only say that this way does not lead there is an error.
@@ -408,7 +452,7 @@ impl Tried {
     /// What is said when none led there.
     pub(crate) fn error(self, ways: &[Way<'_>]) -> Error {
         let in_doubt = ways.iter().any(|way| way.in_doubt);
-        let unreadable = self.unreadable.filter(|_| in_doubt);
+        let unreadable = self.unreadable.any().filter(|_| in_doubt).cloned();
         self.failed.or(unreadable).unwrap_or_else(|| not_followed(ways))
     }
 }
@@ -470,7 +514,7 @@ fn open_past(db: &Path, base: &Summary) -> Result<Option<Past>> {
 mod tests {
     use cairn_engine::types::{Epoch, EpochId, History, Seq};
 
-    use super::{ways as ways_to, *};
+    use super::{ways_of as ways_to, *};
 
     /// Each by its number, its first record, and the seconds of the record before and of the opening.
     fn epochs(all: &[(u64, u64, u64, u64)]) -> Epochs {
@@ -539,14 +583,14 @@ mod tests {
             in_doubt,
         };
         let damage = || damaged("a", "a bit");
-        let mut tried = Tried::beginning(None);
+        let mut tried = Tried::beginning(Unreadable::default());
         tried.note(&way(false), not_followed(&[])).unwrap();
         assert!(tried.leaves(&way(false)) && tried.leaves(&way(true)));
         tried.note(&way(false), damage()).unwrap();
         assert!(tried.leaves(&way(false)) && !tried.leaves(&way(true)));
         tried.note(&way(false), not_followed(&[])).unwrap();
         assert_eq!(tried.error(&[]).code, "snapshot_damaged", "what can be mended is told");
-        let mut tried = Tried::beginning(None);
+        let mut tried = Tried::beginning(Unreadable::default());
         tried.note(&way(true), damage()).unwrap();
         assert!(tried.leaves(&way(true)));
         assert_eq!(
@@ -554,12 +598,20 @@ mod tests {
             "disk_full"
         );
         // A manifest that cannot be read may be the one that says so.
-        let mut tried = Tried::beginning(Some(damage()));
+        let unreadable = || Unreadable(vec![("b".to_owned(), damage())]);
+        let mut tried = Tried::beginning(unreadable());
         assert!(tried.leaves(&way(false)) && !tried.leaves(&way(true)));
         tried.note(&way(false), not_followed(&[])).unwrap();
         assert_eq!(tried.error(&[way(false)]).code, "history_diverged");
-        let tried = Tried::beginning(Some(damage()));
+        let tried = Tried::beginning(unreadable());
         assert_eq!(tried.error(&[way(true)]).code, "snapshot_damaged");
+        // Nor is it passed over as if it were not there.
+        let all = [base.clone()];
+        let ways = |named, to| ways((&all, &unreadable()), None, named, to).map_err(|error| error.code);
+        assert_eq!(ways(Some("b"), token(12)).unwrap_err(), "snapshot_damaged");
+        assert_eq!(ways(None, time(12)).unwrap_err(), "snapshot_damaged");
+        assert_eq!(ways(Some("a"), time(12)).unwrap_err(), "moment_not_restorable");
+        assert!(ways(None, token(10)).is_ok());
     }
 
     #[test]
@@ -658,13 +710,13 @@ mod tests {
     #[test]
     fn an_error_says_what_can_be_restored() {
         let all = [known("a", 1, 10, 1), known("b", 1, 20, 5), known("c", 1, 100, 50)];
-        let error = ways(&all, None, None, token(30)).unwrap_err();
+        let error = ways_to(&all, None, None, token(30)).unwrap_err();
         assert!(
             error.message.contains("c1-e-0-64 to c1-e-0-64") && error.message.contains("c1-e-0-a to c1-e-0-14"),
             "{error}"
         );
         assert_eq!(error.pointer.as_deref(), Some("/to_token"));
-        let error = ways(&[], None, None, time(30)).unwrap_err();
+        let error = ways_to(&[], None, None, time(30)).unwrap_err();
         assert!(error.message.contains("no snapshot"), "{error}");
         let of_b = restorable(&all[1].summary, &all, None);
         assert_eq!(of_b.from, of_b.to);

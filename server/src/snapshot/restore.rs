@@ -18,7 +18,8 @@ use cairn_engine::{Engine, Error, ErrorKind, Result};
 
 use super::store::blocking;
 use super::{
-    Manifest, PointInTime, Records, Snapshots, Store, Tried, Way, Work, ambiguous, damaged, not_followed, past_of, ways,
+    Manifest, PointInTime, Records, Snapshots, Store, Tried, Way, Work, ambiguous, damaged, not_followed, past_of,
+    unnamed, ways,
 };
 use crate::config::Config;
 
@@ -95,7 +96,7 @@ async fn restore_to(
     progress: &(dyn Fn(f32) + Sync),
 ) -> Result<Restored> {
     let (known, unreadable) = snapshots.known().await?;
-    let ways = ways(&known, None, name, to)?;
+    let ways = ways((&known, &unreadable), None, name, to)?;
     let dir = config.data_dir.clone();
     let place = blocking(move || Ok(EmptyPlace::take(&dir))).await??;
     let space = Space::new(&place.staging, config.engine.disk_reserve_bytes);
@@ -199,16 +200,9 @@ fn replay(
 /// The newest of a store that is of one database: servers may share one.
 async fn newest(snapshots: &Snapshots) -> Result<Manifest> {
     let (known, unreadable) = snapshots.known().await?;
-    if let Some(why) = unreadable {
+    if let Some(why) = unreadable.any() {
         // It may be the newest, or of another database.
-        return Err(Error::new(
-            why.kind,
-            why.code,
-            format!(
-                "which snapshot is the newest cannot be told, say which is to be restored: {}",
-                why.message
-            ),
-        ));
+        return Err(unnamed(why));
     }
     let newest = known.first().ok_or_else(|| {
         Error::not_found(
