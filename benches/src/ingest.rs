@@ -4,7 +4,6 @@
 //! Promised: running it again embeds nothing, and editing one page embeds only the chunks that the edit changed.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
@@ -203,15 +202,10 @@ async fn measure(
 
 /// As a person would.
 fn ingest(server: &Server, docs: &Path) -> anyhow::Result<Summary> {
-    let mut command = Command::new(cairn_tests::process::binary()?);
+    let mut command = cairn_tests::process::cairn()?;
     command.arg("ingest").arg(docs);
     command.args(["--collection", COLLECTION, "--json", "--timeout-ms", "600000"]);
     command.args(["--url", &format!("http://{}", server.addr)]);
-    for (key, _) in std::env::vars_os() {
-        if key.to_string_lossy().starts_with("CAIRN_") {
-            command.env_remove(key);
-        }
-    }
     let started = Instant::now();
     let done = command.output().context("cannot run cairn ingest")?;
     ensure!(

@@ -25,7 +25,7 @@ use crate::measure::median_and_max;
 use crate::place;
 use crate::report::{Report, Table, Verdict};
 use crate::squad::indexed;
-use cairn_tests::process::{Launch, Server, binary};
+use cairn_tests::process::{Launch, Server, cairn};
 
 const NAME: &str = "points";
 /// Points of one write.
@@ -394,7 +394,7 @@ impl Bench {
     /// The whole instance, into a new directory.
     async fn restore(&mut self, store: &Path, to: &Path, broken: &mut Vec<String>) -> anyhow::Result<()> {
         let began = Instant::now();
-        let out = Command::new(binary()?)
+        let out = cairn()?
             .args(["restore", "second", "--data-dir"])
             .arg(to.join("data"))
             .arg("--snapshots")

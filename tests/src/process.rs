@@ -17,7 +17,7 @@ const READY_WAIT: Duration = Duration::from_secs(180);
 const STOP_WAIT: Duration = Duration::from_secs(60);
 
 /// The server's program: `CAIRN_BIN`, else `cairn` of the build that this program is of, so that both are of one profile.
-pub fn binary() -> anyhow::Result<PathBuf> {
+fn binary() -> anyhow::Result<PathBuf> {
     let path = match std::env::var_os("CAIRN_BIN") {
         Some(path) => PathBuf::from(path),
         None => {
@@ -36,6 +36,17 @@ pub fn binary() -> anyhow::Result<PathBuf> {
         path.display()
     );
     Ok(path)
+}
+
+/// The built `cairn`, to be run. It takes CAIRN_... for its configuration and refuses what it does not know, so those stay here.
+pub fn cairn() -> anyhow::Result<Command> {
+    let mut command = Command::new(binary()?);
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("CAIRN_") {
+            command.env_remove(key);
+        }
+    }
+    Ok(command)
 }
 
 /// A running `cairn serve`.
@@ -104,7 +115,7 @@ impl Launch {
     /// Starts the process without waiting for it to be ready.
     pub fn spawn(&self) -> anyhow::Result<Unready> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(binary()?);
+        let mut command = cairn()?;
         command.args([
             "serve",
             "--listen",
@@ -119,12 +130,6 @@ impl Launch {
         }
         for setting in &self.settings {
             command.args(["--set", setting]);
-        }
-        // The server takes CAIRN_... for its configuration and refuses what it does not know.
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("CAIRN_") {
-                command.env_remove(key);
-            }
         }
         let started = Instant::now();
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn();

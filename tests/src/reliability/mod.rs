@@ -31,7 +31,6 @@ pub mod window;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -223,7 +222,7 @@ impl Stage {
 
     /// Looks at the data without a server: the exit code of `cairn check`, and what it says.
     fn check(&self) -> anyhow::Result<(Option<i32>, String)> {
-        let output = Command::new(crate::process::binary()?)
+        let output = crate::process::cairn()?
             .arg("check")
             .arg(self.launch.data_dir())
             .output()

@@ -5,7 +5,6 @@
 //! nothing is damaged. And once it said that it was done, it is done.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
@@ -77,7 +76,7 @@ fn damaged(base: &Image) -> anyhow::Result<(Image, String)> {
 
 /// The exit code of `cairn repair`, and what it says.
 fn repair(stage: &Stage, arguments: &[&str]) -> anyhow::Result<(Option<i32>, String)> {
-    let mut command = Command::new(crate::process::binary()?);
+    let mut command = crate::process::cairn()?;
     command.arg("repair").arg("--data-dir").arg(stage.launch.data_dir());
     let output = command.args(arguments).output().context("cairn repair")?;
     let said = [output.stdout, output.stderr].concat();

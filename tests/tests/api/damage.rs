@@ -1,10 +1,9 @@
 //! A sealed file is damaged: what both protocols say of it, and the way out by the command line.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cairn_tests::process::{Launch, binary};
+use cairn_tests::process::{self, Launch};
 use cairn_tests::{Grpc, Method, Outcome, Request, Rest, TestServer};
 use serde_json::{Value, json};
 
@@ -126,10 +125,7 @@ async fn both_protocols_refuse_or_tell_what_is_missing() {
             .unwrap_err();
         assert!(refused.message.starts_with("nothing was written"), "{refused:?}");
         let metrics = server.metrics_addr().to_string();
-        assert_eq!(
-            cairn_tests::process::metric(&metrics, "cairn_damaged_points").unwrap(),
-            60.0
-        );
+        assert_eq!(process::metric(&metrics, "cairn_damaged_points").unwrap(), 60.0);
     }
     let client = cairn_client::Client::connect(&format!("http://{}", server.addr()))
         .await
@@ -146,11 +142,7 @@ async fn both_protocols_refuse_or_tell_what_is_missing() {
 
 /// Exit code and what was said.
 fn cairn(args: &[&str]) -> (i32, String) {
-    let mut command = Command::new(binary().unwrap());
-    for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("CAIRN_")) {
-        command.env_remove(key);
-    }
-    let output = command.args(args).output().unwrap();
+    let output = process::cairn().unwrap().args(args).output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap(), String::from_utf8(said).unwrap())
 }
@@ -241,7 +233,7 @@ async fn a_running_server_brings_damaged_segments_back_from_the_store() {
     let root = tempfile::tempdir().unwrap();
     let settings = ["engine.seal_rows=60", "snapshots.upload_sealed=true"];
     let launch = Launch::new(root.path(), &settings);
-    let waited = async |server: &cairn_tests::process::Server, metric: &str, least: f64| {
+    let waited = async |server: &process::Server, metric: &str, least: f64| {
         for _ in 0..3_000 {
             if server.metric(metric).is_ok_and(|value| value >= least) {
                 return;
@@ -251,7 +243,7 @@ async fn a_running_server_brings_damaged_segments_back_from_the_store() {
         panic!("{metric} is not {least}");
     };
     let server = launch.start().unwrap();
-    let send = async |server: &cairn_tests::process::Server, method, body| {
+    let send = async |server: &process::Server, method, body| {
         let rest = Rest::new(server.addr.parse().unwrap());
         rest.send(&Request::new(method, "things", body)).await
     };
