@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
 use super::wal::{self, Step, Walk};
-use super::{LOG, META, Storage, aside, current, files, key};
+use super::{LOG, Storage, aside, current, files, key};
 use crate::error::{Error, Result};
 use crate::types::Seq;
 
@@ -150,8 +150,7 @@ fn leads_to_all(look: &Look, number: u64) -> Result<bool> {
     if !storage.tables_there(db)? {
         return Ok(false);
     }
-    let applied = storage.get(META, b"applied")?.unwrap_or_default();
-    let mut next = applied.try_into().map_or(0, u64::from_le_bytes) + 1;
+    let mut next = storage.applied()? + 1;
     let mut follows = true;
     storage.scan(LOG, &0_u32.to_be_bytes(), &key::log(0, Seq(next)), |found, _| {
         follows = *found == key::log(0, Seq(next))[..];
@@ -171,7 +170,7 @@ mod tests {
 
     use super::*;
     use crate::error::ErrorKind;
-    use crate::storage::Effects;
+    use crate::storage::{Effects, META};
 
     fn put(storage: &Storage, key: &[u8]) {
         let mut batch = Effects::new(storage);
@@ -198,6 +197,14 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(2));
         }
         panic!("a log stays");
+    }
+
+    /// Three records, each in a table.
+    fn tables(storage: &Storage, db: &Path) {
+        for seq in 1..4 {
+            write(storage, seq, false);
+            flush(storage, db);
+        }
     }
 
     fn manifest(db: &Path) -> PathBuf {
@@ -311,10 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let storage = Storage::open(&at("db"), true).unwrap();
-        for seq in 1..4 {
-            write(&storage, seq, false);
-            flush(&storage, &at("db"));
-        }
+        tables(&storage, &at("db"));
         (4..6).for_each(|seq| write(&storage, seq, false));
         copy(&at("db"), &at("crashed"));
         drop(storage);
@@ -404,10 +408,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let storage = Storage::open(&at("db"), true).unwrap();
-        for seq in 1..4 {
-            write(&storage, seq, false);
-            flush(&storage, &at("db"));
-        }
+        tables(&storage, &at("db"));
         write(&storage, 4, false);
         copy(&at("db"), &at("image"));
         drop(storage);

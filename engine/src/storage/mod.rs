@@ -233,12 +233,15 @@ impl Storage {
 
     /// The last record that was applied or is in the log; 0 before the first.
     fn last_record(&self) -> Result<u64> {
-        let of = |bytes: Option<&[u8]>| bytes.and_then(|bytes| bytes.try_into().ok());
-        let applied = self.get(META, b"applied")?;
         let logged = self.last_key(LOG, &0_u32.to_be_bytes())?;
-        let applied = of(applied.as_deref()).map_or(0, u64::from_le_bytes);
-        let logged = of(logged.as_deref().and_then(|key| key.get(4..))).map_or(0, u64::from_be_bytes);
-        Ok(applied.max(logged))
+        let logged = logged.and_then(|key| key.get(4..)?.try_into().ok());
+        Ok(self.applied()?.max(logged.map_or(0, u64::from_be_bytes)))
+    }
+
+    /// The last record whose effects are there; 0 before the first.
+    pub(super) fn applied(&self) -> Result<u64> {
+        let applied = self.get(META, b"applied")?.unwrap_or_default();
+        Ok(applied.try_into().map_or(0, u64::from_le_bytes))
     }
 
     /// At random, of this opening: what tells groups of its log from payloads that look like groups.

@@ -20,7 +20,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::look::{Look, Prelude};
-use super::{Dir, LOG, LocalDir, META, Storage, aside, current, key};
+use super::{Dir, LOG, LocalDir, Storage, aside, current, key};
 use crate::error::{Error, Result};
 use crate::types::Seq;
 
@@ -455,8 +455,7 @@ fn look(logs: &[(u64, PathBuf, u64)]) -> Result<Looked> {
 /// power while the next log is there, if nothing was fsynced in between: then what follows must go as well, for a hole is no suffix.
 /// That they had been fsynced is damage.
 fn lost_before(storage: &Storage, logs: &[(u64, PathBuf, u64)], gaps: Vec<Gap>) -> Result<Option<Gap>> {
-    let applied = storage.get(META, b"applied")?.unwrap_or_default();
-    let applied = applied.try_into().map_or(0, u64::from_le_bytes);
+    let applied = storage.applied()?;
     for gap in gaps {
         let there = gap.first - 1 <= applied || storage.get(LOG, &key::log(0, Seq(gap.first - 1)))?.is_some();
         if there {
