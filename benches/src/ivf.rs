@@ -186,11 +186,56 @@ struct Read {
     lists: f64,
 }
 
-struct Made {
+/// Lists over their own bytes.
+pub(crate) struct Made {
     layout: IvfLayout,
     index: Vec<u8>,
     records: Vec<u8>,
-    built: Built,
+    pub(crate) built: Built,
+}
+
+impl Made {
+    /// So many lists, or as many as a segment gets that was told no number.
+    pub(crate) fn of(
+        case: &Case,
+        lists: Option<u32>,
+        quantization: Quantization,
+        threads: usize,
+    ) -> anyhow::Result<Self> {
+        let started = Instant::now();
+        let vectors = case.vectors();
+        let wanted = ivf::Wanted {
+            lists,
+            bits: quantization.bits(case.metric),
+            seed: 1,
+        };
+        let workers = helpers(threads);
+        let lists = ivf::build(&vectors, wanted, &workers, &mut |_| true)?;
+        let index = lists.index(&workers, &|| false)?;
+        let mut records = Vec::new();
+        lists.records(&workers, &|| false, &mut |bytes| {
+            records.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
+        let bytes = size_of_val(vectors.data) + index.len() + records.len();
+        let mib = bytes as f64 / f64::from(1 << 20);
+        Ok(Self {
+            layout: IvfLayout::parse(&index)?,
+            index,
+            records,
+            built: Built {
+                seconds,
+                memory_mib: mib,
+                disk_mib: mib,
+            },
+        })
+    }
+
+    pub(crate) fn view(&self) -> ivf::Ivf<'_> {
+        self.layout.view(&self.index, &self.records, None)
+    }
 }
 
 struct Ours<'a> {
@@ -224,43 +269,15 @@ impl Contestant for Ours<'_> {
         if let Some(made) = &*self.made.borrow() {
             return Ok(made.built);
         }
-        let started = Instant::now();
-        let vectors = self.case.vectors();
-        let wanted = ivf::Wanted {
-            lists: Some(u32::try_from(self.lists)?),
-            bits: self.quantization.bits(self.case.metric),
-            seed: 1,
-        };
-        let workers = helpers(threads);
-        let lists = ivf::build(&vectors, wanted, &workers, &mut |_| true)?;
-        let index = lists.index(&workers, &|| false)?;
-        let mut records = Vec::new();
-        lists.records(&workers, &|| false, &mut |bytes| {
-            records.extend_from_slice(bytes);
-            Ok(())
-        })?;
-        let seconds = started.elapsed().as_secs_f64();
-        // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
-        let bytes = size_of_val(vectors.data) + index.len() + records.len();
-        let mib = bytes as f64 / f64::from(1 << 20);
-        let built = Built {
-            seconds,
-            memory_mib: mib,
-            disk_mib: mib,
-        };
-        *self.made.borrow_mut() = Some(Made {
-            layout: IvfLayout::parse(&index)?,
-            index,
-            records,
-            built,
-        });
+        let made = Made::of(self.case, Some(u32::try_from(self.lists)?), self.quantization, threads)?;
+        let built = made.built;
+        *self.made.borrow_mut() = Some(made);
         Ok(built)
     }
 
     fn search(&mut self, value: usize, threads: usize) -> anyhow::Result<(f64, Vec<i32>)> {
         let made = self.made.borrow();
-        let made = made.as_ref().context("not built")?;
-        let lists = made.layout.view(&made.index, &made.records, None);
+        let lists = made.as_ref().context("not built")?.view();
         let (lists, nprobe) = match self.by {
             By::Lists => (lists, Some(value)),
             By::Effort => (lists.with_effort(value as f32 / DEFAULT as f32), None),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::error::Result;
-use crate::query::Listing;
+use crate::query::{Listing, Samples};
 use crate::schema::Schema;
 use crate::segment::Spec;
 use crate::text::analyzer::{self, Analyzer};
@@ -24,6 +24,7 @@ pub struct Collection {
     /// One a text field; shared by collections whose fields are analysed alike.
     pub analyzers: BTreeMap<String, &'static Analyzer>,
     listing: ArcSwap<Listing>,
+    samples: Arc<Samples>,
     /// Shared with whoever has this collection under an older name.
     dropped: Arc<AtomicBool>,
 }
@@ -45,6 +46,7 @@ impl Collection {
             schema: Arc::new(schema),
             analyzers,
             listing: ArcSwap::from_pointee(listing),
+            samples: Arc::default(),
             dropped: Arc::default(),
         })
     }
@@ -57,6 +59,7 @@ impl Collection {
             schema: Arc::clone(&self.schema),
             analyzers: self.analyzers.clone(),
             listing: ArcSwap::new(self.listing()),
+            samples: Arc::clone(&self.samples),
             dropped: Arc::clone(&self.dropped),
         }
     }
@@ -69,6 +72,11 @@ impl Collection {
     /// Shows readers a new moment. Only the applier calls it.
     pub fn publish(&self, listing: Listing) {
         self.listing.store(Arc::new(listing));
+    }
+
+    /// Questions that are to be asked again, and what came of them.
+    pub(crate) fn samples(&self) -> &Samples {
+        &self.samples
     }
 
     /// What a segment build needs.

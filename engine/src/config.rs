@@ -38,6 +38,8 @@ pub struct Settings {
     pub async_window_ms: u64,
     /// Bytes of the disk that are kept free by refusing writes; 0 = 5 % of it, at most 1 GiB.
     pub disk_reserve_bytes: u64,
+    /// One search over dense vectors in so many is asked again, exactly, to know how much searches find; 0 = none.
+    pub recall_sample_every: u64,
     /// Take little memory, above all while opening: smaller buffers, and seals as soon as they are due.
     pub low_memory: bool,
 }
@@ -59,6 +61,7 @@ impl Default for Settings {
             durability: Durability::Sync,
             async_window_ms: 100,
             disk_reserve_bytes: 0,
+            recall_sample_every: 1_000,
             low_memory: false,
         }
     }

@@ -42,6 +42,12 @@ pub const TOP_K_MAX: usize = 10_000;
 pub const LISTS_MAX: u32 = 65_536;
 /// `ef` of a graph search.
 pub const EF_MAX: usize = 10_000;
+/// `target_recall` of a search, the least: who is content with less than half of the nearest has mistaken its meaning.
+pub const TARGET_RECALL_MIN: f32 = 0.5;
+/// `target_recall` when the caller gives none: on average one of ten hits is missed in every second question.
+pub const TARGET_RECALL_DEFAULT: f32 = 0.95;
+/// `target_recall`, the most: a sample cannot tell more from all, and an exact search finds all.
+pub const TARGET_RECALL_MAX: f32 = 0.999;
 /// Depth of a filter tree.
 pub const FILTER_DEPTH_MAX: usize = 16;
 /// Conditions in a filter, values of `any` and `has_id` included.

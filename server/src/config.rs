@@ -125,6 +125,8 @@ pub struct EngineConfig {
     pub async_window_ms: u64,
     /// Bytes of the disk that are kept free by refusing writes; 0 = 5 % of it, at most 1 GiB.
     pub disk_reserve_bytes: u64,
+    /// One search over dense vectors in so many is asked again, exactly, to know how much searches find; 0 = none.
+    pub recall_sample_every: u64,
     /// Take little memory, above all while starting: small buffers, few growing rows, early seals.
     pub low_memory: bool,
     /// How fast files and the database are read again in the background to find damage; 0 = not at all.
@@ -241,6 +243,7 @@ impl Default for EngineConfig {
             durability: s.durability,
             async_window_ms: s.async_window_ms,
             disk_reserve_bytes: s.disk_reserve_bytes,
+            recall_sample_every: s.recall_sample_every,
             low_memory: s.low_memory,
             scrub_bytes_per_second: 4 << 20,
         }
@@ -373,6 +376,12 @@ impl Config {
                 0,
                 1 << 40,
             ),
+            (
+                "engine.recall_sample_every",
+                self.engine.recall_sample_every,
+                0,
+                1 << 40,
+            ),
             ("engine.merge_fanin", self.engine.merge_fanin as u64, 2, 64),
             (
                 "engine.dead_percent_max",
@@ -450,6 +459,7 @@ impl Config {
             durability: e.durability,
             async_window_ms: e.async_window_ms,
             disk_reserve_bytes: e.disk_reserve_bytes,
+            recall_sample_every: e.recall_sample_every,
             low_memory: e.low_memory,
         }
     }

@@ -18,6 +18,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use cairn_engine::config::{Clock, Components};
 use cairn_engine::engine::{Maintained, Phase, Progress};
+use cairn_engine::patience::Patience;
 use cairn_engine::storage::LocalDir;
 use cairn_engine::{Engine, ErrorKind};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,6 +57,10 @@ const VERIFY_STEP: usize = 1 << 20;
 const SCRUB_STEP_MIN: u64 = 64 << 10;
 /// The time between two passes of reading everything again.
 const SCRUB_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// The longest that one search which is asked again may take, ...
+const SAMPLE_TIME_MAX: Duration = Duration::from_secs(3);
+/// ... and how many times as long the pause after it is.
+const SAMPLE_PAUSES: u32 = 19;
 /// How long background work waits after a failure that may pass, such as a full disk.
 const MAINTENANCE_BACKOFF: Duration = Duration::from_secs(5);
 /// How often measured times are put into their histograms. Until then each is kept by itself, so that a server whose
@@ -255,6 +260,7 @@ pub async fn start_with(config: Config, pdfs: PdfReader) -> Result<Running, Serv
             Work::Maintain => maintain(&engine, stop),
             Work::Verify => verify(&engine, scrub, stop),
             Work::Sync => engine.keep_synced(stop),
+            Work::Sample => sample(&engine, stop),
         }
     };
     let maintenance = Maintenance::spawn(work, failed).map_err(|e| ServeError::Setup {
@@ -446,7 +452,7 @@ async fn close(engine: Arc<Engine>, state: &State, maintenance: Maintenance, flu
 
 // ---- background work ----
 
-/// The threads that seal, merge and trim, the one that fsyncs, and the one that verifies files.
+/// The threads that seal, merge and trim, the one that fsyncs, the one that verifies files, and the one that asks searches again.
 struct Maintenance {
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -462,10 +468,14 @@ impl Maintenance {
         let (work, failed) = (Arc::new(work), Arc::new(Mutex::new(Some(failed))));
         let mut maintenance = Self {
             stop: Arc::new(AtomicBool::new(false)),
-            threads: Vec::with_capacity(MAINTENANCE_THREADS + 2),
+            threads: Vec::with_capacity(MAINTENANCE_THREADS + 3),
         };
         let maintainers = (0..MAINTENANCE_THREADS).map(|n| (format!("cairn-maintain-{n}"), Work::Maintain));
-        let others = [("cairn-fsync", Work::Sync), ("cairn-verify", Work::Verify)];
+        let others = [
+            ("cairn-fsync", Work::Sync),
+            ("cairn-verify", Work::Verify),
+            ("cairn-recall", Work::Sample),
+        ];
         let others = others.map(|(name, work)| (name.to_owned(), work));
         for (name, task) in maintainers.chain(others) {
             let (work, failed, stop) = (Arc::clone(&work), Arc::clone(&failed), Arc::clone(&maintenance.stop));
@@ -509,6 +519,8 @@ enum Work {
     Sync,
     /// Reads files to see whether they are what was written.
     Verify,
+    /// Asks some searches again to see how much they find.
+    Sample,
 }
 
 /// Works until told to stop. Damage and a poisoned engine end it with an error; other failures are retried.
@@ -569,6 +581,22 @@ fn verify(engine: &Engine, scrub: u64, stop: &dyn Fn() -> bool) -> cairn_engine:
             }
             Err(e) => verify_later(e, stop)?,
         }
+    }
+    Ok(())
+}
+
+/// Asks some searches again, exactly, with long pauses: all of it takes a small part of one processor, however large the collections.
+fn sample(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> {
+    while !stop() {
+        let began = Instant::now();
+        // Whoever ends the server waits for no longer than that.
+        let asked = engine.sample_step(&Patience::lasting(SAMPLE_TIME_MAX))?;
+        let pause = if asked {
+            began.elapsed() * SAMPLE_PAUSES
+        } else {
+            Duration::ZERO
+        };
+        nap(pause.max(MAINTENANCE_NAP), stop);
     }
     Ok(())
 }
@@ -775,7 +803,7 @@ mod tests {
             Ok(())
         };
         let maintenance = Maintenance::spawn(until_told, failed).unwrap();
-        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 2);
+        assert_eq!(maintenance.threads.len(), MAINTENANCE_THREADS + 3);
         tokio::task::spawn_blocking(|| maintenance.stop()).await.unwrap();
         assert!(failure.await.is_err(), "nobody has anything to report");
     }

@@ -26,6 +26,7 @@ const MODEL_SECONDS: &str = "cairn_model_duration_seconds";
 const BUILD_FAILURES: &str = "cairn_build_failures_total";
 const FSYNCS: &str = "cairn_wal_fsyncs_total";
 const RETENTION_CUT: &str = "cairn_log_retention_cut_bytes_total";
+const RECALL_QUESTIONS: &str = "cairn_recall_questions_total";
 const SCRUB_BYTES: &str = "cairn_scrub_bytes_total";
 const SCRUB_ERRORS: &str = "cairn_scrub_errors_total";
 const SCRUB_PASSES: &str = "cairn_scrub_passes_total";
@@ -116,6 +117,14 @@ pub(crate) fn recorder() -> Result<&'static PrometheusHandle, BuildError> {
     describe_counter!(
         BUILD_FAILURES,
         "Seals and merges that panicked; each is tried again after a pause"
+    );
+    describe_counter!(
+        RECALL_QUESTIONS,
+        "Searches over dense vectors that were asked again, exactly, to know how much they find"
+    );
+    describe_gauge!(
+        "cairn_recall_estimate",
+        "Share of the exact hits that they found, the mean over the last few hundred of them; absent before the first"
     );
     describe_counter!(FSYNCS, "Fsyncs of the write-ahead log");
     describe_counter!(
@@ -438,6 +447,10 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     counter!(SCRUB_ERRORS).absolute(stats.scrub.errors);
     counter!(SCRUB_PASSES).absolute(stats.scrub.passes);
     gauge!("cairn_scrub_last_pass_timestamp_seconds").set((stats.scrub.last_pass_ms / 1_000) as f64);
+    counter!(RECALL_QUESTIONS).absolute(stats.recall.questions);
+    if stats.recall.questions > 0 {
+        gauge!("cairn_recall_estimate").set(stats.recall.recall);
+    }
     set("cairn_graphs_refined", stats.graphs.refined + stats.inverted.refined);
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     let graphs = |codes: &'static str, graphs: u64| gauge!("cairn_graphs", "codes" => codes).set(graphs as f64);

@@ -1226,6 +1226,40 @@ fn queries() -> Vec<Case> {
             "1 to 65536",
         ),
         both(
+            "a target recall below the bound",
+            near(json!({"params": {"target_recall": 0.2}})),
+            Invalid,
+            "bad_target_recall",
+            "0.5 to 0.999",
+        )
+        .at("/params/target_recall"),
+        both(
+            "a target recall that only an exact search has",
+            near(json!({"params": {"target_recall": 1.0}})),
+            Invalid,
+            "bad_target_recall",
+            "exact: true",
+        )
+        .at("/params/target_recall"),
+        both(
+            "a target recall that is NaN",
+            near(json!({"params": {"target_recall": "NaN"}})),
+            Invalid,
+            "bad_target_recall",
+            "0.5 to 0.999",
+        )
+        .only(Send::Message)
+        .at("/params/target_recall"),
+        both(
+            "a target recall that is no number",
+            near(json!({"params": {"target_recall": "x"}})),
+            Invalid,
+            "bad_request",
+            "f32",
+        )
+        .only(Send::Json)
+        .at("/params/target_recall"),
+        both(
             "a score threshold above one",
             near(json!({"score_threshold": 1.5})),
             Invalid,

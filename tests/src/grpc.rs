@@ -604,6 +604,7 @@ fn query(q: &Value) -> pb::QueryRequest {
         params: some(q, "params", |p| pb::Params {
             ef: number(p, "ef"),
             nprobe: number(p, "nprobe"),
+            target_recall: float(p, "target_recall"),
             exact: flag(p, "exact"),
         }),
         score_threshold: float(q, "score_threshold"),

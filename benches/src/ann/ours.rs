@@ -35,11 +35,20 @@ impl<'a> Ours<'a> {
         kinds.map(one).into_iter().collect()
     }
 
-    fn vectors(&self) -> VectorsRef<'_> {
+    /// What a search measures by.
+    pub(crate) fn vectors(&self) -> VectorsRef<'_> {
         VectorsRef {
             codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
             ..self.case.vectors()
         }
+    }
+}
+
+impl Ours<'_> {
+    /// The graph, once it was built.
+    pub(crate) fn graph(&self) -> anyhow::Result<hnsw::Hnsw<'_>> {
+        let (layout, bytes) = self.graph.as_ref().context("not built")?;
+        Ok(layout.view(bytes))
     }
 }
 
@@ -106,8 +115,7 @@ impl Contestant for Ours<'_> {
     }
 
     fn search(&mut self, ef: usize, threads: usize) -> anyhow::Result<(f64, Vec<i32>)> {
-        let (layout, bytes) = self.graph.as_ref().context("not built")?;
-        let (graph, vectors, case) = (layout.view(bytes), self.vectors(), self.case);
+        let (graph, vectors, case) = (self.graph()?, self.vectors(), self.case);
         let mut ids = vec![-1; case.query_count() * K];
         let share = case.query_count().div_ceil(threads);
         let started = Instant::now();

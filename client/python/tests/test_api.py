@@ -305,6 +305,10 @@ def test_a_query_says_what_was_asked_for(client: Any, vectors: str) -> None:
     assert answer[0].vectors["a"].tolist() == [0, 1, 0]
     assert {e.strategy for e in answer.explain} == {"exact"}
     assert client.query(vectors, Nearest([1, 0, 0], using="a"), score_threshold=0.9, ef=10).ids == ["p1"]
+    assert client.query(vectors, Nearest([1, 0, 0], using="a"), limit=1, target_recall=0.9).ids == ["p1"]
+    with pytest.raises(cairn.InvalidError, match="0.5 to 0.999") as refused:
+        client.query(vectors, Nearest([1, 0, 0], using="a"), target_recall=1.0)
+    assert (refused.value.code, refused.value.pointer) == ("bad_target_recall", "/params/target_recall")
 
 
 def test_a_batch_answers_in_order(client: Any, vectors: str) -> None:

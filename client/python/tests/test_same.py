@@ -112,7 +112,7 @@ PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     (
         Query,
         query_pb2.QueryRequest,
-        {"source", "with_payload", "with_vectors", "explain", "ef", "nprobe", "exact"},
+        {"source", "with_payload", "with_vectors", "explain", "ef", "nprobe", "target_recall", "exact"},
         {"collection", "with", "params", "nearest", "text", "hybrid", "prefetch", "sparse"},
     ),
     (cairn.Answer, query_pb2.QueryResponse, set(), set()),

@@ -30,6 +30,7 @@ pub struct Query {
     pub(crate) explain: bool,
     pub(crate) ef: Option<u32>,
     pub(crate) nprobe: Option<u32>,
+    pub(crate) target_recall: Option<f32>,
     pub(crate) exact: bool,
     pub(crate) score_threshold: Option<f32>,
     pub(crate) after: Option<String>,
@@ -144,6 +145,7 @@ impl Query {
             explain: false,
             ef: None,
             nprobe: None,
+            target_recall: None,
             exact: false,
             score_threshold: None,
             after: None,
@@ -269,6 +271,14 @@ impl Query {
     /// Lists of an ivf index that are looked into: more finds more and takes longer.
     pub fn nprobe(mut self, nprobe: u32) -> Self {
         self.nprobe = Some(nprobe);
+        self
+    }
+    /// Share of the k nearest (recall@k) that a search is to find on average, 0.5 to 0.999; anything else is refused
+    /// (`bad_target_recall`). Default: 0.95. What that takes was measured in each sealed segment with questions made of its
+    /// rows: no promise for one question, and questions unlike any row may find less. [`Query::ef`] and [`Query::nprobe`] win
+    /// over it for the index they belong to; [`Query::exact`] finds all.
+    pub fn target_recall(mut self, share: f32) -> Self {
+        self.target_recall = Some(share);
         self
     }
     /// Scans exactly, uses no index.

@@ -570,6 +570,7 @@ pub(crate) fn query(query: Query, collection: String) -> Result<v1::QueryRequest
         params: Some(v1::Params {
             ef: query.ef,
             nprobe: query.nprobe,
+            target_recall: query.target_recall,
             exact: query.exact,
         }),
         score_threshold: query.score_threshold,

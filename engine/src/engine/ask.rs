@@ -12,7 +12,7 @@ use crate::types::{Durability, Payload, Point, PointId, PointInput, SparseVector
 use crate::vector::Coding;
 use crate::vector::kernels::Bits;
 
-use crate::query::With;
+use crate::query::{Estimate, With};
 
 /// Settings of one write.
 #[derive(Debug, Clone, Default)]
@@ -207,6 +207,8 @@ pub struct EngineStats {
     pub graphs: GraphCounts,
     /// Inverted lists of sealed segments, by the codes in them.
     pub inverted: GraphCounts,
+    /// How much searches found, of those that were asked again.
+    pub recall: Estimate,
     /// Fsyncs of the log since open.
     pub fsyncs: Fsyncs,
     /// Acknowledged records that are not fsynced yet.

@@ -26,6 +26,7 @@ mod recover;
 mod repair;
 mod requests;
 mod retention;
+mod sampling;
 #[cfg(test)]
 mod sim;
 mod snapshot;
@@ -386,7 +387,11 @@ impl Engine {
     pub fn query(&self, collection: &str, query: &Query) -> Result<QueryResult> {
         let collection = self.find(collection)?;
         self.check_after(query.after)?;
-        self.read(&collection, &query.patience, |context| query::run(context, query))
+        let answer = self.read(&collection, &query.patience, |context| query::run(context, query))?;
+        collection
+            .samples()
+            .offer(query, self.shared.settings.recall_sample_every);
+        Ok(answer)
     }
 
     /// Points by id, in the order asked; missing ones are left out.
@@ -697,6 +702,7 @@ impl Engine {
             }
         }
         stats.scrub = self.scrubbed();
+        stats.recall = self.recall_estimate();
         stats
     }
 

@@ -82,7 +82,10 @@ impl<'e> Moment<'e> {
 
     /// Answers a query. What it says of `after` and of patience is the moment's business.
     pub fn query(&self, query: &Query) -> Result<QueryResult> {
-        self.read(|context| query::run(context, query))
+        let answer = self.read(|context| query::run(context, query))?;
+        let every = self.engine.shared.settings.recall_sample_every;
+        self.collection.samples().offer(query, every);
+        Ok(answer)
     }
 
     /// Points by id, in the order asked, and the bytes of their payloads and vectors; missing ones are left out. An id that is

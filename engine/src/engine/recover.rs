@@ -144,6 +144,7 @@ pub(super) fn open(
         counters: Counters::default(),
         holds: Arc::default(),
         scrub: Scrub::default(),
+        sampled: Mutex::default(),
         merging: AtomicBool::new(false),
         failing: Failing::default(),
         naming: Mutex::default(),

@@ -7,6 +7,7 @@ mod damage;
 mod files;
 mod past;
 mod patience;
+mod sampling;
 mod snapshots;
 
 use std::sync::Arc;

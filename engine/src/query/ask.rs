@@ -115,11 +115,17 @@ pub struct With {
 /// Expert settings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Params {
-    /// Candidates kept by a graph search (default 128, at least the hits wanted).
+    /// Candidates kept by a graph search, never fewer than the hits wanted (default: as many as `target_recall` needs).
     pub ef: Option<usize>,
     /// Inverted lists that a search looks into, and more if that is not enough for the hits wanted (default: as far as was
     /// measured when a segment was made).
     pub nprobe: Option<usize>,
+    /// Share of the k nearest (recall@k) that a search of a sealed segment is to find on average, by what was measured with
+    /// questions made of stored rows when its graph or lists were made: [`limits::TARGET_RECALL_MIN`] to
+    /// [`limits::TARGET_RECALL_MAX`] (default [`limits::TARGET_RECALL_DEFAULT`]). A mean and no promise for one question;
+    /// questions unlike any row may find less. With a filter a search makes at least the default effort. `ef` and `nprobe`
+    /// say the effort directly instead, and win over it for the index they belong to; `exact` always answers exactly.
+    pub target_recall: Option<f32>,
     /// Scan exactly, use no index.
     pub exact: bool,
 }
@@ -214,6 +220,20 @@ impl Query {
                 format!("nprobe must be 1 to {}, got {nprobe}", limits::LISTS_MAX),
             )
             .at("/params/nprobe"));
+        }
+        // Not a number is in no range.
+        if let Some(recall) = self.params.target_recall
+            && !(limits::TARGET_RECALL_MIN..=limits::TARGET_RECALL_MAX).contains(&recall)
+        {
+            return Err(Error::invalid(
+                "bad_target_recall",
+                format!(
+                    "target_recall must be {} to {} (exact: true finds all), got {recall}",
+                    limits::TARGET_RECALL_MIN,
+                    limits::TARGET_RECALL_MAX
+                ),
+            )
+            .at("/params/target_recall"));
         }
         if let Some(t) = self.score_threshold
             && !(0.0..=1.0).contains(&t)

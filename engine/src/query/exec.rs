@@ -236,7 +236,7 @@ impl Context<'_> {
     }
 
     /// Sorts a leg's list, cuts it, and numbers it.
-    fn rank(&self, mut found: Vec<Found>, limit: usize, number: bool) -> Vec<Found> {
+    pub(super) fn rank(&self, mut found: Vec<Found>, limit: usize, number: bool) -> Vec<Found> {
         let view = self.view;
         found.sort_by(|a, b| {
             b.key

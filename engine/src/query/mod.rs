@@ -10,6 +10,7 @@ mod fuse;
 mod listing;
 mod nearest;
 pub mod plan;
+mod sample;
 pub mod score;
 mod sparse;
 #[cfg(test)]
@@ -21,4 +22,6 @@ pub(crate) use ask::check_vector;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
 pub use listing::{Lacking, Listing, ShardListing};
+pub use sample::Estimate;
+pub(crate) use sample::Samples;
 pub use view::{ShardView, View};

@@ -6,16 +6,17 @@ use super::view::Place;
 use super::{ExplainLeg, Params, score};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
+use crate::limits::TARGET_RECALL_DEFAULT;
 use crate::schema::Schema;
 use crate::types::Ordinal;
 use crate::vector::hnsw::{Effort, Walked};
-use crate::vector::{Allow, BitSet, Found, Scored, VectorsRef, flat};
+use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, flat};
 
-/// `ef` when the caller gives none.
-pub(super) const EF_DEFAULT: usize = 128;
-
-/// Hits beyond the k-th that are asked of a walk over codes.
-const EDGE: usize = 4;
+/// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
+/// what is far from the question.
+const EF_DEFAULT: usize = 128;
+/// The same for more than the default recall.
+const EF_UNMEASURED: usize = 512;
 
 /// Which vector a name means, and its place in the schema.
 pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
@@ -68,7 +69,7 @@ pub(super) fn search(
         )
         .at("/nearest/vector"));
     }
-    let ef = params.ef.unwrap_or(EF_DEFAULT).max(k);
+    let target = params.target_recall.unwrap_or(TARGET_RECALL_DEFAULT);
     let stop = || context.patience.is_over();
     let mut found = Vec::new();
     for (place, view) in context.view.segments() {
@@ -86,7 +87,8 @@ pub(super) fn search(
             Matches::Set(set) => set.iter().filter(present).count() as u64,
         };
         let graph = segment.graph(index);
-        let lists = segment.lists(index);
+        let ef = effort(params, target, k, segment.calibration(index), &matches);
+        let lists = segment.lists(index).map(|lists| lists.with_recall(target));
         let rows = u64::from(segment.rows());
         // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
         let depth = k as f64 * rows as f64 / candidates.max(1) as f64;
@@ -143,18 +145,9 @@ pub(super) fn search(
                 continue;
             }
             (Strategy::Graph { evaluations_max }, Some(graph)) => {
-                // More than k, because ties at the edge are among them: all that the walk kept where that costs nothing, a few
-                // where each is measured again.
-                let asked = if vectors.codes.is_some() {
-                    (k + EDGE).min(ef)
-                } else {
-                    ef
-                };
                 let effort = Effort {
-                    k: asked,
-                    hits: k,
-                    ef,
                     evaluations_max,
+                    ..Effort::beyond(k, ef, vectors.codes.is_some())
                 };
                 let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {
                     Walked::Found(found) if found.hits.len() as u64 >= candidates.min(k as u64) => Ok(found),
@@ -210,6 +203,20 @@ pub(super) fn search(
         }));
     }
     Ok(found)
+}
+
+/// How many candidates a walk keeps.
+fn effort(params: &Params, target: f32, k: usize, calibration: Option<&Calibration>, matches: &Matches) -> usize {
+    let ef = match (params.ef, calibration) {
+        (Some(ef), _) => ef,
+        (None, None) if target > TARGET_RECALL_DEFAULT => EF_UNMEASURED,
+        (None, None) => EF_DEFAULT,
+        (None, Some(calibration)) => match matches {
+            Matches::Live => calibration.ef(target, k),
+            Matches::Set(_) => calibration.ef(target, k).max(EF_DEFAULT),
+        },
+    };
+    ef.max(k)
 }
 
 /// The `k` nearest of the candidates, exactly, and of those that are exactly as far as the k-th the first by id: ids decide, not

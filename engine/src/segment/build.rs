@@ -22,8 +22,9 @@ use crate::storage::{Backing, Dir, NewFile, files};
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
+use crate::vector::calibration::ASIDE;
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
-use crate::vector::{BitSet, CodesLayout, Coding, VectorsRef, codes, hnsw, inv_norm, ivf};
+use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, VectorsRef, codes, hnsw, inv_norm, ivf};
 
 /// A row that was applied and stands in no segment yet.
 #[derive(Debug, Clone)]
@@ -380,7 +381,12 @@ fn write_index(
     }
     let mut go_on = |_| !(graphs.stop)();
     let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
-    writer.section(&format!("graph/{name}"), &graph)
+    writer.section(&format!("graph/{name}"), &graph)?;
+    let layout = HnswLayout::parse(&graph)?;
+    match Calibration::measure(&vectors, &layout.view(&graph), ASIDE, graphs.workers, graphs.stop)? {
+        Some(calibration) => writer.section(&format!("recall/{name}"), &calibration.encode()),
+        None => Ok(()),
+    }
 }
 
 /// Inverted lists, and last their records, one list after the other.

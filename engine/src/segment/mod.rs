@@ -33,7 +33,7 @@ use crate::storage::Backing;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
-use crate::vector::{BitSet, CodesLayout, Coding, HnswLayout, IvfLayout, Touch, VectorsRef};
+use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, Touch, VectorsRef};
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
@@ -62,6 +62,7 @@ struct VectorPart {
     codes: Option<CodesLayout>,
     coding: Option<Coding>,
     graph: Option<HnswLayout>,
+    calibration: Option<Calibration>,
     lists: Option<Lists>,
 }
 
@@ -170,6 +171,11 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let calibration = match slice(&format!("recall/{name}")) {
+                [] => None,
+                _ if graph.is_none() => return Err(Error::damaged("segment: a calibration of no graph")),
+                bytes => Some(Calibration::parse(bytes)?),
+            };
             let codes = match slice(&format!("codes/{name}")) {
                 [] => None,
                 bytes => {
@@ -223,6 +229,7 @@ impl Segment {
                 codes,
                 coding,
                 graph,
+                calibration,
                 lists,
             });
         }
@@ -343,6 +350,11 @@ impl Segment {
         part.graph
             .as_ref()
             .map(|layout| layout.view(self.slice(&part.graph_at)))
+    }
+
+    /// What effort finds how much in that graph, if it was measured.
+    pub fn calibration(&self, index: usize) -> Option<&Calibration> {
+        self.vectors[index].calibration.as_ref()
     }
 
     /// The inverted lists of them, if there are any.

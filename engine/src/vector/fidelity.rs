@@ -19,6 +19,7 @@
 
 use super::codes::{CodeScorer, Encoder};
 use super::kernels::Bits;
+use super::least::Least;
 use super::near::four;
 use super::space::QueryScorer;
 use super::twins::Twins;
@@ -191,7 +192,7 @@ fn recall(
     let (mut found, mut wanted) = (0, 0);
     for probe in &all {
         found += probe.found();
-        wanted += probe.nearest.len();
+        wanted += probe.nearest.as_slice().len();
     }
     // Where there is nothing to be told apart, nothing is missed.
     Ok(if wanted == 0 { 1.0 } else { found as f32 / wanted as f32 })
@@ -238,18 +239,18 @@ fn ask(
 /// A row as a question, and what was found so far.
 struct Probe {
     ordinal: Ordinal,
-    /// The least exact distances, ascending.
-    nearest: Vec<f32>,
-    /// The first by code, ascending, with their exact distances.
-    first: Vec<(Scored, f32)>,
+    /// The least exact distances.
+    nearest: Least<f32>,
+    /// The first by code, with their exact distances.
+    first: Least<(Scored, f32)>,
 }
 
 impl Probe {
     fn new(ordinal: Ordinal) -> Self {
         Self {
             ordinal,
-            nearest: Vec::with_capacity(NEAREST + 1),
-            first: Vec::with_capacity(DEPTH + 1),
+            nearest: Least::new(NEAREST),
+            first: Least::new(DEPTH),
         }
     }
 
@@ -257,49 +258,31 @@ impl Probe {
     fn offer(&mut self, ordinal: Ordinal, exact: f32, coded: f32) {
         // A row finds itself by any code.
         if ordinal != self.ordinal {
-            self.offer_exact(exact);
-            self.offer_coded(
-                Scored {
-                    distance: coded,
-                    ordinal,
-                },
-                exact,
-            );
-        }
-    }
-
-    #[inline]
-    fn offer_exact(&mut self, exact: f32) {
-        if self.nearest.len() < NEAREST || self.nearest.last().is_some_and(|last| exact < *last) {
-            let place = self.nearest.partition_point(|other| *other <= exact);
-            self.nearest.insert(place, exact);
-            self.nearest.truncate(NEAREST);
-        }
-    }
-
-    #[inline]
-    fn offer_coded(&mut self, coded: Scored, exact: f32) {
-        if self.first.len() < DEPTH || self.first.last().is_some_and(|(last, _)| coded < *last) {
-            let place = self.first.partition_point(|(other, _)| *other < coded);
-            self.first.insert(place, (coded, exact));
-            self.first.truncate(DEPTH);
+            let coded = Scored {
+                distance: coded,
+                ordinal,
+            };
+            self.nearest.offer(exact, |exact| *exact);
+            self.first.offer((coded, exact), |(coded, _)| *coded);
         }
     }
 
     /// Adds what was found among other rows.
     fn add(&mut self, other: Self) {
-        other.nearest.into_iter().for_each(|exact| self.offer_exact(exact));
-        other
-            .first
-            .into_iter()
-            .for_each(|(coded, exact)| self.offer_coded(coded, exact));
+        for exact in other.nearest.into_vec() {
+            self.nearest.offer(exact, |exact| *exact);
+        }
+        for row in other.first.into_vec() {
+            self.first.offer(row, |(coded, _)| *coded);
+        }
     }
 
     /// How many of the exact nearest are among the first by code. By distance: which of equally near ones does not matter.
     fn found(&self) -> usize {
-        let Some(edge) = self.nearest.last() else { return 0 };
-        let near = self.first.iter().filter(|(_, exact)| exact <= edge).count();
-        near.min(self.nearest.len())
+        let nearest = self.nearest.as_slice();
+        let Some(edge) = nearest.last() else { return 0 };
+        let near = self.first.as_slice().iter().filter(|(_, exact)| exact <= edge).count();
+        near.min(nearest.len())
     }
 }
 

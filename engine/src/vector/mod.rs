@@ -10,13 +10,16 @@
 use std::cmp::Ordering;
 
 mod again;
+pub mod batch;
 pub mod bitset;
+pub mod calibration;
 pub mod codes;
 pub mod fidelity;
 pub mod flat;
 pub mod hnsw;
 pub mod ivf;
 pub mod kernels;
+mod least;
 mod near;
 pub mod space;
 #[cfg(test)]
@@ -24,6 +27,7 @@ mod tests;
 mod twins;
 
 pub use bitset::BitSet;
+pub use calibration::Calibration;
 use codes::CodeScorer;
 pub use codes::{Codes, CodesLayout};
 pub use fidelity::Coding;
@@ -59,6 +63,9 @@ pub trait VectorIndex {
         stop: &dyn Fn() -> bool,
     ) -> Result<Found>;
 }
+
+/// Hits beyond the last one that are asked for where each is measured again: ties at the edge are among them.
+pub const EDGE: usize = 4;
 
 /// Which ordinals may be answered.
 #[derive(Debug, Clone, Copy)]

@@ -101,7 +101,7 @@ impl Rows {
         self
     }
     /// With the codes that a segment of them would have.
-    fn quantized(self, wanted: Bits) -> Self {
+    pub(super) fn quantized(self, wanted: Bits) -> Self {
         if self.metric == Metric::Manhattan {
             return self;
         }
@@ -1103,7 +1103,7 @@ fn bytes_off_their_alignment_are_refused() {
 // ---- a measurement
 
 /// 117,659 WordNet glosses (MiniLM), SQuAD questions, and the hundred nearest of each; none if `CAIRN_DATA` does not name them.
-pub(super) fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
+fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
     let Some(dir) = std::env::var_os("CAIRN_DATA").map(std::path::PathBuf::from) else {
         eprintln!("skipped: CAIRN_DATA is not set");
         return None;
@@ -1125,7 +1125,7 @@ pub(super) fn wordnet() -> Option<(Rows, Vec<f32>, Vec<u32>)> {
     Some((rows, queries.collect(), truth.collect()))
 }
 
-pub(super) const WORDNET_DIM: usize = 384;
+const WORDNET_DIM: usize = 384;
 
 /// Build time, recall and speed on WordNet:
 /// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib measure_wordnet -- --ignored --nocapture`.

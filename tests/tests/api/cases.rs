@@ -494,6 +494,16 @@ fn queries() -> Vec<Step> {
             Expect::Holds(json!({"hits": [{"id": "b", "vectors": {"v": [0, 1, 0]}}]})),
         ),
         on(
+            "the lowest target for recall is taken",
+            json!({"nearest": {"vector": [0, 1, 0]}, "params": {"target_recall": 0.5}, "limit": 1}),
+            ids(&["b"]),
+        ),
+        on(
+            "the highest target for recall is taken",
+            json!({"nearest": {"vector": [0, 1, 0]}, "params": {"target_recall": 0.999}, "limit": 1}),
+            ids(&["b"]),
+        ),
+        on(
             "words are found",
             json!({"text": {"query": "vote"}}),
             Expect::Is(|a| {

@@ -195,7 +195,9 @@ class CairnVectorStore(VectorStore):
         return []
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """The documents nearest to a text. `filter`, `ranking`, `score_threshold`, `ef`, `nprobe`, `exact` go to the server."""
+        """The documents nearest to a text. `filter`, `ranking`, `score_threshold`, `ef`, `nprobe`, `target_recall`, `exact` go to
+        the server.
+        """
         return [d for d, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
@@ -443,7 +445,7 @@ def _label(given: Any) -> str:
 
 def _options(given: dict[str, Any], prefix: str = f"{_METADATA}.") -> dict[str, Any]:
     """The words of a search that go to the server; anything else would be silently ignored, and is refused."""
-    known = {"filter", "ranking", "score_threshold", "ef", "nprobe", "exact", "after", "timeout"}
+    known = {"filter", "ranking", "score_threshold", "ef", "nprobe", "target_recall", "exact", "after", "timeout"}
     if unknown := given.keys() - known:
         raise InvalidError(f"unknown: {', '.join(sorted(unknown))}; allowed: {', '.join(sorted(known))}", code="bad_request")
     ranking: RankingLike | None = given.get("ranking")

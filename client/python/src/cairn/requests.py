@@ -495,6 +495,8 @@ class Query:
     explain: bool | None = None
     ef: int | None = None
     nprobe: int | None = None
+    #: Share of the nearest to find on average, 0.5 to 0.999. `ef` and `nprobe` win over it. Default: 0.95.
+    target_recall: float | None = None
     exact: bool | None = None
     score_threshold: float | None = None
     after: str | None = None
@@ -507,7 +509,8 @@ class Query:
         json = {name: plain(value) for name in names if (value := getattr(self, name)) is not None}
         json.update(_filtered(self.filter))
         json.update(with_json(self.with_payload, self.with_vectors, self.explain))
-        params = {k: v for k, v in (("ef", self.ef), ("nprobe", self.nprobe), ("exact", self.exact)) if v is not None}
+        expert = ("ef", "nprobe", "target_recall", "exact")
+        params = {name: value for name in expert if (value := getattr(self, name)) is not None}
         if params:
             json["params"] = params
         return {**source_json(self.source), **json}

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::types::Ordinal;
 use crate::vector::again;
 use crate::vector::near::{Near, four};
-use crate::vector::{Allow, Found, Meter, Scored, VectorIndex, VectorsRef};
+use crate::vector::{Allow, EDGE, Found, Meter, Scored, VectorIndex, VectorsRef};
 
 /// Candidates kept on the way down while inserting. The paper's single one ends in the wrong cluster where clusters lie far
 /// apart: 20 of 500 points under Manhattan distance gave recall@10 of 0.83 at ef 128, and 1.00 with 8, for some tens of
@@ -75,6 +75,16 @@ impl Effort {
         }
     }
 
+    /// So many hits and what ties with the last of them: all that the walk keeps where that costs nothing, a few where each is
+    /// measured again.
+    pub fn beyond(hits: usize, ef: usize, has_codes: bool) -> Self {
+        let ef = ef.max(hits);
+        Self {
+            hits,
+            ..Self::unbounded(if has_codes { (hits + EDGE).min(ef) } else { ef }, ef)
+        }
+    }
+
     fn kept(self) -> usize {
         self.ef.max(self.k)
     }
@@ -112,49 +122,82 @@ impl Hnsw<'_> {
                 vectors.len()
             )));
         }
-        let Effort { k, evaluations_max, .. } = effort;
-        if k == 0 || self.entry == NONE {
+        if effort.k == 0 || self.entry == NONE {
             return Ok(Walked::Found(Found::default()));
         }
-        let scorer = vectors.scorer(query);
         let mut meter = Meter {
-            evaluations_max,
+            evaluations_max: effort.evaluations_max,
             ..Meter::new(stop)
         };
         let mut walk = Walk::of_this_thread();
-        let coded = vectors.codes.map(|codes| codes.scorer(query));
-        let mut effort = effort;
+        self.nodes(vectors, query, effort, allow, &mut walk, &mut meter)?;
+        let evaluated = meter.evaluated;
+        if walk.gave_up {
+            walk.keep_for_this_thread();
+            return Ok(Walked::GaveUp { evaluated });
+        }
+        let answerable = |ordinal| allow.contains(ordinal) && !vectors.is_absent(ordinal);
+        let hits = self.expand(&walk.nearby, effort.k, answerable);
+        walk.keep_for_this_thread();
+        Ok(Walked::Found(Found { hits, evaluated }))
+    }
+
+    /// How far the nodes are that a search near the query finds, nearest first, as if `hidden` were none of them: what a search
+    /// finds with a row as its question says little as long as the walk may come by the row itself, whose links are what is
+    /// looked for.
+    pub(in crate::vector) fn distances_without(
+        &self,
+        hidden: Ordinal,
+        vectors: &VectorsRef<'_>,
+        query: &[f32],
+        effort: Effort,
+        allow: &Allow<'_>,
+    ) -> Result<Vec<f32>> {
+        vectors.check_query(query)?;
+        if effort.k == 0 || self.entry == NONE {
+            return Ok(Vec::new());
+        }
+        let mut walk = Walk::of_this_thread();
+        // Where every search begins stays where it is, and is no hit.
+        walk.hidden = Some(hidden).filter(|hidden| *hidden != self.entry);
+        self.nodes(vectors, query, effort, allow, &mut walk, &mut Meter::new(&|| false))?;
+        let found = walk.nearby.iter().filter(|node| node.ordinal != hidden);
+        let distances = found.map(|node| node.distance).collect();
+        walk.keep_for_this_thread();
+        Ok(distances)
+    }
+
+    /// Leaves the nearest allowed nodes in `walk.nearby`, at least `k` if there are so many, measured exactly and nearest first;
+    /// unless the walk gave up.
+    fn nodes(
+        &self,
+        vectors: &VectorsRef<'_>,
+        query: &[f32],
+        mut effort: Effort,
+        allow: &Allow<'_>,
+        walk: &mut Walk,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
+        let scorer = vectors.scorer(query);
+        let Some(codes) = vectors.codes else {
+            return self.walk(vectors, &scorer, effort, allow, walk, meter);
+        };
+        let coded = codes.scorer(query);
         let mut may_widen = true;
         loop {
-            match &coded {
-                None => self.walk(vectors, &scorer, effort, allow, &mut walk, &mut meter)?,
-                Some(coded) => self.walk(vectors, coded, effort, allow, &mut walk, &mut meter)?,
-            }
+            self.walk(vectors, &coded, effort, allow, walk, meter)?;
             if walk.gave_up {
-                walk.keep_for_this_thread();
-                return Ok(Walked::GaveUp {
-                    evaluated: meter.evaluated,
-                });
-            }
-            if coded.is_none() {
-                break;
+                return Ok(());
             }
             let full = walk.nearby.len() >= effort.kept();
-            let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, k, &mut meter)?;
+            let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, effort.k, meter)?;
             if told_apart || !full || !may_widen {
-                break;
+                return Ok(());
             }
             // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.
             effort.ef = effort.kept().saturating_mul(WIDENED);
             may_widen = false;
         }
-        let answerable = |ordinal| allow.contains(ordinal) && !vectors.is_absent(ordinal);
-        let hits = self.expand(&walk.nearby, k, answerable);
-        walk.keep_for_this_thread();
-        Ok(Walked::Found(Found {
-            hits,
-            evaluated: meter.evaluated,
-        }))
     }
 
     /// Leaves the `ef` nearest allowed nodes in `walk.nearby`.
@@ -235,6 +278,8 @@ pub(super) struct Walk {
     passed: Vec<Ordinal>,
     /// Those that were measured and not walked to.
     left_out: Vec<Scored>,
+    /// A node that is passed over as if it were not there.
+    hidden: Option<Ordinal>,
     /// The meter ended the last layer, and its result is not what it would have been.
     gave_up: bool,
 }
@@ -249,7 +294,8 @@ impl Walk {
         WALK.take().unwrap_or_default()
     }
 
-    pub(super) fn keep_for_this_thread(self: Box<Self>) {
+    pub(super) fn keep_for_this_thread(mut self: Box<Self>) {
+        self.hidden = None;
         WALK.set(Some(self));
     }
 
@@ -292,9 +338,13 @@ impl Walk {
             seen,
             beam,
             fresh,
+            hidden,
             ..
         } = self;
         seen.reset(graph.len());
+        if let Some(hidden) = hidden {
+            seen.insert(*hidden);
+        }
         beam.begin(ef);
         for start in nearby.drain(..) {
             if seen.insert(start.ordinal) {
@@ -350,11 +400,15 @@ impl Walk {
             fresh,
             passed,
             left_out,
+            hidden,
             gave_up,
             ..
         } = self;
         let (hits, ef) = (effort.hits, effort.kept());
         seen.reset(graph.len());
+        if let Some(hidden) = hidden {
+            seen.insert(*hidden);
+        }
         frontier.clear();
         matching.clear();
         answers.clear();

@@ -8,6 +8,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::ROUTED;
 use crate::error::{Error, Result};
+use crate::limits;
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::hnsw::Hnsw;
@@ -15,7 +16,7 @@ use crate::vector::kernels::{Bits, LINE};
 use crate::vector::{BitSet, Codes, CodesLayout, HnswLayout, Touch, VectorsRef};
 
 const MAGIC: [u8; 4] = *b"CIVF";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// In the order of their numbers.
 const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
@@ -30,14 +31,29 @@ struct Header {
     places: u32,
     bits: u32,
     metric: u32,
-    reach: f32,
-    shares: [f32; 2],
-    widths: [f32; 2],
     far_reach: f32,
-    reserved: [u32; 2],
+    reserved: [u32; 7],
 }
 
 const _: () = assert!(size_of::<Header>() == LINE);
+
+/// How far a search looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
+pub(super) struct Look {
+    /// To find that share of the hits.
+    pub(super) recall: f32,
+    pub(super) reach: f32,
+    /// Of all rows, for 10 and for 100 hits.
+    pub(super) shares: [f32; 2],
+    /// Of all lists, likewise.
+    pub(super) widths: [f32; 2],
+}
+
+/// Recalls for which it is measured how far a search has to look.
+pub(super) const RECALLS: [f32; 7] = [0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999];
+
+pub(super) type Looks = [Look; RECALLS.len()];
 
 /// Where the parts are; proof that the bytes were checked. Holds no reference, so it can live beside the mapping.
 #[derive(Debug, Clone)]
@@ -46,10 +62,8 @@ pub struct IvfLayout {
     dim: usize,
     rows: usize,
     bits: Option<Bits>,
-    reach: f32,
     far_reach: f32,
-    shares: [f32; 2],
-    widths: [f32; 2],
+    looks: Looks,
     parts: Parts,
     mean_squared: f32,
     coded: Option<CodesLayout>,
@@ -59,6 +73,7 @@ pub struct IvfLayout {
 /// Bytes of each part.
 #[derive(Debug, Clone)]
 struct Parts {
+    looks: Range<usize>,
     mean: Range<usize>,
     centres: Range<usize>,
     coded: Range<usize>,
@@ -74,10 +89,8 @@ pub(super) struct Content<'a> {
     pub(super) dim: usize,
     pub(super) rows: usize,
     pub(super) bits: Option<Bits>,
-    pub(super) reach: f32,
     pub(super) far_reach: f32,
-    pub(super) shares: [f32; 2],
-    pub(super) widths: [f32; 2],
+    pub(super) looks: &'a Looks,
     pub(super) mean: &'a [f32],
     pub(super) centres: &'a [f32],
     pub(super) coded: &'a [u8],
@@ -92,12 +105,11 @@ pub(super) struct Content<'a> {
 pub struct Ivf<'a> {
     pub(super) metric: Metric,
     pub(super) rows: usize,
-    pub(super) reach: f32,
-    /// Where what matches is not where the nearest rows are.
+    /// How far a search looks, unless it is said otherwise.
+    pub(super) look: Look,
+    looks: Looks,
+    /// How far where what matches is not where the nearest rows are.
     pub(super) far_reach: f32,
-    pub(super) shares: [f32; 2],
-    /// Of the lists, for 10 and for 100 hits.
-    pub(super) widths: [f32; 2],
     pub(super) centres: Centres<'a>,
     pub(super) spreads: &'a [f32],
     pub(super) starts: &'a [u32],
@@ -135,7 +147,7 @@ impl IvfLayout {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let header = bytes.get(..LINE).ok_or_else(|| damaged("shorter than their header"))?;
         let header: Header = bytemuck::pod_read_unaligned(header);
-        if header.magic != MAGIC || header.version != VERSION || header.reserved != [0; 2] {
+        if header.magic != MAGIC || header.version != VERSION || header.reserved != [0; 7] {
             return Err(damaged(&format!(
                 "magic {:?}, version {}: not what this build reads",
                 header.magic, header.version
@@ -163,15 +175,17 @@ impl IvfLayout {
         let mean: &[f32] = bytemuck::cast_slice(numbers(&parts.mean)?);
         let (dim, lists, rows) = (header.dim as usize, header.lists as usize, header.rows as usize);
         check_places(numbers(&parts.starts)?, numbers(&parts.order)?, rows)?;
+        let looks: Looks = bytemuck::pod_read_unaligned(&bytes[parts.looks.clone()]);
+        if looks.map(|look| look.recall) != RECALLS {
+            return Err(damaged("they were measured for other recalls"));
+        }
         let mut layout = Self {
             metric,
             dim,
             rows,
             bits,
-            reach: header.reach,
             far_reach: header.far_reach,
-            shares: header.shares,
-            widths: header.widths,
+            looks,
             mean_squared: mean.iter().map(|x| x * x).sum(),
             coded: None,
             graph: None,
@@ -213,13 +227,12 @@ impl IvfLayout {
                 .as_ref()
                 .map(|layout| layout.view(&bytes[self.parts.coded.clone()])),
         };
-        Ivf {
+        let all = Ivf {
             metric: self.metric,
             rows: self.rows,
-            reach: self.reach,
+            look: Look::default(),
+            looks: self.looks,
             far_reach: self.far_reach,
-            shares: self.shares,
-            widths: self.widths,
             centres: Centres {
                 vectors,
                 graph: self
@@ -234,7 +247,8 @@ impl IvfLayout {
                 .bits
                 .map(|bits| Codes::of_records(bits, self.metric, mean, self.mean_squared, records)),
             touch,
-        }
+        };
+        all.with_recall(limits::TARGET_RECALL_DEFAULT)
     }
 
     /// How many bytes their records take.
@@ -275,6 +289,7 @@ impl Parts {
             }
         };
         let sizes = [
+            size_of::<Looks>() as u128,
             4 * dim,
             4 * dim * lists,
             coded,
@@ -307,6 +322,7 @@ impl Parts {
         let mut ranges = ranges.into_iter().map(|(from, to)| from as usize..to as usize);
         let mut next = || ranges.next().expect("a range a size");
         Ok(Self {
+            looks: next(),
             mean: next(),
             centres: next(),
             coded: next(),
@@ -349,13 +365,11 @@ impl Content<'_> {
             places: self.order.len() as u32,
             bits: self.bits.map_or(0, Bits::count),
             metric: metric.expect("every metric has a number") as u32,
-            reach: self.reach,
-            shares: self.shares,
-            widths: self.widths,
             far_reach: self.far_reach,
-            reserved: [0; 2],
+            reserved: [0; 7],
         };
-        let parts: [&[u8]; 6] = [
+        let parts: [&[u8]; 7] = [
+            bytemuck::bytes_of(self.looks),
             bytemuck::cast_slice(self.mean),
             bytemuck::cast_slice(self.centres),
             self.coded,
@@ -394,28 +408,58 @@ impl Ivf<'_> {
         self.codes.map(|codes| codes.record_bytes())
     }
 
-    /// The same lists, so many times as many of which are looked into as was measured to be enough.
-    pub fn with_effort(self, times: f32) -> Self {
+    /// The same lists, of which so many are looked into as find that share of the hits, by what was measured.
+    pub fn with_recall(self, recall: f32) -> Self {
         Self {
-            widths: self.widths.map(|width| width * times),
+            look: Look::between(&self.looks, recall),
+            ..self
+        }
+    }
+
+    /// The same lists, so many times as many of which are looked into.
+    pub fn with_effort(self, times: f32) -> Self {
+        let widths = self.look.widths.map(|width| width * times);
+        Self {
+            look: Look { widths, ..self.look },
             ..self
         }
     }
 
     /// About which share of all rows a search for `k` hits looks at, by what was measured.
     pub fn share(&self, k: f64) -> f64 {
-        at_depth(self.shares, k)
+        at_depth(self.look.shares, k)
     }
 
     /// Into how many lists a search for `k` hits looks at most, unless it takes more to find them.
     pub(super) fn width(&self, k: f64) -> usize {
-        ((at_depth(self.widths, k) * self.lists() as f64).ceil() as usize).max(1)
+        ((at_depth(self.look.widths, k) * self.lists() as f64).ceil() as usize).max(1)
     }
 
     /// Which places a list has.
     #[inline]
     pub(super) fn places(&self, list: Ordinal) -> Range<usize> {
         self.starts[list as usize] as usize..self.starts[list as usize + 1] as usize
+    }
+}
+
+impl Look {
+    /// What is between two that were measured, by how many misses are allowed, on a logarithmic scale.
+    fn between(looks: &Looks, recall: f32) -> Self {
+        let after = looks.partition_point(|look| look.recall < recall);
+        let (Some(below), Some(above)) = (after.checked_sub(1).map(|i| looks[i]), looks.get(after).copied()) else {
+            // Less than the least, or more than the most.
+            return looks[after.min(looks.len() - 1)];
+        };
+        let [from, to, wanted] = [below.recall, above.recall, recall].map(|recall| (1.0 - recall).ln());
+        let share = (wanted - from) / (to - from);
+        let mix = |a: f32, b: f32| a + share * (b - a);
+        let mixed = |a: [f32; 2], b: [f32; 2]| [mix(a[0], b[0]), mix(a[1], b[1])];
+        Self {
+            recall,
+            reach: mix(below.reach, above.reach),
+            shares: mixed(below.shares, above.shares),
+            widths: mixed(below.widths, above.widths),
+        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! How far a search has to look, and whether codes tell rows apart: measured when lists are made, with some of the rows as
 //! questions.
 //!
-//! Each question meets every row once, exactly and by code. That gives its true neighbours, and so
-//! - the *reach*: in how many deviations from what is expected of their lists the neighbours are ([`Outlook`]). It covers
-//!   [`REACHED`] of them. No search is run for it, and none could be: how many lists one looks into depends on it.
-//! - the *far reach*: the same of nearly all rows, wherever they are, for hits that a filter leaves far from the query.
-//! - the *widths*: how many lists, in the order in which they are looked into, hold [`COVERED`] of 10 and of 100 neighbours.
+//! Each question meets every row once, exactly and by code. That gives its true neighbours, and so, for each of [`RECALLS`],
+//! - the *reach*: in how many deviations from what is expected of their lists the neighbours are ([`Outlook`]). Those beyond it are
+//!   [`MISSED_BY_REACH`] of what may be missed. No search is run for it, and none could be: how many lists one looks into depends on
+//!   it.
+//! - the *widths*: how many lists, in the order in which they are looked into, hold all of 10 and of 100 neighbours but
+//!   [`MISSED_BY_WIDTH`] of what may be missed.
 //!   Questions that are unlike any row are far from everything, so that the reach would take them into a large part of the lists
 //!   (of WordNet's, asked with the questions of SQuAD, 43 % for a recall of 0.997).
 //! - the *shares* of all rows that are looked at so, by which a plan knows what a search costs.
+//!
+//! and besides
+//! - the *far reach*: the same of nearly all rows, wherever they are, for hits that a filter leaves far from the query.
 //! - the share of neighbours that are among the first by code, as [`fidelity`](crate::vector::fidelity) measures it.
 //!
 //! The questions are a sample, what they are asked of is not: among a tenth of the rows neighbours are farther away.
@@ -18,6 +22,7 @@ use std::ops::Range;
 use super::Outlook;
 use super::build::Lists;
 use super::kmeans::{GoOn, draw};
+use super::layout::{Look, Looks, RECALLS};
 use crate::config::Workers;
 use crate::error::Result;
 use crate::schema::Metric;
@@ -25,6 +30,7 @@ use crate::types::Ordinal;
 use crate::vector::codes::AroundCentres;
 use crate::vector::fidelity::{DEPTH, NEAREST};
 use crate::vector::kernels::{self, Bits};
+use crate::vector::least::Least;
 use crate::vector::near::four;
 use crate::vector::{Codes, Scored, inv_norm};
 
@@ -33,15 +39,15 @@ const PROBES: usize = 128;
 /// What is known of each list is kept for each question: so much of it, so fewer questions where there are very many lists.
 const OUTLOOKS_MAX: usize = 1 << 20;
 const PROBES_MIN: usize = 16;
-/// The share of true neighbours that has to be within reach, and the share of them that has to be within the width. What the
-/// default recall may miss besides is left to codes, and to questions that are not as rows are.
-const REACHED: f64 = 0.99;
+/// Of the true neighbours that may be missed, the share that may be beyond the reach, and the share that may be beyond the width.
+/// What may be missed besides is left to codes, and to questions that are not as rows are.
+const MISSED_BY_REACH: f64 = 0.2;
+const MISSED_BY_WIDTH: f64 = 0.5;
 /// The share of all rows that has to be within the far reach: hits of a filter that leaves what is far from the query are those that
 /// chance has put nearest of very many.
 const REACHED_FAR: f64 = 0.9995;
 /// Rows that are looked at for it, of all questions together.
 const ANYWHERE: usize = 1 << 18;
-const COVERED: f64 = 0.975;
 /// Neighbours that are remembered: for these shares are measured.
 const REMEMBERED: usize = 100;
 /// Rows of a share of the work.
@@ -54,12 +60,8 @@ const BLOCK_ROWS: usize = 64;
 /// What was measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Measured {
-    pub(super) reach: f32,
+    pub(super) looks: Looks,
     pub(super) far_reach: f32,
-    /// Of all rows, for 10 and for 100 hits.
-    pub(super) shares: [f32; 2],
-    /// Of all lists, likewise.
-    pub(super) widths: [f32; 2],
     /// Of the true neighbours among the first by code; 1 without codes.
     pub(super) recall: f32,
 }
@@ -193,77 +195,62 @@ fn ask(lists: &Lists<'_>, bits: Option<Bits>, questions: &[Question], rows: &[Or
 struct Answer {
     /// Of some rows, wherever they are: in how many deviations from what is expected they are.
     anywhere: Vec<f32>,
-    /// The nearest, ascending.
-    nearest: Vec<Scored>,
-    /// The first by code, ascending, with their exact distances.
-    first: Vec<(Scored, f32)>,
+    nearest: Least<Scored>,
+    /// The first by code, with their exact distances.
+    first: Least<(Scored, f32)>,
 }
 
 impl Answer {
     fn new() -> Self {
         Self {
             anywhere: Vec::new(),
-            nearest: Vec::with_capacity(REMEMBERED + 1),
-            first: Vec::with_capacity(DEPTH + 1),
+            nearest: Least::new(REMEMBERED),
+            first: Least::new(DEPTH),
         }
     }
 
     #[inline]
     fn offer(&mut self, ordinal: Ordinal, exact: f32, coded: f32) {
-        self.offer_exact(Scored {
-            distance: exact,
-            ordinal,
-        });
-        let coded = Scored {
-            distance: coded,
-            ordinal,
-        };
-        self.offer_coded(coded, exact);
-    }
-
-    #[inline]
-    fn offer_exact(&mut self, row: Scored) {
-        if self.nearest.len() < REMEMBERED || self.nearest.last().is_some_and(|last| row < *last) {
-            let place = self.nearest.partition_point(|other| *other < row);
-            self.nearest.insert(place, row);
-            self.nearest.truncate(REMEMBERED);
-        }
-    }
-
-    #[inline]
-    fn offer_coded(&mut self, coded: Scored, exact: f32) {
-        if self.first.len() < DEPTH || self.first.last().is_some_and(|(last, _)| coded < *last) {
-            let place = self.first.partition_point(|(other, _)| *other < coded);
-            self.first.insert(place, (coded, exact));
-            self.first.truncate(DEPTH);
-        }
+        let [row, coded] = [exact, coded].map(|distance| Scored { distance, ordinal });
+        self.nearest.offer(row, |row| *row);
+        self.first.offer((coded, exact), |(coded, _)| *coded);
     }
 
     /// Adds what was found among other rows.
     fn add(&mut self, other: Self) {
         self.anywhere.extend(other.anywhere);
-        other.nearest.into_iter().for_each(|row| self.offer_exact(row));
-        other
-            .first
-            .into_iter()
-            .for_each(|(coded, exact)| self.offer_coded(coded, exact));
+        for row in other.nearest.into_vec() {
+            self.nearest.offer(row, |row| *row);
+        }
+        for row in other.first.into_vec() {
+            self.first.offer(row, |(coded, _)| *coded);
+        }
+    }
+
+    /// The nearest of all, so many of them.
+    fn neighbours(&self, k: usize) -> &[Scored] {
+        let nearest = self.nearest.as_slice();
+        &nearest[..nearest.len().min(k)]
     }
 
     /// How far the k-th is, or the last.
     fn edge(&self, k: usize) -> Option<f32> {
-        let last = self.nearest.get(k - 1).or(self.nearest.last());
-        last.map(|last| last.distance)
+        self.neighbours(k).last().map(|last| last.distance)
     }
 }
 
 fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measured {
-    let asked = || questions.iter().zip(answers);
     let (mut found, mut wanted) = (0, 0);
     let mut needs = Vec::new();
-    for (question, answer) in asked() {
+    for (question, answer) in questions.iter().zip(answers) {
         let Some(edge) = answer.edge(NEAREST) else { continue };
-        let near = answer.first.iter().filter(|(_, exact)| *exact <= edge).count();
-        let neighbours = &answer.nearest[..answer.nearest.len().min(NEAREST)];
+        let near = answer
+            .first
+            .as_slice()
+            .iter()
+            .filter(|(_, exact)| *exact <= edge)
+            .count();
+        let neighbours = answer.neighbours(NEAREST);
         found += near.min(neighbours.len());
         wanted += neighbours.len();
         needs.extend(neighbours.iter().map(|row| {
@@ -283,7 +270,20 @@ fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measu
     anywhere.retain(|need| need.is_finite());
     anywhere.sort_by(f32::total_cmp);
     needs.sort_by(f32::total_cmp);
-    let reach = quantile(&needs, REACHED).filter(|need| need.is_finite()).unwrap_or(0.0);
+    let looks = RECALLS.map(|recall| look(lists, questions, answers, &needs, recall));
+    Measured {
+        looks,
+        far_reach: quantile(&anywhere, REACHED_FAR).unwrap_or(0.0),
+        // Where there is nothing to be told apart, nothing is missed.
+        recall: if wanted == 0 { 1.0 } else { found as f32 / wanted as f32 },
+    }
+}
+
+/// How far a search has to look to find so much.
+fn look(lists: &Lists<'_>, questions: &[Question], answers: &[Answer], needs: &[f32], recall: f32) -> Look {
+    let missed = 1.0 - f64::from(recall);
+    let reach = quantile(needs, 1.0 - MISSED_BY_REACH * missed);
+    let reach = reach.filter(|need| need.is_finite()).unwrap_or(0.0);
     let all = lists.spreads.len();
     // The order in which each question comes by lists, and at which place in it each list stands.
     let orders: Vec<Vec<u32>> = questions
@@ -302,16 +302,16 @@ fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measu
             for (place, list) in order.iter().enumerate() {
                 place_of[*list as usize] = place as u32 + 1;
             }
-            let neighbours = answer.nearest.iter().take(k);
+            let neighbours = answer.neighbours(k).iter();
             places.extend(neighbours.map(|row| place_of[lists.list_of[row.ordinal as usize] as usize] as f32));
         }
         places.sort_by(f32::total_cmp);
-        quantile(&places, COVERED).unwrap_or(1.0)
+        quantile(&places, 1.0 - MISSED_BY_WIDTH * missed).unwrap_or(1.0)
     };
     let widths = [width(NEAREST), width(REMEMBERED)];
     let share = |k: usize, width: f32| {
         let (mut rows, mut asked_of) = (0usize, 0usize);
-        for ((question, answer), order) in asked().zip(&orders) {
+        for ((question, answer), order) in questions.iter().zip(answers).zip(&orders) {
             let edge = answer.edge(k).unwrap_or(f32::INFINITY);
             let looked = order
                 .iter()
@@ -322,14 +322,11 @@ fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measu
         }
         rows as f32 / asked_of.max(1) as f32
     };
-    let shares = [share(NEAREST, widths[0]), share(REMEMBERED, widths[1])];
-    Measured {
+    Look {
+        recall,
         reach,
-        far_reach: quantile(&anywhere, REACHED_FAR).unwrap_or(reach).max(reach),
-        shares,
+        shares: [share(NEAREST, widths[0]), share(REMEMBERED, widths[1])],
         widths: widths.map(|width| width / all as f32),
-        // Where there is nothing to be told apart, nothing is missed.
-        recall: if wanted == 0 { 1.0 } else { found as f32 / wanted as f32 },
     }
 }
 

@@ -14,8 +14,8 @@
 //!   Lists are looked into in the order of `expected - reach · deviation`, until that is beyond the k-th hit, or until so many
 //!   were read as hold nearly all neighbours of as many rows (the *width*; it grows with `k`, and where a filter leaves one row
 //!   in so many as if so many times as many were wanted). Where a filter leaves few of the rows around the query, its hits are
-//!   somewhere else: then there is no width, and a farther reach. All are measured when the segment is made (`measure.rs`), and
-//!   kept with the lists. A caller may say how many lists instead.
+//!   somewhere else: then there is no width, and a farther reach. All are measured when the segment is made (`measure.rs`), for
+//!   several recalls, and kept with the lists. A caller says how much is to be found ([`Ivf::with_recall`]), or how many lists.
 //! - *Filters and deaths* are looked up row by row. Fewer than k hits never end a search: it goes on to the last list.
 //! - *Many centres* (more than [`ROUTED`]) are found by a graph over them, fewer by a scan of their codes.
 //!
@@ -33,13 +33,14 @@
 //!
 //! # Bytes
 //!
-//! Little-endian, version 1, in two sections. `n` rows of `d` dimensions, `l` lists, `p` rows in them. Each part begins at a
+//! Little-endian, version 2, in two sections. `n` rows of `d` dimensions, `l` lists, `p` rows in them. Each part begins at a
 //! multiple of 64.
 //!
 //! ```text
 //!  0  "CIVF" | version | n | d | l | p | bits (0: no records) | metric (0 cosine, 1 dot, 2 euclid, 3 manhattan)
-//!     | f32 reach | f32 share of rows for 10 | for 100 | f32 width for 10 | for 100 | f32 far reach | 8 zero bytes    header, 64 bytes
-//! 64  d f32                                                                        mean of the centres
+//!     | f32 far reach | 28 zero bytes                                              header, 64 bytes
+//! 64  7 x (f32 recall | reach | share of rows for 10 | for 100 | width for 10 | for 100)         looks
+//!  ·  d f32                                                                        mean of the centres
 //!  ·  l x d f32: the mean of each list's rows                                      centres
 //!  ·  the centres as codes of 8 bits; not for manhattan                            coded centres ("CLVQ")
 //!  ·  l f32: root of the mean square of what rows differ from their centre         spreads

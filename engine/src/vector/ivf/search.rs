@@ -146,14 +146,15 @@ impl Ivf<'_> {
                 });
                 let enough = match (nprobe, width) {
                     (Some(nprobe), _) => looked >= nprobe,
-                    (None, Some(width)) => looked >= width || outlook.best(self.reach) > best.kth(),
+                    (None, Some(width)) => looked >= width || outlook.best(self.look.reach) > best.kth(),
                     (None, None) => false,
                 };
                 if enough {
                     break;
                 }
                 // Hits that are far from the query are among many rows that are about as far, in any list.
-                if nprobe.is_none() && outlook.best(self.far_reach) > best.kth() {
+                let far_reach = self.far_reach.max(self.look.reach);
+                if nprobe.is_none() && outlook.best(far_reach) > best.kth() {
                     continue;
                 }
             }
@@ -333,7 +334,7 @@ where
                 }
                 let outlook = Outlook::of(ivf.metric, list.distance, spread, query.length);
                 open.push(Reverse(Scored {
-                    distance: outlook.best(ivf.reach),
+                    distance: outlook.best(ivf.look.reach),
                     ordinal: list.ordinal,
                 }));
             }

@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 use crate::types::Ordinal;
 use crate::vector::kernels::Bits;
 use crate::vector::tests::{
-    METRICS, Random, Rows, WORDNET_DIM, backwards, clustered, coarse_rows, near, never, queries_near, search, wordnet,
+    METRICS, Random, Rows, backwards, clustered, coarse_rows, near, never, queries_near, search,
 };
 use crate::vector::{Allow, BitSet, Flat, Scored, VectorIndex};
 
@@ -224,6 +224,13 @@ fn easy_questions_read_few_lists_and_more_hits_read_more() {
     assert!(more > 2 * few, "{more} and {few}");
     assert_eq!(made.probe(&rows, &queries[0], 10, 7, &Allow::All).lists, 7);
     assert!(made.view().share(100.0) >= made.view().share(10.0));
+    let shares: Vec<f64> = [0.5, 0.8, 0.85, 0.9, 0.95, 0.97, 0.99, 0.999]
+        .map(|recall| made.view().with_recall(recall).share(10.0))
+        .to_vec();
+    assert!(
+        shares.is_sorted() && shares[7] > shares[1],
+        "more is looked at to find more: {shares:?}"
+    );
 }
 
 #[test]
@@ -460,77 +467,4 @@ fn bytes_off_their_alignment_are_refused() {
         IvfLayout::parse(&shifted[1..=bytes.len()]).unwrap_err().kind,
         ErrorKind::Damaged
     );
-}
-
-/// Build time, recall and speed on WordNet, by the measured reach and by numbers of lists:
-/// `CAIRN_DATA=<dir> cargo test -p cairn-engine --lib measure_lists -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement of about a minute; CAIRN_DATA names the directory of wordnet_*.npy"]
-fn measure_lists() {
-    let Some((rows, queries, truth)) = wordnet() else {
-        return;
-    };
-    let both = backwards(2);
-    let lists: Vec<u32> = match std::env::var("LISTS") {
-        Ok(list) => list.split(',').map(|n| n.parse().unwrap()).collect(),
-        Err(_) => vec![0],
-    };
-    for lists in lists {
-        for bits in [Bits::Eight, Bits::Four] {
-            let started = std::time::Instant::now();
-            let made = Made::of(&rows, (lists > 0).then_some(lists), Some(bits), &both);
-            let view = made.view();
-            let sizes = made.sizes();
-            let n: usize = sizes.iter().sum();
-            let squares: usize = sizes.iter().map(|size| size * size).sum();
-            eprintln!(
-                "{} lists of {:?}, built in {:.1} s; reach {:.3}, shares {:.4} {:.4}, widths {:.4} {:.4}; unevenness {:.2}, largest {}",
-                view.lists(),
-                made.layout.bits(),
-                started.elapsed().as_secs_f64(),
-                view.reach,
-                view.shares[0],
-                view.shares[1],
-                view.widths[0],
-                view.widths[1],
-                squares as f64 * view.lists() as f64 / (n as f64 * n as f64),
-                sizes.iter().max().unwrap()
-            );
-            let show = |what: String, view: Ivf<'_>, nprobe: Option<usize>| {
-                let count = queries.len() / WORDNET_DIM;
-                let (mut right, mut evaluated, mut read) = (0, 0, 0);
-                let started = std::time::Instant::now();
-                for (query, truth) in queries.chunks_exact(WORDNET_DIM).zip(truth.chunks_exact(100)) {
-                    let probed = view
-                        .probe(&rows.view(), query, 10, nprobe, &Allow::All, &never)
-                        .unwrap();
-                    right += probed
-                        .found
-                        .hits
-                        .iter()
-                        .filter(|hit| truth[..10].contains(&hit.ordinal))
-                        .count();
-                    evaluated += probed.found.evaluated;
-                    read += probed.lists;
-                }
-                let us = started.elapsed().as_secs_f64() * 1e6 / count as f64;
-                eprintln!(
-                    "  {what}: recall@10 {:.4}, {us:.0} us, {:.1} lists, {} distances",
-                    right as f64 / (10 * count) as f64,
-                    read as f64 / count as f64,
-                    evaluated / count as u64
-                );
-            };
-            for percent in [25, 50, 100, 200] {
-                show(
-                    format!("effort {percent} %"),
-                    view.with_effort(percent as f32 / 100.0),
-                    None,
-                );
-            }
-            for nprobe in [16, 64, 128] {
-                show(format!("nprobe {nprobe}"), view, Some(nprobe));
-            }
-        }
-    }
 }

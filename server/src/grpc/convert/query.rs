@@ -33,6 +33,7 @@ pub(in crate::grpc) fn ask_in(request: pb::QueryRequest) -> Result<(String, Ask)
         params: Params {
             ef: params.ef.map(size_in),
             nprobe: params.nprobe.map(size_in),
+            target_recall: params.target_recall,
             exact: params.exact,
         },
         after: token_in(request.after, "/after")?,

@@ -159,11 +159,16 @@ pub(in crate::rest) struct WeightedBody {
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::rest) struct ParamsBody {
-    /// Candidates kept by a graph search, 1 to 10,000. Default: 128, at least the hits wanted.
+    /// Candidates kept by a graph search, 1 to 10,000, never fewer than the hits wanted. Default: as many as `target_recall` needs.
     ef: Option<u32>,
     /// Lists of an ivf index that a search looks into in each segment, 1 to 65,536, and more if they hold too few hits. Default:
     /// as far as was measured when the segment was made.
     nprobe: Option<u32>,
+    /// Share of the k nearest (recall@k) that a search of a sealed segment is to find on average, 0.5 to 0.999, by what was
+    /// measured with questions made of stored rows when its graph or lists were made. A mean and no promise for one question;
+    /// questions unlike any row may find less. With a filter a search makes at least the default effort. `ef` and `nprobe`
+    /// win over it for the index they belong to; `exact` finds all. Default: 0.95.
+    target_recall: Option<f32>,
     /// Scan exactly, use no index. Default: false.
     #[serde(default)]
     exact: bool,
@@ -331,6 +336,7 @@ impl QueryBody {
             params: Params {
                 ef: sizes(self.params.ef),
                 nprobe: sizes(self.params.nprobe),
+                target_recall: self.params.target_recall,
                 exact: self.params.exact,
             },
             after: after_in(self.after)?,

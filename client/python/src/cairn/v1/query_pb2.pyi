@@ -208,14 +208,16 @@ class Stage(_message.Message):
     def __init__(self, name: _Optional[str] = ..., took_ms: _Optional[float] = ..., out: _Optional[int] = ..., skipped: _Optional[str] = ..., **kwargs) -> None: ...
 
 class Params(_message.Message):
-    __slots__ = ("ef", "exact", "nprobe")
+    __slots__ = ("ef", "exact", "nprobe", "target_recall")
     EF_FIELD_NUMBER: _ClassVar[int]
     EXACT_FIELD_NUMBER: _ClassVar[int]
     NPROBE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_RECALL_FIELD_NUMBER: _ClassVar[int]
     ef: int
     exact: bool
     nprobe: int
-    def __init__(self, ef: _Optional[int] = ..., exact: bool = ..., nprobe: _Optional[int] = ...) -> None: ...
+    target_recall: float
+    def __init__(self, ef: _Optional[int] = ..., exact: bool = ..., nprobe: _Optional[int] = ..., target_recall: _Optional[float] = ...) -> None: ...
 
 class QueryResponse(_message.Message):
     __slots__ = ("hits", "token", "explain", "took_ms", "notes", "stages", "partial")

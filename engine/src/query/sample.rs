@@ -1,0 +1,166 @@
+//! How much do searches find? Some of those that are really asked are asked once more, on spare time: as they were, and exactly, both
+//! of one moment. That says what no measurement before can, which knows the rows and not the questions.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::exec::{Context, Found};
+use super::{Params, Query, Source, nearest};
+use crate::error::Result;
+use crate::filter::Filter;
+
+/// Questions of a collection that wait to be asked again. More are dropped, the oldest first.
+const WAITING_MAX: usize = 8;
+/// Searches for more hits are left alone: they are few, and say little more than those for less.
+const HITS_MAX: usize = 1_000;
+/// Questions of which a mean is made; older ones fade.
+const MEMORY: u64 = 256;
+
+/// Questions that were picked, and what came of them.
+#[derive(Default)]
+pub(crate) struct Samples {
+    /// Since open.
+    asked: AtomicU64,
+    waiting: Mutex<VecDeque<Picked>>,
+    found: Mutex<Estimate>,
+}
+
+/// A leg that is to be asked again.
+pub(crate) struct Picked {
+    using: Option<String>,
+    vector: Vec<f32>,
+    filters: Vec<Filter>,
+    hits: usize,
+    params: Params,
+}
+
+/// The recall of searches: the mean over the last few hundred questions that were asked again.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Estimate {
+    /// 0 to 1; nothing is known while there are no questions.
+    pub recall: f64,
+    /// Questions asked again since open.
+    pub questions: u64,
+}
+
+impl Estimate {
+    /// One question more.
+    pub(crate) fn add(&mut self, recall: f64) {
+        self.questions += 1;
+        self.recall += (recall - self.recall) / self.questions.min(MEMORY) as f64;
+    }
+}
+
+impl Samples {
+    /// Keeps one of the query's legs over dense vectors if it is its turn: that of one such query in `every`, none if that is 0.
+    pub(crate) fn offer(&self, query: &Query, every: u64) {
+        if query.params.exact || every == 0 || !has_dense(&query.source) {
+            return;
+        }
+        let turn = self.asked.fetch_add(1, Ordering::Relaxed);
+        if !turn.is_multiple_of(every) {
+            return;
+        }
+        let mut legs = Vec::new();
+        legs_of(&query.source, &[&query.filter], query.limit + query.offset, &mut legs);
+        let Leg {
+            using,
+            vector,
+            filters,
+            hits,
+        } = legs.swap_remove((turn / every) as usize % legs.len());
+        if hits == 0 || hits > HITS_MAX {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= WAITING_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(Picked {
+            using: using.map(str::to_owned),
+            vector: vector.to_vec(),
+            filters: filters.into_iter().cloned().collect(),
+            hits,
+            params: query.params.clone(),
+        });
+    }
+
+    /// The next question to be asked again.
+    pub(crate) fn next(&self) -> Option<Picked> {
+        self.waiting.lock().pop_front()
+    }
+
+    pub(crate) fn add(&self, recall: f64) {
+        self.found.lock().add(recall);
+    }
+
+    pub(crate) fn estimate(&self) -> Estimate {
+        *self.found.lock()
+    }
+}
+
+struct Leg<'q> {
+    using: Option<&'q str>,
+    vector: &'q [f32],
+    filters: Vec<&'q Filter>,
+    hits: usize,
+}
+
+fn has_dense(source: &Source) -> bool {
+    match source {
+        Source::Nearest { .. } => true,
+        Source::Sparse { .. } | Source::Text { .. } => false,
+        Source::Fusion { inputs, .. } => inputs.iter().any(|input| has_dense(&input.source)),
+    }
+}
+
+fn legs_of<'q>(source: &'q Source, filters: &[&'q Filter], hits: usize, legs: &mut Vec<Leg<'q>>) {
+    match source {
+        Source::Nearest { using, vector } => legs.push(Leg {
+            using: using.as_deref(),
+            vector,
+            filters: filters.to_vec(),
+            hits,
+        }),
+        Source::Sparse { .. } | Source::Text { .. } => {}
+        Source::Fusion { inputs, .. } => {
+            for input in inputs {
+                let mut all = filters.to_vec();
+                all.push(&input.filter);
+                legs_of(&input.source, &all, input.limit.max(hits), legs);
+            }
+        }
+    }
+}
+
+impl Picked {
+    /// The share of the exact hits that are found; none if there are none.
+    pub(crate) fn recall(&self, context: &Context<'_>) -> Result<Option<f64>> {
+        let filters: Vec<&Filter> = self.filters.iter().collect();
+        let find = |params: &Params| -> Result<Vec<Found>> {
+            let (using, mut explain) = (self.using.as_deref(), Vec::new());
+            let found = nearest::search(
+                context,
+                "",
+                using,
+                &self.vector,
+                &filters,
+                self.hits,
+                params,
+                &mut explain,
+            )?;
+            Ok(context.rank(found, self.hits, false))
+        };
+        let exact = find(&Params {
+            exact: true,
+            ..Params::default()
+        })?;
+        let Some(last) = exact.last() else { return Ok(None) };
+        let found = find(&self.params)?;
+        // By distance: which of equally near points is answered does not matter.
+        let right = found.iter().filter(|hit| hit.key >= last.key).count();
+        Ok(Some(right.min(exact.len()) as f64 / exact.len() as f64))
+    }
+}

@@ -1,0 +1,323 @@
+//! How much effort finds how much: measured when a graph was made, so that a search can be told a recall instead of an effort.
+//!
+//! Rows of the segment are the questions, since nobody has asked any yet. Three things would make them easier than what will be asked, and
+//! are made up for:
+//! - A walk that comes by the row itself finds its links, which are what it looks for: so the row is hidden
+//!   ([`Hnsw::distances_without`](super::hnsw::Hnsw)).
+//! - Questions of people are unlike any row, farther from all of them and with neighbours on several sides: so each question stands
+//!   between a row and another one ([`ASIDE`]).
+//! - What is found of a sample varies: so what is kept is the mean less its standard error.
+//!
+//! For each of [`HITS`] recall is measured at growing `ef` until there is nothing left to find; in between, it is a power.
+//!
+//! # Bytes
+//!
+//! ```text
+//! for each step: u32 hits, u32 ef, f32 recall                      ascending by hits, then ef; recall does not descend
+//! ```
+
+use std::ops::RangeInclusive;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::hnsw::{Effort, Hnsw};
+use super::twins::Twins;
+use super::{Allow, BitSet, Scored, VectorsRef, batch, inv_norm};
+use crate::config::Workers;
+use crate::error::{Error, ErrorKind, Result};
+use crate::limits;
+use crate::schema::Metric;
+use crate::types::Ordinal;
+
+/// Segments of fewer rows are not measured: a search keeps what finds nearly all there.
+pub const ROWS_MIN: usize = 2048;
+/// Questions.
+const QUESTIONS: usize = 256;
+/// How much of another row is in a question.
+pub const ASIDE: f32 = 0.25;
+/// Hits that are asked for.
+const HITS: [usize; 2] = [10, 100];
+/// The first `ef` for each; each next one is larger by this factor, up to a largest one.
+const EF_STEP: f64 = std::f64::consts::SQRT_2;
+const EF_LAST: usize = 2048;
+/// With so much found nothing more is measured.
+const ENOUGH: f32 = 0.9995;
+/// Nothing is said about misses below this.
+const MISS_MIN: f64 = 1e-4;
+/// How far beyond the largest `ef` that was measured an effort may be.
+const BEYOND: f64 = 4.0;
+/// Powers by which misses become fewer as `ef` grows, beyond what was measured.
+const POWERS: RangeInclusive<f64> = 0.5..=3.0;
+/// Questions of a share of the work.
+const SHARE_QUESTIONS: usize = 8;
+/// More steps than any measurement makes.
+const STEPS_MAX: usize = 64;
+
+/// What was measured of a graph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Calibration {
+    /// For each number of hits, ascending; at least one.
+    curves: Vec<Curve>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Curve {
+    hits: u32,
+    /// Ascending; at least one.
+    steps: Vec<Step>,
+}
+
+/// What an effort found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    ef: u32,
+    recall: f32,
+}
+
+/// What a graph is asked.
+struct Question {
+    vector: Vec<f32>,
+    /// The row that it was made of, which is no answer.
+    row: Ordinal,
+}
+
+impl Question {
+    /// The row moved aside, so far towards another one.
+    fn between(vectors: &VectorsRef<'_>, row: Ordinal, other: Ordinal, aside: f32) -> Self {
+        let scale = |ordinal: Ordinal| match vectors.metric {
+            Metric::Cosine => inv_norm(vectors.row(ordinal)),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+        };
+        let (mine, its) = (scale(row) * (1.0 - aside), scale(other) * aside);
+        let pairs = vectors.row(row).iter().zip(vectors.row(other));
+        Self {
+            vector: pairs.map(|(a, b)| a * mine + b * its).collect(),
+            row,
+        }
+    }
+}
+
+impl Calibration {
+    /// Asks the graph what it will be asked, moved `aside` ([`ASIDE`]), and remembers what it takes to find how much. `None` of
+    /// few rows.
+    pub fn measure(
+        vectors: &VectorsRef<'_>,
+        graph: &Hnsw<'_>,
+        aside: f32,
+        workers: &Workers,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>> {
+        let outside = Twins::of(vectors).outside;
+        let nodes: Vec<Ordinal> = (0..vectors.len() as Ordinal)
+            .filter(|o| !outside.contains(*o))
+            .collect();
+        if nodes.len() < ROWS_MIN {
+            return Ok(None);
+        }
+        let questions: Vec<Question> = (0..QUESTIONS)
+            .map(|i| {
+                let (row, other) = (drawn(&nodes, i), drawn(&nodes, (i + QUESTIONS / 2) % QUESTIONS));
+                Question::between(vectors, row, other, aside)
+            })
+            .collect();
+        let all = BitSet::from_iter(vectors.len(), nodes.iter().copied());
+        let asked: Vec<&[f32]> = questions.iter().map(|question| question.vector.as_slice()).collect();
+        // One more, for the row itself.
+        let most = HITS.into_iter().max().unwrap_or_default() + 1;
+        let nearest = batch::nearest(vectors, &asked, most, &Allow::Only(&all), workers, stop)?;
+        let edges = |hits: usize| -> Vec<f32> {
+            let edge = |(question, nearest): (&Question, &Vec<Scored>)| {
+                let others = nearest.iter().filter(|node| node.ordinal != question.row);
+                others.take(hits).last().map_or(f32::INFINITY, |last| last.distance)
+            };
+            questions.iter().zip(&nearest).map(edge).collect()
+        };
+        let mut curves = Vec::new();
+        for hits in HITS {
+            let edges = edges(hits);
+            let mut steps: Vec<Step> = Vec::new();
+            let mut ef = hits as f64;
+            while ef <= EF_LAST as f64 {
+                if stop() {
+                    return Err(Error::new(
+                        ErrorKind::Cancelled,
+                        "cancelled",
+                        "a calibration was cancelled",
+                    ));
+                }
+                let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some());
+                let recall = recall(questions, &edges, vectors, graph, effort, workers)?;
+                let before = steps.last().map_or(0.0, |step| step.recall);
+                steps.push(Step {
+                    ef: ef as u32,
+                    recall: recall.max(before),
+                });
+                if recall >= ENOUGH || ef as usize >= nodes.len() {
+                    break;
+                }
+                ef *= EF_STEP;
+            }
+            curves.push(Curve {
+                hits: hits as u32,
+                steps,
+            });
+        }
+        Ok(Some(Self { curves }))
+    }
+
+    /// How many candidates a search for so many hits has to keep to find that share of them, on average. For more hits than were
+    /// asked for, as many times as many.
+    pub fn ef(&self, target: f32, hits: usize) -> usize {
+        let (Some(first), Some(last)) = (self.curves.first(), self.curves.last()) else {
+            return hits;
+        };
+        let (low, few) = (first.ef(target), f64::from(first.hits));
+        let (high, many) = (last.ef(target).max(low), f64::from(last.hits));
+        let wanted = (hits as f64).max(few);
+        let ef = match wanted < many {
+            true => low * (high / low).powf((wanted / few).ln() / (many / few).ln()),
+            false => high * wanted / many,
+        };
+        // Whole numbers stay what they are in spite of rounding.
+        let ef = (ef - 1e-6).ceil() as usize;
+        ef.clamp(hits.min(limits::EF_MAX), limits::EF_MAX)
+    }
+
+    /// The bytes of the section.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for curve in &self.curves {
+            for step in &curve.steps {
+                bytes.extend_from_slice(&curve.hits.to_le_bytes());
+                bytes.extend_from_slice(&step.ef.to_le_bytes());
+                bytes.extend_from_slice(&step.recall.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Reads them back.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let damaged = || Error::damaged("segment: a calibration that cannot be");
+        let (words, []) = bytes.as_chunks::<4>() else {
+            return Err(damaged());
+        };
+        let (all, []) = words.as_chunks::<3>() else {
+            return Err(damaged());
+        };
+        let mut curves: Vec<Curve> = Vec::new();
+        for [hits, ef, recall] in all {
+            let (hits, ef, recall) = (
+                u32::from_le_bytes(*hits),
+                u32::from_le_bytes(*ef),
+                f32::from_le_bytes(*recall),
+            );
+            let step = Step { ef, recall };
+            if hits == 0 || ef < hits || !(0.0..=1.0).contains(&recall) {
+                return Err(damaged());
+            }
+            match curves.last_mut() {
+                Some(curve) if curve.hits == hits => {
+                    if curve
+                        .steps
+                        .last()
+                        .is_some_and(|last| last.ef >= ef || last.recall > recall)
+                    {
+                        return Err(damaged());
+                    }
+                    curve.steps.push(step);
+                }
+                Some(curve) if curve.hits > hits => return Err(damaged()),
+                _ => curves.push(Curve {
+                    hits,
+                    steps: vec![step],
+                }),
+            }
+        }
+        if curves.is_empty() || all.len() > STEPS_MAX {
+            return Err(damaged());
+        }
+        Ok(Self { curves })
+    }
+}
+
+impl Curve {
+    /// The `ef` that finds so much: between two steps, and beyond the last one, misses become fewer by a power of it.
+    fn ef(&self, target: f32) -> f64 {
+        let point = |step: &Step| (f64::from(step.ef).ln(), miss(step.recall).ln());
+        let wanted = miss(target).ln();
+        let at = self.steps.partition_point(|step| step.recall < target);
+        match (at, &self.steps[..]) {
+            (0, [first, ..]) => f64::from(first.ef),
+            (at, steps) if at < steps.len() => {
+                let ((from, more), (to, less)) = (point(&steps[at - 1]), point(&steps[at]));
+                let share = if more > less {
+                    (more - wanted) / (more - less)
+                } else {
+                    1.0
+                };
+                (from + share.clamp(0.0, 1.0) * (to - from)).exp()
+            }
+            (_, steps) => {
+                let Some(last) = steps.last() else { return 1.0 };
+                let (to, less) = point(last);
+                // By the last half of what was measured: two steps differ by little more than chance.
+                let (from, more) = point(&steps[steps.len() / 2]);
+                let power = if to > from {
+                    (more - less) / (to - from)
+                } else {
+                    *POWERS.start()
+                };
+                let factor = ((less - wanted) / power.clamp(*POWERS.start(), *POWERS.end())).exp();
+                f64::from(last.ef) * factor.clamp(1.0, BEYOND)
+            }
+        }
+    }
+}
+
+fn miss(recall: f32) -> f64 {
+    (1.0 - f64::from(recall)).max(MISS_MIN)
+}
+
+/// The `i`-th of [`QUESTIONS`] rows spread over all, each at a place within its stretch that looks like chance: documents of one
+/// length must not be met at one place of each.
+fn drawn(nodes: &[Ordinal], i: usize) -> Ordinal {
+    let (from, to) = (i * nodes.len() / QUESTIONS, (i + 1) * nodes.len() / QUESTIONS);
+    let chance = xxh3_64(&(i as u64 + 0x9E37).to_le_bytes());
+    nodes[from + (chance % (to - from) as u64) as usize]
+}
+
+/// The share of the hits that a search finds, less the standard error of its mean.
+fn recall(
+    questions: &[Question],
+    edges: &[f32],
+    vectors: &VectorsRef<'_>,
+    graph: &Hnsw<'_>,
+    effort: Effort,
+    workers: &Workers,
+) -> Result<f32> {
+    let shares = questions.len().div_ceil(SHARE_QUESTIONS);
+    let found = workers.map(shares, |share| -> Result<Vec<usize>> {
+        let from = share * SHARE_QUESTIONS;
+        let some = from..questions.len().min(from + SHARE_QUESTIONS);
+        some.map(|i| {
+            let Question { vector, row } = &questions[i];
+            let distances = graph.distances_without(*row, vectors, vector, effort, &Allow::All)?;
+            let near = distances.iter().filter(|distance| **distance <= edges[i]).count();
+            Ok(near.min(effort.hits))
+        })
+        .collect()
+    });
+    let mut all = Vec::with_capacity(questions.len());
+    for some in found {
+        all.extend(some?);
+    }
+    let count = all.len().max(1) as f64;
+    let share = |found: usize| found as f64 / effort.hits as f64;
+    let mean = all.iter().map(|found| share(*found)).sum::<f64>() / count;
+    let variance = all.iter().map(|found| (share(*found) - mean).powi(2)).sum::<f64>() / count;
+    Ok((mean - (variance / count).sqrt()).max(0.0) as f32)
+}
+
+#[cfg(test)]
+mod tests;
