@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::limits::TARGET_RECALL_DEFAULT;
 use crate::schema::Schema;
 use crate::types::Ordinal;
-use crate::vector::hnsw::{Effort, Walked};
+use crate::vector::hnsw::{Effort, Far, Walked};
 use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, flat};
 
 /// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
@@ -144,9 +144,17 @@ pub(super) fn search(
                 context.check_patience()?;
                 continue;
             }
-            (Strategy::Graph { evaluations_max }, Some(graph)) => {
+            (
+                Strategy::Graph {
+                    evaluations_max,
+                    others,
+                    far_ef,
+                },
+                Some(graph),
+            ) => {
                 let effort = Effort {
                     evaluations_max,
+                    far: Some(Far { others, ef: far_ef }),
                     ..Effort::beyond(k, ef, vectors.codes.is_some())
                 };
                 let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {

@@ -721,10 +721,8 @@ fn a_walk_leaves_out_most_that_do_not_match_and_gives_up_where_it_is_told_to() {
     let query = random.vector(16);
     let walk = |allow: &Allow<'_>, most: u64| {
         let effort = hnsw::Effort {
-            k: 10,
-            hits: 10,
-            ef: 64,
             evaluations_max: most,
+            ..hnsw::Effort::unbounded(10, 64)
         };
         graph
             .search_within(&rows.view(), &query, effort, allow, &never)
@@ -753,6 +751,56 @@ fn a_walk_leaves_out_most_that_do_not_match_and_gives_up_where_it_is_told_to() {
         found @ hnsw::Walked::Found(_) => panic!("{found:?}"),
     }
     assert!(matches!(walk(&Allow::Only(&far), u64::MAX), hnsw::Walked::Found(found) if found.hits.len() == 10));
+}
+
+#[test]
+fn a_walk_looks_farther_or_gives_up_where_what_matches_is_far_from_the_query() {
+    let mut random = Random(23);
+    let vectors: Vec<Vec<f32>> = (0..8000).map(|_| random.vector(24)).collect();
+    let rows = Rows::new(Metric::Euclid, 24, &vectors);
+    let bytes = rows.graph();
+    let layout = HnswLayout::parse(&bytes).unwrap();
+    let walk = |query: &[f32], allow: &Allow<'_>, far: Option<hnsw::Far>| {
+        let effort = hnsw::Effort {
+            far,
+            ..hnsw::Effort::unbounded(10, 32)
+        };
+        layout
+            .view(&bytes)
+            .search_within(&rows.view(), query, effort, allow, &never)
+            .unwrap()
+    };
+    let usual = 4 * 10 + 64;
+    let (mut near_by, mut farther) = (0, 0);
+    for _ in 0..20 {
+        let query = random.vector(24);
+        // Half of the rows by chance, and the half that is farthest away.
+        let half = BitSet::from_iter(8000, (0..8000).filter(|ordinal| ordinal % 2 == 0));
+        let far = by_nearness(&rows, &query).into_iter().skip(4000);
+        let far = BitSet::from_iter(8000, far);
+        let wide = hnsw::Far {
+            others: usual,
+            ef: Some(128),
+        };
+        let never_wide = hnsw::Far { ef: None, ..wide };
+        assert_eq!(
+            walk(&query, &Allow::Only(&half), Some(never_wide)),
+            walk(&query, &Allow::Only(&half), None),
+            "matches are everywhere"
+        );
+        let hnsw::Walked::GaveUp { evaluated } = walk(&query, &Allow::Only(&far), Some(never_wide)) else {
+            panic!("nothing matches around the query")
+        };
+        assert!(evaluated < 2500, "soon: {evaluated}");
+        let exact = search(&Flat, &rows, &query, 10, 0, &Allow::Only(&far));
+        let found = |far_effort: Option<hnsw::Far>| match walk(&query, &Allow::Only(&far), far_effort) {
+            hnsw::Walked::Found(found) => found.hits.iter().filter(|hit| exact.contains(hit)).count(),
+            hnsw::Walked::GaveUp { .. } => panic!("nothing limits it"),
+        };
+        near_by += found(None);
+        farther += found(Some(wide));
+    }
+    assert!(farther > near_by, "{farther} and {near_by} of 200");
 }
 
 #[test]

@@ -57,8 +57,20 @@ pub struct Effort {
     pub hits: usize,
     /// Candidates kept while looking; at least `k` are.
     pub ef: usize,
+    /// What becomes of it where what matches is not where the query is.
+    pub far: Option<Far>,
     /// Distances after which it gives up.
     pub evaluations_max: u64,
+}
+
+/// Hits that are far from the query lie in all directions, and the candidates that are enough around it do not reach all of them: of the
+/// half of WordNet that is farthest from a question, `ef` 128 finds 0.94 of the ten nearest.
+#[derive(Debug, Clone, Copy)]
+pub struct Far {
+    /// They are far once so many nodes that do not match were walked to for being nearer than they.
+    pub others: usize,
+    /// Candidates kept then; none where a walk is not worth that.
+    pub ef: Option<usize>,
 }
 
 /// How many times as many candidates a walk keeps when it is done once more.
@@ -71,6 +83,7 @@ impl Effort {
             k,
             hits: k,
             ef,
+            far: None,
             evaluations_max: u64::MAX,
         }
     }
@@ -404,7 +417,8 @@ impl Walk {
             gave_up,
             ..
         } = self;
-        let (hits, ef) = (effort.hits, effort.kept());
+        let (hits, mut ef) = (effort.hits, effort.kept());
+        let mut others = 0;
         seen.reset(graph.len());
         if let Some(hidden) = hidden {
             seen.insert(*hidden);
@@ -440,9 +454,23 @@ impl Walk {
             if !is_wanted(matching, ef, &next) {
                 break;
             }
-            if !everybody && !is_wanted(answers, hits, &next) && !matches(next.ordinal) {
-                left_out.push(next);
-                continue;
+            if !everybody && !matches(next.ordinal) {
+                if !is_wanted(answers, hits, &next) {
+                    left_out.push(next);
+                    continue;
+                }
+                others += 1;
+                match effort.far {
+                    Some(Far {
+                        others: most,
+                        ef: Some(far),
+                    }) if others == most => ef = ef.max(far),
+                    Some(Far { others: most, ef: None }) if others == most => {
+                        *gave_up = true;
+                        break;
+                    }
+                    _ => {}
+                }
             }
             fresh.clear();
             passed.clear();
