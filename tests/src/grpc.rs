@@ -1097,10 +1097,13 @@ fn collection_json(c: pb::Collection) -> Value {
     let notes = (!c.notes.is_empty()).then_some(c.notes);
     let damaged: Vec<_> = c.damaged.into_iter().map(damaged_json).collect();
     let damaged = (!damaged.is_empty()).then_some(damaged);
+    let recall = c.recall_estimate;
+    let recall = recall.map(|found| json!({"recall": found.recall, "questions": found.questions}));
     without_nulls(json!({
         "name": c.name, "schema": schema_json(c.schema.unwrap_or_default()), "points": c.points, "documents": c.documents,
         "indexed_points": c.indexed_points, "segments": c.segments, "dead_rows": c.dead_rows, "disk_bytes": c.disk_bytes,
         "growing_bytes": c.growing_bytes, "optimizing": c.optimizing, "notes": notes, "damaged": damaged,
+        "recall_estimate": recall,
     }))
 }
 

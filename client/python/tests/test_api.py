@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import subprocess
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from cairn import (
     Provenance,
     Query,
     Ranking,
+    RecallEstimate,
     Rrf,
     Schema,
     Sparse,
@@ -98,6 +100,17 @@ def test_a_collection_says_its_schema_and_state(client: Any, vectors: str) -> No
     assert made.schema["fields"]["title"]["analyzer"]["language"] == "german"
     assert vectors in client.collections.list()
     assert client.collections.exists(vectors)
+
+
+def test_a_collection_says_how_much_its_searches_found(client: Any, vectors: str) -> None:
+    assert client.collections.get(vectors).recall_estimate is None
+    # The first search is asked again, on spare time.
+    client.query(vectors, Nearest([1, 0, 0], using="a"))
+    ends = time.monotonic() + 60
+    while (found := client.collections.get(vectors).recall_estimate) is None:
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+    assert found == RecallEstimate(recall=1.0, questions=1)
 
 
 def test_a_deleted_collection_is_gone(client: Any, name: str) -> None:

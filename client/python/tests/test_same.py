@@ -84,6 +84,7 @@ PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     (cairn.TextField, collections_pb2.TextField, set(), set()),
     (cairn.Chunking, collections_pb2.Chunking, set(), set()),
     (cairn.Collection, collections_pb2.Collection, set(), set()),
+    (cairn.RecallEstimate, collections_pb2.RecallEstimate, set(), set()),
     (cairn.Operation, operations_pb2.Operation, set(), set()),
     (cairn.Restorable, snapshots_pb2.Restorable, set(), set()),
     (cairn.Snapshot, snapshots_pb2.Snapshot, set(), set()),

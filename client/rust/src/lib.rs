@@ -39,7 +39,7 @@ pub use query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query};
 pub use ranking::{Decay, Mmr, Ranking, Rerank, Stage};
 pub use retry::Retry;
 pub use schema::{
-    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
-    SparseSpec, VectorSpec,
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, RecallEstimate,
+    Schema, SparseSpec, VectorSpec,
 };
 pub use snapshot::{Restorable, Restore, Snapshot, SnapshotCollection};

@@ -330,4 +330,18 @@ pub struct CollectionInfo {
     /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub damaged: Vec<DamagedSegment>,
+    /// How much its searches over dense vectors found, of those that were asked again, exactly. Absent until one was since the
+    /// server started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recall_estimate: Option<RecallEstimate>,
+}
+
+/// How much searches found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RecallEstimate {
+    /// The share of the exact hits that was found, 0 to 1: the mean over the last few hundred questions.
+    pub recall: f64,
+    /// Questions that were asked again since the server started.
+    pub questions: u64,
 }

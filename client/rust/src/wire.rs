@@ -19,8 +19,8 @@ use crate::points::{
 use crate::query::{Answer, Explain, Fuse, Hit, Leg, LegScore, Query, Source};
 use crate::ranking::{Ranking, Stage};
 use crate::schema::{
-    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, Schema,
-    SparseSpec, VectorSpec,
+    Analyzer, ChunkStrategy, Chunking, CollectionInfo, Embedder, Field, Index, Metric, Quantization, RecallEstimate,
+    Schema, SparseSpec, VectorSpec,
 };
 use crate::snapshot::{Restorable, Snapshot, SnapshotCollection};
 
@@ -267,6 +267,10 @@ pub(crate) fn collection(c: v1::Collection) -> Result<CollectionInfo> {
         optimizing: c.optimizing,
         notes: c.notes,
         damaged: c.damaged.into_iter().map(Into::into).collect(),
+        recall_estimate: c.recall_estimate.map(|found| RecallEstimate {
+            recall: found.recall,
+            questions: found.questions,
+        }),
     })
 }
 

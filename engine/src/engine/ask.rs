@@ -164,6 +164,8 @@ pub struct CollectionInfo {
     pub damaged: Vec<Missing>,
     /// Seals and merges that failed the last time and are tried again later.
     pub failing: Vec<BuildFailure>,
+    /// How much its searches found, of those that were asked again since open.
+    pub recall: Estimate,
 }
 
 /// Numbers of the whole engine, for metrics.

@@ -189,6 +189,7 @@ impl Engine {
             optimizing: false,
             damaged: listing.damaged().collect(),
             failing: self.shared.failing.of(collection.no),
+            recall: collection.samples().estimate(),
         };
         for (_, sealed) in listing.sealed() {
             info.dead_rows += sealed.dead.count();

@@ -39,9 +39,4 @@ impl Engine {
     pub fn recall_estimate(&self) -> Estimate {
         *self.shared.sampled.lock()
     }
-
-    /// The same of one collection.
-    pub fn recall_estimate_of(&self, collection: &str) -> Result<Estimate> {
-        Ok(self.find(collection)?.samples().estimate())
-    }
 }

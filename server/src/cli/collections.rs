@@ -279,6 +279,13 @@ fn show(c: &CollectionInfo) {
         output::bytes(c.disk_bytes),
         output::bytes(c.growing_bytes)
     ));
+    if let Some(found) = &c.recall_estimate {
+        output::out(format!(
+            "  recall     {:.3} ({} searches asked again)",
+            found.recall,
+            output::number(found.questions)
+        ));
+    }
     for damaged in &c.damaged {
         output::out(format!(
             "  damaged    segment {} of shard {}, {} points: {}",

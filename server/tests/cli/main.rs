@@ -122,6 +122,12 @@ fn documents_go_in_and_come_out_cited() {
     assert_eq!(ids, ["7"]);
     let shown = server.run(&["search", "leader", "-c", "docs"]);
     assert!(stdout(&shown).contains("Raft › Election"), "{}", stdout(&shown));
+    // The first search over vectors is asked again, on spare time.
+    until("an estimate is shown", || {
+        let shown = stdout(&server.run(&["collections", "get", "docs"]));
+        let line = "  recall     1.000 (1 searches asked again)\n";
+        if shown.contains(line) { Ok(()) } else { Err(shown) }
+    });
 
     // Enrich: the prompt alone on standard output, sources beside it.
     let enriched = server.run(&[

@@ -99,6 +99,37 @@ async fn an_operation_is_watched_to_its_end_by_both_protocols() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_says_how_much_its_searches_found() {
+    let server = TestServer::start_with(|config| config.engine.recall_sample_every = 1).await;
+    with_vectors(&server).await;
+    let (rest, grpc) = (server.rest(), server.grpc().await);
+    let points: Vec<Value> = (0..100).map(|i| json!({"id": i, "vector": [i, 1]})).collect();
+    rest.send(&Request::new(Method::Upsert, "c", json!({ "points": points })))
+        .await
+        .unwrap();
+    let told = async || {
+        let info = Request::new(Method::GetCollection, "c", Value::Null);
+        let (by_rest, by_grpc) = (rest.send(&info).await.unwrap(), grpc.send(&info).await.unwrap());
+        (by_rest["recall_estimate"].clone(), by_grpc["recall_estimate"].clone())
+    };
+    assert_eq!(told().await, (Value::Null, Value::Null), "none was asked again");
+    // An exact search is none of those that may miss something.
+    for params in [json!({}), json!({"exact": true}), json!({"target_recall": 0.9})] {
+        let body = json!({"nearest": {"vector": [3, 1]}, "params": params});
+        rest.send(&Request::new(Method::Query, "c", body)).await.unwrap();
+    }
+    let right = json!({"recall": 1.0, "questions": 2});
+    for _ in 0..3_000 {
+        if told().await.0["questions"] == right["questions"] {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(told().await, (right.clone(), right), "growing rows are scanned");
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_and_metrics_have_a_listener_of_their_own() {
     let server = TestServer::start().await;
     with_vectors(&server).await;

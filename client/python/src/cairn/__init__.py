@@ -28,6 +28,7 @@ from .answers import (
     Put,
     PutError,
     PutResult,
+    RecallEstimate,
     Restorable,
     Rows,
     Snapshot,

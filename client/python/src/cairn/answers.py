@@ -71,6 +71,19 @@ class Collection:
     notes: list[str] = field(default_factory=list)
     #: Sealed segments that are damaged, as far as it is known. Their points are counted above.
     damaged: list[DamagedSegment] = field(default_factory=list)
+    #: How much its searches over dense vectors found, of those that were asked again, exactly. None until one was since the
+    #: server started.
+    recall_estimate: RecallEstimate | None = None
+
+
+@dataclass(slots=True)
+class RecallEstimate:
+    """How much searches found."""
+
+    #: The share of the exact hits that was found, 0 to 1: the mean over the last few hundred questions.
+    recall: float = 0.0
+    #: Questions that were asked again since the server started.
+    questions: int = 0
 
 
 @dataclass(slots=True)

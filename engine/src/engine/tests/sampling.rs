@@ -1,7 +1,7 @@
 //! Searches that are asked again say how much they find.
 
 use super::*;
-use crate::query::{Fuse, Input, Params};
+use crate::query::{Estimate, Fuse, Input, Params};
 use crate::schema::{IndexSpec, Metric, Quantization, VectorSpec};
 
 const ROWS: usize = 3_000;
@@ -100,7 +100,13 @@ fn what_is_asked_again_is_as_good_as_what_was_answered() {
         "so small an effort misses something: {estimate:?}"
     );
     assert_eq!(engine.stats().recall, estimate);
-    assert_eq!(engine.recall_estimate_of("c").unwrap(), estimate);
+    engine.create_collection("other", schema(1)).unwrap();
+    let told = |name: &str| engine.collection(name).unwrap().recall;
+    assert_eq!(
+        (told("c"), told("other")),
+        (estimate, Estimate::default()),
+        "each its own"
+    );
 }
 
 #[test]

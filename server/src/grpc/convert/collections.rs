@@ -249,6 +249,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
 
 pub(in crate::grpc) fn collection_out(CollectionView { info, notes }: CollectionView) -> pb::Collection {
     let damaged = info.damaged.into_iter();
+    let recall = (info.recall.questions > 0).then_some(info.recall);
     pb::Collection {
         notes,
         damaged: damaged.map(|missing| damaged_out(&info.name, missing)).collect(),
@@ -262,6 +263,10 @@ pub(in crate::grpc) fn collection_out(CollectionView { info, notes }: Collection
         disk_bytes: info.disk_bytes,
         growing_bytes: info.growing_bytes,
         optimizing: info.optimizing,
+        recall_estimate: recall.map(|found| pb::RecallEstimate {
+            recall: found.recall,
+            questions: found.questions,
+        }),
     }
 }
 

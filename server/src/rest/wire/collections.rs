@@ -400,11 +400,25 @@ pub(in crate::rest) struct CollectionOut {
     /// Sealed segments that are damaged, as far as it is known. Their points are counted above.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     damaged: Vec<DamagedSegmentOut>,
+    /// How much its searches over dense vectors found, of those that were asked again, exactly. Absent until one was since
+    /// the server started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recall_estimate: Option<RecallEstimateOut>,
+}
+
+/// How much searches found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::rest) struct RecallEstimateOut {
+    /// The share of the exact hits that was found, 0 to 1: the mean over the last few hundred questions.
+    recall: f64,
+    /// Questions that were asked again since the server started.
+    questions: u64,
 }
 
 impl From<CollectionView> for CollectionOut {
     fn from(CollectionView { info, notes }: CollectionView) -> Self {
         let damaged = info.damaged.into_iter();
+        let recall = (info.recall.questions > 0).then_some(info.recall);
         Self {
             notes,
             damaged: damaged
@@ -420,6 +434,10 @@ impl From<CollectionView> for CollectionOut {
             disk_bytes: info.disk_bytes,
             growing_bytes: info.growing_bytes,
             optimizing: info.optimizing,
+            recall_estimate: recall.map(|found| RecallEstimateOut {
+                recall: found.recall,
+                questions: found.questions,
+            }),
         }
     }
 }

@@ -234,7 +234,7 @@ class Chunking(_message.Message):
     def __init__(self, max_tokens: _Optional[int] = ..., overlap_tokens: _Optional[int] = ..., strategy: _Optional[_Union[ChunkStrategy, str]] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("name", "schema", "points", "documents", "indexed_points", "segments", "dead_rows", "disk_bytes", "growing_bytes", "optimizing", "notes", "damaged")
+    __slots__ = ("name", "schema", "points", "documents", "indexed_points", "segments", "dead_rows", "disk_bytes", "growing_bytes", "optimizing", "notes", "damaged", "recall_estimate")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     POINTS_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +247,7 @@ class Collection(_message.Message):
     OPTIMIZING_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     DAMAGED_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ESTIMATE_FIELD_NUMBER: _ClassVar[int]
     name: str
     schema: Schema
     points: int
@@ -259,4 +260,13 @@ class Collection(_message.Message):
     optimizing: bool
     notes: _containers.RepeatedScalarFieldContainer[str]
     damaged: _containers.RepeatedCompositeFieldContainer[_common_pb2.DamagedSegment]
-    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., points: _Optional[int] = ..., documents: _Optional[int] = ..., indexed_points: _Optional[int] = ..., segments: _Optional[int] = ..., dead_rows: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., growing_bytes: _Optional[int] = ..., optimizing: bool = ..., notes: _Optional[_Iterable[str]] = ..., damaged: _Optional[_Iterable[_Union[_common_pb2.DamagedSegment, _Mapping]]] = ...) -> None: ...
+    recall_estimate: RecallEstimate
+    def __init__(self, name: _Optional[str] = ..., schema: _Optional[_Union[Schema, _Mapping]] = ..., points: _Optional[int] = ..., documents: _Optional[int] = ..., indexed_points: _Optional[int] = ..., segments: _Optional[int] = ..., dead_rows: _Optional[int] = ..., disk_bytes: _Optional[int] = ..., growing_bytes: _Optional[int] = ..., optimizing: bool = ..., notes: _Optional[_Iterable[str]] = ..., damaged: _Optional[_Iterable[_Union[_common_pb2.DamagedSegment, _Mapping]]] = ..., recall_estimate: _Optional[_Union[RecallEstimate, _Mapping]] = ...) -> None: ...
+
+class RecallEstimate(_message.Message):
+    __slots__ = ("recall", "questions")
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    recall: float
+    questions: int
+    def __init__(self, recall: _Optional[float] = ..., questions: _Optional[int] = ...) -> None: ...
