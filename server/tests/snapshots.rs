@@ -1,5 +1,6 @@
 //! Snapshots by the command line: a server makes them, `cairn restore` brings an instance back without it, in a directory and
-//! on a server that speaks S3's protocol (moto, installed by `scripts/s3.sh`; without it that part says so and is skipped).
+//! on servers that speak the protocols of S3 and Azure (moto, installed by `scripts/s3.sh`, and Azurite, by `scripts/azurite.sh`;
+//! without one that part says so and is skipped). Where the store is and who we are comes from the variables that the manual names.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::io::{BufRead, BufReader, Write};
@@ -8,27 +9,22 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-#[path = "../src/snapshot/tests/s3_server.rs"]
-mod s3_server;
+#[path = "../src/snapshot/tests/store_server.rs"]
+mod store_server;
 
-use s3_server::{BUCKET, S3};
+use store_server::{ACCOUNT, ACCOUNT_KEY, BUCKET, StoreServer};
 
-/// A command that sees no configuration of ours, and reaches the S3 server of the test.
-fn cairn(s3: Option<&S3>) -> Command {
+/// Variables of the environment.
+type Env<'a> = &'a [(&'a str, &'a str)];
+
+/// A command that sees no configuration of ours, and reaches the store of the test.
+fn cairn(store: Env<'_>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cairn"));
-    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("CAIRN_") || key.starts_with("AWS_")) {
+    let ours = ["CAIRN_", "AWS_", "AZURE_", "GOOGLE_"];
+    for (key, _) in std::env::vars().filter(|(key, _)| ours.iter().any(|prefix| key.starts_with(prefix))) {
         command.env_remove(key);
     }
-    if let Some(s3) = s3 {
-        let endpoint = format!("http://127.0.0.1:{}", s3.port);
-        command.envs([
-            ("AWS_ENDPOINT", endpoint.as_str()),
-            ("AWS_ALLOW_HTTP", "true"),
-            ("AWS_REGION", "us-east-1"),
-            ("AWS_ACCESS_KEY_ID", "key"),
-            ("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-never-shown"),
-        ]);
-    }
+    command.envs(store.iter().copied());
     command
 }
 
@@ -39,8 +35,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(s3: Option<&S3>, data_dir: &Path, store: &str) -> Self {
-        Self::spawn(cairn(s3), data_dir, store, &[])
+    fn start(env: Env<'_>, data_dir: &Path, store: &str) -> Self {
+        Self::spawn(cairn(env), data_dir, store, &[])
     }
 
     fn spawn(mut command: Command, data_dir: &Path, store: &str, settings: &[&str]) -> Self {
@@ -69,7 +65,7 @@ impl Server {
     }
 
     fn run(&self, args: &[&str]) -> Output {
-        cairn(None).args(args).args(["--url", &self.url]).output().unwrap()
+        cairn(&[]).args(args).args(["--url", &self.url]).output().unwrap()
     }
 
     fn ok(&self, args: &[&str]) -> String {
@@ -99,7 +95,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
+fn there_and_back(dir: &Path, store: &str, env: Env<'_>) {
     let docs = dir.join("docs");
     std::fs::create_dir_all(&docs).unwrap();
     std::fs::write(
@@ -108,7 +104,7 @@ fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
     )
     .unwrap();
     let docs = docs.to_str().unwrap();
-    let server = Server::start(s3, &dir.join("data"), store);
+    let server = Server::start(env, &dir.join("data"), store);
     server.ok(&["ingest", docs, "--collection", "docs", "--create"]);
     let created = server.ok(&["snapshots", "create", "before"]);
     assert!(created.starts_with("before\n") && created.contains("done"), "{created}");
@@ -141,7 +137,7 @@ fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
     server.terminate();
 
     let restore = |data: &str, name: &[&str]| {
-        let mut command = cairn(s3);
+        let mut command = cairn(env);
         command
             .arg("restore")
             .args(name)
@@ -155,9 +151,14 @@ fn there_and_back(dir: &Path, store: &str, s3: Option<&S3>) {
     let restored = restore("new", &[]);
     assert!(restored.status.success(), "{}", said(&restored));
     assert!(said(&restored).contains("before is in"), "{}", said(&restored));
-    assert!(!said(&restored).contains("a-secret-that-is-never-shown"));
+    for (_, secret) in env
+        .iter()
+        .filter(|(key, _)| key.ends_with("_KEY") || key.ends_with("_TOKEN"))
+    {
+        assert!(!said(&restored).contains(secret));
+    }
 
-    let server = Server::start(s3, &dir.join("new"), store);
+    let server = Server::start(env, &dir.join("new"), store);
     assert_eq!(points(&server, "docs"), 1);
     let found = server.ok(&["search", "who comes next", "--collection", "docs"]);
     assert!(found.contains("a.md"), "{found}");
@@ -176,14 +177,49 @@ fn points(server: &Server, collection: &str) -> u64 {
 fn an_instance_comes_back_from_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
-    there_and_back(dir.path(), store.to_str().unwrap(), None);
+    there_and_back(dir.path(), store.to_str().unwrap(), &[]);
 }
 
 #[test]
 fn an_instance_comes_back_from_s3_with_credentials_of_the_environment() {
-    let Some(s3) = S3::start() else { return };
+    let Some(s3) = StoreServer::s3() else { return };
     let dir = tempfile::tempdir().unwrap();
-    there_and_back(dir.path(), &format!("s3://{BUCKET}/some/prefix"), Some(&s3));
+    let endpoint = format!("http://127.0.0.1:{}", s3.port);
+    let env = [
+        ("AWS_ENDPOINT", endpoint.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "a-secret-that-is-never-shown"),
+    ];
+    there_and_back(dir.path(), &format!("s3://{BUCKET}/some/prefix"), &env);
+}
+
+#[test]
+fn an_instance_comes_back_from_azure_with_credentials_of_the_environment() {
+    let Some(azurite) = StoreServer::azurite() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = format!("http://127.0.0.1:{}/{ACCOUNT}", azurite.port);
+    let env = [
+        ("AZURE_STORAGE_ENDPOINT", endpoint.as_str()),
+        ("AZURE_ALLOW_HTTP", "true"),
+        ("AZURE_STORAGE_ACCOUNT_NAME", ACCOUNT),
+        ("AZURE_STORAGE_ACCOUNT_KEY", ACCOUNT_KEY),
+    ];
+    there_and_back(dir.path(), &format!("az://{BUCKET}/some/prefix"), &env);
+}
+
+/// moto takes what is asked of Google Cloud Storage (`server/src/snapshot/tests/others.rs`).
+#[test]
+fn an_instance_comes_back_by_requests_for_google_with_credentials_of_the_environment() {
+    let Some(server) = StoreServer::s3() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let address = format!("http://127.0.0.1:{}", server.port);
+    let env = [
+        ("GOOGLE_BASE_URL", address.as_str()),
+        ("GOOGLE_BEARER_TOKEN", "a-token-that-is-never-shown"),
+    ];
+    there_and_back(dir.path(), &format!("gs://{BUCKET}/some/prefix"), &env);
 }
 
 /// A server that takes connections and never says a word; it tells each.
@@ -206,8 +242,7 @@ fn a_store_that_hangs_takes_no_place_of_reads() {
     let dir = tempfile::tempdir().unwrap();
     let (port, told) = silent();
     let endpoint = format!("http://127.0.0.1:{port}");
-    let mut command = cairn(None);
-    command.envs([
+    let command = cairn(&[
         ("AWS_ENDPOINT", endpoint.as_str()),
         ("AWS_ALLOW_HTTP", "true"),
         ("AWS_REGION", "us-east-1"),
@@ -255,7 +290,7 @@ fn a_moment_between_snapshots_comes_back_from_the_server_and_without_it() {
     let store = store.to_str().unwrap();
     let docs = dir.path().join("docs");
     std::fs::create_dir_all(&docs).unwrap();
-    let server = Server::spawn(cairn(None), &data, store, &KEEP);
+    let server = Server::spawn(cairn(&[]), &data, store, &KEEP);
     let ingest = |name: &str| {
         std::fs::write(docs.join(name), format!("# {name}\n\nThis is {name}.")).unwrap();
         server.ok(&["ingest", docs.to_str().unwrap(), "--collection", "docs", "--create"]);
@@ -299,7 +334,7 @@ fn a_moment_between_snapshots_comes_back_from_the_server_and_without_it() {
     // The disk is lost.
     std::fs::remove_dir_all(&data).unwrap();
     let new = dir.path().join("new");
-    let restored = cairn(None)
+    let restored = cairn(&[])
         .args([
             "restore",
             "--to-time",
@@ -319,7 +354,7 @@ fn a_moment_between_snapshots_comes_back_from_the_server_and_without_it() {
         "{}",
         said(&restored)
     );
-    let server = Server::spawn(cairn(None), &new, store, &KEEP);
+    let server = Server::spawn(cairn(&[]), &new, store, &KEEP);
     assert_eq!(points(&server, "docs"), 2);
     assert_eq!(
         server.run(&["collections", "get", "then"]).status.code(),

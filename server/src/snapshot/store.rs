@@ -190,23 +190,23 @@ impl Store {
         operation: StoreOperation,
         once: impl AsyncFn() -> object_store::Result<T>,
     ) -> object_store::Result<T> {
-        use object_store::Error::{Generic, JoinError, PermissionDenied, Unauthenticated};
+        use object_store::Error::{Generic, JoinError};
         let begun = Instant::now();
         let mut wait = FIRST_WAIT;
         loop {
             let request = StoreRequest::begin(operation);
             let done = once().await;
             match &done {
+                Err(error) if is_refusal(error) => {
+                    request.failed("refused");
+                    return done;
+                }
                 Err(error @ (Generic { .. } | JoinError { .. })) => {
                     request.failed("unavailable");
                     if begun.elapsed() + wait >= self.retry {
                         return done;
                     }
                     tracing::debug!(%error, ?operation, "asking the store of snapshots again");
-                }
-                Err(PermissionDenied { .. } | Unauthenticated { .. }) => {
-                    request.failed("refused");
-                    return done;
                 }
                 Ok(_) | Err(_) => {
                     request.done();
@@ -432,8 +432,8 @@ impl Store {
 
     /// What a failure of the store means for the caller. Its text holds no secrets: `object_store` strips them.
     fn failed(&self, error: &object_store::Error) -> Error {
-        match error {
-            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => Error::new(
+        match is_refusal(error) {
+            true => Error::new(
                 ErrorKind::Upstream,
                 "snapshot_store_refused",
                 format!(
@@ -441,7 +441,7 @@ impl Store {
                     self.shown
                 ),
             ),
-            _ => Error::new(
+            false => Error::new(
                 ErrorKind::Unavailable,
                 "snapshot_store_unavailable",
                 format!("{} does not do what is asked: {error}", self.shown),
@@ -509,6 +509,21 @@ impl Place {
             }),
             _ => bad("use a directory, file:///..., s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"),
         }
+    }
+}
+
+/// Whether the store refuses us, which does not pass. Of requests that name no object (every list, Azure's deletes, tokens)
+/// `object_store` tells the status in the text alone.
+fn is_refusal(error: &object_store::Error) -> bool {
+    use object_store::Error::{Generic, PermissionDenied, Unauthenticated};
+    match error {
+        PermissionDenied { .. } | Unauthenticated { .. } => true,
+        Generic { .. } => {
+            let text = error.to_string();
+            let status = text.split_once("non-2xx status code: ").map(|(_, status)| status);
+            status.is_some_and(|status| status.starts_with("401") || status.starts_with("403"))
+        }
+        _ => false,
     }
 }
 

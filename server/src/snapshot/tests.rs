@@ -4,10 +4,11 @@
 mod engine;
 mod faulty;
 mod hostile;
+mod others;
 mod point;
 mod s3;
-mod s3_server;
 mod sealed;
+mod store_server;
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;

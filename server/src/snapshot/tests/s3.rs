@@ -13,14 +13,14 @@ use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 
-use super::s3_server::{BUCKET, S3};
+use super::store_server::{BUCKET, StoreServer};
 use super::*;
 use crate::rag::remote::install_crypto;
 use crate::snapshot::sealed::Looked;
 
 /// What the proxy does to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     None,
     /// Later than the client waits.
     Slow,
@@ -53,8 +53,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const SLOW: Duration = Duration::from_secs(4);
 
 /// Between the client and the server. Every `every`-th request suffers the next of `faults`.
-struct Proxy {
-    addr: SocketAddr,
+pub(super) struct Proxy {
+    pub(super) addr: SocketAddr,
     suffered: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -66,7 +66,7 @@ impl Drop for Proxy {
 }
 
 impl Proxy {
-    async fn start(server: SocketAddr, faults: &'static [Fault], every: usize) -> Self {
+    pub(super) async fn start(server: SocketAddr, faults: &'static [Fault], every: usize) -> Self {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (requests, suffered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -85,30 +85,42 @@ impl Proxy {
         Self { addr, suffered, task }
     }
 
-    fn store(&self) -> Store {
-        let retry = RetryConfig {
-            backoff: BackoffConfig {
-                init_backoff: Duration::from_millis(5),
-                max_backoff: Duration::from_millis(50),
-                base: 2.0,
-            },
-            max_retries: 10,
-            retry_timeout: Duration::from_secs(60),
-        };
+    pub(super) fn store(&self) -> Store {
         let s3 = AmazonS3Builder::new()
             .with_bucket_name(BUCKET)
             .with_region("us-east-1")
             .with_access_key_id("key")
             .with_secret_access_key("secret")
             .with_endpoint(format!("http://{}", self.addr))
-            .with_client_options(ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE))
-            .with_retry(retry)
+            .with_client_options(client())
+            .with_retry(retry())
             .build()
             .unwrap();
-        let mut store = Store::over(Arc::new(s3), Path::from("a/prefix"), "the test's S3".into());
-        store.retry = Duration::from_secs(60);
-        store
+        patient(Arc::new(s3), "the test's S3")
     }
+}
+
+/// How every client here talks to the proxy.
+pub(super) fn client() -> ClientOptions {
+    ClientOptions::new().with_allow_http(true).with_timeout(PATIENCE)
+}
+
+pub(super) fn retry() -> RetryConfig {
+    RetryConfig {
+        backoff: BackoffConfig {
+            init_backoff: Duration::from_millis(5),
+            max_backoff: Duration::from_millis(50),
+            base: 2.0,
+        },
+        max_retries: 10,
+        retry_timeout: Duration::from_secs(60),
+    }
+}
+
+pub(super) fn patient(inner: Arc<dyn ObjectStore>, shown: &str) -> Store {
+    let mut store = Store::over(inner, Path::from("a/prefix"), shown.to_owned());
+    store.retry = Duration::from_secs(60);
+    store
 }
 
 /// Serves a listener; axum's own function is not compiled in.
@@ -200,13 +212,11 @@ async fn all_of_it(snapshots: &Snapshots) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn snapshots_on_s3_survive_everything_that_passes() {
-    install_crypto();
-    let Some(server) = S3::start() else { return };
+/// All of it, through each of the faults.
+pub(super) async fn through_everything(server: &StoreServer, store: fn(&Proxy) -> Store) {
     for (faults, every) in FAULTS {
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), faults, every).await;
-        all_of_it(&Snapshots::new(proxy.store())).await;
+        all_of_it(&Snapshots::new(store(&proxy))).await;
         let suffered = proxy.suffered.load(Ordering::Relaxed);
         assert!(
             faults.is_empty() || suffered >= 3,
@@ -216,9 +226,16 @@ async fn snapshots_on_s3_survive_everything_that_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn snapshots_on_s3_survive_everything_that_passes() {
+    install_crypto();
+    let Some(server) = StoreServer::s3() else { return };
+    through_everything(&server, Proxy::store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_gone_or_refuses_is_said_and_nothing_is_half_done() {
     install_crypto();
-    let Some(server) = S3::start() else { return };
+    let Some(server) = StoreServer::s3() else { return };
     let good = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), &[], 1).await;
     let files = Files::new(&[b"one"]);
     let missing = AmazonS3Builder::new()
@@ -260,7 +277,7 @@ async fn a_store_that_is_gone_or_refuses_is_said_and_nothing_is_half_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sealed_files_reach_s3_through_everything_that_passes() {
     install_crypto();
-    let Some(server) = S3::start() else { return };
+    let Some(server) = StoreServer::s3() else { return };
     for (faults, every) in FAULTS {
         let proxy = Proxy::start(SocketAddr::from(([127, 0, 0, 1], server.port)), faults, every).await;
         let large: Vec<u8> = (0..20u32 << 20).map(|i| (i % 241) as u8).collect();
