@@ -18,6 +18,7 @@ use super::failing::Failing;
 use super::health::Scrub;
 use super::requests;
 use super::retention::Holds;
+use super::sampling::Sampling;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,7 +26,6 @@ use crate::limits;
 use crate::log::{Log, Record, Request, record};
 use crate::op::{Applied, Op};
 use crate::patience::{OutOfPatience, Patience};
-use crate::query::Estimate;
 use crate::shard::Shard;
 use crate::storage::files::DirLock;
 use crate::storage::space::{Room, Space};
@@ -67,8 +67,7 @@ pub(super) struct Shared {
     /// Who reads the log.
     pub(super) holds: Arc<Holds>,
     pub(super) scrub: Scrub,
-    /// What searches found that were asked again.
-    pub(super) sampled: Mutex<Estimate>,
+    pub(super) sampling: Sampling,
     pub(super) merging: std::sync::atomic::AtomicBool,
     pub(super) failing: Failing,
     /// Names are given one at a time, so that a create can look before it writes.

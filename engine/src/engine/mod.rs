@@ -389,9 +389,7 @@ impl Engine {
         let collection = self.find(collection)?;
         self.check_after(query.after)?;
         let answer = self.read(&collection, &query.patience, |context| query::run(context, query))?;
-        collection
-            .samples()
-            .offer(query, self.shared.settings.recall_sample_every);
+        self.sample(&collection, query);
         Ok(answer)
     }
 

@@ -83,8 +83,7 @@ impl<'e> Moment<'e> {
     /// Answers a query. What it says of `after` and of patience is the moment's business.
     pub fn query(&self, query: &Query) -> Result<QueryResult> {
         let answer = self.read(|context| query::run(context, query))?;
-        let every = self.engine.shared.settings.recall_sample_every;
-        self.collection.samples().offer(query, every);
+        self.engine.sample(&self.collection, query);
         Ok(answer)
     }
 

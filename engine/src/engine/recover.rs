@@ -29,6 +29,7 @@ use super::health::Scrub;
 use super::progress::{Phase, Progress};
 use super::requests::Requests;
 use super::retention::LogAccount;
+use super::sampling::Sampling;
 use super::snapshot;
 use crate::collection::Collection;
 use crate::config::{Components, Settings};
@@ -144,7 +145,7 @@ pub(super) fn open(
         counters: Counters::default(),
         holds: Arc::default(),
         scrub: Scrub::default(),
-        sampled: Mutex::default(),
+        sampling: Sampling::default(),
         merging: AtomicBool::new(false),
         failing: Failing::default(),
         naming: Mutex::default(),

@@ -23,5 +23,5 @@ pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, Qu
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
 pub use listing::{Lacking, Listing, ShardListing};
 pub use sample::Estimate;
-pub(crate) use sample::Samples;
+pub(crate) use sample::{Picked, Samples};
 pub use view::{ShardView, View};

@@ -17,6 +17,8 @@ use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef,
 const EF_DEFAULT: usize = 128;
 /// The same for more than the default recall.
 const EF_UNMEASURED: usize = 512;
+/// How many times as many where hits are far from the question.
+const FAR: usize = 4;
 
 /// Which vector a name means, and its place in the schema.
 pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
@@ -148,13 +150,12 @@ pub(super) fn search(
                 Strategy::Graph {
                     evaluations_max,
                     others,
-                    far_ef,
                 },
                 Some(graph),
             ) => {
                 let effort = Effort {
                     evaluations_max,
-                    far: Some(Far { others, ef: far_ef }),
+                    far: far_ef(params, ef, &matches).map(|ef| Far { others, ef }),
                     ..Effort::beyond(k, ef, vectors.codes.is_some())
                 };
                 let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {
@@ -162,7 +163,13 @@ pub(super) fn search(
                     Walked::Found(Found { evaluated, .. }) | Walked::GaveUp { evaluated } => Err(evaluated),
                 };
                 match walked {
-                    Ok(found) => ("graph", found),
+                    Ok(mut found) => {
+                        // Of all that a walk without codes kept, the hits and what ties with the last of them.
+                        let last = found.hits.get(k - 1).map_or(f32::INFINITY, |last| last.distance);
+                        let ties = found.hits.partition_point(|hit| hit.distance <= last);
+                        found.hits.truncate(ties.max(k + EDGE));
+                        ("graph", found)
+                    }
                     // Whatever kept the walk from the matches, a scan comes by all of them.
                     Err(evaluated) => {
                         let strategy = plan::scan(known);
@@ -216,7 +223,7 @@ pub(super) fn search(
 /// How many candidates a walk keeps.
 fn effort(params: &Params, target: f32, k: usize, calibration: Option<&Calibration>, matches: &Matches) -> usize {
     let ef = match (params.ef, calibration) {
-        (Some(ef), _) => ef,
+        (Some(ef), _) => return ef.max(k),
         (None, None) if target > TARGET_RECALL_DEFAULT => EF_UNMEASURED,
         (None, None) => EF_DEFAULT,
         (None, Some(calibration)) => match matches {
@@ -224,7 +231,15 @@ fn effort(params: &Params, target: f32, k: usize, calibration: Option<&Calibrati
             Matches::Set(_) => calibration.ef(target, k).max(EF_DEFAULT),
         },
     };
-    ef.max(k)
+    ef.max(k + EDGE)
+}
+
+/// How many it keeps if what a filter leaves is far from the question; nothing if it was said how many.
+fn far_ef(params: &Params, ef: usize, matches: &Matches) -> Option<usize> {
+    match (params.ef, matches) {
+        (None, Matches::Set(_)) => Some(ef.saturating_mul(FAR)),
+        (Some(_), _) | (None, Matches::Live) => None,
+    }
 }
 
 /// The `k` nearest of the candidates, exactly, and of those that are exactly as far as the k-th the first by id: ids decide, not

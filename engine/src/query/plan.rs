@@ -60,10 +60,8 @@ pub enum Strategy {
     Graph {
         /// Where the walk gives up.
         evaluations_max: u64,
-        /// How many rows that do not match it walks through before what matches is known to be somewhere else; ...
+        /// How many rows that do not match it walks through before what matches is known to be somewhere else.
         others: usize,
-        /// ... and how many candidates it keeps then, if that is worth it.
-        far_ef: Option<usize>,
     },
     /// Look into the nearest inverted lists.
     Lists,
@@ -89,10 +87,8 @@ const PASS_NS: f64 = 10.0;
 const PASSED_MAX: f64 = 6.0;
 /// How many times as many rows that do not match as chance puts among the hits may be nearer than they ...
 const OTHERS_USUAL: f64 = 4.0;
-/// ... and how many more, which are those on the way.
-const OTHERS_MORE: f64 = 64.0;
-/// How many times as many candidates are kept where hits are far from the query.
-const FAR: u64 = 4;
+/// ... and how many more for each candidate, which are those on the way.
+const OTHERS_PER_EF: f64 = 1.0;
 /// Finding out that a row of a list does not match.
 const LOOK_NS: f64 = 1.5;
 /// Candidates by code that are measured again, for each hit and besides.
@@ -177,13 +173,10 @@ pub fn choose(known: Known) -> Strategy {
     if known.exact || !known.graph || known.graph_ns() >= scan_ns {
         return scan;
     }
-    let evaluations_max = (scan_ns / known.step_ns()) as u64;
     let others = known.rows as f64 / known.matches as f64 - 1.0;
-    let far = known.ef.saturating_mul(FAR);
     Strategy::Graph {
-        evaluations_max,
-        others: (OTHERS_USUAL * known.k as f64 * others + OTHERS_MORE) as usize,
-        far_ef: (STEPS_PER_EF * (far as f64) < evaluations_max as f64).then_some(far as usize),
+        evaluations_max: (scan_ns / known.step_ns()) as u64,
+        others: (OTHERS_USUAL * known.k as f64 * others + OTHERS_PER_EF * known.ef as f64) as usize,
     }
 }
 

@@ -1,7 +1,6 @@
 //! How much do searches find? Some of those that are really asked are asked once more, on spare time: as they were, and exactly, both
 //! of one moment. That says what no measurement before can, which knows the rows and not the questions.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -11,19 +10,18 @@ use super::{Params, Query, Source, nearest};
 use crate::error::Result;
 use crate::filter::Filter;
 
-/// Questions of a collection that wait to be asked again. More are dropped, the oldest first.
-const WAITING_MAX: usize = 8;
 /// Searches for more hits are left alone: they are few, and say little more than those for less.
 const HITS_MAX: usize = 1_000;
+/// Of more bytes of vectors no exact search is made: it would push out of memory what others need.
+const SCAN_BYTES_MAX: u64 = 8 << 30;
 /// Questions of which a mean is made; older ones fade.
 const MEMORY: u64 = 256;
 
-/// Questions that were picked, and what came of them.
+/// The turns of a collection's searches, and what those found that were asked again.
 #[derive(Default)]
 pub(crate) struct Samples {
-    /// Since open.
+    /// Searches over dense vectors since open.
     asked: AtomicU64,
-    waiting: Mutex<VecDeque<Picked>>,
     found: Mutex<Estimate>,
 }
 
@@ -54,42 +52,25 @@ impl Estimate {
 }
 
 impl Samples {
-    /// Keeps one of the query's legs over dense vectors if it is its turn: that of one such query in `every`, none if that is 0.
-    pub(crate) fn offer(&self, query: &Query, every: u64) {
+    /// One of the query's legs over dense vectors if it is its turn: that of one such query in `every`, none if that is 0.
+    pub(crate) fn pick(&self, query: &Query, every: u64) -> Option<Picked> {
         if query.params.exact || every == 0 || !has_dense(&query.source) {
-            return;
+            return None;
         }
         let turn = self.asked.fetch_add(1, Ordering::Relaxed);
         if !turn.is_multiple_of(every) {
-            return;
+            return None;
         }
         let mut legs = Vec::new();
         legs_of(&query.source, &[&query.filter], query.limit + query.offset, &mut legs);
-        let Leg {
-            using,
-            vector,
-            filters,
-            hits,
-        } = legs.swap_remove((turn / every) as usize % legs.len());
-        if hits == 0 || hits > HITS_MAX {
-            return;
-        }
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= WAITING_MAX {
-            waiting.pop_front();
-        }
-        waiting.push_back(Picked {
-            using: using.map(str::to_owned),
-            vector: vector.to_vec(),
-            filters: filters.into_iter().cloned().collect(),
-            hits,
+        let leg = legs.swap_remove((turn / every) as usize % legs.len());
+        (1..=HITS_MAX).contains(&leg.hits).then(|| Picked {
+            using: leg.using.map(str::to_owned),
+            vector: leg.vector.to_vec(),
+            filters: leg.filters.into_iter().cloned().collect(),
+            hits: leg.hits,
             params: query.params.clone(),
-        });
-    }
-
-    /// The next question to be asked again.
-    pub(crate) fn next(&self) -> Option<Picked> {
-        self.waiting.lock().pop_front()
+        })
     }
 
     pub(crate) fn add(&self, recall: f64) {
@@ -136,8 +117,11 @@ fn legs_of<'q>(source: &'q Source, filters: &[&'q Filter], hits: usize, legs: &m
 }
 
 impl Picked {
-    /// The share of the exact hits that are found; none if there are none.
+    /// The share of the exact hits that are found; none if there are none, or too many bytes to look at.
     pub(crate) fn recall(&self, context: &Context<'_>) -> Result<Option<f64>> {
+        if context.view.live() * 4 * self.vector.len() as u64 > SCAN_BYTES_MAX {
+            return Ok(None);
+        }
         let filters: Vec<&Filter> = self.filters.iter().collect();
         let find = |params: &Params| -> Result<Vec<Found>> {
             let (using, mut explain) = (self.using.as_deref(), Vec::new());

@@ -18,8 +18,9 @@ use crate::types::Ordinal;
 
 /// Rows of a share of the work.
 const SHARE_ROWS: usize = 4096;
-/// Shares between two looks at whether to go on.
+/// Shares between two looks at whether to go on, and about how many products of numbers that takes.
 const ROUND_SHARES: usize = 16;
+const ROUND_PRODUCTS: usize = 1 << 31;
 /// Rows that all questions are asked of before the next rows are.
 const BLOCK_ROWS: usize = 64;
 
@@ -38,7 +39,9 @@ pub fn nearest(
     }
     let mut all: Vec<Least<Scored>> = questions.iter().map(|_| Least::new(k)).collect();
     let shares = vectors.len().div_ceil(SHARE_ROWS);
-    for first in (0..shares).step_by(ROUND_SHARES) {
+    let products = SHARE_ROWS * vectors.dim * questions.len().max(1);
+    let round = (ROUND_PRODUCTS / products.max(1)).clamp(2, ROUND_SHARES);
+    for first in (0..shares).step_by(round) {
         if stop() {
             return Err(Error::new(
                 ErrorKind::Cancelled,
@@ -46,7 +49,7 @@ pub fn nearest(
                 "a scan for many questions was cancelled",
             ));
         }
-        let some = workers.map(ROUND_SHARES.min(shares - first), |share| {
+        let some = workers.map(round.min(shares - first), |share| {
             let start = (first + share) * SHARE_ROWS;
             ask(
                 vectors,

@@ -8,15 +8,14 @@
 //!   between a row and another one ([`ASIDE`]).
 //! - What is found of a sample varies: so what is kept is the mean less its standard error.
 //!
-//! For each of [`HITS`] recall is measured at growing `ef` until there is nothing left to find; in between, it is a power.
+//! For each of `HITS` recall is measured at growing `ef` until there is nothing left to find, or until more effort finds no more (what
+//! cannot be reached is not found by effort); in between, it is a power.
 //!
 //! # Bytes
 //!
 //! ```text
 //! for each step: u32 hits, u32 ef, f32 recall                      ascending by hits, then ef; recall does not descend
 //! ```
-
-use std::ops::RangeInclusive;
 
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -31,23 +30,30 @@ use crate::types::Ordinal;
 
 /// Segments of fewer rows are not measured: a search keeps what finds nearly all there.
 pub const ROWS_MIN: usize = 2048;
-/// Questions.
-const QUESTIONS: usize = 256;
 /// How much of another row is in a question.
 pub const ASIDE: f32 = 0.25;
-/// Hits that are asked for.
+/// Questions: one for so many rows, no fewer and no more than these.
+const ROWS_A_QUESTION: usize = 64;
+const QUESTIONS_MIN: usize = 64;
+const QUESTIONS_MAX: usize = 256;
+/// Hits that are asked for. The first `ef` is as large.
 const HITS: [usize; 2] = [10, 100];
-/// The first `ef` for each; each next one is larger by this factor, up to a largest one.
+/// Each next `ef` is larger by this factor, up to a largest one, and up to one row in so many.
 const EF_STEP: f64 = std::f64::consts::SQRT_2;
 const EF_LAST: usize = 2048;
-/// With so much found nothing more is measured.
+const EF_SHARE: usize = 4;
+/// With so much found nothing more is measured ...
 const ENOUGH: f32 = 0.9995;
+/// ... nor if twice the effort finds no more than this.
+const GAIN_MIN: f32 = 0.0005;
 /// Nothing is said about misses below this.
 const MISS_MIN: f64 = 1e-4;
 /// How far beyond the largest `ef` that was measured an effort may be.
 const BEYOND: f64 = 4.0;
-/// Powers by which misses become fewer as `ef` grows, beyond what was measured.
-const POWERS: RangeInclusive<f64> = 0.5..=3.0;
+/// Beyond what was measured misses become fewer by a power of `ef`, no higher than this one. By a lower one than the least more effort
+/// would find hardly more, and is not made.
+const POWER_MIN: f64 = 0.5;
+const POWER_MAX: f64 = 3.0;
 /// Questions of a share of the work.
 const SHARE_QUESTIONS: usize = 8;
 /// More steps than any measurement makes.
@@ -79,6 +85,8 @@ struct Question {
     vector: Vec<f32>,
     /// The row that it was made of, which is no answer.
     row: Ordinal,
+    /// The exact answer.
+    nearest: Vec<Scored>,
 }
 
 impl Question {
@@ -93,6 +101,15 @@ impl Question {
         Self {
             vector: pairs.map(|(a, b)| a * mine + b * its).collect(),
             row,
+            nearest: Vec::new(),
+        }
+    }
+
+    /// Numbers that are beyond all bounds, or rows that are all as near, say nothing.
+    fn says_something(&self) -> bool {
+        match self.nearest.as_slice() {
+            [first, .., last] => last.distance.is_finite() && first.distance < last.distance,
+            _ => false,
         }
     }
 }
@@ -108,36 +125,21 @@ impl Calibration {
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Self>> {
         let outside = Twins::of(vectors).outside;
-        let nodes: Vec<Ordinal> = (0..vectors.len() as Ordinal)
-            .filter(|o| !outside.contains(*o))
-            .collect();
+        let nodes = (0..vectors.len() as Ordinal).filter(|ordinal| !outside.contains(*ordinal));
+        let nodes: Vec<Ordinal> = nodes.collect();
         if nodes.len() < ROWS_MIN {
             return Ok(None);
         }
-        let questions: Vec<Question> = (0..QUESTIONS)
-            .map(|i| {
-                let (row, other) = (drawn(&nodes, i), drawn(&nodes, (i + QUESTIONS / 2) % QUESTIONS));
-                Question::between(vectors, row, other, aside)
-            })
-            .collect();
-        let all = BitSet::from_iter(vectors.len(), nodes.iter().copied());
-        let asked: Vec<&[f32]> = questions.iter().map(|question| question.vector.as_slice()).collect();
-        // One more, for the row itself.
-        let most = HITS.into_iter().max().unwrap_or_default() + 1;
-        let nearest = batch::nearest(vectors, &asked, most, &Allow::Only(&all), workers, stop)?;
-        let edges = |hits: usize| -> Vec<f32> {
-            let edge = |(question, nearest): (&Question, &Vec<Scored>)| {
-                let others = nearest.iter().filter(|node| node.ordinal != question.row);
-                others.take(hits).last().map_or(f32::INFINITY, |last| last.distance)
-            };
-            questions.iter().zip(&nearest).map(edge).collect()
-        };
+        let questions = questions(vectors, &nodes, aside, workers, stop)?;
+        if questions.len() < QUESTIONS_MIN / 2 {
+            return Ok(None);
+        }
+        let ef_last = EF_LAST.min(nodes.len() / EF_SHARE);
         let mut curves = Vec::new();
         for hits in HITS {
-            let edges = edges(hits);
             let mut steps: Vec<Step> = Vec::new();
             let mut ef = hits as f64;
-            while ef <= EF_LAST as f64 {
+            while ef as usize <= ef_last {
                 if stop() {
                     return Err(Error::new(
                         ErrorKind::Cancelled,
@@ -146,13 +148,17 @@ impl Calibration {
                     ));
                 }
                 let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some());
-                let recall = recall(questions, &edges, vectors, graph, effort, workers)?;
-                let before = steps.last().map_or(0.0, |step| step.recall);
+                let found = recall(&questions, vectors, graph, effort, workers)?;
+                let before = |steps_ago: usize| {
+                    let step = steps.len().checked_sub(steps_ago).map(|at| steps[at]);
+                    step.map_or(0.0, |step| step.recall)
+                };
+                let (found, half) = (found.max(before(1)), before(2));
                 steps.push(Step {
                     ef: ef as u32,
-                    recall: recall.max(before),
+                    recall: found,
                 });
-                if recall >= ENOUGH || ef as usize >= nodes.len() {
+                if found >= ENOUGH || (steps.len() > 2 && found - half < GAIN_MIN) {
                     break;
                 }
                 ef *= EF_STEP;
@@ -165,8 +171,8 @@ impl Calibration {
         Ok(Some(Self { curves }))
     }
 
-    /// How many candidates a search for so many hits has to keep to find that share of them, on average. For more hits than were
-    /// asked for, as many times as many.
+    /// How many candidates a search for so many hits has to keep to find that share of them, on average. Beyond what was measured
+    /// what is kept besides the hits becomes less for each of them: half for ten times as many.
     pub fn ef(&self, target: f32, hits: usize) -> usize {
         let (Some(first), Some(last)) = (self.curves.first(), self.curves.last()) else {
             return hits;
@@ -174,9 +180,10 @@ impl Calibration {
         let (low, few) = (first.ef(target), f64::from(first.hits));
         let (high, many) = (last.ef(target).max(low), f64::from(last.hits));
         let wanted = (hits as f64).max(few);
-        let ef = match wanted < many {
-            true => low * (high / low).powf((wanted / few).ln() / (many / few).ln()),
-            false => high * wanted / many,
+        let ef = if wanted < many {
+            low * (high / low).powf((wanted / few).ln() / (many / few).ln())
+        } else {
+            wanted * (1.0 + (high / many - 1.0) * (wanted / many).powf(0.5f64.log10()))
         };
         // Whole numbers stay what they are in spite of rounding.
         let ef = (ef - 1e-6).ceil() as usize;
@@ -207,22 +214,18 @@ impl Calibration {
         };
         let mut curves: Vec<Curve> = Vec::new();
         for [hits, ef, recall] in all {
-            let (hits, ef, recall) = (
-                u32::from_le_bytes(*hits),
-                u32::from_le_bytes(*ef),
-                f32::from_le_bytes(*recall),
-            );
-            let step = Step { ef, recall };
-            if hits == 0 || ef < hits || !(0.0..=1.0).contains(&recall) {
+            let hits = u32::from_le_bytes(*hits);
+            let step = Step {
+                ef: u32::from_le_bytes(*ef),
+                recall: f32::from_le_bytes(*recall),
+            };
+            if hits == 0 || step.ef < hits || !(0.0..=1.0).contains(&step.recall) {
                 return Err(damaged());
             }
             match curves.last_mut() {
                 Some(curve) if curve.hits == hits => {
-                    if curve
-                        .steps
-                        .last()
-                        .is_some_and(|last| last.ef >= ef || last.recall > recall)
-                    {
+                    let last = curve.steps.last();
+                    if last.is_some_and(|last| last.ef >= step.ef || last.recall > step.recall) {
                         return Err(damaged());
                     }
                     curve.steps.push(step);
@@ -263,12 +266,13 @@ impl Curve {
                 let (to, less) = point(last);
                 // By the last half of what was measured: two steps differ by little more than chance.
                 let (from, more) = point(&steps[steps.len() / 2]);
-                let power = if to > from {
-                    (more - less) / (to - from)
+                let power = (more - less) / (to - from);
+                // Not a number if there is one step.
+                let factor = if power >= POWER_MIN {
+                    ((less - wanted) / power.min(POWER_MAX)).exp()
                 } else {
-                    *POWERS.start()
+                    1.0
                 };
-                let factor = ((less - wanted) / power.clamp(*POWERS.start(), *POWERS.end())).exp();
                 f64::from(last.ef) * factor.clamp(1.0, BEYOND)
             }
         }
@@ -279,43 +283,60 @@ fn miss(recall: f32) -> f64 {
     (1.0 - f64::from(recall)).max(MISS_MIN)
 }
 
-/// The `i`-th of [`QUESTIONS`] rows spread over all, each at a place within its stretch that looks like chance: documents of one
-/// length must not be met at one place of each.
-fn drawn(nodes: &[Ordinal], i: usize) -> Ordinal {
-    let (from, to) = (i * nodes.len() / QUESTIONS, (i + 1) * nodes.len() / QUESTIONS);
-    let chance = xxh3_64(&(i as u64 + 0x9E37).to_le_bytes());
-    nodes[from + (chance % (to - from) as u64) as usize]
+/// Rows spread over all, each moved aside towards another, and what is exactly nearest to them.
+fn questions(
+    vectors: &VectorsRef<'_>,
+    nodes: &[Ordinal],
+    aside: f32,
+    workers: &Workers,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Question>> {
+    let count = (nodes.len() / ROWS_A_QUESTION).clamp(QUESTIONS_MIN, QUESTIONS_MAX);
+    // Each at a place within its stretch that looks like chance: documents of one length must not be met at one place of each.
+    let drawn = |i: usize| {
+        let (from, to) = (i * nodes.len() / count, (i + 1) * nodes.len() / count);
+        let chance = xxh3_64(&(i as u64 + 0x9E37).to_le_bytes());
+        nodes[from + (chance % (to - from) as u64) as usize]
+    };
+    let question = |i: usize| Question::between(vectors, drawn(i), drawn((i + count / 2) % count), aside);
+    let mut questions: Vec<Question> = (0..count).map(question).collect();
+    let all = BitSet::from_iter(vectors.len(), nodes.iter().copied());
+    let asked: Vec<&[f32]> = questions.iter().map(|question| question.vector.as_slice()).collect();
+    // One more, for the row itself.
+    let most = HITS.into_iter().max().unwrap_or_default() + 1;
+    let nearest = batch::nearest(vectors, &asked, most, &Allow::Only(&all), workers, stop)?;
+    for (question, nearest) in questions.iter_mut().zip(nearest) {
+        let row = question.row;
+        question.nearest = nearest.into_iter().filter(|node| node.ordinal != row).collect();
+    }
+    questions.retain(Question::says_something);
+    Ok(questions)
 }
 
 /// The share of the hits that a search finds, less the standard error of its mean.
 fn recall(
     questions: &[Question],
-    edges: &[f32],
     vectors: &VectorsRef<'_>,
     graph: &Hnsw<'_>,
     effort: Effort,
     workers: &Workers,
 ) -> Result<f32> {
-    let shares = questions.len().div_ceil(SHARE_QUESTIONS);
-    let found = workers.map(shares, |share| -> Result<Vec<usize>> {
-        let from = share * SHARE_QUESTIONS;
-        let some = from..questions.len().min(from + SHARE_QUESTIONS);
-        some.map(|i| {
-            let Question { vector, row } = &questions[i];
-            let distances = graph.distances_without(*row, vectors, vector, effort, &Allow::All)?;
-            let near = distances.iter().filter(|distance| **distance <= edges[i]).count();
-            Ok(near.min(effort.hits))
-        })
-        .collect()
+    let ask = |question: &Question| -> Result<usize> {
+        let nearest = &question.nearest[..question.nearest.len().min(effort.hits)];
+        let edge = nearest.last().map_or(f32::INFINITY, |last| last.distance);
+        let found = graph.distances_without(question.row, vectors, &question.vector, effort, &Allow::All)?;
+        let right = found.iter().filter(|distance| **distance <= edge).count();
+        Ok(right.min(effort.hits))
+    };
+    let shares: Vec<&[Question]> = questions.chunks(SHARE_QUESTIONS).collect();
+    let found = workers.map(shares.len(), |share| {
+        shares[share].iter().map(ask).collect::<Result<Vec<usize>>>()
     });
-    let mut all = Vec::with_capacity(questions.len());
-    for some in found {
-        all.extend(some?);
-    }
-    let count = all.len().max(1) as f64;
-    let share = |found: usize| found as f64 / effort.hits as f64;
-    let mean = all.iter().map(|found| share(*found)).sum::<f64>() / count;
-    let variance = all.iter().map(|found| (share(*found) - mean).powi(2)).sum::<f64>() / count;
+    let found = found.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    let count = found.len().max(1) as f64;
+    let share = |found: &usize| *found as f64 / effort.hits as f64;
+    let mean = found.iter().map(share).sum::<f64>() / count;
+    let variance = found.iter().map(|found| (share(found) - mean).powi(2)).sum::<f64>() / count;
     Ok((mean - (variance / count).sqrt()).max(0.0) as f32)
 }
 

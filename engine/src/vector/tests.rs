@@ -754,7 +754,7 @@ fn a_walk_leaves_out_most_that_do_not_match_and_gives_up_where_it_is_told_to() {
 }
 
 #[test]
-fn a_walk_looks_farther_or_gives_up_where_what_matches_is_far_from_the_query() {
+fn a_walk_looks_farther_where_what_matches_is_far_from_the_query() {
     let mut random = Random(23);
     let vectors: Vec<Vec<f32>> = (0..8000).map(|_| random.vector(24)).collect();
     let rows = Rows::new(Metric::Euclid, 24, &vectors);
@@ -770,7 +770,7 @@ fn a_walk_looks_farther_or_gives_up_where_what_matches_is_far_from_the_query() {
             .search_within(&rows.view(), query, effort, allow, &never)
             .unwrap()
     };
-    let usual = 4 * 10 + 64;
+    let usual = 4 * 10 + 32;
     let (mut near_by, mut farther) = (0, 0);
     for _ in 0..20 {
         let query = random.vector(24);
@@ -778,20 +778,12 @@ fn a_walk_looks_farther_or_gives_up_where_what_matches_is_far_from_the_query() {
         let half = BitSet::from_iter(8000, (0..8000).filter(|ordinal| ordinal % 2 == 0));
         let far = by_nearness(&rows, &query).into_iter().skip(4000);
         let far = BitSet::from_iter(8000, far);
-        let wide = hnsw::Far {
-            others: usual,
-            ef: Some(128),
-        };
-        let never_wide = hnsw::Far { ef: None, ..wide };
+        let wide = hnsw::Far { others: usual, ef: 128 };
         assert_eq!(
-            walk(&query, &Allow::Only(&half), Some(never_wide)),
+            walk(&query, &Allow::Only(&half), Some(wide)),
             walk(&query, &Allow::Only(&half), None),
             "matches are everywhere"
         );
-        let hnsw::Walked::GaveUp { evaluated } = walk(&query, &Allow::Only(&far), Some(never_wide)) else {
-            panic!("nothing matches around the query")
-        };
-        assert!(evaluated < 2500, "soon: {evaluated}");
         let exact = search(&Flat, &rows, &query, 10, 0, &Allow::Only(&far));
         let found = |far_effort: Option<hnsw::Far>| match walk(&query, &Allow::Only(&far), far_effort) {
             hnsw::Walked::Found(found) => found.hits.iter().filter(|hit| exact.contains(hit)).count(),

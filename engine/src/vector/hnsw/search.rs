@@ -69,8 +69,8 @@ pub struct Effort {
 pub struct Far {
     /// They are far once so many nodes that do not match were walked to for being nearer than they.
     pub others: usize,
-    /// Candidates kept then; none where a walk is not worth that.
-    pub ef: Option<usize>,
+    /// Candidates kept then.
+    pub ef: usize,
 }
 
 /// How many times as many candidates a walk keeps when it is done once more.
@@ -202,13 +202,15 @@ impl Hnsw<'_> {
             if walk.gave_up {
                 return Ok(());
             }
-            let full = walk.nearby.len() >= effort.kept();
+            let kept = walk.nearby.len();
+            let full = kept >= effort.kept();
             let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, &scorer, effort.k, meter)?;
             if told_apart || !full || !may_widen {
                 return Ok(());
             }
             // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.
-            effort.ef = effort.kept().saturating_mul(WIDENED);
+            effort.ef = kept.saturating_mul(WIDENED);
+            effort.far = None;
             may_widen = false;
         }
     }
@@ -460,16 +462,12 @@ impl Walk {
                     continue;
                 }
                 others += 1;
-                match effort.far {
-                    Some(Far {
-                        others: most,
-                        ef: Some(far),
-                    }) if others == most => ef = ef.max(far),
-                    Some(Far { others: most, ef: None }) if others == most => {
-                        *gave_up = true;
-                        break;
-                    }
-                    _ => {}
+                // Not once there are enough candidates: those that were not among them are forgotten.
+                if let Some(far) = effort.far
+                    && others == far.others
+                    && matching.len() < ef
+                {
+                    ef = ef.max(far.ef);
                 }
             }
             fresh.clear();

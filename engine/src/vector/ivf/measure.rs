@@ -101,7 +101,8 @@ pub(super) fn measure(
             }
         }
     }
-    Ok(judge(lists, &questions, &all))
+    go_on()?;
+    Ok(judge(lists, &questions, &all, workers))
 }
 
 /// A row as a question.
@@ -239,7 +240,7 @@ impl Answer {
     }
 }
 
-fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measured {
+fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer], workers: &Workers) -> Measured {
     let (mut found, mut wanted) = (0, 0);
     let mut needs = Vec::new();
     for (question, answer) in questions.iter().zip(answers) {
@@ -270,9 +271,9 @@ fn judge(lists: &Lists<'_>, questions: &[Question], answers: &[Answer]) -> Measu
     anywhere.retain(|need| need.is_finite());
     anywhere.sort_by(f32::total_cmp);
     needs.sort_by(f32::total_cmp);
-    let looks = RECALLS.map(|recall| look(lists, questions, answers, &needs, recall));
+    let looks = workers.map(RECALLS.len(), |i| look(lists, questions, answers, &needs, RECALLS[i]));
     Measured {
-        looks,
+        looks: looks.try_into().unwrap_or_default(),
         far_reach: quantile(&anywhere, REACHED_FAR).unwrap_or(0.0),
         // Where there is nothing to be told apart, nothing is missed.
         recall: if wanted == 0 { 1.0 } else { found as f32 / wanted as f32 },
@@ -289,10 +290,15 @@ fn look(lists: &Lists<'_>, questions: &[Question], answers: &[Answer], needs: &[
     let orders: Vec<Vec<u32>> = questions
         .iter()
         .map(|question| {
-            let mut order: Vec<u32> = (0..all as u32).filter(|list| lists.size(*list as usize) > 0).collect();
-            let best = |list: &u32| question.outlooks[*list as usize].best(reach);
-            order.sort_by(|a, b| best(a).total_cmp(&best(b)).then(a.cmp(b)));
-            order
+            let filled = (0..all as u32).filter(|list| lists.size(*list as usize) > 0);
+            let mut order: Vec<Scored> = filled
+                .map(|list| Scored {
+                    distance: question.outlooks[list as usize].best(reach),
+                    ordinal: list,
+                })
+                .collect();
+            order.sort_unstable();
+            order.into_iter().map(|list| list.ordinal).collect()
         })
         .collect();
     let width = |k: usize| {

@@ -228,7 +228,7 @@ fn easy_questions_read_few_lists_and_more_hits_read_more() {
         .map(|recall| made.view().with_recall(recall).share(10.0))
         .to_vec();
     assert!(
-        shares.is_sorted() && shares[7] > shares[1],
+        shares[..2].iter().all(|share| *share == shares[0]) && shares[7] > 1.2 * shares[1],
         "more is looked at to find more: {shares:?}"
     );
 }
@@ -448,9 +448,9 @@ proptest! {
         let _ = IvfLayout::parse(bytemuck::cast_slice(&words));
         // And past the first checks.
         if let Some(start) = words.get_mut(..2) {
-            start.copy_from_slice(&[u32::from_le_bytes(*b"CIVF"), 1]);
+            start.copy_from_slice(&[u32::from_le_bytes(*b"CIVF"), 2]);
         }
-        if let Some(reserved) = words.get_mut(14..16) {
+        if let Some(reserved) = words.get_mut(9..16) {
             reserved.fill(0);
         }
         let _ = IvfLayout::parse(bytemuck::cast_slice(&words));
