@@ -359,10 +359,16 @@ impl Shared {
         Ok(durability)
     }
 
-    /// Fsyncs the log now. A failure ends the engine: what the disk has is unknown, and a second try would hide it.
+    /// Fsyncs the log now. A failure, or a panic, ends the engine: what the disk has is unknown, and a second try would hide it.
     pub(super) fn sync(&self) -> Result<()> {
         self.check_alive()?;
-        self.log.sync().inspect_err(|error| self.stop_for(error))
+        let unwinding = StopOnUnwind {
+            shared: self,
+            answers: &[],
+        };
+        let synced = self.log.sync().inspect_err(|error| self.stop_for(error));
+        std::mem::forget(unwinding);
+        synced
     }
 
     /// Fsyncs what was answered before it was on disk, each time before the window is over, until `stop`. Begins at half
