@@ -8,11 +8,13 @@ use anyhow::{Context, bail, ensure};
 use flate2::read::GzDecoder;
 use serde::de::DeserializeOwned;
 
-/// A little-endian, C-order array of two dimensions, as bytes.
+/// A little-endian array of two dimensions, as bytes.
 pub(crate) struct Npy {
     kind: String,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
+    /// How many numbers the next row, and the next column, are away.
+    strides: (usize, usize),
     bytes: Vec<u8>,
 }
 
@@ -30,10 +32,7 @@ impl Npy {
                 .and_then(|v| v.split('\'').nth(1))
                 .context("no descr")?
                 .to_owned();
-            ensure!(
-                value("fortran_order").is_some_and(|v| v.starts_with("False")),
-                "not in C order"
-            );
+            let by_columns = value("fortran_order").context("no order")?.starts_with("True");
             let shape = value("shape")
                 .and_then(|v| v.trim_start_matches('(').split(')').next())
                 .context("no shape")?;
@@ -61,6 +60,7 @@ impl Npy {
                 kind,
                 rows,
                 columns,
+                strides: if by_columns { (1, rows) } else { (columns, 1) },
                 bytes,
             })
         };
@@ -69,7 +69,7 @@ impl Npy {
 
     /// One row of numbers, widened to f32.
     pub(crate) fn row_f32(&self, row: usize) -> Vec<f32> {
-        let numbers = row * self.columns..(row + 1) * self.columns;
+        let numbers = self.numbers(row);
         if self.kind == "<f2" {
             numbers
                 .map(|i| f16_to_f32(u16::from_le_bytes([self.bytes[2 * i], self.bytes[2 * i + 1]])))
@@ -81,9 +81,13 @@ impl Npy {
 
     /// One row of integers.
     pub(crate) fn row_i32(&self, row: usize) -> Vec<i32> {
-        (row * self.columns..(row + 1) * self.columns)
-            .map(|i| i32::from_le_bytes(self.word(i)))
-            .collect()
+        self.numbers(row).map(|i| i32::from_le_bytes(self.word(i))).collect()
+    }
+
+    /// Which numbers a row has.
+    fn numbers(&self, row: usize) -> impl Iterator<Item = usize> {
+        let (down, right) = self.strides;
+        (0..self.columns).map(move |column| row * down + column * right)
     }
 
     fn word(&self, i: usize) -> [u8; 4] {
@@ -142,18 +146,25 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_read_row_by_row() {
+    fn an_array_is_read_row_by_row_in_either_order() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.npy");
-        let head = "{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }".to_owned();
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend(u16::try_from(head.len()).unwrap().to_le_bytes());
-        bytes.extend(head.as_bytes());
-        bytes.extend((0i32..6).flat_map(i32::to_le_bytes));
-        std::fs::write(&path, &bytes).unwrap();
-        let array = Npy::read(&path).unwrap();
-        assert_eq!((array.rows, array.columns), (2, 3));
-        assert_eq!(array.row_i32(1), [3, 4, 5]);
+        let write = |by_columns: &str, numbers: &[i32]| {
+            let head = format!("{{'descr': '<i4', 'fortran_order': {by_columns}, 'shape': (2, 3), }}");
+            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+            bytes.extend(u16::try_from(head.len()).unwrap().to_le_bytes());
+            bytes.extend(head.as_bytes());
+            bytes.extend(numbers.iter().copied().flat_map(i32::to_le_bytes));
+            std::fs::write(&path, &bytes).unwrap();
+            bytes
+        };
+        for (by_columns, numbers) in [("False", [0, 1, 2, 3, 4, 5]), ("True", [0, 3, 1, 4, 2, 5])] {
+            write(by_columns, &numbers);
+            let array = Npy::read(&path).unwrap();
+            assert_eq!((array.rows, array.columns), (2, 3));
+            assert_eq!([array.row_i32(0), array.row_i32(1)], [[0, 1, 2], [3, 4, 5]]);
+        }
+        let mut bytes = write("False", &[0; 6]);
         bytes.pop();
         std::fs::write(&path, &bytes).unwrap();
         assert!(Npy::read(&path).is_err(), "cut off");

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use cairn_engine::schema::Quantization;
-use cairn_engine::vector::{Allow, BitSet, Calibration, EDGE, Found as Hits, batch, calibration, hnsw};
+use cairn_engine::vector::{Allow, BitSet, Calibration, EDGE, Found as Hits, batch, hnsw};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -40,9 +40,6 @@ pub(crate) struct Args {
     /// Shares of rows that have died, in percent.
     #[arg(long, value_delimiter = ',', default_values_t = [0.0, 20.0, 50.0])]
     dead: Vec<f64>,
-    /// How much of another row is in a question of the calibration.
-    #[arg(long, value_delimiter = ',', default_values_t = [calibration::ASIDE])]
-    aside: Vec<f32>,
     /// Questions.
     #[arg(long, default_value_t = 1_000)]
     queries: usize,
@@ -59,7 +56,6 @@ impl Args {
             targets: vec![0.95],
             hits: vec![10],
             dead: vec![0.0],
-            aside: vec![calibration::ASIDE],
             queries: 500,
             threads: 2,
         }
@@ -112,12 +108,9 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn tell(&mut self, case: &Case, of: [String; 4], target: f32, effort: &str, found: &Found) -> anyhow::Result<()> {
-        let [index, dead, hits, aside] = &of;
-        let name = format!(
-            "{}/{index}/dead={dead}/k={hits}/target={target}/aside={aside}",
-            case.name
-        );
+    fn tell(&mut self, case: &Case, of: [String; 3], target: f32, effort: &str, found: &Found) -> anyhow::Result<()> {
+        let [index, dead, hits] = &of;
+        let name = format!("{}/{index}/dead={dead}/k={hits}/target={target}", case.name);
         if found.recall < f64::from(target) - TOLERANCE {
             self.broken.push(format!("{name}: recall {:.4}", found.recall));
         }
@@ -152,7 +145,6 @@ fn one_case(args: &Args, case: &Case, report: &mut Report, broken: &mut Vec<Stri
             "index",
             "dead %",
             "hits",
-            "aside",
             "target",
             "effort",
             "recall",
@@ -175,36 +167,33 @@ fn one_case(args: &Args, case: &Case, report: &mut Report, broken: &mut Vec<Stri
         }
         let built = ours.build(args.threads)?;
         let (graph, vectors) = (ours.graph()?, ours.vectors());
-        for aside in &args.aside {
-            let started = Instant::now();
-            let workers = helpers(args.threads);
-            let calibration = Calibration::measure(&vectors, &graph, *aside, &workers, &|| false)?;
-            let calibration = calibration.context("too few rows to calibrate")?;
-            println!(
-                "{index}: built in {:.1} s, calibrated ({aside} aside) in {:.2} s",
-                built.seconds,
-                started.elapsed().as_secs_f64()
-            );
-            for (dead, hits, edges) in &truths {
-                let live = live(case.rows(), *dead);
-                let asked = Asked {
-                    case,
-                    allow: live.as_ref().map_or(Allow::All, Allow::Only),
-                    hits: *hits,
-                    edges,
-                };
-                for target in &args.targets {
-                    let ef = calibration.ef(*target, *hits);
-                    let effort = hnsw::Effort::beyond(*hits, ef, vectors.codes.is_some());
-                    let found = asked.of(|query, allow| {
-                        match graph.search_within(&vectors, query, effort, allow, &|| false)? {
-                            hnsw::Walked::Found(found) => Ok(found),
-                            hnsw::Walked::GaveUp { .. } => anyhow::bail!("a walk without a limit gave up"),
-                        }
-                    })?;
-                    let of = [index.clone(), format!("{dead}"), format!("{hits}"), format!("{aside}")];
-                    told.tell(case, of, *target, &format!("ef {ef}"), &found)?;
-                }
+        let started = Instant::now();
+        let calibration = Calibration::measure(&vectors, &graph, &helpers(args.threads), &|| false)?;
+        let calibration = calibration.context("too few rows to calibrate")?;
+        println!(
+            "{index}: built in {:.1} s, calibrated in {:.2} s",
+            built.seconds,
+            started.elapsed().as_secs_f64()
+        );
+        for (dead, hits, edges) in &truths {
+            let live = live(case.rows(), *dead);
+            let asked = Asked {
+                case,
+                allow: live.as_ref().map_or(Allow::All, Allow::Only),
+                hits: *hits,
+                edges,
+            };
+            for target in &args.targets {
+                let ef = calibration.ef(*target, *hits).max(*hits + EDGE);
+                let effort = hnsw::Effort::beyond(*hits, ef, vectors.codes.is_some());
+                let found = asked.of(|query, allow| {
+                    match graph.search_within(&vectors, query, effort, allow, &|| false)? {
+                        hnsw::Walked::Found(found) => Ok(found),
+                        hnsw::Walked::GaveUp { .. } => anyhow::bail!("a walk without a limit gave up"),
+                    }
+                })?;
+                let of = [index.clone(), format!("{dead}"), format!("{hits}")];
+                told.tell(case, of, *target, &format!("ef {ef}"), &found)?;
             }
         }
     }
@@ -232,7 +221,7 @@ fn one_case(args: &Args, case: &Case, report: &mut Report, broken: &mut Vec<Stri
                     read += probed.lists;
                     Ok(probed.found)
                 })?;
-                let of = ["ivf".to_owned(), format!("{dead}"), format!("{hits}"), String::new()];
+                let of = ["ivf".to_owned(), format!("{dead}"), format!("{hits}")];
                 let lists_read = format!("{:.0} lists", read as f64 / edges.len() as f64);
                 told.tell(case, of, *target, &lists_read, &found)?;
             }

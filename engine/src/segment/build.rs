@@ -22,7 +22,6 @@ use crate::storage::{Backing, Dir, NewFile, files};
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
-use crate::vector::calibration::ASIDE;
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
 use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, VectorsRef, codes, hnsw, inv_norm, ivf};
 
@@ -383,7 +382,7 @@ fn write_index(
     let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
     writer.section(&format!("graph/{name}"), &graph)?;
     let layout = HnswLayout::parse(&graph)?;
-    match Calibration::measure(&vectors, &layout.view(&graph), ASIDE, graphs.workers, graphs.stop)? {
+    match Calibration::measure(&vectors, &layout.view(&graph), graphs.workers, graphs.stop)? {
         Some(calibration) => writer.section(&format!("recall/{name}"), &calibration.encode()),
         None => Ok(()),
     }

@@ -155,26 +155,23 @@ impl Hnsw<'_> {
         Ok(Walked::Found(Found { hits, evaluated }))
     }
 
-    /// How far the nodes are that a search near the query finds, nearest first, as if `hidden` were none of them: what a search
-    /// finds with a row as its question says little as long as the walk may come by the row itself, whose links are what is
-    /// looked for.
+    /// How far the nodes are that a search near the row finds, nearest first, as if the row were none of them: what is found
+    /// with a row as its question says little as long as the walk may come by the row itself, whose links are what is looked for.
     pub(in crate::vector) fn distances_without(
         &self,
-        hidden: Ordinal,
+        row: Ordinal,
         vectors: &VectorsRef<'_>,
-        query: &[f32],
         effort: Effort,
-        allow: &Allow<'_>,
     ) -> Result<Vec<f32>> {
-        vectors.check_query(query)?;
         if effort.k == 0 || self.entry == NONE {
             return Ok(Vec::new());
         }
         let mut walk = Walk::of_this_thread();
         // Where every search begins stays where it is, and is no hit.
-        walk.hidden = Some(hidden).filter(|hidden| *hidden != self.entry);
-        self.nodes(vectors, query, effort, allow, &mut walk, &mut Meter::new(&|| false))?;
-        let found = walk.nearby.iter().filter(|node| node.ordinal != hidden);
+        walk.hidden = Some(row).filter(|row| *row != self.entry);
+        let (query, mut meter) = (vectors.row(row), Meter::new(&|| false));
+        self.nodes(vectors, query, effort, &Allow::All, &mut walk, &mut meter)?;
+        let found = walk.nearby.iter().filter(|node| node.ordinal != row);
         let distances = found.map(|node| node.distance).collect();
         walk.keep_for_this_thread();
         Ok(distances)

@@ -450,6 +450,9 @@ impl Look {
             // Less than the least, or more than the most.
             return looks[after.min(looks.len() - 1)];
         };
+        if recall == above.recall {
+            return above;
+        }
         let [from, to, wanted] = [below.recall, above.recall, recall].map(|recall| (1.0 - recall).ln());
         let share = (wanted - from) / (to - from);
         let mix = |a: f32, b: f32| a + share * (b - a);

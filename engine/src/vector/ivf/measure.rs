@@ -32,6 +32,7 @@ use crate::vector::fidelity::{DEPTH, NEAREST};
 use crate::vector::kernels::{self, Bits};
 use crate::vector::least::Least;
 use crate::vector::near::four;
+use crate::vector::twins::Twins;
 use crate::vector::{Codes, Scored, inv_norm};
 
 /// Questions.
@@ -76,10 +77,14 @@ pub(super) fn measure(
 ) -> Result<Measured> {
     let rows = lists.order.len();
     let probes = (OUTLOOKS_MAX / lists.spreads.len()).clamp(PROBES_MIN, PROBES);
-    let count = probes.min(rows);
-    // By place: each stretch of places is a few lists, so questions come from everywhere.
+    // By place: each stretch of places is a few lists, so questions come from everywhere. One of those that are the same: copies
+    // of a row are easy to find, and would be most of the questions where boilerplate is most of the rows.
+    let outside = Twins::of(&lists.vectors).outside;
+    let others = lists.order.iter().copied().filter(|row| !outside.contains(*row));
+    let others: Vec<Ordinal> = others.collect();
+    let count = probes.min(others.len());
     let questions: Vec<Question> = (0..count)
-        .map(|i| Question::new(lists, lists.order[draw(i, count, rows, seed)]))
+        .map(|i| Question::new(lists, others[draw(i, count, others.len(), seed)]))
         .collect();
     let mut all: Vec<Answer> = questions.iter().map(|_| Answer::new()).collect();
     let shares: Vec<Range<usize>> = (0..rows)
