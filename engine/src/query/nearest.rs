@@ -9,7 +9,7 @@ use crate::filter::Filter;
 use crate::limits::TARGET_RECALL_DEFAULT;
 use crate::schema::Schema;
 use crate::types::Ordinal;
-use crate::vector::hnsw::{Effort, Far, Walked};
+use crate::vector::hnsw::{Effort, Walked};
 use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, flat};
 
 /// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
@@ -17,8 +17,6 @@ use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef,
 const EF_DEFAULT: usize = 128;
 /// The same for more than the default recall.
 const EF_UNMEASURED: usize = 512;
-/// How many times as many where hits are far from the question.
-const FAR: usize = 4;
 
 /// Which vector a name means, and its place in the schema.
 pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
@@ -146,16 +144,9 @@ pub(super) fn search(
                 context.check_patience()?;
                 continue;
             }
-            (
-                Strategy::Graph {
-                    evaluations_max,
-                    others,
-                },
-                Some(graph),
-            ) => {
+            (Strategy::Graph { evaluations_max }, Some(graph)) => {
                 let effort = Effort {
                     evaluations_max,
-                    far: far_ef(params, ef, &matches).map(|ef| Far { others, ef }),
                     ..Effort::beyond(k, ef, vectors.codes.is_some())
                 };
                 let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {
@@ -232,14 +223,6 @@ fn effort(params: &Params, target: f32, k: usize, calibration: Option<&Calibrati
         },
     };
     ef.max(k + EDGE)
-}
-
-/// How many it keeps if what a filter leaves is far from the question; nothing if it was said how many.
-fn far_ef(params: &Params, ef: usize, matches: &Matches) -> Option<usize> {
-    match (params.ef, matches) {
-        (None, Matches::Set(_)) => Some(ef.saturating_mul(FAR)),
-        (Some(_), _) | (None, Matches::Live) => None,
-    }
 }
 
 /// The `k` nearest of the candidates, exactly, and of those that are exactly as far as the k-th the first by id: ids decide, not

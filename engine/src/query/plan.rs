@@ -60,8 +60,6 @@ pub enum Strategy {
     Graph {
         /// Where the walk gives up.
         evaluations_max: u64,
-        /// How many rows that do not match it walks through before what matches is known to be somewhere else.
-        others: usize,
     },
     /// Look into the nearest inverted lists.
     Lists,
@@ -85,10 +83,6 @@ const STEPS_MIN: f64 = 100.0;
 const PASS_NS: f64 = 10.0;
 /// ... up to those that an expansion meets.
 const PASSED_MAX: f64 = 6.0;
-/// How many times as many rows that do not match as chance puts among the hits may be nearer than they ...
-const OTHERS_USUAL: f64 = 4.0;
-/// ... and how many more for each candidate, which are those on the way.
-const OTHERS_PER_EF: f64 = 1.0;
 /// Finding out that a row of a list does not match.
 const LOOK_NS: f64 = 1.5;
 /// Candidates by code that are measured again, for each hit and besides.
@@ -173,10 +167,8 @@ pub fn choose(known: Known) -> Strategy {
     if known.exact || !known.graph || known.graph_ns() >= scan_ns {
         return scan;
     }
-    let others = known.rows as f64 / known.matches as f64 - 1.0;
     Strategy::Graph {
         evaluations_max: (scan_ns / known.step_ns()) as u64,
-        others: (OTHERS_USUAL * known.k as f64 * others + OTHERS_PER_EF * known.ef as f64) as usize,
     }
 }
 
@@ -291,7 +283,7 @@ mod tests {
                         let strategy = choose(known);
                         assert!(!walked || is_graph(strategy), "{known:?}: {strategy:?}");
                         walked = is_graph(strategy);
-                        if let Strategy::Graph { evaluations_max, .. } = strategy {
+                        if let Strategy::Graph { evaluations_max } = strategy {
                             let scan_ns = known.exact_ns().min(known.codes_ns().unwrap_or(f64::MAX));
                             assert!(evaluations_max as f64 * known.step_ns() <= scan_ns);
                             assert!(known.graph_ns() < scan_ns);

@@ -754,56 +754,6 @@ fn a_walk_leaves_out_most_that_do_not_match_and_gives_up_where_it_is_told_to() {
 }
 
 #[test]
-fn a_walk_looks_farther_where_what_matches_is_far_from_the_query() {
-    let mut random = Random(23);
-    let vectors: Vec<Vec<f32>> = (0..8000).map(|_| random.vector(3)).collect();
-    let rows = Rows::new(Metric::Euclid, 3, &vectors);
-    let bytes = rows.graph();
-    let layout = HnswLayout::parse(&bytes).unwrap();
-    let walk = |query: &[f32], allow: &Allow<'_>, far: Option<hnsw::Far>| {
-        let effort = hnsw::Effort {
-            far,
-            ..hnsw::Effort::unbounded(10, 10)
-        };
-        layout
-            .view(&bytes)
-            .search_within(&rows.view(), query, effort, allow, &never)
-            .unwrap()
-    };
-    let usual = 4 * 10 + 10;
-    let (mut near_by, mut farther) = (0, 0);
-    for _ in 0..20 {
-        let query = random.vector(3);
-        // Half of the rows by chance, and the half that is farthest away.
-        let half = BitSet::from_iter(8000, (0..8000).filter(|ordinal| ordinal % 2 == 0));
-        let far = by_nearness(&rows, &query).into_iter().skip(4000);
-        let far = BitSet::from_iter(8000, far);
-        let wide = hnsw::Far { others: usual, ef: 80 };
-        assert_eq!(
-            walk(&query, &Allow::Only(&half), Some(wide)),
-            walk(&query, &Allow::Only(&half), None),
-            "matches are everywhere"
-        );
-        let exact = search(&Flat, &rows, &query, 10, 0, &Allow::Only(&far));
-        let found = |far_effort: Option<hnsw::Far>| match walk(&query, &Allow::Only(&far), far_effort) {
-            hnsw::Walked::Found(found) => {
-                let right = found.hits.iter().filter(|hit| exact.contains(hit)).count();
-                (right, found.evaluated)
-            }
-            hnsw::Walked::GaveUp { .. } => panic!("nothing limits it"),
-        };
-        let ((less, less_measured), (more, more_measured)) = (found(None), found(Some(wide)));
-        near_by += less;
-        farther += more;
-        assert!(
-            more_measured > less_measured,
-            "{more_measured} and {less_measured} distances"
-        );
-    }
-    assert!(farther >= near_by && farther >= 195, "{farther} and {near_by} of 200");
-}
-
-#[test]
 fn finds_the_nearest_among_vectors_with_many_duplicates() {
     let mut random = Random(4);
     let originals: Vec<Vec<f32>> = (0..1000).map(|_| random.vector(32)).collect();

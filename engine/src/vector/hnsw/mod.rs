@@ -49,4 +49,4 @@ mod search;
 
 pub use build::build;
 pub use layout::{Hnsw, HnswLayout};
-pub use search::{Effort, Far, Walked};
+pub use search::{Effort, Walked};

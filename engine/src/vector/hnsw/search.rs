@@ -57,20 +57,8 @@ pub struct Effort {
     pub hits: usize,
     /// Candidates kept while looking; at least `k` are.
     pub ef: usize,
-    /// What becomes of it where what matches is not where the query is.
-    pub far: Option<Far>,
     /// Distances after which it gives up.
     pub evaluations_max: u64,
-}
-
-/// Hits that are far from the query lie in all directions, and the candidates that are enough around it do not reach all of them: of the
-/// half of WordNet that is farthest from a question, `ef` 128 finds 0.94 of the ten nearest.
-#[derive(Debug, Clone, Copy)]
-pub struct Far {
-    /// They are far once so many nodes that do not match were walked to for being nearer than they.
-    pub others: usize,
-    /// Candidates kept then.
-    pub ef: usize,
 }
 
 /// How many times as many candidates a walk keeps when it is done once more.
@@ -83,7 +71,6 @@ impl Effort {
             k,
             hits: k,
             ef,
-            far: None,
             evaluations_max: u64::MAX,
         }
     }
@@ -207,7 +194,6 @@ impl Hnsw<'_> {
             }
             // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.
             effort.ef = kept.saturating_mul(WIDENED);
-            effort.far = None;
             may_widen = false;
         }
     }
@@ -416,8 +402,7 @@ impl Walk {
             gave_up,
             ..
         } = self;
-        let (hits, mut ef) = (effort.hits, effort.kept());
-        let mut others = 0;
+        let (hits, ef) = (effort.hits, effort.kept());
         seen.reset(graph.len());
         if let Some(hidden) = hidden {
             seen.insert(*hidden);
@@ -453,19 +438,9 @@ impl Walk {
             if !is_wanted(matching, ef, &next) {
                 break;
             }
-            if !everybody && !matches(next.ordinal) {
-                if !is_wanted(answers, hits, &next) {
-                    left_out.push(next);
-                    continue;
-                }
-                others += 1;
-                // Not once there are enough candidates: those that were not among them are forgotten.
-                if let Some(far) = effort.far
-                    && others == far.others
-                    && matching.len() < ef
-                {
-                    ef = ef.max(far.ef);
-                }
+            if !everybody && !is_wanted(answers, hits, &next) && !matches(next.ordinal) {
+                left_out.push(next);
+                continue;
             }
             fresh.clear();
             passed.clear();
