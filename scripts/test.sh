@@ -20,8 +20,9 @@ scripts/models.sh || warn "THE REAL MODELS ARE NOT CHECKED: they could not be fe
 scripts/s3.sh || warn "SNAPSHOTS ARE NOT CHECKED AGAINST S3: its server could not be installed (scripts/s3.sh)"
 export S3_TEST_VENV=${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/s3-venv
 # And of Azure's, where somebody has installed one.
-export AZURITE=${AZURITE:-${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/azurite/node_modules/.bin/azurite-blob}
-[ -x "$AZURITE" ] || warn "SNAPSHOTS ARE NOT CHECKED AGAINST AZURE: its server is not installed (scripts/azurite.sh, needs npm)"
+azurite=${CAIRN_CACHE:-${HOME:-/root}/.cache/cairn}/azurite
+[ -z "${AZURITE:-}" ] && [ -f "$azurite/complete" ] && export AZURITE=$azurite/node_modules/.bin/azurite-blob
+[ -x "${AZURITE:-}" ] || warn "SNAPSHOTS ARE NOT CHECKED AGAINST AZURE: its server is not installed (scripts/azurite.sh, needs npm)"
 # To the servers that tests start, CAIRN_... variables are configuration.
 cache=${CAIRN_CACHE:-}
 unset CAIRN_CACHE

@@ -558,6 +558,7 @@ fn verify(engine: &Engine, scrub: u64, stop: &dyn Fn() -> bool) -> cairn_engine:
     }
     if !stop() {
         let stats = engine.stats();
+        telemetry::verified(began.elapsed());
         tracing::info!(
             blocks = stats.blocks,
             damaged = stats.damaged_segments,
@@ -590,7 +591,15 @@ fn sample(engine: &Engine, stop: &dyn Fn() -> bool) -> cairn_engine::Result<()> 
     while !stop() {
         let began = Instant::now();
         // Whoever ends the server waits for no longer than that.
-        let asked = engine.sample_step(&Patience::lasting(SAMPLE_TIME_MAX))?;
+        let step = || engine.sample_step(&Patience::lasting(SAMPLE_TIME_MAX));
+        // Its search is only asked for a number: a panic of it is no reason to stop.
+        let asked = match std::panic::catch_unwind(AssertUnwindSafe(step)) {
+            Ok(asked) => asked?,
+            Err(_) => {
+                tracing::error!("a search that was asked again panicked");
+                true
+            }
+        };
         let pause = if asked {
             began.elapsed() * SAMPLE_PAUSES
         } else {

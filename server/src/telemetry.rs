@@ -464,6 +464,11 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     inverted("none", stats.inverted.f32);
 }
 
+/// How long it took, from when the server was ready, until no search had to wait for a file to be verified.
+pub(crate) fn verified(took: Duration) {
+    gauge!("cairn_start_seconds", "phase" => "verifying").set(took.as_secs_f64());
+}
+
 /// How long each phase of opening took.
 pub(crate) fn opened(phases: &[(Phase, Duration)]) {
     for (phase, took) in phases {

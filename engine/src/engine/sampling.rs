@@ -31,7 +31,13 @@ struct Waiting {
 impl Engine {
     /// Keeps one of some questions, to be asked again.
     pub(super) fn sample(&self, collection: &Collection, query: &Query) {
-        let every = self.shared.settings.recall_sample_every;
+        let settings = &self.shared.settings;
+        // Where memory is short no vectors are read for this.
+        let every = if settings.low_memory {
+            0
+        } else {
+            settings.recall_sample_every
+        };
         let Some(picked) = collection.samples().pick(query, every) else {
             return;
         };

@@ -88,7 +88,15 @@ pub(super) fn search(
         };
         let graph = segment.graph(index);
         let ef = effort(params, target, k, segment.calibration(index), &matches);
-        let lists = segment.lists(index).map(|lists| lists.with_recall(target));
+        // What a filter leaves may be far from the question, and was measured by nobody.
+        let target = match &*matches {
+            Matches::Live => target,
+            Matches::Set(_) => target.max(TARGET_RECALL_DEFAULT),
+        };
+        let lists = segment.lists(index).map(|lists| match params.nprobe {
+            None => lists.with_recall(target),
+            Some(_) => lists,
+        });
         let rows = u64::from(segment.rows());
         // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
         let depth = k as f64 * rows as f64 / candidates.max(1) as f64;

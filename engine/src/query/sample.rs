@@ -12,8 +12,8 @@ use crate::filter::Filter;
 
 /// Searches for more hits are left alone: they are few, and say little more than those for less.
 const HITS_MAX: usize = 1_000;
-/// Of more bytes of vectors no exact search is made: it would push out of memory what others need.
-const SCAN_BYTES_MAX: u64 = 8 << 30;
+/// Of more bytes of vectors no exact search is made: it would take too long, and push out of memory what others need.
+const SCAN_BYTES_MAX: u64 = 2 << 30;
 /// Questions of which a mean is made; older ones fade.
 const MEMORY: u64 = 256;
 

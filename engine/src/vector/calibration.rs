@@ -175,7 +175,8 @@ impl Calibration {
         };
         // Whole numbers stay what they are in spite of rounding.
         let ef = (ef - 1e-6).ceil() as usize;
-        ef.clamp(hits.min(limits::EF_MAX), limits::EF_MAX)
+        let least = hits.saturating_mul(EF_FIRST_PER_HIT).saturating_add(EF_FIRST_MORE);
+        ef.clamp(least.min(limits::EF_MAX), limits::EF_MAX)
     }
 
     /// The bytes of the section.
@@ -253,7 +254,7 @@ impl Curve {
                 let Some(last) = steps.last() else { return 1.0 };
                 let (to, less) = point(last);
                 // By the last half of what was measured: two steps differ by little more than chance.
-                let (from, more) = point(&steps[steps.len() / 2]);
+                let (from, more) = point(&steps[(steps.len() - 1) / 2]);
                 let power = (more - less) / (to - from);
                 // Not a number if there is one step.
                 let factor = if power >= POWER_MIN {

@@ -344,6 +344,20 @@ fn number(variable: &str, default: u64) -> u64 {
     }
 }
 
+/// Seeds that failed once, each of which has a row in docs/operating/track-record.md or showed that the simulation expected too
+/// much.
+const FAILED_ONCE: [u64; 3] = [2395, 6735, 7155];
+
+#[test]
+fn what_failed_once_does_not_again() {
+    for seed in FAILED_ONCE {
+        let (setup, steps) = plan(seed);
+        if let Err((_, why)) = run(&setup, &steps) {
+            panic!("seed {seed} (SIM_FIRST={seed} SIM_SEEDS=1) fails: {why}");
+        }
+    }
+}
+
 #[test]
 fn the_engine_survives_every_seed() {
     let first = number("SIM_FIRST", 0);

@@ -167,3 +167,30 @@ fn nothing_is_asked_again_if_none_is_to_be() {
     assert_eq!(sample_all(&engine), 0);
     assert_eq!(engine.recall_estimate().questions, 0);
 }
+
+#[test]
+fn more_is_measured_where_more_is_to_be_found() {
+    let root = tempfile::tempdir().unwrap();
+    let (engine, mut chance) = filled(root.path(), 0);
+    let ask = nearest(&mut chance, Params::default());
+    let measured = |params: Params| {
+        let answer = engine.query("c", &Query { params, ..ask.clone() }).unwrap();
+        let legs = answer.explain.unwrap().legs;
+        legs.iter().map(|leg| leg.evaluated).sum::<u64>()
+    };
+    let aiming = |recall: f32| Params {
+        target_recall: Some(recall),
+        ..Params::default()
+    };
+    let [little, usual, most] = [0.5, 0.95, 0.999].map(|recall| measured(aiming(recall)));
+    assert!(little <= usual && usual < most, "{little}, {usual}, {most}");
+    assert_eq!(usual, measured(Params::default()));
+    let by_hand = |ef: usize| Params {
+        ef: Some(ef),
+        ..aiming(0.999)
+    };
+    assert!(
+        measured(by_hand(10)) < measured(by_hand(100)),
+        "what is said directly wins"
+    );
+}

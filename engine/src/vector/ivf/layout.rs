@@ -444,7 +444,7 @@ impl Ivf<'_> {
 
 impl Look {
     /// What is between two that were measured, by how many misses are allowed, on a logarithmic scale.
-    fn between(looks: &Looks, recall: f32) -> Self {
+    pub(super) fn between(looks: &Looks, recall: f32) -> Self {
         let after = looks.partition_point(|look| look.recall < recall);
         let (Some(below), Some(above)) = (after.checked_sub(1).map(|i| looks[i]), looks.get(after).copied()) else {
             // Less than the least, or more than the most.

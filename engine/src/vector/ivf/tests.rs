@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use proptest::prelude::*;
 
+use super::layout::{Look, RECALLS};
 use super::*;
 use crate::config::Workers;
 use crate::error::ErrorKind;
@@ -437,6 +438,33 @@ fn changed_bytes_are_refused_or_searched_without_harm() {
         assert!(
             refused > 300 && searched > 300,
             "refused {refused}, searched {searched}"
+        );
+    }
+}
+
+#[test]
+fn between_two_recalls_a_search_looks_as_far_as_their_misses_say() {
+    let looks = RECALLS.map(|recall| Look {
+        recall,
+        reach: -(1.0 - recall).ln(),
+        shares: [recall, 2.0 * recall],
+        widths: [3.0 * recall, 4.0 * recall],
+    });
+    for look in looks {
+        assert_eq!(Look::between(&looks, look.recall), look);
+    }
+    assert_eq!(Look::between(&looks, 0.5), looks[0]);
+    assert_eq!(Look::between(&looks, 0.9999), looks[RECALLS.len() - 1]);
+    for percent in 81..100 {
+        let recall = percent as f32 / 100.0;
+        let (look, next) = (Look::between(&looks, recall), Look::between(&looks, recall + 0.009));
+        assert!(
+            (look.reach + (1.0 - recall).ln()).abs() < 1e-3,
+            "linear in the logarithm: {look:?}"
+        );
+        assert!(
+            next.shares > look.shares && next.widths > look.widths,
+            "{look:?} and {next:?}"
         );
     }
 }

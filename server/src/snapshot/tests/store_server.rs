@@ -47,7 +47,13 @@ impl StoreServer {
     /// None if it is not installed.
     pub(crate) fn azurite() -> Option<Self> {
         let program = place("AZURITE", ".cache/cairn/azurite/node_modules/.bin/azurite-blob")?;
-        if !program.is_file() {
+        // What an installation that broke off has left does not run; a program that a variable names is complete.
+        let broke_off = std::env::var_os("AZURITE").is_none()
+            && program
+                .ancestors()
+                .nth(3)
+                .is_none_or(|dir| !dir.join("complete").is_file());
+        if !program.is_file() || broke_off {
             return skipped("no Azurite", &program, "scripts/azurite.sh");
         }
         let mut command = Command::new(program);
