@@ -183,7 +183,8 @@ fn more_is_measured_where_more_is_to_be_found() {
         ..Params::default()
     };
     let [little, usual, most] = [0.5, 0.95, 0.999].map(|recall| measured(aiming(recall)));
-    assert!(little <= usual && usual < most, "{little}, {usual}, {most}");
+    // So much of so few rows is found by a scan of all.
+    assert!(little < usual && usual <= most, "{little}, {usual}, {most}");
     assert_eq!(usual, measured(Params::default()));
     let by_hand = |ef: usize| Params {
         ef: Some(ef),
