@@ -87,12 +87,12 @@ pub(super) fn search(
             Matches::Set(set) => set.iter().filter(present).count() as u64,
         };
         let graph = segment.graph(index);
-        let ef = effort(params, target, k, segment.calibration(index), &matches);
         // What a filter leaves may be far from the question, and was measured by nobody.
         let target = match &*matches {
             Matches::Live => target,
             Matches::Set(_) => target.max(TARGET_RECALL_DEFAULT),
         };
+        let ef = effort(params, target, k, segment.calibration(index), &matches);
         let lists = segment.lists(index).map(|lists| match params.nprobe {
             None => lists.with_recall(target),
             Some(_) => lists,
