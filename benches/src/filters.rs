@@ -33,19 +33,19 @@ use crate::report::{Report, Table, Verdict};
 pub(crate) struct Args {
     /// Rows at most.
     #[arg(long, default_value_t = 1_000_000)]
-    rows: usize,
+    pub(crate) rows: usize,
     /// Questions of a case.
     #[arg(long, default_value_t = 200)]
-    questions: usize,
+    pub(crate) questions: usize,
     /// Shares of rows that match, in percent.
     #[arg(long, value_delimiter = ',', default_values_t = [100.0, 50.0, 10.0, 1.0, 0.1, 0.01, 0.001])]
-    percent: Vec<f64>,
+    pub(crate) percent: Vec<f64>,
     /// `none`, `int8` or `int4`.
     #[arg(long, default_value = "int8")]
-    quantization: String,
+    pub(crate) quantization: String,
     /// Threads of the build.
     #[arg(long, default_value_t = 2)]
-    threads: usize,
+    pub(crate) threads: usize,
 }
 
 impl Args {
@@ -60,6 +60,8 @@ impl Args {
     }
 }
 
+/// The collection.
+pub(crate) const NAME: &str = "filters";
 const K: usize = 10;
 const ANCHORS: usize = 10;
 const RECALL_MIN: f64 = 0.95;
@@ -95,7 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
     let asked: Vec<&[f32]> = asked.chunks_exact(dim).collect();
     let (anchors, questions) = questions(&asked, args.questions);
     let dir = tempfile::tempdir()?;
-    let engine = build(args, dir.path(), &rows, &anchors)?;
+    let engine = build(args, dir.path(), &rows, &anchors, true)?;
 
     let mut table = Table::new([
         "case",
@@ -176,8 +178,14 @@ fn cosine(a: &[f32], b: &[f32]) -> f32 {
     kernels::dot(a, b) * cairn_engine::vector::inv_norm(a) * cairn_engine::vector::inv_norm(b)
 }
 
-/// One collection, all rows in one segment if the settings allow it.
-fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32>]) -> anyhow::Result<Engine> {
+/// One collection, all rows in one segment if the settings allow it; or, not sealed, in memory as they came.
+pub(crate) fn build(
+    args: &Args,
+    dir: &std::path::Path,
+    rows: &[&[f32]],
+    anchors: &[Vec<f32>],
+    sealed: bool,
+) -> anyhow::Result<Engine> {
     let quantization = match args.quantization.as_str() {
         "none" => Quantization::None,
         "int8" => Quantization::Int8,
@@ -202,7 +210,16 @@ fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32
         workers: crate::ann::ours::helpers(args.threads),
         files: Arc::new(cairn_engine::storage::LocalDir),
     };
-    let engine = Engine::open(dir, Settings::default(), components)?;
+    let defaults = Settings::default();
+    let settings = match sealed {
+        true => defaults,
+        false => Settings {
+            seal_rows: rows.len() + 1,
+            seal_bytes: usize::MAX,
+            ..defaults
+        },
+    };
+    let engine = Engine::open(dir, settings, components)?;
     let spec = VectorSpec {
         dim: u32::try_from(rows.first().context("no rows")?.len())?,
         metric: Metric::Cosine,
@@ -219,7 +236,7 @@ fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32
         chunking: Chunking::default(),
         durability: None,
     };
-    engine.create_collection("filters", schema)?;
+    engine.create_collection(NAME, schema)?;
     let started = Instant::now();
     for from in (0..rows.len()).step_by(BATCH) {
         let points = (from..rows.len().min(from + BATCH)).map(|row| -> anyhow::Result<PointInput> {
@@ -233,14 +250,12 @@ fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32
                 expires_at_ms: None,
             })
         });
-        engine.upsert(
-            "filters",
-            points.collect::<anyhow::Result<_>>()?,
-            &WriteOptions::default(),
-        )?;
+        engine.upsert(NAME, points.collect::<anyhow::Result<_>>()?, &WriteOptions::default())?;
     }
-    engine.optimize("filters", &|| false, &mut |_| ())?;
-    let info = engine.collection("filters")?;
+    if sealed {
+        engine.optimize(NAME, &|| false, &mut |_| ())?;
+    }
+    let info = engine.collection(NAME)?;
     println!(
         "{} rows in {} segments, ready after {:.1} s",
         info.points,
@@ -250,7 +265,7 @@ fn build(args: &Args, dir: &std::path::Path, rows: &[&[f32]], anchors: &[Vec<f32
     Ok(engine)
 }
 
-fn range(field: &str, from: Option<usize>, below: Option<usize>) -> Filter {
+pub(crate) fn range(field: &str, from: Option<usize>, below: Option<usize>) -> Filter {
     Filter::must(Condition::Range {
         field: field.to_owned(),
         range: Range {
@@ -312,7 +327,7 @@ fn measure(
             patience: Default::default(),
         };
         let started = Instant::now();
-        let answer = engine.query("filters", &query)?;
+        let answer = engine.query(NAME, &query)?;
         Ok((answer, started.elapsed()))
     };
     for question in questions.iter().take(WARM) {

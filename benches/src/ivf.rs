@@ -18,6 +18,7 @@ use crate::ann::cases::Case;
 use crate::ann::ours::helpers;
 use crate::ann::peer::Peer;
 use crate::ann::{Built, Contestant, K, compare, tell};
+use crate::place;
 use crate::report::{Report, Table, Verdict};
 
 /// What the default is promised to find.
@@ -48,8 +49,8 @@ pub(crate) struct Args {
     /// Threads that build.
     #[arg(long, default_value_t = 2)]
     build_threads: usize,
-    /// Python with the other libraries; a virtual environment's is best.
-    #[arg(long, env = "CAIRN_BENCH_PYTHON", default_value = "python3")]
+    /// Python with the other libraries (`scripts/peers.sh` makes one; CAIRN_BENCH_PYTHON names another).
+    #[arg(long, default_value_t = place::python())]
     python: String,
 }
 
@@ -62,7 +63,7 @@ impl Args {
             rounds: 1,
             queries: 500,
             build_threads: 2,
-            python: "python3".into(),
+            python: place::python(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench but `ann`, `churn`, `filters`, `ivf`, `kernels`, `models`, `recall` and `sparse` drives the real `cairn` binary as a child process through
+//! Every bench but `ann`, `batch`, `churn`, `filters`, `ivf`, `kernels`, `models`, `recall` and `sparse` drives the real `cairn` binary as a child process through
 //! real sockets, prints a table for people and appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]).
 //! Missing data is said loudly; the exit code is 1 if a promise is broken, and 3 if nothing is but what was asked for by name
 //! could not be measured.
@@ -8,6 +8,7 @@
 
 mod ann;
 mod badinput;
+mod batch;
 mod churn;
 mod collections;
 mod crash;
@@ -83,6 +84,8 @@ enum Bench {
     Ivf(ivf::Args),
     /// What a search finds that is told `target_recall` and nothing else, also where rows have died.
     Recall(recall::Args),
+    /// Queries of one batch beside the same queries one by one, in this process.
+    Batch(batch::Args),
     /// The inner loops: nanoseconds a distance.
     Kernels(kernels::Args),
     /// Local models: texts a second, and the milliseconds of a question and of reranking, beside their floor.
@@ -139,6 +142,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
         Bench::Ivf(args) => Box::pin(ivf::run(args)).await,
         Bench::Recall(args) => tokio::task::block_in_place(|| recall::run(&args)),
+        Bench::Batch(args) => tokio::task::block_in_place(|| batch::run(&args)),
         Bench::Kernels(args) => kernels::run(args),
         Bench::Models(args) => tokio::task::block_in_place(|| models::run(&args)),
         Bench::Sparse(args) => tokio::task::block_in_place(|| sparse::run(&args)),
@@ -163,6 +167,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Filters(filters::Args::short()),
         Bench::Churn(churn::Args::short()),
         Bench::Recall(recall::Args::short()),
+        Bench::Batch(batch::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
         Bench::Ivf(ivf::Args::short()),

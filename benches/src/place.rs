@@ -14,12 +14,30 @@ pub(crate) fn workspace() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// A file or folder of the data sets; `Err` is the reason to skip.
+/// Where the scripts put what they fetch, unless they were told otherwise.
+fn cache() -> PathBuf {
+    let home = std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from);
+    home.join(".cache/cairn")
+}
+
+/// A Python that has other libraries: what `CAIRN_BENCH_PYTHON` names, or what `scripts/peers.sh` made, or that of the system.
+pub(crate) fn python() -> String {
+    let made = cache().join("peers-venv/bin/python");
+    let found = std::env::var("CAIRN_BENCH_PYTHON").ok();
+    let found = found.or_else(|| made.is_file().then(|| made.display().to_string()));
+    found.unwrap_or_else(|| "python3".to_owned())
+}
+
+/// A file or folder of the data sets, or of what `scripts/peers.sh` fetched; `Err` is the reason to skip.
 pub(crate) fn data(name: &str) -> Result<PathBuf, String> {
     let root = std::env::var_os("CAIRN_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
     let path = root.join(name);
     if path.exists() {
         return Ok(path);
+    }
+    let fetched = cache().join("data").join(name);
+    if fetched.exists() {
+        return Ok(fetched);
     }
     Err(format!(
         "{} is not there; CAIRN_DATA names the folder of the data sets",
@@ -29,9 +47,8 @@ pub(crate) fn data(name: &str) -> Result<PathBuf, String> {
 
 /// The directory of a model that `make models` fetched; `Err` is the reason to skip.
 pub(crate) fn model(name: &str) -> Result<PathBuf, String> {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/cairn/models"));
-    let models = std::env::var_os("CAIRN_MODELS").map(PathBuf::from).or_else(home);
-    let dir = models.unwrap_or_default().join(name);
+    let models = std::env::var_os("CAIRN_MODELS").map_or_else(|| cache().join("models"), PathBuf::from);
+    let dir = models.join(name);
     if dir.join("model.safetensors").is_file() {
         return Ok(dir);
     }

@@ -97,6 +97,7 @@ impl Case {
             inv_norms: &self.norms,
             absent: None,
             codes: None,
+            signs: None,
         }
     }
 

@@ -15,6 +15,7 @@ mod plot;
 
 use anyhow::ensure;
 
+use crate::place;
 use crate::report::{Report, Table, Verdict};
 use cases::Case;
 use ours::Ours;
@@ -38,6 +39,9 @@ pub(crate) struct Args {
         default_value = "symphonyqg,svs,hnswlib,faiss-hnsw,faiss-ivfpq,usearch,qdrant-edge"
     )]
     peers: Vec<String>,
+    /// Of ours: cairn-int4, cairn-int8, cairn-f32.
+    #[arg(long, value_delimiter = ',', default_value = "cairn-int4,cairn-int8,cairn-f32")]
+    ours: Vec<String>,
     /// Rounds of all settings.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -47,8 +51,8 @@ pub(crate) struct Args {
     /// Threads that build.
     #[arg(long, default_value_t = 2)]
     build_threads: usize,
-    /// Python with the other libraries; a virtual environment's is best.
-    #[arg(long, env = "CAIRN_BENCH_PYTHON", default_value = "python3")]
+    /// Python with the other libraries (`scripts/peers.sh` makes one; CAIRN_BENCH_PYTHON names another).
+    #[arg(long, default_value_t = place::python())]
     python: String,
     /// Folder for plots, one SVG a case.
     #[arg(long)]
@@ -60,10 +64,11 @@ impl Args {
         Self {
             cases: vec!["wordnet".into()],
             peers: vec!["hnswlib".into()],
+            ours: ["cairn-int4", "cairn-int8", "cairn-f32"].map(Into::into).to_vec(),
             rounds: 1,
             queries: 500,
             build_threads: 2,
-            python: "python3".into(),
+            python: place::python(),
             plots: None,
         }
     }
@@ -137,7 +142,10 @@ fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()>
     case.write(place.path())?;
     let ours = Ours::all(case);
     let mut contestants: Vec<Box<dyn Contestant + '_>> = Vec::new();
-    contestants.extend(ours.into_iter().map(|o| Box::new(o) as Box<dyn Contestant>));
+    let ours = ours
+        .into_iter()
+        .filter(|one| args.ours.iter().any(|name| name == one.name()));
+    contestants.extend(ours.map(|o| Box::new(o) as Box<dyn Contestant>));
     for name in &args.peers {
         match Peer::start(&args.python, name, place.path(), case, None)? {
             Ok(peer) => contestants.push(Box::new(peer)),

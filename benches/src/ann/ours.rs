@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cairn_engine::config::Workers;
 use cairn_engine::schema::{IndexSpec, Quantization};
-use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, VectorIndex, VectorsRef, codes, hnsw};
+use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, SignsLayout, VectorsRef, codes, hnsw, signs};
 
 use super::{Built, Case, Contestant, K};
 
@@ -15,6 +15,7 @@ pub(crate) struct Ours<'a> {
     case: &'a Case,
     quantization: Quantization,
     codes: Option<(CodesLayout, Vec<u8>)>,
+    signs: Option<(SignsLayout, Vec<u8>)>,
     graph: Option<(HnswLayout, Vec<u8>)>,
 }
 
@@ -30,6 +31,7 @@ impl<'a> Ours<'a> {
             case,
             quantization,
             codes: None,
+            signs: None,
             graph: None,
         };
         kinds.map(one).into_iter().collect()
@@ -39,6 +41,7 @@ impl<'a> Ours<'a> {
     pub(crate) fn vectors(&self) -> VectorsRef<'_> {
         VectorsRef {
             codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
+            signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
             ..self.case.vectors()
         }
     }
@@ -84,7 +87,7 @@ impl Contestant for Ours<'_> {
     }
 
     fn values(&self) -> &[usize] {
-        &[10, 12, 14, 17, 20, 24, 28, 40, 56, 80, 120, 180]
+        &[10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380]
     }
 
     fn build(&mut self, threads: usize) -> anyhow::Result<Built> {
@@ -97,6 +100,14 @@ impl Contestant for Ours<'_> {
             })?;
             self.codes = Some((CodesLayout::parse(&bytes)?, bytes));
         }
+        if signs::are_worth_it(&self.vectors()) {
+            let mut bytes = Vec::new();
+            signs::encode(&self.case.vectors(), &mut |some| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            })?;
+            self.signs = Some((SignsLayout::parse(&bytes)?, bytes));
+        }
         let IndexSpec::Hnsw { m, ef_construction } = IndexSpec::default() else {
             anyhow::bail!("the default index is no graph");
         };
@@ -104,7 +115,8 @@ impl Contestant for Ours<'_> {
         let seconds = started.elapsed().as_secs_f64();
         // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
         let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        let bytes = size_of_val(self.case.vectors().data) + codes + graph.len();
+        let signs = self.signs.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let bytes = size_of_val(self.case.vectors().data) + codes + signs + graph.len();
         self.graph = Some((HnswLayout::parse(&graph)?, graph));
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Built {
@@ -125,9 +137,14 @@ impl Contestant for Ours<'_> {
                 .enumerate()
                 .map(|(part, ids)| {
                     scope.spawn(move || -> anyhow::Result<()> {
-                        for (i, ids) in ids.chunks_exact_mut(K).enumerate() {
-                            let query = case.query(part * share + i);
-                            let found = graph.search(&vectors, query, K, ef, &Allow::All, &|| false)?;
+                        let effort = hnsw::Effort::unbounded(K, ef);
+                        let first = part * share;
+                        let queries: Vec<(&[f32], hnsw::Effort)> = (first..first + ids.len() / K)
+                            .map(|i| (case.query(i), effort))
+                            .collect();
+                        let all = graph.search_many(&vectors, &queries, &Allow::All, &|| false)?;
+                        for (ids, walked) in ids.chunks_exact_mut(K).zip(all) {
+                            let hnsw::Walked::Found(found) = walked else { continue };
                             for (id, hit) in ids.iter_mut().zip(found.hits) {
                                 *id = i32::try_from(hit.ordinal)?;
                             }

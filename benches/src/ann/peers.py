@@ -23,7 +23,7 @@ PEER, DIRECTORY, METRIC = sys.argv[1:4]
 # Of those that have inverted lists.
 LISTS = int(sys.argv[4]) if len(sys.argv) > 4 else 512
 K = 10
-EFS = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260]
+EFS = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380]
 # What a library prints must not be taken for an answer.
 ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)

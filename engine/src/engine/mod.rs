@@ -751,11 +751,12 @@ impl Engine {
             now_ms: self.shared.components.clock.now_ms(),
             patience,
             answer_bytes: std::cell::Cell::new(0),
+            ahead: None,
         }
     }
 
     /// A write that was acked is visible at once on this node, so a token is either seen or of another history.
-    fn check_after(&self, after: Option<Token>) -> Result<()> {
+    pub fn check_after(&self, after: Option<Token>) -> Result<()> {
         let Some(token) = after else { return Ok(()) };
         let applied = self.applied();
         if self.shared.epochs.load().knows(token, applied.seq) {

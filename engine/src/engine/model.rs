@@ -423,6 +423,7 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
         1 => 2,
         _ => 4,
     };
+    let mut asked = Vec::new();
     for (filtered, filter) in filters.into_iter().enumerate() {
         let cosine = |v: &[f32]| {
             let dot: f64 = v.iter().zip(&vector).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
@@ -443,7 +444,9 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
             };
             let mut ask = query(source, filter.clone(), 10);
             ask.params.exact = exact;
-            let hits = engine.query(name, &ask).unwrap().hits;
+            let answer = engine.query(name, &ask).unwrap();
+            let hits = answer.hits.clone();
+            asked.push((ask, answer));
             assert_eq!(hits.len(), expected.len().min(10), "never fewer than k when k match");
             let found = hits
                 .iter()
@@ -459,6 +462,24 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
                 assert!(pair[0].score >= pair[1].score);
             }
         }
+    }
+    // All of them and some more at once are answered as each alone.
+    for (k, other) in [(3, vector.clone()), (40, vec![0.5; DIM]), (10, vec![-1.0; DIM])] {
+        let source = Source::Nearest {
+            using: None,
+            vector: other,
+        };
+        let mut ask = query(source, asked[k % 2].0.filter.clone(), k);
+        ask.params.exact = k == 10;
+        let alone = engine.query(name, &ask).unwrap();
+        asked.push((ask, alone));
+    }
+    let queries: Vec<&Query> = asked.iter().map(|(ask, _)| ask).collect();
+    let moment = engine.moment(name, None, Patience::default()).unwrap();
+    let moment = moment.announce(&queries).unwrap();
+    for (ask, alone) in &asked {
+        let together = moment.query(ask).unwrap();
+        assert_eq!(together.hits, alone.hits, "asked together with others: {ask:?}");
     }
 }
 

@@ -18,7 +18,7 @@ use crate::collection::Collection;
 use crate::error::Result;
 use crate::filter::Filter;
 use crate::patience::Patience;
-use crate::query::{self, Context, Lacking, Listing, Query, QueryResult, With};
+use crate::query::{self, Ahead, Context, Lacking, Listing, Query, QueryResult, With};
 use crate::schema::Schema;
 use crate::segment::Missing;
 use crate::types::{Point, PointId, Token};
@@ -33,6 +33,8 @@ pub struct Moment<'e> {
     lacking: Lacking,
     /// What the answers so far were given without.
     missing: Mutex<Vec<Missing>>,
+    /// What was found for queries that were announced.
+    ahead: Option<Ahead>,
 }
 
 impl Engine {
@@ -60,6 +62,7 @@ impl<'e> Moment<'e> {
             patience,
             lacking: Lacking::Refuse,
             missing: Mutex::default(),
+            ahead: None,
         }
     }
 
@@ -68,6 +71,33 @@ impl<'e> Moment<'e> {
     pub fn allow_partial(self, allow: bool) -> Self {
         let lacking = if allow { Lacking::Tell } else { Lacking::Refuse };
         Self { lacking, ..self }
+    }
+
+    /// Searches for queries that will be asked together, which costs less than to search for each by itself. Their answers are the same.
+    pub fn announce(self, queries: &[&Query]) -> Result<Self> {
+        if queries.is_empty() {
+            return Ok(self);
+        }
+        let ahead = self.read(|context| Ahead::of(context, queries))?;
+        Ok(Self {
+            ahead: Some(ahead),
+            ..self
+        })
+    }
+
+    /// The same moment for questions of another kind: it allows no partial answers, and nothing was announced.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self {
+            engine: self.engine,
+            collection: Arc::clone(&self.collection),
+            listing: Arc::clone(&self.listing),
+            now_ms: self.now_ms,
+            patience: self.patience.clone(),
+            lacking: Lacking::Refuse,
+            missing: Mutex::default(),
+            ahead: None,
+        }
     }
 
     /// The segments that answers of this moment were given without.
@@ -149,6 +179,7 @@ impl<'e> Moment<'e> {
             let mut context = self.engine.context(&self.collection, &view, &self.patience);
             // What has expired is decided once.
             context.now_ms = self.now_ms;
+            context.ahead = self.ahead.as_ref().filter(|ahead| ahead.is_of(&view));
             match context.ask(&ask) {
                 // The next view is without the segment that this one had, so this ends.
                 Err(error) if lacking == Lacking::Tell && error.code == "segment_damaged" => {}

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::view::{Place, View};
-use super::{Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Source, With, fuse, nearest, sparse, text};
+use super::{
+    Ahead, Explain, ExplainLeg, Hit, Input, LegScore, Query, QueryResult, Source, With, fuse, nearest, sparse, text,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::filter::{Filter, eval, extract};
 use crate::limits;
@@ -30,6 +32,8 @@ pub(crate) struct Context<'a> {
     pub(crate) patience: &'a Patience,
     /// Bytes of payloads and vectors fetched so far.
     pub(crate) answer_bytes: Cell<usize>,
+    /// What was found for queries that are asked together with others.
+    pub(crate) ahead: Option<&'a Ahead>,
 }
 
 /// A candidate of a leg or of a fusion.
@@ -264,16 +268,12 @@ impl Context<'_> {
         self.check_patience()?;
         match source {
             Source::Nearest { using, vector } => {
-                let found = nearest::search(
-                    self,
-                    leg,
-                    using.as_deref(),
+                let ask = nearest::Ask {
                     vector,
-                    filters,
-                    limit,
-                    &query.params,
-                    explain,
-                )?;
+                    k: limit,
+                    params: &query.params,
+                };
+                let found = nearest::search(self, leg, using.as_deref(), ask, filters, explain)?;
                 Ok(self.rank(found, limit, true))
             }
             Source::Sparse { using, vector } => {

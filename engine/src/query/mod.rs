@@ -4,9 +4,11 @@
 //! schema, planned per segment (scan of vectors or codes, or graph walk), run on one view to the end, fused, and only the final k hits
 //! fetch their payload.
 
+mod ahead;
 mod ask;
 mod exec;
 mod fuse;
+mod legs;
 mod listing;
 mod nearest;
 pub mod plan;
@@ -18,6 +20,7 @@ mod tests;
 mod text;
 mod view;
 
+pub(crate) use ahead::Ahead;
 pub(crate) use ask::check_vector;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};

@@ -1,16 +1,18 @@
 //! Nearest vectors: one leg over all segments.
 
-use super::exec::{Context, Found as Candidate, Matches, Raw};
+use super::exec::{Context, Counted, Found as Candidate, Matches, Raw};
 use super::plan::{self, Known, Listed, Strategy};
 use super::view::Place;
 use super::{ExplainLeg, Params, score};
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::limits::TARGET_RECALL_DEFAULT;
-use crate::schema::Schema;
+use crate::schema::{Metric, Schema, VectorSpec};
+use crate::segment::SegmentView;
 use crate::types::Ordinal;
 use crate::vector::hnsw::{Effort, Walked};
-use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, flat};
+use crate::vector::ivf::Ivf;
+use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, batch, flat};
 
 /// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
 /// what is far from the question.
@@ -38,19 +40,40 @@ pub(super) fn resolve(schema: &Schema, using: Option<&str>) -> Result<usize> {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a leg's question, and where it is asked")]
-pub(super) fn search(
-    context: &Context<'_>,
-    leg: &str,
-    using: Option<&str>,
-    query: &[f32],
-    filters: &[&Filter],
-    k: usize,
-    params: &Params,
-    explain: &mut Vec<ExplainLeg>,
-) -> Result<Vec<Candidate>> {
-    let index = resolve(context.schema, using)?;
-    let (name, spec) = context.schema.vectors.iter().nth(index).expect("resolve found it");
+/// What a leg asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ask<'q> {
+    pub(super) vector: &'q [f32],
+    /// Hits wanted.
+    pub(super) k: usize,
+    pub(super) params: &'q Params,
+}
+
+/// What was found for it, before it has a name.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Searched {
+    /// At least the `k` nearest, in no order.
+    hits: Vec<(Place, f32)>,
+    looks: Vec<Look>,
+}
+
+/// How one segment was searched.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    shard: u32,
+    segment: Option<u64>,
+    strategy: &'static str,
+    matches: u64,
+    evaluated: u64,
+}
+
+/// Questions that one reading of the rows answers together keep at most so many candidates.
+const TOGETHER_KEPT_MAX: usize = 1 << 20;
+
+/// Checks a question against the schema; gives the place of the vector that it means.
+pub(super) fn check(schema: &Schema, using: Option<&str>, query: &[f32]) -> Result<usize> {
+    let index = resolve(schema, using)?;
+    let (name, spec) = schema.vectors.iter().nth(index).expect("resolve found it");
     if query.len() != spec.dim as usize {
         return Err(Error::invalid(
             "wrong_dim",
@@ -62,161 +85,402 @@ pub(super) fn search(
         )
         .at("/nearest/vector"));
     }
-    if spec.metric == crate::schema::Metric::Cosine && query.iter().all(|x| *x == 0.0) {
+    if spec.metric == Metric::Cosine && query.iter().all(|x| *x == 0.0) {
         return Err(Error::invalid(
             "zero_vector",
             "a zero vector has no direction, cosine cannot compare it",
         )
         .at("/nearest/vector"));
     }
-    let target = params.target_recall.unwrap_or(TARGET_RECALL_DEFAULT);
-    let stop = || context.patience.is_over();
-    let mut found = Vec::new();
+    Ok(index)
+}
+
+pub(super) fn search(
+    context: &Context<'_>,
+    leg: &str,
+    using: Option<&str>,
+    ask: Ask<'_>,
+    filters: &[&Filter],
+    explain: &mut Vec<ExplainLeg>,
+) -> Result<Vec<Candidate>> {
+    let index = check(context.schema, using, ask.vector)?;
+    let ahead = context.ahead.and_then(|ahead| ahead.find(index, filters, ask));
+    let alone;
+    let Searched { hits, looks } = match ahead {
+        Some(searched) => searched,
+        None => {
+            alone = search_all(context, index, filters, &[ask])?;
+            &alone[0]
+        }
+    };
+    explain.extend(looks.iter().map(|look| ExplainLeg {
+        leg: leg.to_owned(),
+        shard: look.shard,
+        segment: look.segment,
+        strategy: look.strategy,
+        matches: look.matches,
+        evaluated: look.evaluated,
+    }));
+    let metric = spec(context.schema, index).metric;
+    let named = |(place, distance): &(Place, f32)| {
+        let raw = metric.raw(*distance);
+        Candidate {
+            place: *place,
+            key: -distance,
+            score: score::of_metric(metric, raw),
+            raws: vec![Raw {
+                leg: leg.to_owned(),
+                raw,
+                rank: 0,
+            }],
+        }
+    };
+    Ok(hits.iter().map(named).collect())
+}
+
+fn spec(schema: &Schema, index: usize) -> &VectorSpec {
+    schema.vectors.values().nth(index).expect("it was resolved")
+}
+
+/// Answers questions with the same filters, each as if it were alone. What all of them need is done once: the filters, and where
+/// more than one is answered by looking at every match, the reading of those.
+pub(super) fn search_all(
+    context: &Context<'_>,
+    index: usize,
+    filters: &[&Filter],
+    asks: &[Ask<'_>],
+) -> Result<Vec<Searched>> {
+    let mut all: Vec<Searched> = asks.iter().map(|_| Searched::default()).collect();
     for (place, view) in context.view.segments() {
-        let segment = &view.segment;
-        let vectors = segment.vectors(index);
         let matches = context.matches(view, filters)?;
+        let rows = Rows::new(context, index, view, &matches);
+        let plans: Vec<Planned> = asks.iter().map(|ask| rows.plan(*ask)).collect();
+        let walked = |plan: &Planned| matches!(plan.chosen, Strategy::Graph { .. } | Strategy::Lists);
+        let holder = match &*matches {
+            Matches::Set(set) if plans.iter().any(walked) => Some(BitSet::from_iter(rows.count as usize, set)),
+            Matches::Set(_) | Matches::Live => None,
+        };
+        let allow = match &holder {
+            Some(set) => Allow::Only(set),
+            None if view.dead.count() > 0 && plans.iter().any(walked) => Allow::Only(view.dead.live(rows.count)),
+            None => Allow::All,
+        };
+        let mut found: Vec<Option<(&'static str, Found)>> = asks.iter().map(|_| None).collect();
+        for strategy in [Strategy::Codes, Strategy::Exact] {
+            let same = |i: &usize| plans[*i].chosen == strategy;
+            let together: Vec<usize> = (0..asks.len()).filter(same).collect();
+            if together.len() > 1 {
+                rows.scan_together(strategy, asks, &together, &mut found)?;
+            }
+        }
+        let by_graph = |i: &usize| matches!(plans[*i].chosen, Strategy::Graph { .. });
+        let together: Vec<usize> = (0..asks.len()).filter(by_graph).collect();
+        if together.len() > 1 {
+            rows.walk_together(asks, &plans, &together, &allow, &mut found)?;
+        }
+        for (i, found) in found.into_iter().enumerate() {
+            let found = match found {
+                Some(found) => Some(found),
+                None => rows.find(asks[i], plans[i], &allow)?,
+            };
+            let Some((strategy, found)) = found else { continue };
+            all[i].looks.push(Look {
+                shard: place.shard,
+                segment: view.no,
+                strategy,
+                matches: matches.count(),
+                evaluated: found.evaluated,
+            });
+            let hit = |hit: Scored| {
+                let ordinal = hit.ordinal;
+                (Place { ordinal, ..place }, hit.distance)
+            };
+            all[i].hits.extend(found.hits.into_iter().map(hit));
+            if asks.len() > 1 {
+                all[i].forget(asks[i].k);
+            }
+        }
+    }
+    Ok(all)
+}
+
+impl Searched {
+    /// Drops what is farther than the `k`-th, so that many questions do not keep the hits of every segment.
+    fn forget(&mut self, k: usize) {
+        if k > 0 && self.hits.len() > 2 * k {
+            let (_, last, _) = self.hits.select_nth_unstable_by(k - 1, |a, b| a.1.total_cmp(&b.1));
+            let last = last.1;
+            self.hits.retain(|(_, distance)| *distance <= last);
+        }
+    }
+}
+
+/// One segment, as questions with the same filters see it.
+struct Rows<'a> {
+    context: &'a Context<'a>,
+    index: usize,
+    view: &'a SegmentView,
+    matches: &'a Counted,
+    vectors: VectorsRef<'a>,
+    count: u32,
+    /// Matches that have the vector.
+    candidates: u64,
+}
+
+/// How a question is to be answered, and what that was decided by.
+#[derive(Clone, Copy)]
+struct Planned {
+    known: Known,
+    ef: usize,
+    target: f32,
+    chosen: Strategy,
+}
+
+impl<'a> Rows<'a> {
+    fn new(context: &'a Context<'a>, index: usize, view: &'a SegmentView, matches: &'a Counted) -> Self {
+        let vectors = view.segment.vectors(index);
         let absent = vectors.absent.map_or(0, BitSet::count) as u64;
-        let present = |o: &Ordinal| !vectors.is_absent(*o);
-        let candidates = match &*matches {
+        let candidates = match &**matches {
             _ if absent == 0 => matches.count(),
             Matches::Live => {
                 let dead_absent = view.dead.rows().iter().filter(|o| vectors.is_absent(*o)).count() as u64;
                 matches.count() - (absent - dead_absent)
             }
-            Matches::Set(set) => set.iter().filter(present).count() as u64,
+            Matches::Set(set) => set.iter().filter(|o| !vectors.is_absent(*o)).count() as u64,
         };
-        let graph = segment.graph(index);
+        Self {
+            context,
+            index,
+            view,
+            matches,
+            count: view.segment.rows(),
+            vectors,
+            candidates,
+        }
+    }
+
+    fn plan(&self, Ask { k, params, .. }: Ask<'_>) -> Planned {
+        let segment = &self.view.segment;
+        let target = params.target_recall.unwrap_or(TARGET_RECALL_DEFAULT);
         // What a filter leaves may be far from the question, and was measured by nobody.
-        let target = match &*matches {
+        let target = match &**self.matches {
             Matches::Live => target,
             Matches::Set(_) => target.max(TARGET_RECALL_DEFAULT),
         };
-        let ef = effort(params, target, k, segment.calibration(index), &matches);
-        let lists = segment.lists(index).map(|lists| match params.nprobe {
-            None => lists.with_recall(target),
-            Some(_) => lists,
-        });
-        let rows = u64::from(segment.rows());
+        let ef = effort(params, target, k, segment.calibration(self.index), self.matches);
+        let (dim, rows) = (spec(self.context.schema, self.index).dim, u64::from(self.count));
         // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
-        let depth = k as f64 * rows as f64 / candidates.max(1) as f64;
+        let depth = k as f64 * rows as f64 / self.candidates.max(1) as f64;
+        let lists = self.lists(params, target).map(|lists| Listed {
+            count: lists.lists() as u64,
+            share: match params.nprobe {
+                None => lists.share(depth),
+                Some(nprobe) => (nprobe as f64 / lists.lists() as f64).min(1.0),
+            },
+            bytes: lists.record_bytes().map_or(4 * u64::from(dim), |bytes| bytes as u64),
+            centre_bytes: u64::from(dim),
+        });
         let known = Known {
-            graph: graph.is_some(),
-            lists: lists.map(|lists| Listed {
-                count: lists.lists() as u64,
-                share: match params.nprobe {
-                    None => lists.share(depth),
-                    Some(nprobe) => (nprobe as f64 / lists.lists() as f64).min(1.0),
-                },
-                bytes: lists
-                    .record_bytes()
-                    .map_or(4 * u64::from(spec.dim), |bytes| bytes as u64),
-                centre_bytes: u64::from(spec.dim),
-            }),
+            graph: segment.graph(self.index).is_some(),
+            lists,
             exact: params.exact,
-            matches: candidates,
+            matches: self.candidates,
             rows,
             k: k as u64,
             ef: ef as u64,
-            vector_bytes: 4 * u64::from(spec.dim),
-            code_bytes: vectors.codes.map(|codes| codes.record_bytes() as u64),
+            vector_bytes: 4 * u64::from(dim),
+            code_bytes: self.vectors.codes.map(|codes| codes.record_bytes() as u64),
         };
-        let each = || -> Box<dyn Iterator<Item = Ordinal> + '_> {
-            match &*matches {
-                Matches::Live if view.dead.count() == 0 => Box::new((0..segment.rows()).filter(present)),
-                Matches::Live => Box::new(view.dead.live(segment.rows()).iter().filter(present)),
-                Matches::Set(set) => Box::new(set.iter().filter(present)),
-            }
-        };
-        let scan = |strategy: Strategy| match strategy {
-            Strategy::Codes => flat::scan_codes(&vectors, query, each, k + EDGE, &stop),
+        Planned {
+            chosen: plan::choose(known),
+            known,
+            ef,
+            target,
+        }
+    }
+
+    fn lists(&self, params: &Params, target: f32) -> Option<Ivf<'a>> {
+        let lists = self.view.segment.lists(self.index)?;
+        Some(match params.nprobe {
+            None => lists.with_recall(target),
+            Some(_) => lists,
+        })
+    }
+
+    /// The matches that have the vector.
+    fn each(&self) -> Box<dyn Iterator<Item = Ordinal> + '_> {
+        let present = |o: &Ordinal| !self.vectors.is_absent(*o);
+        match &**self.matches {
+            Matches::Live if self.view.dead.count() == 0 => Box::new((0..self.count).filter(present)),
+            Matches::Live => Box::new(self.view.dead.live(self.count).iter().filter(present)),
+            Matches::Set(set) => Box::new(set.iter().filter(present)),
+        }
+    }
+
+    fn scan(&self, strategy: Strategy, Ask { vector, k, .. }: Ask<'_>) -> Result<Found> {
+        let stop = || self.context.patience.is_over();
+        match strategy {
+            Strategy::Codes => flat::scan_codes(&self.vectors, vector, || self.each(), k + EDGE, &stop),
             Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists => {
-                exact(&vectors, query, &each, k, &|ordinal| segment.id_of(ordinal), &stop)
+                let found = flat::scan(&self.vectors, vector, self.each(), k + 1, &stop)?;
+                self.settle(vector, found, k)
+            }
+        }
+    }
+
+    /// Answers several questions by one reading of the matches.
+    fn scan_together(
+        &self,
+        strategy: Strategy,
+        asks: &[Ask<'_>],
+        together: &[usize],
+        found: &mut [Option<(&'static str, Found)>],
+    ) -> Result<()> {
+        let stop = || self.context.patience.is_over();
+        let by_code = strategy == Strategy::Codes;
+        let mut rest = together;
+        while !rest.is_empty() {
+            let mut kept = 0;
+            let some = rest.iter().take_while(|i| {
+                kept += batch::kept(asks[**i].k + EDGE, by_code);
+                kept <= TOGETHER_KEPT_MAX
+            });
+            let (now, later) = rest.split_at(some.count().max(1));
+            rest = later;
+            let more = if by_code { EDGE } else { 1 };
+            let question = |i: &usize| batch::Question {
+                vector: asks[*i].vector,
+                k: asks[*i].k + more,
+            };
+            let questions: Vec<batch::Question<'_>> = now.iter().map(question).collect();
+            let answers = match by_code {
+                true => batch::scan_codes(&self.vectors, &questions, || self.each(), &stop)?,
+                false => batch::scan(&self.vectors, &questions, self.each(), &stop)?,
+            };
+            for (i, answer) in now.iter().zip(answers) {
+                found[*i] = Some(match by_code {
+                    true => ("codes", answer),
+                    false => ("exact", self.settle(asks[*i].vector, answer, asks[*i].k)?),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Of the `k + 1` nearest the `k` nearest, and of those that are exactly as far as the k-th the first by id: ids decide, not
+    /// places.
+    fn settle(&self, query: &[f32], mut found: Found, k: usize) -> Result<Found> {
+        let edge = match k.checked_sub(1).and_then(|last| found.hits.get(last)) {
+            Some(last) if found.hits.len() > k => last.distance,
+            _ => {
+                found.hits.truncate(k);
+                return Ok(found);
             }
         };
-        let chosen = plan::choose(known);
-        // Scans go by `each`.
-        let by_index = matches!(chosen, Strategy::Graph { .. } | Strategy::Lists);
-        let holder = match &*matches {
-            Matches::Set(set) if by_index => Some(BitSet::from_iter(segment.rows() as usize, set)),
-            Matches::Set(_) | Matches::Live => None,
+        if found.hits[k].distance > edge {
+            found.hits.truncate(k);
+            return Ok(found);
+        }
+        let stop = || self.context.patience.is_over();
+        let at_edge = flat::scan_at(&self.vectors, query, self.each(), edge, &stop)?;
+        found.evaluated += at_edge.evaluated;
+        found.hits.retain(|hit| hit.distance < edge);
+        let missing = k - found.hits.len();
+        let mut ties: Vec<Scored> = at_edge.hits;
+        if ties.len() > missing {
+            let id_of = |hit: &Scored| self.view.segment.id_of(hit.ordinal);
+            ties.select_nth_unstable_by(missing - 1, |a, b| id_of(a).cmp(id_of(b)));
+            ties.truncate(missing);
+        }
+        found.hits.extend(ties);
+        Ok(found)
+    }
+
+    /// Walks the graph for several questions.
+    fn walk_together(
+        &self,
+        asks: &[Ask<'_>],
+        plans: &[Planned],
+        together: &[usize],
+        allow: &Allow<'_>,
+        found: &mut [Option<(&'static str, Found)>],
+    ) -> Result<()> {
+        let Some(graph) = self.view.segment.graph(self.index) else {
+            return Ok(());
         };
-        let allow = match &holder {
-            Some(set) => Allow::Only(set),
-            None if by_index && view.dead.count() > 0 => Allow::Only(view.dead.live(segment.rows())),
-            None => Allow::All,
+        let stop = || self.context.patience.is_over();
+        let query = |i: &usize| (asks[*i].vector, self.effort(asks[*i], plans[*i]));
+        let queries: Vec<(&[f32], Effort)> = together.iter().map(query).collect();
+        let walked = graph.search_many(&self.vectors, &queries, allow, &stop)?;
+        for (i, walked) in together.iter().zip(walked) {
+            found[*i] = Some(self.finish(asks[*i], plans[*i], walked)?);
+        }
+        Ok(())
+    }
+
+    fn effort(&self, ask: Ask<'_>, planned: Planned) -> Effort {
+        let effort = Effort::beyond(ask.k, planned.ef, self.vectors.codes.is_some());
+        match planned.chosen {
+            Strategy::Graph { evaluations_max } => Effort {
+                evaluations_max,
+                ..effort
+            },
+            Strategy::Nothing | Strategy::Exact | Strategy::Codes | Strategy::Lists => effort,
+        }
+    }
+
+    /// What a walk found, or a scan where that is not enough.
+    fn finish(&self, ask: Ask<'_>, planned: Planned, walked: Walked) -> Result<(&'static str, Found)> {
+        let k = ask.k;
+        let wanted = self.candidates.min(k as u64);
+        let evaluated = match walked {
+            Walked::Found(mut found) if found.hits.len() as u64 >= wanted => {
+                // Of all that a walk without codes kept, the hits and what ties with the last of them.
+                let last = found.hits.get(k - 1).map_or(f32::INFINITY, |last| last.distance);
+                let ties = found.hits.partition_point(|hit| hit.distance <= last);
+                found.hits.truncate(ties.max(k + EDGE));
+                return Ok(("graph", found));
+            }
+            Walked::Found(Found { evaluated, .. }) | Walked::GaveUp { evaluated } => evaluated,
         };
-        let (strategy, hits) = match (chosen, graph) {
+        // Whatever kept the walk from the matches, a scan comes by all of them.
+        let strategy = plan::scan(planned.known);
+        let mut scanned = self.scan(strategy, ask)?;
+        scanned.evaluated += evaluated;
+        let name = if strategy == Strategy::Codes {
+            "graph+codes"
+        } else {
+            "graph+exact"
+        };
+        Ok((name, scanned))
+    }
+
+    /// Answers one question as planned; nothing if nothing matches.
+    fn find(&self, ask: Ask<'_>, planned: Planned, allow: &Allow<'_>) -> Result<Option<(&'static str, Found)>> {
+        let Ask { vector, k, params } = ask;
+        let Planned { target, chosen, .. } = planned;
+        let stop = || self.context.patience.is_over();
+        Ok(Some(match (chosen, self.view.segment.graph(self.index)) {
             (Strategy::Nothing, _) => {
                 // Counting matches takes time, too.
-                context.check_patience()?;
-                continue;
+                self.context.check_patience()?;
+                return Ok(None);
             }
-            (Strategy::Graph { evaluations_max }, Some(graph)) => {
-                let effort = Effort {
-                    evaluations_max,
-                    ..Effort::beyond(k, ef, vectors.codes.is_some())
-                };
-                let walked = match graph.search_within(&vectors, query, effort, &allow, &stop)? {
-                    Walked::Found(found) if found.hits.len() as u64 >= candidates.min(k as u64) => Ok(found),
-                    Walked::Found(Found { evaluated, .. }) | Walked::GaveUp { evaluated } => Err(evaluated),
-                };
-                match walked {
-                    Ok(mut found) => {
-                        // Of all that a walk without codes kept, the hits and what ties with the last of them.
-                        let last = found.hits.get(k - 1).map_or(f32::INFINITY, |last| last.distance);
-                        let ties = found.hits.partition_point(|hit| hit.distance <= last);
-                        found.hits.truncate(ties.max(k + EDGE));
-                        ("graph", found)
-                    }
-                    // Whatever kept the walk from the matches, a scan comes by all of them.
-                    Err(evaluated) => {
-                        let strategy = plan::scan(known);
-                        let mut scanned = scan(strategy)?;
-                        scanned.evaluated += evaluated;
-                        let name = if strategy == Strategy::Codes {
-                            "graph+codes"
-                        } else {
-                            "graph+exact"
-                        };
-                        (name, scanned)
-                    }
-                }
+            (Strategy::Graph { .. }, Some(graph)) => {
+                let effort = self.effort(ask, planned);
+                let walked = graph.search_within(&self.vectors, vector, effort, allow, &stop)?;
+                self.finish(ask, planned, walked)?
             }
             (Strategy::Lists, _) => {
+                let lists = self.lists(params, target);
                 let lists = lists.ok_or_else(|| Error::internal("a plan for lists that are not there"))?;
-                let probed = lists.probe(&vectors, query, k + EDGE, params.nprobe, &allow, &stop)?;
+                let probed = lists.probe(&self.vectors, vector, k + EDGE, params.nprobe, allow, &stop)?;
                 ("lists", probed.found)
             }
-            (strategy @ Strategy::Codes, _) => ("codes", scan(strategy)?),
-            (strategy @ (Strategy::Exact | Strategy::Graph { .. }), _) => ("exact", scan(strategy)?),
-        };
-        explain.push(ExplainLeg {
-            leg: leg.to_owned(),
-            shard: place.shard,
-            segment: view.no,
-            strategy,
-            matches: matches.count(),
-            evaluated: hits.evaluated,
-        });
-        found.extend(hits.hits.into_iter().map(|hit| {
-            let raw = spec.metric.raw(hit.distance);
-            Candidate {
-                place: Place {
-                    ordinal: hit.ordinal,
-                    ..place
-                },
-                key: -hit.distance,
-                score: score::of_metric(spec.metric, raw),
-                raws: vec![Raw {
-                    leg: leg.to_owned(),
-                    raw,
-                    rank: 0,
-                }],
-            }
-        }));
+            (strategy @ Strategy::Codes, _) => ("codes", self.scan(strategy, ask)?),
+            (strategy @ (Strategy::Exact | Strategy::Graph { .. }), _) => ("exact", self.scan(strategy, ask)?),
+        }))
     }
-    Ok(found)
 }
 
 /// How many candidates a walk keeps.
@@ -231,36 +495,4 @@ fn effort(params: &Params, target: f32, k: usize, calibration: Option<&Calibrati
         },
     };
     ef.max(k + EDGE)
-}
-
-/// The `k` nearest of the candidates, exactly, and of those that are exactly as far as the k-th the first by id: ids decide, not
-/// places.
-fn exact<'c, 's, I: Iterator<Item = Ordinal> + 'c>(
-    vectors: &VectorsRef<'_>,
-    query: &[f32],
-    each: &'c dyn Fn() -> I,
-    k: usize,
-    id_of: &dyn Fn(Ordinal) -> &'s str,
-    stop: &dyn Fn() -> bool,
-) -> Result<Found> {
-    let mut found = flat::scan(vectors, query, each(), k + 1, stop)?;
-    let edge = match found.hits.get(k - 1) {
-        Some(last) if found.hits.len() > k => last.distance,
-        _ => return Ok(found),
-    };
-    if found.hits[k].distance > edge {
-        found.hits.truncate(k);
-        return Ok(found);
-    }
-    let at_edge = flat::scan_at(vectors, query, each(), edge, stop)?;
-    found.evaluated += at_edge.evaluated;
-    found.hits.retain(|hit| hit.distance < edge);
-    let missing = k - found.hits.len();
-    let mut ties: Vec<Scored> = at_edge.hits;
-    if ties.len() > missing {
-        ties.select_nth_unstable_by(missing - 1, |a, b| id_of(a.ordinal).cmp(id_of(b.ordinal)));
-        ties.truncate(missing);
-    }
-    found.hits.extend(ties);
-    Ok(found)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::exec::{Context, Found};
-use super::{Params, Query, Source, nearest};
+use super::{Params, Query, Source, legs, nearest};
 use crate::error::Result;
 use crate::filter::Filter;
 
@@ -61,8 +61,7 @@ impl Samples {
         if !turn.is_multiple_of(every) {
             return None;
         }
-        let mut legs = Vec::new();
-        legs_of(&query.source, &[&query.filter], query.limit + query.offset, &mut legs);
+        let mut legs = legs::dense(query);
         let leg = legs.swap_remove((turn / every) as usize % legs.len());
         (1..=HITS_MAX).contains(&leg.hits).then(|| Picked {
             using: leg.using.map(str::to_owned),
@@ -82,37 +81,11 @@ impl Samples {
     }
 }
 
-struct Leg<'q> {
-    using: Option<&'q str>,
-    vector: &'q [f32],
-    filters: Vec<&'q Filter>,
-    hits: usize,
-}
-
 fn has_dense(source: &Source) -> bool {
     match source {
         Source::Nearest { .. } => true,
         Source::Sparse { .. } | Source::Text { .. } => false,
         Source::Fusion { inputs, .. } => inputs.iter().any(|input| has_dense(&input.source)),
-    }
-}
-
-fn legs_of<'q>(source: &'q Source, filters: &[&'q Filter], hits: usize, legs: &mut Vec<Leg<'q>>) {
-    match source {
-        Source::Nearest { using, vector } => legs.push(Leg {
-            using: using.as_deref(),
-            vector,
-            filters: filters.to_vec(),
-            hits,
-        }),
-        Source::Sparse { .. } | Source::Text { .. } => {}
-        Source::Fusion { inputs, .. } => {
-            for input in inputs {
-                let mut all = filters.to_vec();
-                all.push(&input.filter);
-                legs_of(&input.source, &all, input.limit.max(hits), legs);
-            }
-        }
     }
 }
 
@@ -125,16 +98,12 @@ impl Picked {
         let filters: Vec<&Filter> = self.filters.iter().collect();
         let find = |params: &Params| -> Result<Vec<Found>> {
             let (using, mut explain) = (self.using.as_deref(), Vec::new());
-            let found = nearest::search(
-                context,
-                "",
-                using,
-                &self.vector,
-                &filters,
-                self.hits,
+            let ask = nearest::Ask {
+                vector: &self.vector,
+                k: self.hits,
                 params,
-                &mut explain,
-            )?;
+            };
+            let found = nearest::search(context, "", using, ask, &filters, &mut explain)?;
             Ok(context.rank(found, self.hits, false))
         };
         let exact = find(&Params {

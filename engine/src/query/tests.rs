@@ -159,6 +159,7 @@ impl Moment {
             now_ms: 0,
             patience: Patience::endless(),
             answer_bytes: Cell::new(0),
+            ahead: None,
         };
         let query = Query {
             filter: filter.clone(),
@@ -178,6 +179,7 @@ fn vectors_of<'a>(metric: Metric, data: &'a [f32], norms: &'a [f32]) -> VectorsR
         inv_norms: norms,
         absent: None,
         codes: None,
+        signs: None,
     }
 }
 

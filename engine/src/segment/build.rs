@@ -23,7 +23,9 @@ use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
-use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, VectorsRef, codes, hnsw, inv_norm, ivf};
+use crate::vector::{
+    BitSet, Calibration, CodesLayout, Coding, HnswLayout, SignsLayout, VectorsRef, codes, hnsw, inv_norm, ivf, signs,
+};
 
 /// A row that was applied and stands in no segment yet.
 #[derive(Debug, Clone)]
@@ -224,6 +226,7 @@ fn write_growing_codes(
         inv_norms: &norms,
         absent: Some(&absent),
         codes: None,
+        signs: None,
     };
     let coding = Coding::choose(&vectors, bits, PROBES_GROWING, &Workers::alone(), &|| false)?;
     write_codes(writer, name, &vectors, &coding)
@@ -314,7 +317,7 @@ fn write_sealed(
     for (index, (name, vector)) in spec.schema.vectors.iter().enumerate() {
         if rows.len() >= graphs.rows_min {
             let seed = no ^ ((index as u64) << 56);
-            write_index(&mut writer, map, name, vector, n, seed, graphs)?;
+            write_index(&mut writer, map, (index, name, vector), n, inputs, seed, graphs)?;
         }
     }
     writer
@@ -328,9 +331,9 @@ fn write_sealed(
 fn write_index(
     writer: &mut Writer<FileSink>,
     map: &dyn Fn() -> io::Result<Backing>,
-    name: &str,
-    spec: &VectorSpec,
+    (index, name, spec): (usize, &str, &VectorSpec),
     n: u32,
+    inputs: &[Kept],
     seed: u64,
     graphs: &Graphs<'_>,
 ) -> Result<()> {
@@ -354,6 +357,7 @@ fn write_index(
         inv_norms: bytemuck::try_cast_slice(&map[range(writer, "norm")]).expect("sections are aligned"),
         absent: absent.as_ref(),
         codes: None,
+        signs: None,
     };
     let (m, ef_construction) = match spec.index {
         IndexSpec::Flat {} => return Ok(()),
@@ -378,14 +382,50 @@ fn write_index(
             vectors.codes = Some(layout.view(bytes));
         }
     }
+    let (with_signs, signs_layout);
+    if signs::are_worth_it(&vectors) {
+        writer.begin(&format!("signs/{name}"))?;
+        signs::encode(&vectors, &mut |bytes| writer.put(bytes))?;
+        writer.end()?;
+        with_signs = written(writer)?;
+        let bytes = &with_signs.bytes()[range(writer, "signs")];
+        signs_layout = SignsLayout::parse(bytes)?;
+        vectors.signs = Some(signs_layout.view(bytes));
+    }
     let mut go_on = |_| !(graphs.stop)();
-    let graph = hnsw::build(&vectors, m, ef_construction, seed, graphs.workers, &mut go_on)?;
+    let largest = largest_graph(inputs, index);
+    let base = largest
+        .as_ref()
+        .map(|(graph, places)| hnsw::Base { graph: *graph, places });
+    let graph = hnsw::extend(&vectors, base, m, ef_construction, seed, graphs.workers, &mut go_on)?;
     writer.section(&format!("graph/{name}"), &graph)?;
     let layout = HnswLayout::parse(&graph)?;
     match Calibration::measure(&vectors, &layout.view(&graph), graphs.workers, graphs.stop)? {
         Some(calibration) => writer.section(&format!("recall/{name}"), &calibration.encode()),
         None => Ok(()),
     }
+}
+
+/// A graph is not gone on with where fewer of its rows than this share, in percent, are left: mending what the others leave would take
+/// as long as inserting the rest, and what is chosen anew is chosen among less.
+const GRAPH_KEPT_PERCENT_MIN: usize = 50;
+
+/// The graph of the input of which most rows are kept, and where those will be; none if too few of them are.
+fn largest_graph(inputs: &[Kept], index: usize) -> Option<(hnsw::Hnsw<'_>, Vec<Option<Ordinal>>)> {
+    let with_graph = |(_, kept): &(usize, &Kept)| kept.segment.graph(index).is_some();
+    let most = inputs.iter().enumerate().filter(with_graph);
+    // Of equal ones the first.
+    let (at, kept) = most.min_by_key(|(_, kept)| std::cmp::Reverse(kept.ordinals.len()))?;
+    let rows = kept.segment.rows() as usize;
+    if kept.ordinals.len() * 100 < rows * GRAPH_KEPT_PERCENT_MIN {
+        return None;
+    }
+    let first: usize = inputs[..at].iter().map(|kept| kept.ordinals.len()).sum();
+    let mut places = vec![None; rows];
+    for (place, ordinal) in (first as Ordinal..).zip(&kept.ordinals) {
+        places[*ordinal as usize] = Some(place);
+    }
+    Some((kept.segment.graph(index)?, places))
 }
 
 /// Inverted lists, and last their records, one list after the other.

@@ -33,7 +33,7 @@ use crate::storage::Backing;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
-use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, Touch, VectorsRef};
+use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, SignsLayout, Touch, VectorsRef};
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
@@ -55,11 +55,13 @@ struct VectorPart {
     raw: RawVectors,
     norms: Range<usize>,
     codes_at: Range<usize>,
+    signs_at: Range<usize>,
     graph_at: Range<usize>,
     dim: usize,
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
     codes: Option<CodesLayout>,
+    signs: Option<SignsLayout>,
     coding: Option<Coding>,
     graph: Option<HnswLayout>,
     calibration: Option<Calibration>,
@@ -186,6 +188,17 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let signs = match slice(&format!("signs/{name}")) {
+                [] => None,
+                _ if graph.is_none() => return Err(Error::damaged("segment: signs of no graph")),
+                bytes => {
+                    let layout = SignsLayout::parse(bytes)?;
+                    if !layout.fits(spec.metric, dim, n) {
+                        return Err(Error::damaged("segment: the signs are those of other vectors"));
+                    }
+                    Some(layout)
+                }
+            };
             let coding = match slice(&format!("coding/{name}")) {
                 [] => None,
                 bytes => Some(Coding::parse(bytes)?),
@@ -222,11 +235,13 @@ impl Segment {
                 },
                 norms: range("norm"),
                 codes_at: range("codes"),
+                signs_at: range("signs"),
                 graph_at: range("graph"),
                 dim,
                 metric: spec.metric,
                 absent,
                 codes,
+                signs,
                 coding,
                 graph,
                 calibration,
@@ -329,6 +344,10 @@ impl Segment {
                 .codes
                 .as_ref()
                 .map(|layout| layout.view(self.slice(&part.codes_at))),
+            signs: part
+                .signs
+                .as_ref()
+                .map(|layout| layout.view(self.slice(&part.signs_at))),
         }
     }
 

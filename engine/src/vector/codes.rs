@@ -36,6 +36,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::VectorsRef;
 use super::kernels::{self, Bits, CodeKernel, LINE};
+use super::signs::nearest;
 use crate::error::{Error, Result};
 use crate::schema::{Metric, Quantization};
 use crate::types::Ordinal;
@@ -101,13 +102,19 @@ impl Bits {
     }
 }
 
-fn metric_number(metric: Metric) -> Option<u32> {
+pub(super) fn metric_number(metric: Metric) -> Option<u32> {
     match metric {
         Metric::Cosine => Some(0),
         Metric::Dot => Some(1),
         Metric::Euclid => Some(2),
         Metric::Manhattan => None,
     }
+}
+
+pub(super) fn metric_of(number: u32) -> Option<Metric> {
+    [Metric::Cosine, Metric::Dot, Metric::Euclid]
+        .get(number as usize)
+        .copied()
 }
 
 /// Where the parts of coded vectors are; proof that the bytes were checked.
@@ -154,10 +161,7 @@ impl CodesLayout {
             4 => Bits::Four,
             other => return Err(damaged(format!("{other} bits"))),
         };
-        let metrics = [Metric::Cosine, Metric::Dot, Metric::Euclid];
-        let metric = *metrics
-            .get(header.metric as usize)
-            .ok_or_else(|| damaged(format!("metric {}", header.metric)))?;
+        let metric = metric_of(header.metric).ok_or_else(|| damaged(format!("metric {}", header.metric)))?;
         let (rows, dim) = (header.rows as usize, header.dim as usize);
         let mean_end = LINE + dim * size_of::<f32>();
         let records_start = mean_end.next_multiple_of(LINE);
@@ -345,7 +349,7 @@ pub(super) fn scale(vectors: &VectorsRef<'_>, ordinal: Ordinal) -> f32 {
     }
 }
 
-fn mean(vectors: &VectorsRef<'_>) -> Vec<f32> {
+pub(super) fn mean(vectors: &VectorsRef<'_>) -> Vec<f32> {
     let mut sums = vec![0f64; vectors.dim];
     let mut present = 0u64;
     for ordinal in (0..vectors.len() as Ordinal).filter(|o| !vectors.is_absent(*o)) {
@@ -358,7 +362,7 @@ fn mean(vectors: &VectorsRef<'_>) -> Vec<f32> {
     sums.iter().map(|sum| (sum / present.max(1) as f64) as f32).collect()
 }
 
-fn take_off(mean: &[f32], row: &[f32], scale: f32, rest: &mut [f32]) {
+pub(super) fn take_off(mean: &[f32], row: &[f32], scale: f32, rest: &mut [f32]) {
     for ((rest, x), mean) in rest.iter_mut().zip(row).zip(mean) {
         *rest = x * scale - mean;
     }
@@ -397,7 +401,7 @@ fn encode_row(bits: Bits, rest: &[f32], extra: f32, record: &mut [u8]) {
 const LANES: usize = 8;
 
 /// In one order of additions, so that it is the same everywhere.
-fn product(a: &[f32], b: &[f32]) -> f64 {
+pub(super) fn product(a: &[f32], b: &[f32]) -> f64 {
     let (whole_a, tail_a) = a.as_chunks::<LANES>();
     let (whole_b, tail_b) = b.as_chunks::<LANES>();
     let mut lanes = [0f64; LANES];
@@ -508,7 +512,7 @@ impl<'a> Codes<'a> {
         let step = most / 127.0;
         let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
         let mut scorer = CodeScorer::empty(self);
-        let sum = scorer.fill(|i| (rest[i] * per_step).round() as i8);
+        let sum = scorer.fill(|i| nearest(rest[i] * per_step));
         scorer.step = step * self.weight();
         scorer.sum = scorer.step * sum as f32;
         scorer.base = match self.metric {

@@ -6,7 +6,7 @@
 use std::collections::BinaryHeap;
 
 use super::near::{Near, four};
-use super::{Allow, Found, Meter, Scored, VectorIndex, VectorsRef, again};
+use super::{Allow, CodeScorer, Found, Meter, Scored, VectorIndex, VectorsRef, again};
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
 
@@ -56,15 +56,40 @@ pub fn scan_codes<C: Iterator<Item = Ordinal>>(
     if k == 0 {
         return Ok(Found::default());
     }
-    let keep = k.saturating_mul(KEPT).saturating_add(KEPT_MORE);
+    let keep = kept(k);
     let mut meter = Meter::new(stop);
-    let (by_code, exactly) = (codes.scorer(query), vectors.scorer(query));
-    let mut hits = nearest(vectors, &by_code, candidates(), keep, &mut meter)?;
-    let all = hits.len() < keep;
-    if !again::measure(&mut hits, &mut Vec::new(), &exactly, k, &mut meter)? && !all {
-        let keep = keep.saturating_mul(KEPT_AGAIN);
-        hits = nearest(vectors, &by_code, candidates(), keep, &mut meter)?;
-        again::measure(&mut hits, &mut Vec::new(), &exactly, k, &mut meter)?;
+    let by_code = codes.scorer(query);
+    let first = nearest(vectors, &by_code, candidates(), keep, &mut meter)?;
+    settle_codes(vectors, query, &by_code, first, candidates, k, &mut meter)
+}
+
+/// How many candidates by code are kept to be measured again.
+pub(super) fn kept(k: usize) -> usize {
+    k.saturating_mul(KEPT).saturating_add(KEPT_MORE)
+}
+
+/// The `k` nearest of what is nearest by code, of which [`kept`] are in `first`.
+pub(super) fn settle_codes<C: Iterator<Item = Ordinal>>(
+    vectors: &VectorsRef<'_>,
+    query: &[f32],
+    by_code: &CodeScorer<'_>,
+    first: Vec<Scored>,
+    candidates: impl Fn() -> C,
+    k: usize,
+    meter: &mut Meter<'_>,
+) -> Result<Found> {
+    let exactly = vectors.scorer(query);
+    let mut hits = first;
+    let all = hits.len() < kept(k);
+    if !again::measure(&mut hits, &mut Vec::new(), &exactly, k, meter)? && !all {
+        hits = nearest(
+            vectors,
+            by_code,
+            candidates(),
+            kept(k).saturating_mul(KEPT_AGAIN),
+            meter,
+        )?;
+        again::measure(&mut hits, &mut Vec::new(), &exactly, k, meter)?;
     }
     hits.truncate(k);
     Ok(Found {
@@ -118,9 +143,53 @@ pub fn scan_at(
     })
 }
 
+/// The nearest so far, at most `keep` of them; the worst on top. Grows with what is found, never by an unchecked number.
+pub(super) struct Best {
+    heap: BinaryHeap<Scored>,
+    keep: usize,
+}
+
+impl Best {
+    pub(super) fn new(keep: usize) -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            keep,
+        }
+    }
+
+    /// Keeps it if it is among the nearest.
+    #[inline]
+    pub(super) fn offer(&mut self, candidate: Scored) {
+        if self.heap.len() < self.keep {
+            self.heap.push(candidate);
+        } else if let Some(mut worst) = self.heap.peek_mut()
+            && candidate < *worst
+        {
+            *worst = candidate;
+        }
+    }
+
+    /// Nearest first.
+    pub(super) fn into_sorted(self) -> Vec<Scored> {
+        self.heap.into_sorted_vec()
+    }
+}
+
 /// Candidates that are asked for from memory while as many before them are measured. Those of a filter lie anywhere, and memory
 /// takes longer than a distance.
 const AHEAD: usize = 8;
+
+/// Whether the ordinal has a vector.
+#[inline]
+pub(super) fn is_present(vectors: &VectorsRef<'_>, ordinal: Ordinal) -> Result<bool> {
+    if ordinal as usize >= vectors.len() {
+        return Err(Error::damaged(format!(
+            "ordinal {ordinal} of {} vectors",
+            vectors.len()
+        )));
+    }
+    Ok(!vectors.is_absent(ordinal))
+}
 
 /// The `keep` nearest of the candidates, nearest first.
 fn nearest(
@@ -130,36 +199,22 @@ fn nearest(
     keep: usize,
     meter: &mut Meter<'_>,
 ) -> Result<Vec<Scored>> {
-    // The worst on top. Grows with what is found, never by an unchecked number.
-    let mut best: BinaryHeap<Scored> = BinaryHeap::new();
+    let mut best = Best::new(keep);
     let mut measure = |some: &[Ordinal]| -> Result<()> {
         meter.add(some.len())?;
         for some in some.chunks(4) {
             for (ordinal, distance) in some.iter().zip(near.four(four(some, |ordinal| *ordinal))) {
-                let candidate = Scored {
+                best.offer(Scored {
                     distance,
                     ordinal: *ordinal,
-                };
-                if best.len() < keep {
-                    best.push(candidate);
-                } else if let Some(mut worst) = best.peek_mut()
-                    && candidate < *worst
-                {
-                    *worst = candidate;
-                }
+                });
             }
         }
         Ok(())
     };
     let (mut now, mut next) = (Vec::with_capacity(AHEAD), Vec::with_capacity(AHEAD));
     for ordinal in candidates {
-        if ordinal as usize >= vectors.len() {
-            return Err(Error::damaged(format!(
-                "ordinal {ordinal} of {} vectors",
-                vectors.len()
-            )));
-        }
-        if vectors.is_absent(ordinal) {
+        if !is_present(vectors, ordinal)? {
             continue;
         }
         near.prefetch(ordinal);
@@ -172,5 +227,5 @@ fn nearest(
     }
     measure(&now)?;
     measure(&next)?;
-    Ok(best.into_sorted_vec())
+    Ok(best.into_sorted())
 }

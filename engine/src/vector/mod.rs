@@ -21,6 +21,7 @@ pub mod ivf;
 pub mod kernels;
 mod least;
 mod near;
+pub mod signs;
 pub mod space;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use fidelity::Coding;
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
 pub use ivf::IvfLayout;
+pub use signs::SignsLayout;
 pub use space::{QueryScorer, Touch, VectorsRef, inv_norm};
 
 use crate::error::{Error, ErrorKind, Result};

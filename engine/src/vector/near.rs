@@ -15,6 +15,9 @@ pub(super) trait Near {
     }
     /// Asks memory for a row that will be measured soon.
     fn prefetch(&self, ordinal: Ordinal);
+    /// Takes out rows that were asked for and are at least as far as `edge`, as far as that can be told without measuring them.
+    #[inline]
+    fn sift(&self, _rows: &mut Vec<Ordinal>, _edge: f32) {}
 }
 
 impl Near for QueryScorer<'_> {

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use super::BitSet;
 use super::codes::Codes;
 use super::kernels::{self, Kernel};
+use super::signs::Signs;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::schema::Metric;
@@ -80,6 +81,8 @@ pub struct VectorsRef<'a> {
     pub absent: Option<&'a BitSet>,
     /// The same vectors in fewer bits, for walks.
     pub codes: Option<Codes<'a>>,
+    /// The same in one bit a dimension, for walks that sift what they meet.
+    pub signs: Option<Signs<'a>>,
 }
 
 impl<'a> VectorsRef<'a> {

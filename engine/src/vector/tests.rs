@@ -45,6 +45,7 @@ pub(super) struct Rows {
     inv_norms: Vec<f32>,
     absent: Option<BitSet>,
     codes: Option<(CodesLayout, Vec<u8>)>,
+    signs: Option<(SignsLayout, Vec<u8>)>,
 }
 
 impl Rows {
@@ -60,6 +61,7 @@ impl Rows {
             inv_norms,
             absent: None,
             codes: None,
+            signs: None,
         }
     }
     /// Without the vectors for which `is_absent`.
@@ -85,10 +87,11 @@ impl Rows {
             inv_norms: &self.inv_norms,
             absent: self.absent.as_ref(),
             codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
+            signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
         }
     }
     /// With codes, if the metric has any.
-    fn coded(mut self, bits: Bits) -> Self {
+    pub(super) fn coded(mut self, bits: Bits) -> Self {
         if self.metric != Metric::Manhattan {
             let mut bytes = Vec::new();
             let mut put = |some: &[u8]| {
@@ -97,6 +100,19 @@ impl Rows {
             };
             codes::encode(&self.view(), bits, &mut put).unwrap();
             self.codes = Some((CodesLayout::parse(&bytes).unwrap(), bytes));
+        }
+        self
+    }
+    /// With signs, if the metric has any.
+    pub(super) fn signed(mut self) -> Self {
+        if self.metric != Metric::Manhattan {
+            let mut bytes = Vec::new();
+            let mut put = |some: &[u8]| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            };
+            signs::encode(&self.view(), &mut put).unwrap();
+            self.signs = Some((SignsLayout::parse(&bytes).unwrap(), bytes));
         }
         self
     }
@@ -141,7 +157,7 @@ pub(super) fn search(
 }
 
 /// The share of the exact answers that the graph's answers are as near as.
-fn recall(rows: &Rows, bytes: &[u8], queries: &[Vec<f32>], k: usize, ef: usize, allow: &Allow<'_>) -> f64 {
+pub(super) fn recall(rows: &Rows, bytes: &[u8], queries: &[Vec<f32>], k: usize, ef: usize, allow: &Allow<'_>) -> f64 {
     let layout = HnswLayout::parse(bytes).unwrap();
     let graph = layout.view(bytes);
     let (mut found, mut all) = (0, 0);
@@ -635,10 +651,15 @@ fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64) {
                 rows.view().len(),
                 (0..rows.view().len() as Ordinal).filter(|o| o % 10 == 3),
             );
-            for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
-                let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
-                if recall < least {
-                    failures.push(format!("{metric:?}, {bits:?}, {what}: recall@10 {recall}"));
+            for signed in [false, true] {
+                let rows = if signed { rows.clone().signed() } else { rows.clone() };
+                for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
+                    let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
+                    if recall < least {
+                        failures.push(format!(
+                            "{metric:?}, {bits:?}, signs {signed}, {what}: recall@10 {recall}"
+                        ));
+                    }
                 }
             }
         }

@@ -13,6 +13,7 @@ use crate::types::Ordinal;
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Who has which vector in common.
+#[derive(Clone)]
 pub(super) struct Twins {
     /// For every ordinal the next larger one with the same vector, or [`NONE`].
     pub(super) next: Vec<u32>,

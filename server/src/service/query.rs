@@ -166,7 +166,8 @@ impl Service {
         Ok(answer)
     }
 
-    /// Answers queries on one collection, in order. All are checked before the first is run.
+    /// Answers queries on one collection, in order, all of one moment. All are checked before the first is run, and searched for
+    /// together where that saves work.
     pub async fn query_batch(&self, call: Call, collection: String, asks: Vec<Ask>) -> Result<(Vec<Answer>, f64)> {
         let work = move |core: &Core, budget: &Budget| {
             let schema = core.schema(&collection)?;
@@ -179,11 +180,13 @@ impl Service {
                 let question = core.resolve(&schema, ask, &ahead, budget);
                 questions.push(question.map_err(|e| e.at(format!("/queries/{i}")))?);
             }
+            let moments = core.moments_of_batch(&collection, &questions, budget)?;
             let mut answers = Vec::with_capacity(questions.len());
             let mut bytes = 0;
             for (i, question) in questions.into_iter().enumerate() {
                 budget.check()?;
-                let answer = core.answer(&collection, question, budget, "Query.RunBatch");
+                let moment = &moments[usize::from(question.allow_partial)];
+                let answer = core.answer_of(moment, &collection, question, budget, "Query.RunBatch");
                 let answer = answer.and_then(|answer| {
                     bytes += answer.result.bytes;
                     check_batch_bytes(bytes)?;
@@ -244,24 +247,54 @@ impl Core {
 
     /// All that is answered to a question is of one moment.
     fn answer(&self, collection: &str, question: Question, budget: &Budget, method: &'static str) -> Result<Answer> {
+        let Query { after, patience, .. } = &question.query;
+        let moment = self.engine.moment(collection, *after, patience.clone())?;
+        let moment = moment.allow_partial(question.allow_partial);
+        self.answer_of(&moment, collection, question, budget, method)
+    }
+
+    /// The moment of a batch, for its questions that want whole answers and for those that take partial ones.
+    fn moments_of_batch(&self, collection: &str, questions: &[Question], budget: &Budget) -> Result<[Moment<'_>; 2]> {
+        for (i, question) in questions.iter().enumerate() {
+            let seen = self.engine.check_after(question.query.after);
+            seen.map_err(|e| e.at(format!("/queries/{i}")))?;
+        }
+        let whole = self.engine.moment(collection, None, budget.patience().clone())?;
+        let partial = whole.again().allow_partial(true);
+        // A ranking asks for other hits than its query says.
+        let announced = |allow_partial: bool| -> Vec<&Query> {
+            let plain = questions
+                .iter()
+                .filter(|q| q.plan.is_none() && q.allow_partial == allow_partial);
+            plain.map(|question| &question.query).collect()
+        };
+        Ok([whole.announce(&announced(false))?, partial.announce(&announced(true))?])
+    }
+
+    fn answer_of(
+        &self,
+        moment: &Moment<'_>,
+        collection: &str,
+        question: Question,
+        budget: &Budget,
+        method: &'static str,
+    ) -> Result<Answer> {
         let Question {
             query,
             plan,
             notes,
-            allow_partial,
+            allow_partial: _,
         } = question;
-        let moment = self.engine.moment(collection, query.after, query.patience.clone())?;
-        let moment = moment.allow_partial(allow_partial);
         let (result, stages) = match &plan {
-            None => (self.search(&moment, &query, method)?, Vec::new()),
-            Some(plan) => self.search_ranked(&moment, &query, plan, budget, method)?,
+            None => (self.search(moment, &query, method)?, Vec::new()),
+            Some(plan) => self.search_ranked(moment, &query, plan, budget, method)?,
         };
         Ok(Answer {
             result,
             notes,
             stages,
             took_ms: 0.0,
-            missing: super::enrich::missing(collection, &moment),
+            missing: super::enrich::missing(collection, moment),
         })
     }
 

@@ -651,16 +651,14 @@ impl World {
             self.models.keys().copied().collect::<Vec<_>>()
         );
         for (name, model) in &self.models {
-            if chance.below(6) == 0 {
-                model::check(&engine, name, model, &mut chance);
-            } else {
-                model::check_points(&engine, name, model, &mut chance);
-                model::check_nearest(&engine, name, model, &mut chance);
-            }
+            model::check(&engine, name, model, &mut chance);
         }
         for held in &self.held {
             held.check(&engine);
         }
+        let there: BTreeSet<PathBuf> = self.sealed_files().collect();
+        let lost: Vec<PathBuf> = self.named().difference(&there).cloned().collect();
+        assert!(lost.is_empty(), "manifests name what is not there: {lost:?}");
         let stats = engine.stats();
         assert!(stats.log_start_seq <= self.seq + 1, "{stats:?}");
         let (points, files) = (stats.points, self.disk.files().len());

@@ -1,10 +1,14 @@
 //! Many questions at once find what each finds alone.
 
+use std::cell::Cell;
+
 use proptest::prelude::*;
 
-use super::super::tests::{backwards, coarse_rows, never, search};
+use super::super::tests::{Rows, backwards, coarse_rows, never, search};
 use super::*;
+use crate::schema::Metric;
 use crate::vector::Flat;
+use crate::vector::kernels::Bits;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
@@ -22,4 +26,36 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn questions_of_their_own_numbers_of_hits_find_what_they_find_alone(
+        (rows, query, allowed) in coarse_rows(300),
+        ks in proptest::collection::vec(0usize..40, 1..6),
+        coded in any::<bool>(),
+    ) {
+        let rows = if coded { rows.coded(Bits::Eight) } else { rows };
+        let view = rows.view();
+        let vectors: Vec<Vec<f32>> = (0..ks.len()).map(|i| query.iter().map(|x| x + i as f32 / 3.0).collect()).collect();
+        let questions: Vec<Question<'_>> =
+            vectors.iter().zip(&ks).map(|(vector, k)| Question { vector, k: *k }).collect();
+        let each = || allowed.iter();
+        let exactly = scan(&view, &questions, each(), &never).unwrap();
+        let by_code = scan_codes(&view, &questions, each, &never).unwrap();
+        for ((question, exactly), by_code) in questions.iter().zip(exactly).zip(by_code) {
+            prop_assert_eq!(&exactly.hits, &flat::scan(&view, question.vector, each(), question.k, &never).unwrap().hits);
+            prop_assert_eq!(&by_code.hits, &flat::scan_codes(&view, question.vector, each, question.k, &never).unwrap().hits);
+        }
+    }
+}
+
+#[test]
+fn a_scan_for_many_ends_when_it_is_told_to() {
+    let rows: Vec<Vec<f32>> = (0..2_000).map(|i| vec![i as f32, 1.0]).collect();
+    let rows = Rows::new(Metric::Euclid, 2, &rows);
+    let vector = [7.0, 1.0];
+    let question = Question { vector: &vector, k: 3 };
+    let asked = Cell::new(0);
+    let late = || asked.replace(asked.get() + 1) >= 2;
+    let error = scan(&rows.view(), &[question; 2], 0..2_000, &late).unwrap_err();
+    assert_eq!((error.kind, error.code), (ErrorKind::Deadline, "deadline_exceeded"));
 }

@@ -10,6 +10,10 @@
 //! same time (as ParlayANN does: Manohar et al., "ParlayANN: scalable and deterministic parallel graph-based approximate
 //! nearest neighbor search algorithms", 2024). What a share of the work yields depends on nothing but the graph before, so
 //! the bytes are the same however many threads help.
+//!
+//! A build may begin with a graph of some of the vectors, the largest of those that are merged: its nodes keep their levels and their
+//! links, and a node that was linked to one that is gone chooses anew among its other neighbours and those of the one that is gone (as
+//! FreshDiskANN does: Singh et al. 2021). Then the others are inserted.
 
 use std::cmp::Reverse;
 
@@ -50,6 +54,28 @@ pub fn build(
     workers: &Workers,
     progress: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<u8>> {
+    extend(vectors, None, m, ef_construction, seed, workers, progress)
+}
+
+/// A graph of some of the vectors, and where they are now.
+#[derive(Debug, Clone, Copy)]
+pub struct Base<'b> {
+    /// The graph.
+    pub graph: Hnsw<'b>,
+    /// For each ordinal of it the one that the vector has now; none if it is gone. Ordinals stay distinct and ascend.
+    pub places: &'b [Option<Ordinal>],
+}
+
+/// [`build`], which begins with the graph of some of the vectors, if that has as many links a node.
+pub fn extend(
+    vectors: &VectorsRef<'_>,
+    base: Option<Base<'_>>,
+    m: u32,
+    ef_construction: u32,
+    seed: u64,
+    workers: &Workers,
+    progress: &mut dyn FnMut(usize) -> bool,
+) -> Result<Vec<u8>> {
     vectors.check()?;
     if !M.contains(&m) {
         return Err(Error::invalid(
@@ -68,9 +94,16 @@ pub fn build(
             format!("graph build cancelled after {done} of {rows} rows"),
         ))
     };
-    let mut builder = Builder::new(vectors, m as usize, ef_construction as usize, seed)?;
+    let base = base.filter(|base| base.graph.m == m as usize);
+    let kept = Adopted::of(vectors, base)?;
+    let mut builder = Builder::new(vectors, &kept, m as usize, ef_construction as usize, seed)?;
     let mut done = 0;
-    for batch in builder.batches() {
+    for batch in kept.nodes.chunks(BATCH_MAX) {
+        report(done)?;
+        builder.adopt(batch, &kept, workers);
+        done += batch.len();
+    }
+    for batch in builder.batches(&kept) {
         report(done)?;
         builder.insert(&batch, workers)?;
         done += batch.len();
@@ -81,6 +114,60 @@ pub fn build(
     }
     report(rows)?;
     Ok(builder.graph.view().encode())
+}
+
+/// The nodes of a graph that a build begins with.
+struct Adopted<'b> {
+    base: Option<Base<'b>>,
+    twins: Twins,
+    /// Those that are still nodes, ascending.
+    nodes: Vec<Ordinal>,
+    /// For each ordinal the one that it had; NONE for others than nodes.
+    from: Vec<Ordinal>,
+}
+
+impl<'b> Adopted<'b> {
+    fn of(vectors: &VectorsRef<'_>, base: Option<Base<'b>>) -> Result<Self> {
+        let twins = Twins::of(vectors);
+        let mut from = vec![NONE; vectors.len()];
+        let mut nodes = Vec::new();
+        if let Some(Base { graph, places }) = base {
+            let fits = places.len() == graph.len()
+                && places.iter().flatten().is_sorted_by(|a, b| a < b)
+                && places.iter().flatten().all(|place| (*place as usize) < vectors.len());
+            if !fits {
+                return Err(Error::internal("a graph to begin with is of other vectors"));
+            }
+            let followers = graph.followers();
+            for (old, place) in places.iter().enumerate() {
+                // Who shares the vector of a row before it is no node; who did and does not any more was none, and is inserted.
+                if let Some(place) = place
+                    && !twins.outside.contains(*place)
+                    && !followers.contains(old as Ordinal)
+                    && !graph.is_alone(old as Ordinal)
+                {
+                    from[*place as usize] = old as Ordinal;
+                    nodes.push(*place);
+                }
+            }
+        }
+        Ok(Self {
+            base,
+            twins,
+            nodes,
+            from,
+        })
+    }
+
+    fn contains(&self, ordinal: Ordinal) -> bool {
+        self.from[ordinal as usize] != NONE
+    }
+
+    /// Where a node of the old graph is now, if it still is one.
+    fn place(&self, old: Ordinal) -> Option<Ordinal> {
+        let place = self.base?.places[old as usize]?;
+        self.contains(place).then_some(place)
+    }
 }
 
 struct Builder<'a> {
@@ -117,15 +204,19 @@ struct Offer {
 }
 
 impl<'a> Builder<'a> {
-    fn new(vectors: &VectorsRef<'a>, m: usize, ef_construction: usize, seed: u64) -> Result<Self> {
-        let Twins { next: twins, outside } = Twins::of(vectors);
+    fn new(vectors: &VectorsRef<'a>, kept: &Adopted<'_>, m: usize, ef_construction: usize, seed: u64) -> Result<Self> {
+        let Twins { next: twins, outside } = kept.twins.clone();
         let mut tower_starts = vec![0u32; vectors.len() + 1];
         let mut blocks = 0u32;
         for ordinal in 0..vectors.len() as Ordinal {
             if !outside.contains(ordinal) {
+                let level = match kept.base {
+                    Some(base) if kept.contains(ordinal) => base.graph.level(kept.from[ordinal as usize]) as u32,
+                    _ => level_of(chance(ordinal, seed), m),
+                };
                 // At most about one block per node (m = 2), so only a node count near 2^32 can fail here.
                 blocks = blocks
-                    .checked_add(level_of(chance(ordinal, seed), m))
+                    .checked_add(level)
                     .ok_or_else(|| Error::invalid("segment_too_large", "a graph has at most 2^32 upper blocks"))?;
             }
             tower_starts[ordinal as usize + 1] = blocks;
@@ -148,6 +239,72 @@ impl<'a> Builder<'a> {
         })
     }
 
+    /// Takes over nodes of the graph that the build begins with: their links to nodes that are still there, and where one is gone, a
+    /// choice among those and the neighbours of the one that is gone.
+    fn adopt(&mut self, nodes: &[Ordinal], kept: &Adopted<'_>, workers: &Workers) {
+        let Some(Base { graph: old, .. }) = kept.base else {
+            return;
+        };
+        let shares: Vec<&[Ordinal]> = nodes.chunks(SHARE_NODES).collect();
+        let adopt_share = |share: usize| -> Vec<Vec<Vec<Scored>>> {
+            let (mut aim, mut choice) = (self.space.aim(), Choice::default());
+            let all = shares[share].iter().map(|node| {
+                let levels = 0..=self.graph.view().level(*node);
+                let links = levels.map(|level| self.adopted(old, kept, *node, level, &mut aim, &mut choice));
+                links.collect()
+            });
+            all.collect()
+        };
+        let adopted = workers.map(shares.len(), adopt_share);
+        for (node, levels) in nodes.iter().zip(adopted.iter().flatten()) {
+            for (level, links) in levels.iter().enumerate() {
+                self.graph.set_links(level, *node, links);
+            }
+            let level = levels.len() - 1;
+            if self.graph.entry == NONE || level > self.graph.top_level {
+                self.graph.entry = *node;
+                self.graph.top_level = level;
+            }
+        }
+    }
+
+    /// The links of one of them on one level.
+    fn adopted(
+        &self,
+        old: Hnsw<'_>,
+        kept: &Adopted<'_>,
+        node: Ordinal,
+        level: usize,
+        aim: &mut Aim<'_>,
+        choice: &mut Choice,
+    ) -> Vec<Scored> {
+        let (mut near, mut gone) = (Vec::new(), Vec::new());
+        for neighbour in old.neighbours(level, kept.from[node as usize]) {
+            match kept.place(neighbour) {
+                Some(place) => near.push(place),
+                None => gone.push(neighbour),
+            }
+        }
+        let behind = gone.iter().flat_map(|gone| old.neighbours(level, *gone));
+        near.extend(behind.filter_map(|old| kept.place(old)).filter(|place| *place != node));
+        near.sort_unstable();
+        near.dedup();
+        aim.at(node);
+        let mut pool: Vec<Scored> = Vec::with_capacity(near.len());
+        for some in near.chunks(4) {
+            let distances = aim.four(four(some, |ordinal| *ordinal));
+            pool.extend(some.iter().zip(distances).map(|(ordinal, distance)| Scored {
+                distance,
+                ordinal: *ordinal,
+            }));
+        }
+        pool.sort_unstable();
+        if gone.is_empty() {
+            return pool;
+        }
+        choice.of(&self.space, aim, &pool, self.graph.width(level)).to_vec()
+    }
+
     /// The nodes in the order of their insertion: in rounds, each about as large as all before it together, each a
     /// sample of everything; a round in batches.
     ///
@@ -157,14 +314,14 @@ impl<'a> Builder<'a> {
     ///
     /// A batch takes every so-manieth node of its round: neighbouring ordinals are often chunks of one document and near
     /// each other, and nodes of one batch do not see each other.
-    fn batches(&self) -> Vec<Vec<Ordinal>> {
+    fn batches(&self, kept: &Adopted<'_>) -> Vec<Vec<Ordinal>> {
         let mut order: Vec<Ordinal> = (0..self.graph.twins.len() as Ordinal)
-            .filter(|ordinal| !self.outside.contains(*ordinal))
+            .filter(|ordinal| !self.outside.contains(*ordinal) && !kept.contains(*ordinal))
             .collect();
         let round = |ordinal: &Ordinal| chance(*ordinal, self.seed).leading_zeros();
         order.sort_by_key(|ordinal| Reverse(round(ordinal)));
         let mut batches = Vec::new();
-        let mut done = 0;
+        let mut done = kept.nodes.len();
         for nodes in order.chunk_by(|a, b| round(a) == round(b)) {
             let batch = (done / BATCH_SHARE).clamp(1, BATCH_MAX);
             let count = nodes.len().div_ceil(batch);

@@ -212,6 +212,17 @@ impl<'a> Hnsw<'a> {
         })
     }
 
+    /// The ordinals that follow another with the same vector.
+    pub(super) fn followers(&self) -> BitSet {
+        let next = self.twins.iter().copied().filter(|next| *next != NONE);
+        BitSet::from_iter(self.len(), next)
+    }
+
+    /// Whether a node has no neighbour, as absent ordinals have none.
+    pub(super) fn is_alone(&self, node: Ordinal) -> bool {
+        self.neighbours(0, node).next().is_none()
+    }
+
     /// The bytes, as [`HnswLayout::parse`] wants them.
     pub(super) fn encode(&self) -> Vec<u8> {
         let header = Header {

@@ -46,7 +46,9 @@
 mod build;
 mod layout;
 mod search;
+#[cfg(test)]
+mod tests;
 
-pub use build::build;
+pub use build::{Base, build, extend};
 pub use layout::{Hnsw, HnswLayout};
 pub use search::{Effort, Walked};

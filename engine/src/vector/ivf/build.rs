@@ -257,6 +257,7 @@ impl<'a> Lists<'a> {
             inv_norms: &[],
             absent: None,
             codes: None,
+            signs: None,
         }
     }
 

@@ -316,6 +316,7 @@ impl<'c> Centres<'c> {
             inv_norms: &[],
             absent: None,
             codes: None,
+            signs: None,
         }
     }
 

@@ -226,6 +226,7 @@ impl IvfLayout {
                 .coded
                 .as_ref()
                 .map(|layout| layout.view(&bytes[self.parts.coded.clone()])),
+            signs: None,
         };
         let all = Ivf {
             metric: self.metric,

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE};
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery, portable};
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx2",
@@ -29,6 +29,10 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     four: CodeKernel {
         bits: Bits::Four,
         four: four_bits,
+    },
+    signs: SignKernel {
+        by_planes: true,
+        four: signs,
     },
 };
 
@@ -171,4 +175,16 @@ fn total(sums: __m256i) -> i32 {
     let quarter = _mm_add_epi32(half, _mm_shuffle_epi32::<0b01_00_11_10>(half));
     let one = _mm_add_epi32(quarter, _mm_shuffle_epi32::<0b00_00_00_01>(quarter));
     _mm_cvtsi128_si32(one)
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
+    // Not `map`: a closure would not be compiled for these features.
+    let [first, second, third, fourth] = records;
+    [
+        portable::signs(query, first),
+        portable::signs(query, second),
+        portable::signs(query, third),
+        portable::signs(query, fourth),
+    ]
 }

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE};
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery};
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx512",
@@ -30,6 +30,10 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     four: CodeKernel {
         bits: Bits::Four,
         four: four_bits,
+    },
+    signs: SignKernel {
+        by_planes: false,
+        four: signs,
     },
 };
 
@@ -135,6 +139,27 @@ fn four_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
             let lows = _mm512_and_si512(codes[i], mask);
             let highs = _mm512_and_si512(_mm512_srli_epi16::<4>(codes[i]), mask);
             sums[i] = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sums[i], lows, low), highs, high);
+        }
+    }
+    totals(sums)
+}
+
+/// A word of bits is a mask of 64 numbers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
+    let ones = _mm512_set1_epi8(1);
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for (word, line) in query.numbers.chunks_exact(LINE).enumerate() {
+        // SAFETY: the line is 64 bytes, and each record has a word for each line (`SignKernel::of_four`). The loads ask no alignment.
+        let (numbers, masks) = unsafe {
+            (
+                _mm512_loadu_si512(line.as_ptr().cast()),
+                records.map(|record| record.as_ptr().add(word * 8).cast::<u64>().read_unaligned()),
+            )
+        };
+        for i in 0..4 {
+            sums[i] = _mm512_dpbusd_epi32(sums[i], ones, _mm512_maskz_mov_epi8(masks[i], numbers));
         }
     }
     totals(sums)

@@ -1,7 +1,7 @@
 //! The inner loops of vector search, one against one and one against four.
 //!
 //! Over `f32`: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
-//! product of a query of `i8` with codes of 8 or of 4 bits.
+//! product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
 //!
 //! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
 //! AVX2 with FMA, and AVX-512. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
@@ -132,6 +132,78 @@ impl fmt::Debug for CodeKernel {
     }
 }
 
+/// A query to be added up where rows have bits: its numbers as they are, and bit by bit.
+#[derive(Debug)]
+pub struct SignQuery {
+    /// In lines of 64, zeros at the end.
+    numbers: Vec<i8>,
+    /// Of each 64 numbers the lowest bits, then the next, ... Empty if the kernel does not look at them.
+    planes: Vec<[u64; 8]>,
+}
+
+impl SignQuery {
+    /// Of one number a dimension. `by_planes` is what the kernel says ([`SignKernel::by_planes`]).
+    pub fn new(numbers: &[i8], by_planes: bool) -> Self {
+        let mut padded = numbers.to_vec();
+        padded.resize(numbers.len().next_multiple_of(LINE), 0);
+        let planes = padded.chunks_exact(LINE).map(|line| {
+            let mut planes = [0u64; 8];
+            for (i, number) in line.iter().enumerate() {
+                for (bit, plane) in planes.iter_mut().enumerate() {
+                    *plane |= u64::from(*number as u8 >> bit & 1) << i;
+                }
+            }
+            planes
+        });
+        Self {
+            planes: if by_planes { planes.collect() } else { Vec::new() },
+            numbers: padded,
+        }
+    }
+
+    /// Bytes of bits that go with it.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.numbers.len() / 8
+    }
+}
+
+/// One loop over signs of one set: the sum of the query's numbers where a row has ones.
+#[derive(Clone, Copy)]
+pub struct SignKernel {
+    /// It adds up bit by bit.
+    pub by_planes: bool,
+    /// As in [`Kernel`].
+    four: unsafe fn(&SignQuery, [&[u8]; 4]) -> [i32; 4],
+}
+
+impl SignKernel {
+    /// Runs the loop for four records, of which what stands after the bits is not looked at. Panics if one has fewer.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_four(self, query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
+        let planes = if self.by_planes {
+            query.numbers.len() / LINE
+        } else {
+            query.planes.len()
+        };
+        assert!(
+            query.planes.len() == planes && records.iter().all(|record| record.len() >= query.bytes()),
+            "records have a bit for each number, and the query is made for the kernel"
+        );
+        // SAFETY: a `SignKernel` is only handed out by `available_for_codes`, which includes a set only after the CPU was seen to
+        // have every feature its loops are compiled for; every record has the words that go with the query, which is all the
+        // loops rely on.
+        unsafe { (self.four)(query, records) }
+    }
+}
+
+impl fmt::Debug for SignKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SignKernel")
+    }
+}
+
 /// The loops over floats of one instruction set.
 #[derive(Debug)]
 pub struct Kernels {
@@ -154,6 +226,8 @@ pub struct CodeKernels {
     pub eight: CodeKernel,
     /// Codes of half a byte.
     pub four: CodeKernel,
+    /// Signs.
+    pub signs: SignKernel,
 }
 
 impl CodeKernels {
@@ -207,7 +281,7 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
         {
             sets.push(&avx512::CODES);
         }
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") {
             sets.push(&avx2::CODES);
         }
     }

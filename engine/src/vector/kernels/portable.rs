@@ -1,7 +1,7 @@
 //! Plain loops with as many independent sums as a wide register has lanes: floating-point addition may not be reordered
 //! by the compiler, so one running sum could never become SIMD. Integer sums need no such care.
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE};
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery};
 
 pub(super) static SET: Kernels = Kernels {
     name: "portable",
@@ -28,6 +28,10 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     four: CodeKernel {
         bits: Bits::Four,
         four: |query, records| records.map(|record| four(query, record)),
+    },
+    signs: SignKernel {
+        by_planes: true,
+        four: |query, records| records.map(|record| signs(query, record)),
     },
 };
 
@@ -74,6 +78,21 @@ fn four(query: &[i8], record: &[u8]) -> i32 {
         sum += terms
             .map(|((code, low), high)| i32::from(*low) * i32::from(code & 15) + i32::from(*high) * i32::from(code >> 4))
             .sum::<i32>();
+    }
+    sum
+}
+
+/// By planes: the number of ones that a bit of the numbers meets counts as much as that bit, and its sign bit as much less.
+#[inline(always)]
+pub(super) fn signs(query: &SignQuery, record: &[u8]) -> i32 {
+    let (words, _) = record.as_chunks::<8>();
+    let mut sum = 0;
+    for (word, planes) in words.iter().zip(&query.planes) {
+        let word = u64::from_le_bytes(*word);
+        for (bit, plane) in planes.iter().enumerate() {
+            let ones = (word & plane).count_ones() as i32;
+            sum += if bit == 7 { -(ones << 7) } else { ones << bit };
+        }
     }
     sum
 }
