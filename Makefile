@@ -57,7 +57,7 @@ lint: setup ## clippy over everything, warnings are errors (checks all dependenc
 bench: setup ## the short measurements; records go to target/bench/*.jsonl
 	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/peers.sh
 	@cargo build $(CARGO_ARGS) --release --bins
-	@PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
+	@CAIRN_BENCH_CACHE="$(CAIRN_CACHE)" PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
 
 .PHONY: torture
 torture: setup ## crashes, losses of power, damage, simulation at the numbers of a release: hours (SIM_SEEDS=100 TORTURE_ARGS="--minutes 10")

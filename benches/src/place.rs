@@ -14,8 +14,11 @@ pub(crate) fn workspace() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// Where the scripts put what they fetch, unless they were told otherwise.
+/// Where the scripts put what they fetch: `CAIRN_BENCH_CACHE`, which `make bench` sets to its cache.
 fn cache() -> PathBuf {
+    if let Some(cache) = std::env::var_os("CAIRN_BENCH_CACHE") {
+        return cache.into();
+    }
     let home = std::env::var_os("HOME").map_or_else(|| "/root".into(), PathBuf::from);
     home.join(".cache/cairn")
 }

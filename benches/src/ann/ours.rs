@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cairn_engine::config::Workers;
 use cairn_engine::schema::{IndexSpec, Quantization};
-use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, SignsLayout, VectorsRef, codes, hnsw, signs};
+use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, signs};
 
 use super::{Built, Case, Contestant, K};
 
@@ -137,14 +137,9 @@ impl Contestant for Ours<'_> {
                 .enumerate()
                 .map(|(part, ids)| {
                     scope.spawn(move || -> anyhow::Result<()> {
-                        let effort = hnsw::Effort::unbounded(K, ef);
-                        let first = part * share;
-                        let queries: Vec<(&[f32], hnsw::Effort)> = (first..first + ids.len() / K)
-                            .map(|i| (case.query(i), effort))
-                            .collect();
-                        let all = graph.search_many(&vectors, &queries, &Allow::All, &|| false)?;
-                        for (ids, walked) in ids.chunks_exact_mut(K).zip(all) {
-                            let hnsw::Walked::Found(found) = walked else { continue };
+                        for (i, ids) in ids.chunks_exact_mut(K).enumerate() {
+                            let query = case.query(part * share + i);
+                            let found = graph.search(&vectors, query, K, ef, &Allow::All, &|| false)?;
                             for (id, hit) in ids.iter_mut().zip(found.hits) {
                                 *id = i32::try_from(hit.ordinal)?;
                             }

@@ -476,7 +476,7 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
     }
     let queries: Vec<&Query> = asked.iter().map(|(ask, _)| ask).collect();
     let moment = engine.moment(name, None, Patience::default()).unwrap();
-    let moment = moment.announce(&queries).unwrap();
+    let moment = moment.announce(&queries);
     for (ask, alone) in &asked {
         let together = moment.query(ask).unwrap();
         assert_eq!(together.hits, alone.hits, "asked together with others: {ask:?}");

@@ -73,16 +73,15 @@ impl<'e> Moment<'e> {
         Self { lacking, ..self }
     }
 
-    /// Searches for queries that will be asked together, which costs less than to search for each by itself. Their answers are the same.
-    pub fn announce(self, queries: &[&Query]) -> Result<Self> {
+    /// Searches for queries that will be asked together, which costs less than to search for each by itself. Their answers are the same:
+    /// where anything is wrong nothing is searched for, and the query that it is wrong with says so when it is asked.
+    #[must_use]
+    pub fn announce(self, queries: &[&Query]) -> Self {
         if queries.is_empty() {
-            return Ok(self);
+            return self;
         }
-        let ahead = self.read(|context| Ahead::of(context, queries))?;
-        Ok(Self {
-            ahead: Some(ahead),
-            ..self
-        })
+        let ahead = self.read(|context| Ahead::of(context, queries)).ok();
+        Self { ahead, ..self }
     }
 
     /// The same moment for questions of another kind: it allows no partial answers, and nothing was announced.

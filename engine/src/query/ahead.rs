@@ -2,7 +2,7 @@
 //!
 //! Queries that name the same vector and the same filters are asked of a segment at once: its filters are evaluated for all of them,
 //! and what is answered by looking at every match (rows that are not sealed, narrow filters, `exact`) is read once for all
-//! ([`crate::vector::batch`]). Without a filter a graph is walked for some of them side by side. Lists are searched for each. When a query is run, its legs find their answers here;
+//! ([`crate::vector::batch`]). A graph or lists are searched for each, as ever. When a query is run, its legs find their answers here;
 //! those that do not are searched then. So a batch answers what its queries would have been answered one by one, of that moment.
 
 use std::collections::HashMap;
@@ -16,8 +16,9 @@ use crate::error::Result;
 use crate::filter::{Filter, extract};
 use crate::segment::Segment;
 
-/// Hits of all legs that are looked for ahead; those of the queries after that are not. They stay in memory until the batch is done.
-const HITS_MAX: usize = 200_000;
+/// Hits, or candidates where more of them are asked for, of all legs that are looked for ahead; those of the queries after that are not.
+/// They stay in memory until the batch is done.
+const HITS_MAX: usize = 100_000;
 
 /// What was found for the legs of some queries.
 pub(crate) struct Ahead {
@@ -49,9 +50,14 @@ impl Ahead {
         let mut groups: Vec<Group<'_>> = Vec::new();
         let mut hits = 0;
         for query in queries {
+            context.check_patience()?;
+            if query.check().is_err() {
+                continue;
+            }
             let legs = legs::dense(query);
-            let wanted: usize = legs.iter().map(|leg| leg.hits).fold(0, usize::saturating_add);
-            if query.check().is_err() || hits + wanted > HITS_MAX {
+            let least = query.params.ef.unwrap_or(0);
+            let wanted: usize = legs.iter().map(|leg| leg.hits.max(least)).sum();
+            if hits + wanted > HITS_MAX {
                 continue;
             }
             hits += wanted;

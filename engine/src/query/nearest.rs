@@ -173,11 +173,6 @@ pub(super) fn search_all(
                 rows.scan_together(strategy, asks, &together, &mut found)?;
             }
         }
-        let by_graph = |i: &usize| matches!(plans[*i].chosen, Strategy::Graph { .. });
-        let together: Vec<usize> = (0..asks.len()).filter(by_graph).collect();
-        if together.len() > 1 {
-            rows.walk_together(asks, &plans, &together, &allow, &mut found)?;
-        }
         for (i, found) in found.into_iter().enumerate() {
             let found = match found {
                 Some(found) => Some(found),
@@ -394,28 +389,6 @@ impl<'a> Rows<'a> {
         }
         found.hits.extend(ties);
         Ok(found)
-    }
-
-    /// Walks the graph for several questions.
-    fn walk_together(
-        &self,
-        asks: &[Ask<'_>],
-        plans: &[Planned],
-        together: &[usize],
-        allow: &Allow<'_>,
-        found: &mut [Option<(&'static str, Found)>],
-    ) -> Result<()> {
-        let Some(graph) = self.view.segment.graph(self.index) else {
-            return Ok(());
-        };
-        let stop = || self.context.patience.is_over();
-        let query = |i: &usize| (asks[*i].vector, self.effort(asks[*i], plans[*i]));
-        let queries: Vec<(&[f32], Effort)> = together.iter().map(query).collect();
-        let walked = graph.search_many(&self.vectors, &queries, allow, &stop)?;
-        for (i, walked) in together.iter().zip(walked) {
-            found[*i] = Some(self.finish(asks[*i], plans[*i], walked)?);
-        }
-        Ok(())
     }
 
     fn effort(&self, ask: Ask<'_>, planned: Planned) -> Effort {

@@ -383,7 +383,8 @@ fn write_index(
         }
     }
     let (with_signs, signs_layout);
-    if signs::are_worth_it(&vectors) {
+    // Rows that no code tells apart signs do not, either.
+    if spec.quantization.bits(spec.metric).is_none() && signs::are_worth_it(&vectors) {
         writer.begin(&format!("signs/{name}"))?;
         signs::encode(&vectors, &mut |bytes| writer.put(bytes))?;
         writer.end()?;

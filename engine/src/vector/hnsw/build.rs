@@ -45,7 +45,7 @@ const SHARE_NODES: usize = 16;
 /// `m` links per node (twice that on the base level), `ef_construction` candidates while inserting. Calls `progress`
 /// every so often with the number of rows done; when it answers false the build ends as `Cancelled`.
 ///
-/// Memory beside the vectors: the graph three times over for a moment (links, their distances, the bytes).
+/// Memory beside the vectors: the graph three times over for a moment (links, their distances, the bytes), and some 20 bytes a row.
 pub fn build(
     vectors: &VectorsRef<'_>,
     m: u32,

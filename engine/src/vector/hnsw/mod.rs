@@ -1,11 +1,12 @@
 //! A hierarchical navigable small world graph (Malkov & Yashunin, "Efficient and robust approximate nearest neighbor
-//! search using HNSW graphs", 2016), built once per sealed segment and searched straight from its bytes.
+//! search using HNSW graphs", 2016), built for each sealed segment, of new or from the largest that is merged into it ([`extend`]), and searched
+//! straight from its bytes.
 //!
 //! [`build`] makes the bytes, [`HnswLayout::parse`] checks them once, [`HnswLayout::view`] searches them. What the
 //! paper leaves open is decided like this:
 //!
 //! - *Deterministic.* A hash of seed and ordinal decides a node's level and its turn; ties are broken by ordinal; nodes are
-//!   inserted in batches that do not see each other. So the same vectors give the same bytes, however many threads help. Over
+//!   inserted in batches that do not see each other. So the same vectors, and the same graph to begin with, give the same bytes, however many threads help. Over
 //!   codes that holds on every machine; over floats on the same instruction set (see [`kernels`](super::kernels)).
 //! - *Insertion in rounds*, each a sample of everything, not document after document (`build.rs` says why).
 //! - *Codes.* Where the vectors come with [`codes`](super::codes), a build and a walk measure those, and a search measures
@@ -22,7 +23,7 @@
 //! - *Descent* keeps a few candidates instead of the paper's single one: between well separated clusters a
 //!   greedy walk ends in the wrong one.
 //!
-//! Not here: deletion, extending a graph, threads (a build is given [`Workers`](crate::config::Workers)).
+//! Not here: changes to a graph that is in use, threads (a build is given [`Workers`](crate::config::Workers)).
 //!
 //! # Bytes
 //!

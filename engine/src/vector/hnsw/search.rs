@@ -4,7 +4,7 @@
 //! A search allocates nothing in the long run: each thread keeps its working memory, which grows to the largest graph
 //! it has searched (one bit per node, and the candidates).
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
@@ -29,9 +29,6 @@ const SEARCH_DESCENT_EF: usize = 2;
 const WIDTH: usize = 2;
 /// A walk that keeps fewer candidates expands one at a time.
 const WIDE_EF_MIN: usize = 8;
-/// Searches of one thread that go side by side: while one waits for memory the others work.
-const ABREAST: usize = 8;
-
 /// How many candidates a beam holds at most: beyond it, moving its tail for every insertion costs more than a heap.
 const BEAM_MAX: usize = 1024;
 
@@ -140,130 +137,15 @@ impl Hnsw<'_> {
         };
         let mut walk = Walk::of_this_thread();
         self.nodes(vectors, query, effort, allow, &mut walk, &mut meter)?;
-        Ok(self.walked(vectors, effort, allow, walk, &meter))
-    }
-
-    /// [`Self::search_within`] for several queries, each of which is answered as if it were alone. Where everybody may be answered
-    /// some of them are searched for side by side.
-    pub fn search_many<'q>(
-        &self,
-        vectors: &VectorsRef<'_>,
-        queries: &[(&'q [f32], Effort)],
-        allow: &Allow<'_>,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Vec<Walked>> {
-        let mut all = Vec::with_capacity(queries.len());
-        for some in queries.chunks(ABREAST) {
-            let side_by_side = some.len() > 1
-                && matches!(allow, Allow::All)
-                && vectors.len() == self.len()
-                && self.entry != NONE
-                && self.len() <= Beam::NODES_MAX
-                && some.iter().all(|(_, effort)| effort.k > 0 && effort.kept() <= BEAM_MAX);
-            if !side_by_side {
-                for (query, effort) in some {
-                    all.push(self.search_within(vectors, query, *effort, allow, stop)?);
-                }
-                continue;
-            }
-            for (query, _) in some {
-                vectors.check_query(query)?;
-            }
-            match (vectors.codes, vectors.signs) {
-                (None, None) => self.abreast(vectors, some, &|query| vectors.scorer(query), stop, &mut all)?,
-                (None, Some(signs)) => {
-                    let sifted = &|query: &'q [f32]| Sifted {
-                        near: vectors.scorer(query),
-                        signs: signs.scorer(query),
-                    };
-                    self.abreast(vectors, some, sifted, stop, &mut all)?;
-                }
-                (Some(codes), None) => self.abreast(vectors, some, &|query| codes.scorer(query), stop, &mut all)?,
-                (Some(codes), Some(signs)) => {
-                    let sifted = &|query: &'q [f32]| Sifted {
-                        near: codes.scorer(query),
-                        signs: signs.scorer(query),
-                    };
-                    self.abreast(vectors, some, sifted, stop, &mut all)?;
-                }
-            }
-        }
-        Ok(all)
-    }
-
-    fn abreast<'q, N: Near>(
-        &self,
-        vectors: &VectorsRef<'_>,
-        queries: &[(&'q [f32], Effort)],
-        near: &dyn Fn(&'q [f32]) -> N,
-        stop: &dyn Fn() -> bool,
-        all: &mut Vec<Walked>,
-    ) -> Result<()> {
-        let mut walkers = Vec::with_capacity(queries.len());
-        for (query, effort) in queries {
-            let mut walker = Walker {
-                near: near(query),
-                walk: Walk::of_this_thread(),
-                meter: Meter::new(stop),
-                level: self.top_level,
-                ef: effort.kept(),
-                arrived: false,
-            };
-            walker.walk.begin(self.entry, &walker.near, &mut walker.meter)?;
-            walker.set_out(self)?;
-            walkers.push(walker);
-        }
-        // Each step asks memory for what the next one reads, and meanwhile the others take theirs.
-        loop {
-            for walker in walkers.iter_mut().filter(|walker| !walker.arrived) {
-                walker.meet(self)?;
-            }
-            if walkers.iter().all(|walker| walker.arrived) {
-                break;
-            }
-            for Walker { walk, near, .. } in walkers.iter_mut().filter(|walker| !walker.arrived) {
-                walk.sift(near);
-            }
-            for walker in walkers.iter_mut().filter(|walker| !walker.arrived) {
-                walker.walk.measure(self, walker.level, &walker.near);
-            }
-        }
-        for ((query, effort), walker) in queries.iter().zip(walkers) {
-            let Walker {
-                near,
-                mut walk,
-                mut meter,
-                ..
-            } = walker;
-            if vectors.codes.is_some() {
-                let scorer = vectors.scorer(query);
-                self.measure_again(vectors, &near, &scorer, *effort, &Allow::All, &mut walk, &mut meter)?;
-            }
-            all.push(self.walked(vectors, *effort, &Allow::All, walk, &meter));
-        }
-        Ok(())
-    }
-
-    /// What a walk that has ended comes to.
-    fn walked(
-        &self,
-        vectors: &VectorsRef<'_>,
-        effort: Effort,
-        allow: &Allow<'_>,
-        walk: Box<Walk>,
-        meter: &Meter<'_>,
-    ) -> Walked {
         let evaluated = meter.evaluated;
+        if walk.gave_up {
+            walk.keep_for_this_thread();
+            return Ok(Walked::GaveUp { evaluated });
+        }
         let answerable = |ordinal| allow.contains(ordinal) && !vectors.is_absent(ordinal);
-        let walked = match walk.gave_up {
-            true => Walked::GaveUp { evaluated },
-            false => Walked::Found(Found {
-                hits: self.expand(&walk.nearby, effort.k, answerable),
-                evaluated,
-            }),
-        };
+        let hits = self.expand(&walk.nearby, effort.k, answerable);
         walk.keep_for_this_thread();
-        walked
+        Ok(Walked::Found(Found { hits, evaluated }))
     }
 
     /// How far the nodes are that a search near the row finds, nearest first, as if the row were none of them: what is found
@@ -446,22 +328,18 @@ pub(super) struct Walk {
 }
 
 thread_local! {
-    /// Taken out while in use.
-    static WALKS: RefCell<Vec<Box<Walk>>> = const { RefCell::new(Vec::new()) };
+    /// Taken out while in use, so that a search inside a search merely finds none.
+    static WALK: Cell<Option<Box<Walk>>> = const { Cell::new(None) };
 }
 
 impl Walk {
     pub(super) fn of_this_thread() -> Box<Self> {
-        WALKS.with_borrow_mut(Vec::pop).unwrap_or_default()
+        WALK.take().unwrap_or_default()
     }
 
     pub(super) fn keep_for_this_thread(mut self: Box<Self>) {
         self.hidden = None;
-        WALKS.with_borrow_mut(|walks| {
-            if walks.len() < ABREAST {
-                walks.push(self);
-            }
-        });
+        WALK.set(Some(self));
     }
 
     /// Forgets where the last walk ended: the next layer is searched from one node.
@@ -500,8 +378,7 @@ impl Walk {
         }
         self.set_out(graph, ef);
         while self.meet(graph, level, near) {
-            meter.add(self.fresh.len())?;
-            self.sift(near);
+            self.sift(near, meter)?;
             self.measure(graph, level, near);
         }
         self.arrive();
@@ -539,8 +416,12 @@ impl Walk {
 
     /// Drops those that are too far to be measured.
     #[inline]
-    fn sift(&mut self, near: &impl Near) {
+    fn sift(&mut self, near: &impl Near, meter: &mut Meter<'_>) -> Result<()> {
+        let met = self.fresh.len();
         near.sift(&mut self.fresh, self.beam.edge());
+        // A look costs less than a distance.
+        meter.passed += (met - self.fresh.len()) as u64;
+        meter.add(self.fresh.len())
     }
 
     /// Measures those that are left.
@@ -667,13 +548,14 @@ impl Walk {
                     }
                 }
             }
-            meter.add(fresh.len())?;
-            let full = matching.len() >= ef;
+            let (met, full) = (fresh.len(), matching.len() >= ef);
             let edge = matching
                 .peek()
                 .filter(|_| full)
                 .map_or(f32::INFINITY, |worst| worst.distance);
             near.sift(fresh, edge);
+            meter.passed += (met - fresh.len()) as u64;
+            meter.add(fresh.len())?;
             for nodes in fresh.chunks(4) {
                 let distances = near.four(four(nodes, |node| *node));
                 for (ordinal, distance) in nodes.iter().zip(distances) {
@@ -699,45 +581,6 @@ impl Walk {
         nearby.extend(matching.drain());
         nearby.sort_unstable();
         Ok(())
-    }
-}
-
-/// One of several searches that go side by side.
-struct Walker<'s, N> {
-    near: N,
-    walk: Box<Walk>,
-    meter: Meter<'s>,
-    /// The layer it is in.
-    level: usize,
-    /// Candidates kept in the lowest.
-    ef: usize,
-    arrived: bool,
-}
-
-impl<N: Near> Walker<'_, N> {
-    fn set_out(&mut self, graph: &Hnsw<'_>) -> Result<()> {
-        if self.level == 0 {
-            // As a search that goes alone does.
-            self.walk.also_from(graph.entry, &self.near, &mut self.meter)?;
-            self.walk.set_out(graph, self.ef);
-        } else {
-            self.walk.set_out(graph, SEARCH_DESCENT_EF);
-        }
-        Ok(())
-    }
-
-    /// Expands some nodes, of a layer below if there are none left in this one.
-    fn meet(&mut self, graph: &Hnsw<'_>) -> Result<()> {
-        while !self.walk.meet(graph, self.level, &self.near) {
-            self.walk.arrive();
-            if self.level == 0 {
-                self.arrived = true;
-                return Ok(());
-            }
-            self.level -= 1;
-            self.set_out(graph)?;
-        }
-        self.meter.add(self.walk.fresh.len())
     }
 }
 

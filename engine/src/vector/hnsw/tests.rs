@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::tests::{Random, Rows, backwards, coarse_rows, never, recall, search};
+use super::super::tests::{Random, Rows, backwards, coarse_rows, recall, search};
 use super::*;
 use crate::config::Workers;
 use crate::schema::Metric;
@@ -60,37 +60,6 @@ proptest! {
         let layout = HnswLayout::parse(&bytes).unwrap();
         let found = search(&layout.view(&bytes), &after, &query, 200, 200, &Allow::All);
         prop_assert_eq!(found, search(&Flat, &after, &query, 200, 0, &Allow::All));
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
-    #[test]
-    fn searches_side_by_side_find_what_each_finds_alone(
-        (rows, query, allowed) in coarse_rows(150),
-        efforts in proptest::collection::vec((0usize..12, 1usize..40), 1..20),
-        coded in any::<bool>(),
-        signed in any::<bool>(),
-    ) {
-        let rows = if coded { rows.coded(Bits::Eight) } else { rows };
-        let rows = if signed { rows.signed() } else { rows };
-        let (bytes, view) = (fresh(&rows), rows.view());
-        let layout = HnswLayout::parse(&bytes).unwrap();
-        let graph = layout.view(&bytes);
-        let vectors: Vec<Vec<f32>> =
-            (0..efforts.len()).map(|i| query.iter().map(|x| x + i as f32 / 3.0).collect()).collect();
-        let queries: Vec<(&[f32], Effort)> = vectors
-            .iter()
-            .zip(&efforts)
-            .map(|(vector, (k, ef))| (vector.as_slice(), Effort::unbounded(*k, *ef)))
-            .collect();
-        for allow in [Allow::All, Allow::Only(&allowed)] {
-            let together = graph.search_many(&view, &queries, &allow, &never).unwrap();
-            for ((query, effort), found) in queries.iter().zip(together) {
-                let alone = graph.search_within(&view, query, *effort, &allow, &never).unwrap();
-                prop_assert_eq!(found, alone);
-            }
-        }
     }
 }
 
