@@ -20,6 +20,9 @@ pub struct Settings {
     pub write_wait_ms: u64,
     /// Sealed segments with fewer rows are scanned: a graph, or inverted lists, would cost more than they save.
     pub graph_rows_min: usize,
+    /// Graphs are written with what each node's neighbours look like from it ([`packs`](crate::vector::packs)): searches without a filter are
+    /// faster, and take more memory.
+    pub graph_packs: bool,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -52,6 +55,7 @@ impl Default for Settings {
             growing_bytes_max: 512 << 20,
             write_wait_ms: 5_000,
             graph_rows_min: 1_000,
+            graph_packs: false,
             merge_fanin: 8,
             segment_rows_max: 2_000_000,
             dead_percent_max: 30,

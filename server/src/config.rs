@@ -105,6 +105,8 @@ pub struct EngineConfig {
     pub write_wait_ms: u64,
     /// A sealed segment of fewer rows is scanned exactly instead of getting a graph or inverted lists.
     pub graph_rows_min: usize,
+    /// Graphs are written with what each node's neighbours look like from it: faster searches for more memory.
+    pub graph_packs: bool,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -233,6 +235,7 @@ impl Default for EngineConfig {
             growing_bytes_max: s.growing_bytes_max,
             write_wait_ms: s.write_wait_ms,
             graph_rows_min: s.graph_rows_min,
+            graph_packs: s.graph_packs,
             merge_fanin: s.merge_fanin,
             segment_rows_max: s.segment_rows_max,
             dead_percent_max: s.dead_percent_max,
@@ -450,6 +453,7 @@ impl Config {
             growing_bytes_max,
             write_wait_ms: e.write_wait_ms,
             graph_rows_min: e.graph_rows_min,
+            graph_packs: e.graph_packs,
             merge_fanin: e.merge_fanin,
             segment_rows_max: e.segment_rows_max,
             dead_percent_max: e.dead_percent_max,

@@ -98,6 +98,7 @@ impl Case {
             absent: None,
             codes: None,
             signs: None,
+            packs: None,
         }
     }
 

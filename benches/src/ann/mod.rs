@@ -39,8 +39,12 @@ pub(crate) struct Args {
         default_value = "symphonyqg,svs,hnswlib,faiss-hnsw,faiss-ivfpq,usearch,qdrant-edge"
     )]
     peers: Vec<String>,
-    /// Of ours: cairn-int4, cairn-int8, cairn-f32.
-    #[arg(long, value_delimiter = ',', default_value = "cairn-int4,cairn-int8,cairn-f32")]
+    /// Of ours: cairn-int4-packs, cairn-int8-packs, cairn-int4, cairn-int8, cairn-f32.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "cairn-int4-packs,cairn-int8-packs,cairn-int4,cairn-int8,cairn-f32"
+    )]
     ours: Vec<String>,
     /// Rounds of all settings.
     #[arg(long, default_value_t = 3)]
@@ -64,7 +68,9 @@ impl Args {
         Self {
             cases: vec!["wordnet".into()],
             peers: vec!["hnswlib".into()],
-            ours: ["cairn-int4", "cairn-int8", "cairn-f32"].map(Into::into).to_vec(),
+            ours: ["cairn-int4-packs", "cairn-int4", "cairn-int8", "cairn-f32"]
+                .map(Into::into)
+                .to_vec(),
             rounds: 1,
             queries: 500,
             build_threads: 2,
@@ -282,7 +288,10 @@ pub(crate) fn tell(case: &Case, all: &[Measured], report: &mut Report) -> anyhow
 /// Least, median, most.
 fn spread(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
-    Some((*values.first()?, values[values.len() / 2], *values.last()?))
+    let (least, most) = (*values.first()?, *values.last()?);
+    // Of an even number the mean of the two in the middle.
+    let [low, high] = [values[(values.len() - 1) / 2], values[values.len() / 2]];
+    Some((least, (low + high) / 2.0, most))
 }
 
 /// Queries a second at a recall: on the line between the two settings around it, of those that no other beats in both.

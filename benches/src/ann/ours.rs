@@ -1,4 +1,4 @@
-//! Our graph in this process: over the vectors themselves, and over codes of each kind.
+//! Our graph in this process: over the vectors themselves, and over codes of each kind, with packs and without.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -6,7 +6,9 @@ use std::time::Instant;
 use anyhow::Context;
 use cairn_engine::config::Workers;
 use cairn_engine::schema::{IndexSpec, Quantization};
-use cairn_engine::vector::{Allow, CodesLayout, HnswLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, signs};
+use cairn_engine::vector::{
+    Allow, CodesLayout, HnswLayout, PacksLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, packs, signs,
+};
 
 use super::{Built, Case, Contestant, K};
 
@@ -14,25 +16,31 @@ pub(crate) struct Ours<'a> {
     name: String,
     case: &'a Case,
     quantization: Quantization,
+    with_packs: bool,
     codes: Option<(CodesLayout, Vec<u8>)>,
     signs: Option<(SignsLayout, Vec<u8>)>,
     graph: Option<(HnswLayout, Vec<u8>)>,
+    packs: Option<(PacksLayout, Vec<u8>)>,
 }
 
 impl<'a> Ours<'a> {
     pub(crate) fn all(case: &'a Case) -> Vec<Self> {
         let kinds = [
-            ("cairn-int4", Quantization::Int4),
-            ("cairn-int8", Quantization::Int8),
-            ("cairn-f32", Quantization::None),
+            ("cairn-int4-packs", Quantization::Int4, true),
+            ("cairn-int8-packs", Quantization::Int8, true),
+            ("cairn-int4", Quantization::Int4, false),
+            ("cairn-int8", Quantization::Int8, false),
+            ("cairn-f32", Quantization::None, false),
         ];
-        let one = |(name, quantization): (&str, Quantization)| Self {
+        let one = |(name, quantization, with_packs): (&str, Quantization, bool)| Self {
             name: name.to_owned(),
             case,
             quantization,
+            with_packs,
             codes: None,
             signs: None,
             graph: None,
+            packs: None,
         };
         kinds.map(one).into_iter().collect()
     }
@@ -42,6 +50,7 @@ impl<'a> Ours<'a> {
         VectorsRef {
             codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
             signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
+            packs: self.packs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
             ..self.case.vectors()
         }
     }
@@ -112,11 +121,21 @@ impl Contestant for Ours<'_> {
             anyhow::bail!("the default index is no graph");
         };
         let graph = hnsw::build(&self.vectors(), m, ef_construction, 1, &helpers(threads), &mut |_| true)?;
+        if self.with_packs {
+            let view = HnswLayout::parse(&graph)?.view(&graph);
+            let mut bytes = Vec::new();
+            packs::encode(&self.vectors(), &view, &helpers(threads), &|| false, &mut |some| {
+                bytes.extend_from_slice(some);
+                Ok(())
+            })?;
+            self.packs = Some((PacksLayout::parse(&bytes, &view)?, bytes));
+        }
         let seconds = started.elapsed().as_secs_f64();
         // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
         let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.len());
         let signs = self.signs.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        let bytes = size_of_val(self.case.vectors().data) + codes + signs + graph.len();
+        let packs = self.packs.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let bytes = size_of_val(self.case.vectors().data) + codes + signs + graph.len() + packs;
         self.graph = Some((HnswLayout::parse(&graph)?, graph));
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Built {

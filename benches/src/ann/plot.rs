@@ -12,8 +12,9 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 /// Recall on the left edge; settings below it are left out.
 const RECALL_MIN: f64 = 0.85;
-const COLOURS: [&str; 10] = [
+const COLOURS: [&str; 12] = [
     "#b30000", "#e07000", "#b8a000", "#1a7f37", "#0a6ebd", "#6f42c1", "#000000", "#7a5230", "#d6336c", "#5a6570",
+    "#00897b", "#9e9d24",
 ];
 
 pub(super) fn svg(title: &str, curves: &[(&str, &Curve)]) -> String {

@@ -665,6 +665,7 @@ impl Shared {
                 true => self.settings.graph_rows_min,
                 false => usize::MAX,
             },
+            with_packs: self.settings.graph_packs,
             workers: &self.components.workers,
             stop: &stop,
         };

@@ -46,6 +46,7 @@ pub(super) fn small() -> Settings {
     Settings {
         seal_rows: 60,
         graph_rows_min: 100,
+        graph_packs: true,
         merge_fanin: 3,
         ..Settings::default()
     }

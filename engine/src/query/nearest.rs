@@ -262,7 +262,11 @@ impl<'a> Rows<'a> {
             Matches::Live => target,
             Matches::Set(_) => target.max(TARGET_RECALL_DEFAULT),
         };
-        let ef = effort(params, target, k, segment.calibration(self.index), self.matches);
+        let calibration = match &**self.matches {
+            Matches::Live if self.view.dead.count() == 0 => segment.calibration_for_all(self.index),
+            Matches::Live | Matches::Set(_) => segment.calibration(self.index),
+        };
+        let ef = effort(params, target, k, calibration, self.matches);
         let (dim, rows) = (spec(self.context.schema, self.index).dim, u64::from(self.count));
         // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
         let depth = k as f64 * rows as f64 / self.candidates.max(1) as f64;

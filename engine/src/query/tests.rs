@@ -123,6 +123,7 @@ impl Moment {
         let dir = tempfile::tempdir().unwrap();
         let graphs = Graphs {
             rows_min: 1,
+            with_packs: vectors.len() < 1_000,
             workers: &Workers::alone(),
             stop: &|| false,
         };
@@ -180,6 +181,7 @@ fn vectors_of<'a>(metric: Metric, data: &'a [f32], norms: &'a [f32]) -> VectorsR
         absent: None,
         codes: None,
         signs: None,
+        packs: None,
     }
 }
 

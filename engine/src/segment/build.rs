@@ -24,7 +24,8 @@ use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, HnswLayout, SignsLayout, VectorsRef, codes, hnsw, inv_norm, ivf, signs,
+    BitSet, Calibration, CodesLayout, Coding, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, hnsw, inv_norm,
+    ivf, packs, signs,
 };
 
 /// A row that was applied and stands in no segment yet.
@@ -227,6 +228,7 @@ fn write_growing_codes(
         absent: Some(&absent),
         codes: None,
         signs: None,
+        packs: None,
     };
     let coding = Coding::choose(&vectors, bits, PROBES_GROWING, &Workers::alone(), &|| false)?;
     write_codes(writer, name, &vectors, &coding)
@@ -258,6 +260,8 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
 pub struct Graphs<'a> {
     /// Fewer rows get none.
     pub rows_min: usize,
+    /// Graphs get packs.
+    pub with_packs: bool,
     /// Who helps.
     pub workers: &'a Workers,
     /// Polled while they are built.
@@ -358,6 +362,7 @@ fn write_index(
         absent: absent.as_ref(),
         codes: None,
         signs: None,
+        packs: None,
     };
     let (m, ef_construction) = match spec.index {
         IndexSpec::Flat {} => return Ok(()),
@@ -401,8 +406,32 @@ fn write_index(
     let graph = hnsw::extend(&vectors, base, m, ef_construction, seed, graphs.workers, &mut go_on)?;
     writer.section(&format!("graph/{name}"), &graph)?;
     let layout = HnswLayout::parse(&graph)?;
-    match Calibration::measure(&vectors, &layout.view(&graph), graphs.workers, graphs.stop)? {
-        Some(calibration) => writer.section(&format!("recall/{name}"), &calibration.encode()),
+    let graph = layout.view(&graph);
+    write_calibration(writer, &format!("recall/{name}"), &vectors, &graph, graphs)?;
+    if !graphs.with_packs || !packs::are_worth_it(&vectors, spec.quantization) {
+        return Ok(());
+    }
+    writer.begin(&format!("packs/{name}"))?;
+    packs::encode(&vectors, &graph, graphs.workers, graphs.stop, &mut |bytes| {
+        writer.put(bytes)
+    })?;
+    writer.end()?;
+    let with_packs = written(writer)?;
+    let bytes = &with_packs.bytes()[range(writer, "packs")];
+    let layout = PacksLayout::parse(bytes, &graph)?;
+    vectors.packs = Some(layout.view(bytes));
+    write_calibration(writer, &format!("recall.packs/{name}"), &vectors, &graph, graphs)
+}
+
+fn write_calibration(
+    writer: &mut Writer<FileSink>,
+    section: &str,
+    vectors: &VectorsRef<'_>,
+    graph: &hnsw::Hnsw<'_>,
+    graphs: &Graphs<'_>,
+) -> Result<()> {
+    match Calibration::measure(vectors, graph, graphs.workers, graphs.stop)? {
+        Some(calibration) => writer.section(section, &calibration.encode()),
         None => Ok(()),
     }
 }

@@ -33,7 +33,9 @@ use crate::storage::Backing;
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
-use crate::vector::{BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, SignsLayout, Touch, VectorsRef};
+use crate::vector::{
+    BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch, VectorsRef,
+};
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
 pub use dead::Dead;
@@ -56,15 +58,19 @@ struct VectorPart {
     norms: Range<usize>,
     codes_at: Range<usize>,
     signs_at: Range<usize>,
+    packs_at: Range<usize>,
     graph_at: Range<usize>,
     dim: usize,
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
     codes: Option<CodesLayout>,
     signs: Option<SignsLayout>,
+    packs: Option<PacksLayout>,
     coding: Option<Coding>,
     graph: Option<HnswLayout>,
     calibration: Option<Calibration>,
+    /// The same of walks that go by packs.
+    calibration_by_packs: Option<Calibration>,
     lists: Option<Lists>,
 }
 
@@ -199,6 +205,23 @@ impl Segment {
                     Some(layout)
                 }
             };
+            let packs = match (slice(&format!("packs/{name}")), &graph) {
+                ([], _) => None,
+                (_, None) => return Err(Error::damaged("segment: packs of no graph")),
+                (bytes, Some(graph)) => {
+                    let graph = graph.view(slice(&format!("graph/{name}")));
+                    let layout = PacksLayout::parse(bytes, &graph)?;
+                    if !layout.fits(spec.metric, dim, n) {
+                        return Err(Error::damaged("segment: the packs are those of other vectors"));
+                    }
+                    Some(layout)
+                }
+            };
+            let calibration_by_packs = match slice(&format!("recall.packs/{name}")) {
+                [] => None,
+                _ if packs.is_none() => return Err(Error::damaged("segment: a calibration of no packs")),
+                bytes => Some(Calibration::parse(bytes)?),
+            };
             let coding = match slice(&format!("coding/{name}")) {
                 [] => None,
                 bytes => Some(Coding::parse(bytes)?),
@@ -236,15 +259,18 @@ impl Segment {
                 norms: range("norm"),
                 codes_at: range("codes"),
                 signs_at: range("signs"),
+                packs_at: range("packs"),
                 graph_at: range("graph"),
                 dim,
                 metric: spec.metric,
                 absent,
                 codes,
                 signs,
+                packs,
                 coding,
                 graph,
                 calibration,
+                calibration_by_packs,
                 lists,
             });
         }
@@ -348,6 +374,10 @@ impl Segment {
                 .signs
                 .as_ref()
                 .map(|layout| layout.view(self.slice(&part.signs_at))),
+            packs: part
+                .packs
+                .as_ref()
+                .map(|layout| layout.view(self.slice(&part.packs_at))),
         }
     }
 
@@ -374,6 +404,15 @@ impl Segment {
     /// What effort finds how much in that graph, if it was measured.
     pub fn calibration(&self, index: usize) -> Option<&Calibration> {
         self.vectors[index].calibration.as_ref()
+    }
+
+    /// The same of walks that go by packs, as those among all rows do; of the others if there are no packs.
+    pub fn calibration_for_all(&self, index: usize) -> Option<&Calibration> {
+        let part = &self.vectors[index];
+        match part.packs {
+            Some(_) => part.calibration_by_packs.as_ref(),
+            None => part.calibration.as_ref(),
+        }
     }
 
     /// The inverted lists of them, if there are any.

@@ -20,6 +20,7 @@ use crate::vector::{Allow, VectorIndex, flat};
 fn graphs(stop: &dyn Fn() -> bool) -> Graphs<'_> {
     Graphs {
         rows_min: 10,
+        with_packs: true,
         workers: Box::leak(Box::new(Workers::alone())),
         stop,
     }
@@ -254,8 +255,9 @@ fn sections_that_contradict_each_other_are_damage() {
             .inverted()
             .all(|coding| coding.is_some_and(|coding| coding.used.is_some()))
     );
+    assert!(!sealed.blocks.section("packs/a").is_empty());
     let (none, sealed) = (none.blocks.bytes(), sealed.blocks.bytes());
-    let cases: [(&[u8], &[(&str, &[u8])]); 12] = [
+    let cases: [(&[u8], &[(&str, &[u8])]); 15] = [
         // An index of ids or documents of a segment that has no rows.
         (none, &[("ids.hash", &[0; 8])]),
         (none, &[("documents.hash", &[0; 8])]),
@@ -272,6 +274,10 @@ fn sections_that_contradict_each_other_are_damage() {
         (sealed, &[("lists/b", &[])]),
         (sealed, &[("lists/b", &[0; 64])]),
         (sealed, &[("codes/b", &[0; 64])]),
+        // Packs that are none, packs without a graph, a calibration of packs that are not there.
+        (sealed, &[("packs/a", &[0; 64])]),
+        (sealed, &[("graph/a", &[])]),
+        (sealed, &[("packs/a", &[]), ("recall.packs/a", &[0; 12])]),
     ];
     for (bytes, changed) in cases {
         read(&with_sections(bytes, &[])).unwrap();

@@ -111,10 +111,53 @@ pub(super) fn metric_number(metric: Metric) -> Option<u32> {
     }
 }
 
-pub(super) fn metric_of(number: u32) -> Option<Metric> {
-    [Metric::Cosine, Metric::Dot, Metric::Euclid]
-        .get(number as usize)
-        .copied()
+pub(super) fn metric_of(number: u32) -> Result<Metric> {
+    let metrics = [Metric::Cosine, Metric::Dot, Metric::Euclid];
+    let metric = metrics.get(number as usize).copied();
+    metric.ok_or_else(|| Error::damaged(format!("vectors in fewer bits of metric {number}")))
+}
+
+/// The header of vectors in fewer bits of some kind, which begins with what it is and in which version.
+pub(super) fn first_line<H: Pod>(bytes: &[u8], magic: [u8; 4], version: u32) -> Result<H> {
+    let kind = String::from_utf8_lossy(&magic);
+    let Some(header) = bytes.get(..LINE) else {
+        return Err(Error::damaged(format!("{kind}: shorter than its header")));
+    };
+    let found = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+    if header[..4] != magic || header[4..8] != version.to_le_bytes() {
+        return Err(Error::damaged(format!(
+            "{kind}: begins with {:?} and version {found}, this build reads version {version}",
+            String::from_utf8_lossy(&header[..4])
+        )));
+    }
+    bytemuck::try_pod_read_unaligned(header).map_err(|e| Error::damaged(format!("{kind}: {e}")))
+}
+
+/// Where the mean and the records of rows in fewer bits are.
+pub(super) struct Parts {
+    pub(super) mean: Range<usize>,
+    pub(super) records: Range<usize>,
+}
+
+impl Parts {
+    /// Refuses bytes of another length, or off their alignment.
+    pub(super) fn place(bytes: &[u8], dim: usize, rows: usize, of_row: usize) -> Result<Self> {
+        let mean = LINE..LINE + dim * size_of::<f32>();
+        let start = mean.end.next_multiple_of(LINE);
+        let end = rows.checked_mul(of_row).and_then(|records| records.checked_add(start));
+        if dim == 0 || end != Some(bytes.len()) {
+            return Err(Error::damaged(format!(
+                "{} bytes for {rows} rows of {dim} dimensions in fewer bits, {of_row} bytes each",
+                bytes.len()
+            )));
+        }
+        bytemuck::try_cast_slice::<u8, f32>(&bytes[mean.clone()])
+            .map_err(|e| Error::damaged(format!("vectors in fewer bits: {e}")))?;
+        Ok(Self {
+            mean,
+            records: start..bytes.len(),
+        })
+    }
 }
 
 /// Where the parts of coded vectors are; proof that the bytes were checked.
@@ -145,44 +188,27 @@ pub struct Codes<'a> {
 impl CodesLayout {
     /// Checks header and lengths. Any codes are codes: what is wrong inside a record makes wrong distances, no worse.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: String| Error::damaged(format!("codes: {what}"));
-        let header = bytes
-            .get(..LINE)
-            .ok_or_else(|| damaged("shorter than their header".into()))?;
-        let header: Header = bytemuck::try_pod_read_unaligned(header).map_err(|e| damaged(e.to_string()))?;
-        if header.magic != MAGIC || header.version != VERSION || header.reserved != [0; 10] {
-            return Err(damaged(format!(
-                "magic {:?}, version {}: not what this build reads",
-                header.magic, header.version
-            )));
-        }
+        let header: Header = first_line(bytes, MAGIC, VERSION)?;
         let bits = match header.bits {
             8 => Bits::Eight,
             4 => Bits::Four,
-            other => return Err(damaged(format!("{other} bits"))),
+            other => return Err(Error::damaged(format!("codes of {other} bits"))),
         };
-        let metric = metric_of(header.metric).ok_or_else(|| damaged(format!("metric {}", header.metric)))?;
-        let (rows, dim) = (header.rows as usize, header.dim as usize);
-        let mean_end = LINE + dim * size_of::<f32>();
-        let records_start = mean_end.next_multiple_of(LINE);
-        let records_end = rows
-            .checked_mul(bits.record_bytes(dim))
-            .and_then(|records| records.checked_add(records_start));
-        if dim == 0 || records_end != Some(bytes.len()) {
-            return Err(damaged(format!(
-                "{} bytes for {rows} rows of {dim} dimensions",
-                bytes.len()
-            )));
+        if header.reserved != [0; 10] {
+            return Err(Error::damaged("codes: not what this build reads"));
         }
-        let mean: &[f32] = bytemuck::try_cast_slice(&bytes[LINE..mean_end]).map_err(|e| damaged(e.to_string()))?;
+        let metric = metric_of(header.metric)?;
+        let (rows, dim) = (header.rows as usize, header.dim as usize);
+        let Parts { mean, records } = Parts::place(bytes, dim, rows, bits.record_bytes(dim))?;
+        let numbers: &[f32] = bytemuck::cast_slice(&bytes[mean.clone()]);
         Ok(Self {
             bits,
             metric,
             dim,
             rows,
-            mean_squared: product(mean, mean) as f32,
-            mean: LINE..mean_end,
-            records: records_start..bytes.len(),
+            mean_squared: product(numbers, numbers) as f32,
+            mean,
+            records,
         })
     }
 

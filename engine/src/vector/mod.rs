@@ -21,6 +21,8 @@ pub mod ivf;
 pub mod kernels;
 mod least;
 mod near;
+pub mod packs;
+mod rotation;
 pub mod signs;
 pub mod space;
 #[cfg(test)]
@@ -35,6 +37,7 @@ pub use fidelity::Coding;
 pub use flat::Flat;
 pub use hnsw::HnswLayout;
 pub use ivf::IvfLayout;
+pub use packs::PacksLayout;
 pub use signs::SignsLayout;
 pub use space::{QueryScorer, Touch, VectorsRef, inv_norm};
 

@@ -15,6 +15,11 @@ pub(super) trait Near {
     }
     /// Asks memory for a row that will be measured soon.
     fn prefetch(&self, ordinal: Ordinal);
+    /// Asks for a row that will be measured whatever [`Self::sift`] would say of it.
+    #[inline]
+    fn prefetch_measured(&self, ordinal: Ordinal) {
+        self.prefetch(ordinal);
+    }
     /// Takes out rows that were asked for and are at least as far as `edge`, as far as that can be told without measuring them.
     #[inline]
     fn sift(&self, _rows: &mut Vec<Ordinal>, _edge: f32) {}

@@ -14,10 +14,6 @@
 //! A walk meets four times as many rows as it keeps. All are measured by their signs, a cache line each where codes have seven; those
 //! that are so far that hardly an error of the estimate explains it are not measured by anything else.
 //!
-//! The rotation is not drawn evenly from all rotations, which would cost `d²` operations a vector, but made of sign flips, fast
-//! Hadamard transforms of the largest power of two below `d`, from the left and from the right in turn, and turns of pairs by 45
-//! degrees, each twice. It depends on `d` alone.
-//!
 //! Promises: encoding uses single additions and multiplications in a fixed order, so the same vectors have the same signs on every
 //! machine. Does not do: Manhattan distance, which has no such product.
 //!
@@ -34,17 +30,15 @@
 //!
 //! The record of a row without a vector is zeros.
 
-use std::cell::RefCell;
-use std::f32::consts::FRAC_1_SQRT_2;
 use std::ops::Range;
-use std::rc::Rc;
 
 use bytemuck::{Pod, Zeroable};
 
 use super::VectorsRef;
-use super::codes::{mean, metric_number, metric_of, product, scale, take_off};
+use super::codes::{Parts, first_line, mean, metric_number, metric_of, product, scale, take_off};
 use super::kernels::{self, LINE, SignKernel, SignQuery};
 use super::near::{Near, four};
+use super::rotation::Rotation;
 use crate::error::{Error, Result};
 use crate::schema::Metric;
 use crate::types::Ordinal;
@@ -112,37 +106,18 @@ fn record_bytes(dim: usize) -> usize {
 impl SignsLayout {
     /// Checks header and lengths. Any signs are signs: what is wrong inside a record makes wrong estimates, no worse.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
-        let damaged = |what: String| Error::damaged(format!("signs: {what}"));
-        let header = bytes
-            .get(..LINE)
-            .ok_or_else(|| damaged("shorter than their header".into()))?;
-        let header: Header = bytemuck::try_pod_read_unaligned(header).map_err(|e| damaged(e.to_string()))?;
-        if header.magic != MAGIC || header.version != VERSION || header.reserved != [0; 11] {
-            return Err(damaged(format!(
-                "magic {:?}, version {}: not what this build reads",
-                header.magic, header.version
-            )));
+        let header: Header = first_line(bytes, MAGIC, VERSION)?;
+        if header.reserved != [0; 11] {
+            return Err(Error::damaged("signs: not what this build reads"));
         }
-        let metric = metric_of(header.metric).ok_or_else(|| damaged(format!("metric {}", header.metric)))?;
         let (rows, dim) = (header.rows as usize, header.dim as usize);
-        let mean_end = LINE + dim * size_of::<f32>();
-        let records_start = mean_end.next_multiple_of(LINE);
-        let records_end = rows
-            .checked_mul(record_bytes(dim))
-            .and_then(|records| records.checked_add(records_start));
-        if dim == 0 || records_end != Some(bytes.len()) {
-            return Err(damaged(format!(
-                "{} bytes for {rows} rows of {dim} dimensions",
-                bytes.len()
-            )));
-        }
-        bytemuck::try_cast_slice::<u8, f32>(&bytes[LINE..mean_end]).map_err(|e| damaged(e.to_string()))?;
+        let Parts { mean, records } = Parts::place(bytes, dim, rows, record_bytes(dim))?;
         Ok(Self {
-            metric,
+            metric: metric_of(header.metric)?,
             dim,
             rows,
-            mean: LINE..mean_end,
-            records: records_start..bytes.len(),
+            mean,
+            records,
         })
     }
 
@@ -217,106 +192,10 @@ fn encode_row(metric: Metric, mean: &[f32], rotation: &Rotation, rest: &mut [f32
     record[at..at + CORRECTIONS].copy_from_slice(bytemuck::cast_slice(&corrections));
 }
 
-/// Flips, transforms and turns.
-const ROUNDS: usize = 2;
-
-/// An orthogonal transformation that spreads what a few dimensions hold over all of them.
-struct Rotation {
-    /// 1 or -1 for each dimension of each round.
-    flips: Vec<f32>,
-    /// The largest power of two that is not above the dimensions.
-    width: usize,
-}
-
 /// Rounded, halves away from zero. `round` is a call of the C library where the target promises no instruction for it.
 #[inline]
 pub(super) fn nearest(x: f32) -> i8 {
     (x + 0.5f32.copysign(x)) as i8
-}
-
-thread_local! {
-    static LAST: RefCell<Option<Rc<Rotation>>> = const { RefCell::new(None) };
-}
-
-impl Rotation {
-    /// That of a dimension; a thread keeps the one it used last.
-    fn of(dim: usize) -> Rc<Self> {
-        LAST.with_borrow_mut(|last| match last {
-            Some(last) if last.flips.len() == ROUNDS * dim => Rc::clone(last),
-            _ => Rc::clone(last.insert(Rc::new(Self::new(dim)))),
-        })
-    }
-
-    fn new(dim: usize) -> Self {
-        // SplitMix64 (Steele, Lea & Flood 2014), so that a dimension has one rotation for ever.
-        let mut state = 0x5eed_0f51_6e5a_11ff_u64;
-        let mut next = || {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            z ^ (z >> 31)
-        };
-        Self {
-            flips: (0..ROUNDS * dim)
-                .map(|_| if next() & 1 == 0 { 1.0 } else { -1.0 })
-                .collect(),
-            width: 1 << dim.ilog2(),
-        }
-    }
-
-    fn turn(&self, numbers: &mut [f32]) {
-        let dim = numbers.len();
-        let whole = self.width == dim;
-        for (round, flips) in self.flips.chunks_exact(dim).enumerate() {
-            for (x, flip) in numbers.iter_mut().zip(flips) {
-                *x *= flip;
-            }
-            let at = if round % 2 == 0 { 0 } else { dim - self.width };
-            transform(&mut numbers[at..at + self.width]);
-            if !whole {
-                let (left, right) = numbers.split_at_mut(dim / 2);
-                for (x, y) in left.iter_mut().zip(right) {
-                    (*x, *y) = ((*x + *y) * FRAC_1_SQRT_2, (*x - *y) * FRAC_1_SQRT_2);
-                }
-            }
-        }
-    }
-}
-
-/// The Hadamard transform of a power of two of numbers, which keeps their length.
-fn transform(numbers: &mut [f32]) {
-    // Strides of less than a register by eights, which the compiler keeps in one.
-    let (eights, few) = numbers.as_chunks_mut::<8>();
-    for eight in eights {
-        let mut at = *eight;
-        for half in [1, 2, 4] {
-            let before = at;
-            for i in 0..8 {
-                let (first, second) = (before[i & !half], before[i | half]);
-                at[i] = if i & half == 0 { first + second } else { first - second };
-            }
-        }
-        *eight = at;
-    }
-    butterflies(few, 1);
-    butterflies(numbers, 8);
-    let scale = 1.0 / (numbers.len() as f32).sqrt();
-    numbers.iter_mut().for_each(|x| *x *= scale);
-}
-
-/// The stages of the transform from a stride on.
-fn butterflies(numbers: &mut [f32], from: usize) {
-    let mut half = from;
-    while half < numbers.len() {
-        for pair in numbers.chunks_exact_mut(2 * half) {
-            let (left, right) = pair.split_at_mut(half);
-            for (x, y) in left.iter_mut().zip(right) {
-                (*x, *y) = (*x + *y, *x - *y);
-            }
-        }
-        half *= 2;
-    }
 }
 
 impl<'a> Signs<'a> {
@@ -420,6 +299,11 @@ impl<N: Near> Near for Sifted<'_, N> {
     #[inline]
     fn prefetch(&self, ordinal: Ordinal) {
         kernels::prefetch(self.signs.signs.record(ordinal));
+    }
+
+    #[inline]
+    fn prefetch_measured(&self, ordinal: Ordinal) {
+        self.near.prefetch(ordinal);
     }
 
     #[inline]

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use super::BitSet;
 use super::codes::Codes;
 use super::kernels::{self, Kernel};
+use super::packs::Packs;
 use super::signs::Signs;
 use crate::error::{Error, Result};
 use crate::limits;
@@ -83,6 +84,8 @@ pub struct VectorsRef<'a> {
     pub codes: Option<Codes<'a>>,
     /// The same in one bit a dimension, for walks that sift what they meet.
     pub signs: Option<Signs<'a>>,
+    /// What a graph's nodes know of their neighbours, for walks that look at those without measuring them.
+    pub packs: Option<Packs<'a>>,
 }
 
 impl<'a> VectorsRef<'a> {

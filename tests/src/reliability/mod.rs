@@ -46,9 +46,10 @@ use crate::faultfs::{FaultFs, Image, Run, Unsynced};
 use crate::process::{Launch, Server};
 
 /// Small data in which all that takes place all the same: seals, graphs, merges, flushes.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "engine.seal_rows=60",
     "engine.graph_rows_min=40",
+    "engine.graph_packs=true",
     "engine.merge_fanin=3",
     "engine.log_bytes_max=100000",
     "log.filter=warn",

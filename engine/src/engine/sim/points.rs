@@ -19,6 +19,7 @@ fn scenario() -> (Setup, Vec<Step>) {
     let settings = Settings {
         seal_rows: 10,
         graph_rows_min: 10,
+        graph_packs: true,
         merge_fanin: 2,
         log_bytes_max: 500,
         ..Settings::default()

@@ -22,7 +22,7 @@ const VERSION: u32 = 1;
 /// No ordinal: the rest of a block is empty, a chain ends, a graph has no entry.
 pub(super) use crate::vector::twins::NONE;
 /// Links per node: what the schema allows.
-pub(super) const M: std::ops::RangeInclusive<u32> = 2..=256;
+pub(in crate::vector) const M: std::ops::RangeInclusive<u32> = 2..=256;
 /// Most levels above the base: with the smallest `m` of 2, level 32 is for one node in four billion.
 pub(super) const LEVEL_MAX: usize = 32;
 
@@ -164,8 +164,13 @@ impl HnswLayout {
 
 impl<'a> Hnsw<'a> {
     /// How many ordinals the graph is over, absent ones and twins included.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::vector) fn len(&self) -> usize {
         self.twins.len()
+    }
+
+    /// Links of a node on level 0, at most.
+    pub(in crate::vector) fn links(&self) -> usize {
+        2 * self.m
     }
 
     /// The block of a node on a level it reaches: its neighbours, then NONE to the end.
@@ -183,7 +188,7 @@ impl<'a> Hnsw<'a> {
 
     /// The neighbours of a node on a level it reaches.
     #[inline]
-    pub(super) fn neighbours(&self, level: usize, node: Ordinal) -> impl Iterator<Item = Ordinal> + use<'a> {
+    pub(in crate::vector) fn neighbours(&self, level: usize, node: Ordinal) -> impl Iterator<Item = Ordinal> + use<'a> {
         self.block(level, node)
             .iter()
             .copied()
@@ -213,7 +218,7 @@ impl<'a> Hnsw<'a> {
     }
 
     /// The ordinals that follow another with the same vector.
-    pub(super) fn followers(&self) -> BitSet {
+    pub(in crate::vector) fn followers(&self) -> BitSet {
         let next = self.twins.iter().copied().filter(|next| *next != NONE);
         BitSet::from_iter(self.len(), next)
     }

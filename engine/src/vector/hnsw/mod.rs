@@ -46,10 +46,12 @@
 
 mod build;
 mod layout;
+mod lazy;
 mod search;
 #[cfg(test)]
 mod tests;
 
 pub use build::{Base, build, extend};
+pub(super) use layout::M;
 pub use layout::{Hnsw, HnswLayout};
 pub use search::{Effort, Walked};

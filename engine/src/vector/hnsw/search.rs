@@ -9,12 +9,14 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::layout::{Hnsw, NONE};
+use super::lazy::Line;
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
 use crate::vector::again;
 use crate::vector::near::{Near, four};
+use crate::vector::packs::PackScorer;
 use crate::vector::signs::Sifted;
-use crate::vector::{Allow, EDGE, Found, Meter, QueryScorer, Scored, VectorIndex, VectorsRef};
+use crate::vector::{Allow, BitSet, EDGE, Found, Meter, QueryScorer, Scored, VectorIndex, VectorsRef};
 
 /// Candidates kept on the way down while inserting. The paper's single one ends in the wrong cluster where clusters lie far
 /// apart: 20 of 500 points under Manhattan distance gave recall@10 of 0.83 at ef 128, and 1.00 with 8, for some tens of
@@ -30,7 +32,7 @@ const WIDTH: usize = 2;
 /// A walk that keeps fewer candidates expands one at a time.
 const WIDE_EF_MIN: usize = 8;
 /// How many candidates a beam holds at most: beyond it, moving its tail for every insertion costs more than a heap.
-const BEAM_MAX: usize = 1024;
+pub(super) const BEAM_MAX: usize = 1024;
 
 /// Beyond the trait's promises: where at most `max(ef, k)` nodes match, the search finds all of them; so a graph that was
 /// built whole never returns fewer than `k` hits while `k` are allowed. Without codes they are exactly the nearest; with
@@ -93,6 +95,11 @@ impl Effort {
 
     fn kept(self) -> usize {
         self.ef.max(self.k)
+    }
+
+    /// So many matches are as many as a walk keeps that does not look who matches: by chance there may be fewer among its candidates.
+    fn enough(self) -> usize {
+        self.hits.max(self.kept() - self.kept() / 4)
     }
 }
 
@@ -182,19 +189,34 @@ impl Hnsw<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<()> {
         let scorer = vectors.scorer(query);
+        let packs = vectors.packs.filter(|_| match allow {
+            Allow::All => true,
+            Allow::Only(set) => self.as_many_matching(effort.kept(), set).is_some(),
+        });
+        let packs = packs.map(|packs| packs.scorer(query));
+        let packs = packs.as_ref();
         match (vectors.codes, vectors.signs) {
-            (None, None) => self.walk(vectors, &scorer, effort, allow, walk, meter),
+            (None, None) => self.walk(vectors, packs, &scorer, effort, allow, walk, meter),
             (None, Some(signs)) => {
                 let (near, signs) = (vectors.scorer(query), signs.scorer(query));
-                self.walk(vectors, &Sifted { near, signs }, effort, allow, walk, meter)
+                self.walk(vectors, packs, &Sifted { near, signs }, effort, allow, walk, meter)
             }
             (Some(codes), None) => {
                 let near = codes.scorer(query);
-                self.nodes_by_code(vectors, &near, &scorer, effort, allow, walk, meter)
+                self.nodes_by_code(vectors, packs, &near, &scorer, effort, allow, walk, meter)
             }
             (Some(codes), Some(signs)) => {
                 let (near, signs) = (codes.scorer(query), signs.scorer(query));
-                self.nodes_by_code(vectors, &Sifted { near, signs }, &scorer, effort, allow, walk, meter)
+                self.nodes_by_code(
+                    vectors,
+                    packs,
+                    &Sifted { near, signs },
+                    &scorer,
+                    effort,
+                    allow,
+                    walk,
+                    meter,
+                )
             }
         }
     }
@@ -204,6 +226,7 @@ impl Hnsw<'_> {
     fn nodes_by_code(
         &self,
         vectors: &VectorsRef<'_>,
+        packs: Option<&PackScorer<'_>>,
         coded: &impl Near,
         scorer: &QueryScorer<'_>,
         effort: Effort,
@@ -211,8 +234,8 @@ impl Hnsw<'_> {
         walk: &mut Walk,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
-        self.walk(vectors, coded, effort, allow, walk, meter)?;
-        self.measure_again(vectors, coded, scorer, effort, allow, walk, meter)
+        self.walk(vectors, packs, coded, effort, allow, walk, meter)?;
+        self.measure_again(vectors, packs, coded, scorer, effort, allow, walk, meter)
     }
 
     /// Measures exactly what a walk by codes has found.
@@ -220,6 +243,7 @@ impl Hnsw<'_> {
     fn measure_again(
         &self,
         vectors: &VectorsRef<'_>,
+        packs: Option<&PackScorer<'_>>,
         coded: &impl Near,
         scorer: &QueryScorer<'_>,
         mut effort: Effort,
@@ -230,7 +254,7 @@ impl Hnsw<'_> {
         let mut may_widen = true;
         while !walk.gave_up {
             let kept = walk.nearby.len();
-            let full = kept >= effort.kept();
+            let full = kept >= effort.enough();
             let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, scorer, effort.k, meter)?;
             if told_apart || !full || !may_widen {
                 break;
@@ -238,15 +262,17 @@ impl Hnsw<'_> {
             // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.
             effort.ef = kept.saturating_mul(WIDENED);
             may_widen = false;
-            self.walk(vectors, coded, effort, allow, walk, meter)?;
+            self.walk(vectors, packs, coded, effort, allow, walk, meter)?;
         }
         Ok(())
     }
 
     /// Leaves the `ef` nearest allowed nodes in `walk.nearby`.
+    #[expect(clippy::too_many_arguments, reason = "what a walk is made of")]
     fn walk(
         &self,
         vectors: &VectorsRef<'_>,
+        packs: Option<&PackScorer<'_>>,
         near: &impl Near,
         effort: Effort,
         allow: &Allow<'_>,
@@ -260,21 +286,43 @@ impl Hnsw<'_> {
         // Every node can be reached from the entry, which the way down may have left: so an `ef` that covers all
         // matches finds all of them.
         walk.also_from(self.entry, near, meter)?;
-        match allow {
+        let ef = effort.kept();
+        let Allow::Only(set) = allow else {
             // Absent rows are no nodes.
-            Allow::All => walk.layer(self, 0, near, effort.kept(), meter),
-            // A node counts once, however many twins it stands for: were they to fill the candidates, nothing else would
-            // be looked at around them.
-            Allow::Only(set) => {
-                let answerable = |ordinal| set.contains(ordinal) && !vectors.is_absent(ordinal);
-                if self.has_twins {
-                    let matches = |node| self.twins_of(node).any(answerable);
-                    walk.layer_matching(self, 0, near, effort, matches, meter)
-                } else {
-                    walk.layer_matching(self, 0, near, effort, answerable, meter)
-                }
+            return match packs {
+                Some(packs) if Walk::may_be_lazy(self, ef) => walk.layer_lazily(self, packs, near, ef, meter),
+                _ => walk.layer(self, 0, near, ef, meter),
+            };
+        };
+        let answerable = |ordinal| set.contains(ordinal) && !vectors.is_absent(ordinal);
+        // A node counts once, however many twins it stands for: were they to fill the candidates, nothing else would be looked at
+        // around them.
+        let matches = |node| match self.has_twins {
+            true => self.twins_of(node).any(answerable),
+            false => answerable(node),
+        };
+        if let Some(packs) = packs
+            && let Some(wider) = self.as_many_matching(ef, set)
+            && Walk::may_be_lazy(self, wider)
+        {
+            walk.layer_lazily(self, packs, near, wider, meter)?;
+            let nearest = walk.nearby.first().copied();
+            walk.nearby.retain(|node| matches(node.ordinal));
+            if walk.nearby.len() >= effort.enough() {
+                return Ok(());
             }
+            // Those that do not match are where the query is. On from there, with a look at who matches.
+            walk.nearby.extend(nearest.filter(|node| !matches(node.ordinal)));
+            walk.also_from(self.entry, near, meter)?;
         }
+        walk.layer_matching(self, 0, near, effort, matches, meter)
+    }
+
+    /// How many candidates have `ef` matches among them if they lie anywhere. None if fewer than half of all match: then it is better to
+    /// look for them.
+    fn as_many_matching(&self, ef: usize, set: &BitSet) -> Option<usize> {
+        let matches = set.count();
+        (2 * matches >= self.len()).then(|| ef.saturating_mul(self.len()).div_ceil(matches.max(1)))
     }
 
     /// The `k` first ordinals that the nodes, nearest first, stand for.
@@ -305,8 +353,10 @@ impl Hnsw<'_> {
 pub(super) struct Walk {
     /// The last layer's result, nearest first, and the next layer's entry points.
     pub(super) nearby: Vec<Scored>,
-    seen: Seen,
+    pub(super) seen: Seen,
     beam: Beam,
+    /// What a walk by estimates keeps in mind.
+    pub(super) line: Line,
     /// To be expanded, nearest on top.
     frontier: BinaryHeap<Reverse<Scored>>,
     /// The least exact distances so far.
@@ -322,7 +372,7 @@ pub(super) struct Walk {
     /// Those that were measured and not walked to.
     left_out: Vec<Scored>,
     /// A node that is passed over as if it were not there.
-    hidden: Option<Ordinal>,
+    pub(super) hidden: Option<Ordinal>,
     /// The meter ended the last layer, and its result is not what it would have been.
     gave_up: bool,
 }
@@ -669,12 +719,12 @@ impl Beam {
 
 /// Bits that sort as `f32::total_cmp` does.
 #[inline]
-fn sortable(distance: f32) -> u32 {
+pub(super) fn sortable(distance: f32) -> u32 {
     let bits = distance.to_bits();
     bits ^ ((bits as i32 >> 31) as u32 | 1 << 31)
 }
 
-fn unsorted(sortable: u32) -> f32 {
+pub(super) fn unsorted(sortable: u32) -> f32 {
     let was_positive = sortable >> 31 == 1;
     f32::from_bits(if was_positive { sortable ^ 1 << 31 } else { !sortable })
 }
@@ -700,13 +750,13 @@ fn offer(best: &mut BinaryHeap<Scored>, ef: usize, candidate: Scored) {
 /// The nodes a walk has met. A bit each, so that it stays in the nearest cache; emptied by going over what was put
 /// in, so that a walk costs what it walked and not what the graph holds.
 #[derive(Debug, Default)]
-struct Seen {
+pub(super) struct Seen {
     words: Vec<u64>,
     touched: Vec<u32>,
 }
 
 impl Seen {
-    fn reset(&mut self, nodes: usize) {
+    pub(super) fn reset(&mut self, nodes: usize) {
         for word in self.touched.drain(..) {
             self.words[word as usize] = 0;
         }
@@ -718,7 +768,7 @@ impl Seen {
 
     /// Whether the node was not in yet.
     #[inline]
-    fn insert(&mut self, node: Ordinal) -> bool {
+    pub(super) fn insert(&mut self, node: Ordinal) -> bool {
         let word = &mut self.words[node as usize / 64];
         let bit = 1 << (node % 64);
         let fresh = *word & bit == 0;

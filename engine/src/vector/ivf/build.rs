@@ -258,6 +258,7 @@ impl<'a> Lists<'a> {
             absent: None,
             codes: None,
             signs: None,
+            packs: None,
         }
     }
 

@@ -317,6 +317,7 @@ impl<'c> Centres<'c> {
             absent: None,
             codes: None,
             signs: None,
+            packs: None,
         }
     }
 

@@ -227,6 +227,7 @@ impl IvfLayout {
                 .as_ref()
                 .map(|layout| layout.view(&bytes[self.parts.coded.clone()])),
             signs: None,
+            packs: None,
         };
         let all = Ivf {
             metric: self.metric,

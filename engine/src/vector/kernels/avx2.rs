@@ -2,7 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery, portable};
+use super::{
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, SignKernel,
+    SignQuery, portable,
+};
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx2",
@@ -34,6 +37,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: true,
         four: signs,
     },
+    packs: PackKernel { of: packs },
 };
 
 const LANES: usize = 8;
@@ -187,4 +191,59 @@ fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
         portable::signs(query, third),
         portable::signs(query, fourth),
     ]
+}
+
+/// Sixteen patterns are looked up for thirty-two neighbours by one shuffle. Entries of two tables fit a byte together; bytes are
+/// added up in sixteen bits, those of even neighbours with what the odd ones beside them put above, which is taken off in the end.
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+pub(super) fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimates: &mut [f32; PACK]) -> u32 {
+    let mask = _mm256_set1_epi8(15);
+    let mut sums = [0i32; PACK];
+    for (tables, signs) in query.tables.chunks(PAIRS).zip(signs.chunks(PAIRS)) {
+        let (mut both, mut odd) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for (tables, signs) in tables.iter().zip(signs) {
+            // SAFETY: each is thirty-two bytes; the loads ask no alignment.
+            let (tables, signs) = unsafe {
+                (
+                    _mm256_loadu_si256(tables.as_ptr().cast()),
+                    _mm256_loadu_si256(signs.as_ptr().cast()),
+                )
+            };
+            let low = _mm256_permute2x128_si256::<0x00>(tables, tables);
+            let high = _mm256_permute2x128_si256::<0x11>(tables, tables);
+            let first = _mm256_shuffle_epi8(low, _mm256_and_si256(signs, mask));
+            let second = _mm256_shuffle_epi8(high, _mm256_and_si256(_mm256_srli_epi16::<4>(signs), mask));
+            let entries = _mm256_add_epi8(first, second);
+            both = _mm256_add_epi16(both, entries);
+            odd = _mm256_add_epi16(odd, _mm256_srli_epi16::<8>(entries));
+        }
+        let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+        let (near, far) = (_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd));
+        let in_order = [
+            _mm256_castsi256_si128(near),
+            _mm256_castsi256_si128(far),
+            _mm256_extracti128_si256::<1>(near),
+            _mm256_extracti128_si256::<1>(far),
+        ];
+        for (eight, sums) in in_order.into_iter().zip(sums.chunks_exact_mut(8)) {
+            let at: *mut __m256i = sums.as_mut_ptr().cast();
+            // SAFETY: eight sums are one register; neither asks alignment.
+            unsafe {
+                _mm256_storeu_si256(
+                    at,
+                    _mm256_add_epi32(_mm256_loadu_si256(at), _mm256_cvtepu16_epi32(eight)),
+                )
+            };
+        }
+    }
+    portable::estimate(query, numbers, &sums, estimates);
+    let edge = _mm256_set1_ps(numbers.edge);
+    let mut nearer = 0;
+    for (i, eight) in estimates.chunks_exact(8).enumerate() {
+        // SAFETY: eight floats are one register; the load asks no alignment.
+        let eight = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+        nearer |= (_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(eight, edge)) as u32) << (8 * i);
+    }
+    nearer
 }

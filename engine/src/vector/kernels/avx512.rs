@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery};
+use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, PackKernel, SignKernel, SignQuery, avx2};
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx512",
@@ -35,6 +35,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: false,
         four: signs,
     },
+    packs: PackKernel { of: avx2::packs },
 };
 
 const LANES: usize = 16;

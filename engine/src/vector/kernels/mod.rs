@@ -204,6 +204,105 @@ impl fmt::Debug for SignKernel {
     }
 }
 
+/// Neighbours that are looked at together.
+pub const PACK: usize = 32;
+/// Pairs of tables whose entries add up to less than 2^16: each adds 254 at most.
+const PAIRS: usize = 256;
+
+/// A query as tables: what each pattern of four signs adds to an inner product, for four dimensions after the other.
+#[derive(Debug)]
+pub struct PackQuery {
+    /// Two tables of sixteen for each eight dimensions, of 7 bits.
+    tables: Vec<[u8; 32]>,
+    /// What a sum of entries stands for is `base + step · sum`.
+    base: f32,
+    step: f32,
+}
+
+impl PackQuery {
+    /// Of one number a dimension.
+    pub fn new(numbers: &[f32]) -> Self {
+        const MOST: f32 = 127.0;
+        // The least that four signs can make, and the most, differ by twice the four sizes.
+        let span = |four: &[f32]| 2.0 * four.iter().map(|x| x.abs()).sum::<f32>();
+        let widest = numbers.chunks(4).map(span).fold(0f32, f32::max);
+        let step = widest / MOST;
+        let per_step = match 1.0 / step {
+            per_step if step > 0.0 && step.is_finite() && per_step.is_finite() => per_step,
+            _ => 0.0,
+        };
+        let mut tables = vec![[0u8; 32]; numbers.len().div_ceil(8)];
+        let mut base = 0.0;
+        for (i, four) in numbers.chunks(4).enumerate() {
+            let least = -span(four) / 2.0;
+            base += least;
+            let table = &mut tables[i / 2][i % 2 * 16..][..16];
+            // What a positive sign makes more than the least that the four can make: each size twice if the number is positive.
+            let mut above = [0.5f32; 16];
+            for (bit, x) in four.iter().enumerate() {
+                let known = 1 << bit;
+                let (unset, set) = ((-2.0 * x).max(0.0) * per_step, (2.0 * x).max(0.0) * per_step);
+                for pattern in 0..known {
+                    above[pattern | known] = above[pattern] + set;
+                    above[pattern] += unset;
+                }
+            }
+            for (entry, above) in table.iter_mut().zip(above) {
+                *entry = above as i32 as u8;
+            }
+        }
+        Self { tables, base, step }
+    }
+}
+
+/// One loop over packs ([`super::packs`]) of one set: estimates of thirty-two neighbours.
+#[derive(Clone, Copy)]
+pub struct PackKernel {
+    /// As in [`Kernel`].
+    of: unsafe fn(&PackQuery, &[[u8; PACK]], Numbers<'_>, &mut [f32; PACK]) -> u32,
+}
+
+/// What there is beside the signs of a pack.
+#[derive(Clone, Copy)]
+struct Numbers<'a> {
+    distance: f32,
+    edge: f32,
+    /// The first number of each, then the second: the high halves of floats.
+    halves: [&'a [u16; PACK]; 2],
+}
+
+impl PackKernel {
+    /// `distance + A - F·S` for each of the thirty-two, and a bit for each that is less than `edge`: `A` and `F` are given as the high
+    /// halves of floats, `S` is what their signs add of the query. Panics if there are fewer signs than dimensions.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of(
+        self,
+        query: &PackQuery,
+        distance: f32,
+        edge: f32,
+        halves: [&[u16; PACK]; 2],
+        signs: &[u8],
+        estimates: &mut [f32; PACK],
+    ) -> u32 {
+        let (signs, _) = signs.as_chunks::<PACK>();
+        assert!(
+            signs.len() >= query.tables.len(),
+            "a pack has as many dimensions as the query"
+        );
+        let numbers = Numbers { distance, edge, halves };
+        // SAFETY: a `PackKernel` is only handed out by `available_for_codes`, which includes a set only after the CPU was seen to
+        // have every feature its loops are compiled for. They rely on nothing else.
+        unsafe { (self.of)(query, signs, numbers, estimates) }
+    }
+}
+
+impl fmt::Debug for PackKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PackKernel")
+    }
+}
+
 /// The loops over floats of one instruction set.
 #[derive(Debug)]
 pub struct Kernels {
@@ -228,6 +327,8 @@ pub struct CodeKernels {
     pub four: CodeKernel,
     /// Signs.
     pub signs: SignKernel,
+    /// Packs.
+    pub packs: PackKernel,
 }
 
 impl CodeKernels {
@@ -275,7 +376,8 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
     let mut sets: Vec<&'static CodeKernels> = Vec::new();
     #[cfg(target_arch = "x86_64")]
     {
-        if is_x86_feature_detected!("avx512f")
+        if is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni")
         {
@@ -293,18 +395,29 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
 ///
 /// Half a kilobyte is enough for the hardware's own stream prefetcher to follow.
 #[inline]
-#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetch takes a raw address"))]
 pub fn prefetch<T>(row: &[T]) {
+    const AHEAD: usize = 512;
+    ask_for(row, AHEAD);
+}
+
+/// Asks for all of a row, where all of it will be read at once and very soon.
+#[inline]
+pub fn prefetch_all<T>(row: &[T]) {
+    ask_for(row, usize::MAX);
+}
+
+#[inline]
+#[cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "prefetch takes a raw address"))]
+fn ask_for<T>(row: &[T], most: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const AHEAD: usize = 512;
         let start = row.as_ptr().cast::<i8>();
-        for offset in (0..size_of_val(row).min(AHEAD)).step_by(LINE) {
+        for offset in (0..size_of_val(row).min(most)).step_by(LINE) {
             // SAFETY: the address is inside `row`; and a prefetch never faults whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = row;
+    let _ = (row, most);
 }

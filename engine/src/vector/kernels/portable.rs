@@ -1,7 +1,9 @@
 //! Plain loops with as many independent sums as a wide register has lanes: floating-point addition may not be reordered
 //! by the compiler, so one running sum could never become SIMD. Integer sums need no such care.
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, SignKernel, SignQuery};
+use super::{
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PackKernel, PackQuery, SignKernel, SignQuery,
+};
 
 pub(super) static SET: Kernels = Kernels {
     name: "portable",
@@ -33,6 +35,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: true,
         four: |query, records| records.map(|record| signs(query, record)),
     },
+    packs: PackKernel { of: packs },
 };
 
 const LANES: usize = 16;
@@ -95,4 +98,30 @@ pub(super) fn signs(query: &SignQuery, record: &[u8]) -> i32 {
         }
     }
     sum
+}
+
+fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimates: &mut [f32; PACK]) -> u32 {
+    let mut sums = [0i32; PACK];
+    for (tables, signs) in query.tables.iter().zip(signs) {
+        let (low, high) = tables.split_at(16);
+        for (sum, eight) in sums.iter_mut().zip(signs) {
+            *sum += i32::from(low[usize::from(eight & 15)]) + i32::from(high[usize::from(eight >> 4)]);
+        }
+    }
+    estimate(query, numbers, &sums, estimates);
+    let nearer = estimates.iter().enumerate();
+    nearer
+        .map(|(i, distance)| u32::from(*distance < numbers.edge) << i)
+        .sum()
+}
+
+/// Estimates from sums of entries.
+#[inline(always)]
+pub(super) fn estimate(query: &PackQuery, numbers: Numbers<'_>, sums: &[i32; PACK], estimates: &mut [f32; PACK]) {
+    let [a, f] = numbers.halves;
+    let whole = |half: u16| f32::from_bits(u32::from(half) << 16);
+    for i in 0..PACK {
+        let product = query.base + query.step * sums[i] as f32;
+        estimates[i] = numbers.distance + whole(a[i]) - whole(f[i]) * product;
+    }
 }

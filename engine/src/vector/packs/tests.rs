@@ -1,0 +1,296 @@
+//! Claims about packs: how far estimates are off, whom they are of, and that no bytes break them.
+
+use proptest::prelude::*;
+
+use super::super::tests::{METRICS, Random, Rows, backwards, clustered, coarse_rows, near, never, recall, search};
+use super::*;
+use crate::config::Workers;
+use crate::vector::kernels::Bits;
+use crate::vector::{Allow, BitSet, Flat, HnswLayout};
+
+fn graph_of(rows: &Rows) -> Vec<u8> {
+    super::super::hnsw::build(&rows.view(), 8, 60, 7, &Workers::alone(), &mut |_| true).unwrap()
+}
+
+fn encoded(rows: &Rows, graph: &[u8], workers: &Workers) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let graph = HnswLayout::parse(graph).unwrap().view(graph);
+    encode(&rows.view(), &graph, workers, &never, &mut |some| {
+        bytes.extend_from_slice(some);
+        Ok(())
+    })
+    .unwrap();
+    bytes
+}
+
+#[test]
+fn estimates_are_right_on_average_and_off_as_signs_are() {
+    let mut random = Random(81);
+    for metric in METRICS.into_iter().filter(|metric| *metric != Metric::Manhattan) {
+        for dim in [100, 384] {
+            // Far from the origin, and with a few dimensions that hold most of the length.
+            let mut row = || -> Vec<f32> {
+                let mut row = random.vector(dim);
+                row.iter_mut().step_by(9).for_each(|x| *x = *x * 4.0 + 3.0);
+                row
+            };
+            let vectors: Vec<Vec<f32>> = (0..400).map(|_| row()).collect();
+            let questions: Vec<Vec<f32>> = (0..10).map(|_| row()).collect();
+            let rows = Rows::new(metric, dim, &vectors);
+            let graph = graph_of(&rows);
+            let bytes = encoded(&rows, &graph, &Workers::alone());
+            let layout = HnswLayout::parse(&graph).unwrap();
+            let packs = PacksLayout::parse(&bytes, &layout.view(&graph)).unwrap().view(&bytes);
+            let view = rows.view();
+            let unit = |ordinal: Ordinal| -> Vec<f32> {
+                let scale = scale(&view, ordinal);
+                view.row(ordinal).iter().map(|x| x * scale).collect()
+            };
+            let mean = mean(&view);
+            let (mut errors, mut squares, mut count) = (0.0, 0.0, 0);
+            for question in &questions {
+                let (exactly, scorer) = (view.scorer(question), packs.scorer(question));
+                let of_query = if metric == Metric::Cosine {
+                    super::super::inv_norm(question)
+                } else {
+                    1.0
+                };
+                for node in 0..400 {
+                    let centre = unit(node);
+                    let (mut away, mut from) = (0f64, vec![0f32; dim]);
+                    for i in 0..dim {
+                        let centre = if metric == Metric::Dot { mean[i] } else { centre[i] };
+                        away += f64::from(question[i] * of_query - centre).powi(2);
+                    }
+                    for pack in scorer.of(node) {
+                        let mut estimates = [0f32; PACK];
+                        scorer.estimate(pack, exactly.distance(node), f32::INFINITY, &mut estimates);
+                        for (id, estimate) in pack.ids().iter().zip(estimates).filter(|(id, _)| **id != NONE) {
+                            take_off(&centre, view.row(*id), scale(&view, *id), &mut from);
+                            // What the sign of each dimension leaves open of an inner product with something in no direction.
+                            let weight = if metric == Metric::Euclid { 2.0 } else { 1.0 };
+                            let said = weight * 0.75 * (away * product(&from, &from) / dim as f64).sqrt();
+                            let off = f64::from(exactly.distance(*id) - estimate) / said;
+                            errors += off;
+                            squares += off * off;
+                            count += 1;
+                        }
+                    }
+                }
+            }
+            assert!(count > 10 * 400 * 16, "{metric:?}: {count} estimates");
+            let (mean, deviation) = (errors / f64::from(count), (squares / f64::from(count)).sqrt());
+            assert!(
+                mean.abs() < 0.1,
+                "{metric:?}, {dim} dimensions: {mean} deviations too far on average"
+            );
+            assert!(
+                (0.7..1.3).contains(&deviation),
+                "{metric:?}, {dim} dimensions: {deviation} deviations"
+            );
+        }
+    }
+}
+
+#[test]
+fn packs_are_filled_up_with_others_and_name_nobody_twice() {
+    let mut random = Random(82);
+    let rows = Rows::new(Metric::Cosine, 24, &clustered(&mut random, 24, 6, 80, 0.3));
+    for (m, packs_of_node) in [(4, 1), (16, 1), (20, 2)] {
+        let graph = super::super::hnsw::build(&rows.view(), m, 60, 7, &Workers::alone(), &mut |_| true).unwrap();
+        let bytes = encoded(&rows, &graph, &Workers::alone());
+        let layout = HnswLayout::parse(&graph).unwrap();
+        let graph = layout.view(&graph);
+        let packs = PacksLayout::parse(&bytes, &graph).unwrap().view(&bytes);
+        let mut full = 0;
+        for node in 0..480 {
+            assert_eq!(packs.of(node).count(), packs_of_node);
+            let ids = packs.of(node).flat_map(|pack| pack.ids().iter().copied());
+            let ids: Vec<Ordinal> = ids.filter(|id| *id != NONE).collect();
+            let links: Vec<Ordinal> = graph.neighbours(0, node).collect();
+            assert_eq!(ids[..links.len()], links, "links come first");
+            let mut sorted = ids.clone();
+            sorted.sort_unstable();
+            sorted.dedup();
+            assert_eq!(sorted.len(), ids.len(), "each once");
+            assert!(!ids.contains(&node), "nobody is its own neighbour");
+            full += usize::from(ids.len() == packs_of_node * PACK);
+        }
+        // Eight links lead to few others, and there are not many more than sixty-four in a cluster.
+        assert!(m != 16 || full > 400, "m {m}: {full} of 480 are full");
+    }
+}
+
+#[test]
+fn every_set_of_loops_estimates_the_same() {
+    let mut random = Random(83);
+    for dim in [1usize, 4, 7, 8, 9, 64, 384, 2047, 2048, 2049, 5000] {
+        let numbers: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
+        let query = PackQuery::new(&numbers);
+        let mut signs: Vec<u8> = (0..dim.div_ceil(8) * PACK).map(|_| random.next() as u8).collect();
+        // Nothing stands behind the last dimension.
+        let last = signs.len() - PACK;
+        signs[last..]
+            .iter_mut()
+            .for_each(|eight| *eight &= (255u16 >> (dim.next_multiple_of(8) - dim)) as u8);
+        let numbers_of_rows: [[f32; PACK]; 2] = std::array::from_fn(|_| std::array::from_fn(|_| random.normal()));
+        let halves = numbers_of_rows.map(|of| of.map(high_half));
+        let of = |kernel: PackKernel, edge: f32| {
+            let mut estimates = [0f32; PACK];
+            let nearer = kernel.of(&query, 5.0, edge, [&halves[0], &halves[1]], &signs, &mut estimates);
+            (estimates, nearer)
+        };
+        let sets = kernels::available_for_codes();
+        let (expected, all) = of(sets.last().unwrap().packs, f32::INFINITY);
+        assert_eq!(all, u32::MAX);
+        let edge = expected[7];
+        let (_, nearer) = of(sets.last().unwrap().packs, edge);
+        for (i, estimate) in expected.iter().enumerate() {
+            // The same from the numbers themselves.
+            let sign = |d: usize| {
+                if signs[d / 8 * PACK + i] >> (d % 8) & 1 == 1 {
+                    1.0
+                } else {
+                    -1.0
+                }
+            };
+            let product: f64 = (0..dim).map(|d| sign(d) * f64::from(numbers[d])).sum();
+            let [a, f] = [0, 1].map(|which| f64::from(numbers_of_rows[which][i]));
+            let wanted = 5.0 + a - f * product;
+            // Numbers of 8 bits, and half a step of each table, which may all be wrong the same way at worst.
+            let most = 0.005 * (1.0 + a.abs() + (f * product).abs()) + f.abs() * 0.03 * dim as f64;
+            let off = (f64::from(*estimate) - wanted).abs();
+            assert!(off < most, "{dim} dimensions: {estimate} for {wanted}");
+            assert_eq!(nearer >> i & 1 == 1, *estimate < edge);
+        }
+        for set in sets {
+            assert_eq!(
+                of(set.packs, edge),
+                (expected, nearer),
+                "{} in {dim} dimensions",
+                set.name
+            );
+        }
+    }
+}
+
+#[test]
+fn tables_of_numbers_that_are_no_numbers_are_tables() {
+    for odd in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
+        let query = PackQuery::new(&[odd, 1.0, -odd, 0.0, 2.0]);
+        let mut estimates = [0f32; PACK];
+        for set in kernels::available_for_codes() {
+            set.packs
+                .of(&query, 1.0, 0.0, [&[0x3f80; PACK]; 2], &[255; PACK], &mut estimates);
+        }
+    }
+}
+
+/// Searches by packs, over vectors and over codes, find what there is among the many.
+#[test]
+fn a_walk_by_estimates_finds_what_a_walk_by_distances_does() {
+    let mut random = Random(84);
+    let vectors = clustered(&mut random, 48, 40, 100, 0.35);
+    let queries: Vec<Vec<f32>> = (0..100).map(|i| near(&mut random, &vectors[i * 37], 0.35)).collect();
+    let most = BitSet::from_iter(4000, (0..4000).filter(|ordinal| ordinal % 5 != 2));
+    // The half of all clusters: of some questions everybody near is left out.
+    let topics = BitSet::from_iter(4000, (0..4000).filter(|ordinal| ordinal / 100 % 2 == 0));
+    for metric in METRICS.into_iter().filter(|metric| *metric != Metric::Manhattan) {
+        for bits in [None, Some(Bits::Eight), Some(Bits::Four)] {
+            let rows = Rows::new(metric, 48, &vectors);
+            let rows = match bits {
+                None => rows,
+                Some(bits) => rows.coded(bits),
+            };
+            let graph = graph_of(&rows);
+            let packed = rows.clone().packed(&graph);
+            for (what, allow) in [
+                ("all", Allow::All),
+                ("most", Allow::Only(&most)),
+                ("every second cluster", Allow::Only(&topics)),
+            ] {
+                let [by_distance, by_estimate] =
+                    [&rows, &packed].map(|rows| recall(rows, &graph, &queries, 10, 100, &allow));
+                assert!(
+                    by_estimate > by_distance - 0.02 && by_estimate > 0.93,
+                    "{metric:?}, {bits:?}, {what}: {by_estimate}, by distance {by_distance}"
+                );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn a_walk_by_estimates_answers_who_may_be_answered((rows, query, allowed) in coarse_rows(200), k in 1usize..12) {
+        let view = rows.view();
+        prop_assume!(view.metric != Metric::Manhattan && !view.is_empty());
+        let graph = graph_of(&rows);
+        let packed = rows.clone().packed(&graph);
+        let index = HnswLayout::parse(&graph).unwrap();
+        for allow in [Allow::All, Allow::Only(&allowed)] {
+            let hits = search(&index.view(&graph), &packed, &query, k, k, &allow);
+            let exact = search(&Flat, &rows, &query, k, 0, &allow);
+            prop_assert_eq!(hits.len(), exact.len(), "as many as there are");
+            prop_assert!(hits.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
+            for hit in &hits {
+                prop_assert!(allow.contains(hit.ordinal) && !view.is_absent(hit.ordinal));
+                prop_assert_eq!(hit.distance, view.scorer(&query).distance(hit.ordinal));
+            }
+        }
+    }
+
+    #[test]
+    fn packs_are_the_same_whoever_helps((rows, _, _) in coarse_rows(200)) {
+        prop_assume!(rows.view().metric != Metric::Manhattan && !rows.view().is_empty());
+        let graph = graph_of(&rows);
+        prop_assert!(encoded(&rows, &graph, &Workers::alone()) == encoded(&rows, &graph, &backwards(3)));
+    }
+
+    #[test]
+    fn any_bytes_are_refused_or_searched_with(
+        (rows, query, _) in coarse_rows(60),
+        changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4),
+        cut in any::<usize>(),
+    ) {
+        let view = rows.view();
+        prop_assume!(view.metric != Metric::Manhattan && !view.is_empty());
+        let graph = graph_of(&rows);
+        let index = HnswLayout::parse(&graph).unwrap();
+        let index = index.view(&graph);
+        let mut bytes = encoded(&rows, &graph, &Workers::alone());
+        let whole = PacksLayout::parse(&bytes, &index).unwrap();
+        prop_assert!(whole.fits(view.metric, view.dim, view.len()));
+        for (at, to) in changes {
+            let at = at % bytes.len();
+            bytes[at] = to;
+        }
+        if let Ok(layout) = PacksLayout::parse(&bytes, &index) && layout.fits(view.metric, view.dim, view.len()) {
+            let packs = Some(layout.view(&bytes));
+            let found = super::super::VectorIndex::search(
+                &index, &VectorsRef { packs, ..view }, &query, 5, 5, &Allow::All, &never,
+            ).unwrap();
+            prop_assert!(found.hits.windows(2).all(|pair| pair[0] < pair[1]));
+            prop_assert!(found.hits.iter().all(|hit| !view.is_absent(hit.ordinal)));
+        }
+        bytes.truncate(cut % bytes.len());
+        prop_assert!(PacksLayout::parse(&bytes, &index).is_err());
+    }
+}
+
+#[test]
+fn encoding_can_be_cancelled() {
+    let mut random = Random(85);
+    let rows = Rows::new(Metric::Euclid, 8, &clustered(&mut random, 8, 4, 50, 0.2));
+    let graph = graph_of(&rows);
+    let layout = HnswLayout::parse(&graph).unwrap();
+    let cancelled = encode(
+        &rows.view(),
+        &layout.view(&graph),
+        &Workers::alone(),
+        &|| true,
+        &mut |_| Ok(()),
+    );
+    assert_eq!(cancelled.unwrap_err().code, "cancelled");
+}
