@@ -2,6 +2,7 @@
 //!
 //! Over `f32`: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
 //! product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
+//! Over packs ([`super::packs`]): estimates of thirty-two neighbours by tables.
 //!
 //! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
 //! AVX2 with FMA, and AVX-512. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
@@ -15,7 +16,7 @@
 //! Not here: anything that knows what a vector means.
 //!
 //! All `unsafe` of the vector module is in this folder, for two reasons only: calling a function compiled for CPU
-//! features the build target does not promise, and loading SIMD registers from slices.
+//! features the build target does not promise, and loading SIMD registers from slices and storing them there.
 
 use std::fmt;
 use std::sync::LazyLock;
