@@ -22,21 +22,26 @@
 //! A node that has fewer links than places is given more neighbours here, among those of its neighbours: they cost nothing to look at. They
 //! are chosen as links are, by a weaker rule (`FILL`).
 //!
+//! Where a walk begins is told in the same way: some hundreds of nodes, the *roots*, are in packs of their own as they are seen from `μ`, and a
+//! walk starts from those that seem nearest. On WordNet that is as near as the way down through the upper levels, for no distance instead of
+//! 118.
+//!
 //! Promises: encoding uses single additions and multiplications in a fixed order, and of floats only in comparisons whether a neighbour is
 //! given more; so the same graph over the same vectors has the same packs on machines of one instruction set, whoever helps. Does not do:
 //! Manhattan distance, which has no such product; upper levels of a graph; filters that few rows match, where a walk looks through the others.
 //!
 //! # Bytes
 //!
-//! Little-endian, version 1. `n` rows of `d` dimensions, `p` packs a node.
+//! Little-endian, version 1. `n` rows of `d` dimensions, `p` packs a node, `r` roots (none before there were any).
 //!
 //! ```text
-//!  0  "CPAK" | version | n | d | metric (0 cosine, 1 dot, 2 euclid) | p | 40 zero bytes      header, 64 bytes
+//!  0  "CPAK" | version | n | d | metric (0 cosine, 1 dot, 2 euclid) | p | r | 36 zero bytes  header, 64 bytes
 //! 64  d f32, zeros to a multiple of 64                                                       mean
 //!  ·  n times p packs of 32 neighbours: 32 u32, whose numbers they are, then NONE to the     packs
 //!     end, 32 times A and 32 times F, the high halves of f32 each, ⌈d/8⌉ times 32 bytes: of
 //!     each neighbour the signs of 8 dimensions (1 is positive, the first is the lowest bit),
 //!     zeros to a multiple of 64
+//!  ·  ⌈r/32⌉ packs of the roots, as they are seen from the mean
 //! ```
 //!
 //! A node without links has NONE and zeros.
@@ -71,6 +76,9 @@ const PACKS_MAX: usize = 2 * *super::hnsw::M.end() as usize / PACK;
 const FILL: f32 = 1.0 / 1.21;
 /// Neighbours of neighbours that are looked at for it.
 const CANDIDATES: usize = 256;
+/// Nodes that a walk may start from, at most, and how many nodes there are for each of them, at least.
+const ROOTS_MAX: usize = 512;
+const NODES_PER_ROOT: usize = 16;
 /// Nodes that are encoded by one thread at a time, at most, and about how many bytes; how many such shares there are between two looks at
 /// whether to go on.
 const SHARE_NODES: usize = 128;
@@ -86,7 +94,8 @@ struct Header {
     dim: u32,
     metric: u32,
     packs: u32,
-    reserved: [u32; 10],
+    roots: u32,
+    reserved: [u32; 9],
 }
 
 const _: () = assert!(size_of::<Header>() == LINE);
@@ -100,6 +109,7 @@ pub struct PacksLayout {
     count: usize,
     mean: Range<usize>,
     records: Range<usize>,
+    roots: Range<usize>,
 }
 
 /// Packs over their bytes.
@@ -112,6 +122,7 @@ pub struct Packs<'a> {
     pack_bytes: usize,
     mean: &'a [f32],
     records: &'a [u8],
+    roots: &'a [u8],
 }
 
 /// Whether packs say anything of these vectors, of which codes are wanted or not. Where codes are wanted and there are none they
@@ -130,13 +141,17 @@ impl PacksLayout {
     pub fn parse(bytes: &[u8], graph: &Hnsw<'_>) -> Result<Self> {
         let header: Header = first_line(bytes, MAGIC, VERSION)?;
         let (rows, dim, count) = (header.rows as usize, header.dim as usize, header.packs as usize);
-        if header.reserved != [0; 10] || !(1..=PACKS_MAX).contains(&count) || rows != graph.len() {
+        if header.reserved != [0; 9] || !(1..=PACKS_MAX).contains(&count) || rows != graph.len() {
             return Err(Error::damaged(format!(
                 "packs: {count} for each of {rows} rows, beside a graph of {}",
                 graph.len()
             )));
         }
-        let Parts { mean, records } = Parts::place(bytes, dim, rows, count * pack_bytes(dim))?;
+        let of_roots = (header.roots as usize).div_ceil(PACK).checked_mul(pack_bytes(dim));
+        let Some(end) = of_roots.and_then(|roots| bytes.len().checked_sub(roots)) else {
+            return Err(Error::damaged(format!("packs: {} roots", header.roots)));
+        };
+        let Parts { mean, records } = Parts::place(&bytes[..end], dim, rows, count * pack_bytes(dim))?;
         let layout = Self {
             metric: metric_of(header.metric)?,
             dim,
@@ -144,17 +159,20 @@ impl PacksLayout {
             count,
             mean,
             records,
+            roots: end..bytes.len(),
         };
         let (packs, followers) = (layout.view(bytes), graph.followers());
         let is_node = |id: &Ordinal| (*id as usize) < rows && !followers.contains(*id);
-        for node in 0..rows as Ordinal {
-            for pack in packs.of(node) {
-                let known = pack.ids().iter().position(|id| *id == NONE).unwrap_or(PACK);
-                let (ids, rest) = pack.ids().split_at(known);
-                if !ids.iter().all(is_node) || rest.iter().any(|id| *id != NONE) {
-                    return Err(Error::damaged(format!("packs: neighbours of node {node}")));
-                }
-            }
+        let is_sound = |pack: Pack<'_>| {
+            let known = pack.ids().iter().position(|id| *id == NONE).unwrap_or(PACK);
+            let (ids, rest) = pack.ids().split_at(known);
+            ids.iter().all(is_node) && rest.iter().all(|id| *id == NONE)
+        };
+        if let Some(node) = (0..rows as Ordinal).find(|node| !packs.of(*node).all(is_sound)) {
+            return Err(Error::damaged(format!("packs: neighbours of node {node}")));
+        }
+        if !packs.roots().all(is_sound) {
+            return Err(Error::damaged("packs: roots"));
         }
         Ok(layout)
     }
@@ -168,6 +186,7 @@ impl PacksLayout {
             pack_bytes: pack_bytes(self.dim),
             mean: bytemuck::cast_slice(&bytes[self.mean.clone()]),
             records: &bytes[self.records.clone()],
+            roots: &bytes[self.roots.clone()],
         }
     }
 
@@ -189,6 +208,7 @@ pub fn encode(
     let metric = metric_number(vectors.metric)
         .ok_or_else(|| Error::internal(format!("{:?} vectors have no packs", vectors.metric)))?;
     let (rows, dim, count) = (vectors.len(), vectors.dim, graph.links().div_ceil(PACK));
+    let roots = roots(graph);
     put(bytemuck::bytes_of(&Header {
         magic: MAGIC,
         version: VERSION,
@@ -196,7 +216,8 @@ pub fn encode(
         dim: dim as u32,
         metric,
         packs: count as u32,
-        reserved: [0; 10],
+        roots: roots.len() as u32,
+        reserved: [0; 9],
     }))?;
     let mean = mean(vectors);
     let mut padded = mean.clone();
@@ -220,7 +241,19 @@ pub fn encode(
         });
         encoded.iter().try_for_each(|records| put(records))?;
     }
-    Ok(())
+    let mut record = vec![0u8; roots.len().div_ceil(PACK) * pack_bytes(dim)];
+    Encoder::new(vectors, &mean).roots(&roots, &mut record);
+    put(&record)
+}
+
+/// Nodes to start from: of those that have links one of each so many, in the order of ordinals, which is about that in which points came. So
+/// no document and no topic that came together is far from all of them.
+fn roots(graph: &Hnsw<'_>) -> Vec<Ordinal> {
+    let has_links = |node: &Ordinal| graph.neighbours(0, *node).next().is_some();
+    let nodes: Vec<Ordinal> = (0..graph.len() as Ordinal).filter(has_links).collect();
+    let wanted = (nodes.len() / NODES_PER_ROOT).min(ROOTS_MAX) / PACK * PACK;
+    let every = nodes.len().checked_div(wanted).unwrap_or(1);
+    nodes.into_iter().step_by(every).take(wanted).collect()
 }
 
 /// Makes the packs of nodes, one node at a time, in any order.
@@ -260,7 +293,20 @@ impl<'a> Encoder<'a> {
         }
         take_off(self.mean, vectors.row(node), own, &mut self.turned);
         self.rotation.turn(&mut self.turned);
-        let mut links = links.chunks(PACK);
+        self.around(&links, record);
+    }
+
+    /// Writes packs of nodes as they are seen from the mean of all.
+    fn roots(&mut self, roots: &[Ordinal], record: &mut [u8]) {
+        self.centre.copy_from_slice(self.mean);
+        self.turned.fill(0.0);
+        self.around(roots, record);
+    }
+
+    /// Writes packs of nodes as they are seen from the centre.
+    fn around(&mut self, nodes: &[Ordinal], record: &mut [u8]) {
+        let mut links = nodes.chunks(PACK);
+        let pack_bytes = pack_bytes(self.vectors.dim);
         for pack in record.chunks_exact_mut(pack_bytes) {
             let links = links.next().unwrap_or_default();
             let (ids, pack) = pack.split_at_mut(IDS);
@@ -391,6 +437,11 @@ impl<'a> Packs<'a> {
         &self.records[start..start + bytes]
     }
 
+    /// The packs of those a walk may start from.
+    fn roots(&self) -> impl Iterator<Item = Pack<'a>> + use<'a> {
+        self.roots.chunks_exact(self.pack_bytes).map(Pack)
+    }
+
     /// The packs of a node.
     #[inline]
     fn of(&self, node: Ordinal) -> impl Iterator<Item = Pack<'a>> + use<'a> {
@@ -405,11 +456,17 @@ impl<'a> Packs<'a> {
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
+        let mean_distance = match self.metric {
+            Metric::Cosine => 1.0 - kernels::dot(query, self.mean) * scale,
+            Metric::Dot | Metric::Manhattan => -kernels::dot(query, self.mean),
+            Metric::Euclid => kernels::dot(&rest, &rest),
+        };
         Rotation::of(self.dim).turn(&mut rest);
         PackScorer {
             packs: self,
             kernel: kernels::best_for_codes().packs,
             query: PackQuery::new(&rest),
+            mean_distance,
         }
     }
 }
@@ -419,6 +476,8 @@ pub(super) struct PackScorer<'a> {
     packs: Packs<'a>,
     kernel: PackKernel,
     query: PackQuery,
+    /// How far the mean of all is.
+    mean_distance: f32,
 }
 
 impl<'a> PackScorer<'a> {
@@ -426,6 +485,17 @@ impl<'a> PackScorer<'a> {
     #[inline]
     pub(super) fn of(&self, node: Ordinal) -> impl Iterator<Item = Pack<'a>> + use<'a> {
         self.packs.of(node)
+    }
+
+    /// The packs of those a walk may start from.
+    pub(super) fn roots(&self) -> impl Iterator<Item = Pack<'a>> + use<'a> {
+        self.packs.roots()
+    }
+
+    /// About how far some of those are, as [`Self::estimate`] says of neighbours.
+    #[inline]
+    pub(super) fn estimate_root(&self, pack: Pack<'_>, edge: f32, estimates: &mut [f32; PACK]) -> u32 {
+        self.estimate(pack, self.mean_distance, edge, estimates)
     }
 
     /// About how far the neighbours are of a node that is so far itself. Gives back a bit for each that seems nearer than `edge`;

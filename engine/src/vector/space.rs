@@ -14,7 +14,7 @@
 use std::borrow::Cow;
 
 use super::BitSet;
-use super::codes::Codes;
+use super::codes::{Codes, product};
 use super::kernels::{self, Kernel};
 use super::packs::Packs;
 use super::signs::Signs;
@@ -47,7 +47,7 @@ impl Metric {
 
 /// `1/|v|`, and 0 for the zero vector (whose cosine with anything is then 0). Finite for every finite vector.
 pub fn inv_norm(v: &[f32]) -> f32 {
-    let squared: f64 = v.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+    let squared = product(v, v);
     if squared == 0.0 {
         return 0.0;
     }

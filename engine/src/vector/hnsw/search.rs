@@ -93,6 +93,13 @@ impl Effort {
         }
     }
 
+    /// With a few candidates more than hits, if it keeps fewer: where codes cannot tell the last hit from the first that is none, the walk
+    /// is done once more with [`WIDENED`] times as many.
+    fn by_code(self) -> Self {
+        let ef = self.ef.max(self.k + self.k / 4 + 2 * EDGE);
+        Self { ef, ..self }
+    }
+
     fn kept(self) -> usize {
         self.ef.max(self.k)
     }
@@ -234,6 +241,7 @@ impl Hnsw<'_> {
         walk: &mut Walk,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
+        let effort = effort.by_code();
         self.walk(vectors, packs, coded, effort, allow, walk, meter)?;
         self.measure_again(vectors, packs, coded, scorer, effort, allow, walk, meter)
     }
@@ -279,19 +287,18 @@ impl Hnsw<'_> {
         walk: &mut Walk,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
-        walk.begin(self.entry, near, meter)?;
-        for level in (1..=self.top_level).rev() {
-            walk.layer(self, level, near, SEARCH_DESCENT_EF, meter)?;
-        }
-        // Every node can be reached from the entry, which the way down may have left: so an `ef` that covers all
-        // matches finds all of them.
-        walk.also_from(self.entry, near, meter)?;
         let ef = effort.kept();
         let Allow::Only(set) = allow else {
             // Absent rows are no nodes.
             return match packs {
-                Some(packs) if Walk::may_be_lazy(self, ef) => walk.layer_lazily(self, packs, near, ef, meter),
-                _ => walk.layer(self, 0, near, ef, meter),
+                Some(packs) if Walk::may_be_lazy(self, ef) => {
+                    walk.begin(self.entry, near, meter)?;
+                    walk.layer_lazily(self, packs, near, ef, meter)
+                }
+                _ => {
+                    walk.go_down(self, near, meter)?;
+                    walk.layer(self, 0, near, ef, meter)
+                }
             };
         };
         let answerable = |ordinal| set.contains(ordinal) && !vectors.is_absent(ordinal);
@@ -305,6 +312,7 @@ impl Hnsw<'_> {
             && let Some(wider) = self.as_many_matching(ef, set)
             && Walk::may_be_lazy(self, wider)
         {
+            walk.begin(self.entry, near, meter)?;
             walk.layer_lazily(self, packs, near, wider, meter)?;
             let nearest = walk.nearby.first().copied();
             walk.nearby.retain(|node| matches(node.ordinal));
@@ -314,6 +322,8 @@ impl Hnsw<'_> {
             // Those that do not match are where the query is. On from there, with a look at who matches.
             walk.nearby.extend(nearest.filter(|node| !matches(node.ordinal)));
             walk.also_from(self.entry, near, meter)?;
+        } else {
+            walk.go_down(self, near, meter)?;
         }
         walk.layer_matching(self, 0, near, effort, matches, meter)
     }
@@ -409,6 +419,17 @@ impl Walk {
             });
         }
         Ok(())
+    }
+
+    /// Leaves in `nearby` where level 0 is to be searched from: the nearest that the upper levels lead to, and the entry.
+    fn go_down(&mut self, graph: &Hnsw<'_>, near: &impl Near, meter: &mut Meter<'_>) -> Result<()> {
+        self.begin(graph.entry, near, meter)?;
+        for level in (1..=graph.top_level).rev() {
+            self.layer(graph, level, near, SEARCH_DESCENT_EF, meter)?;
+        }
+        // Every node can be reached from the entry, which the way down may have left: so an `ef` that covers all
+        // matches finds all of them.
+        self.also_from(graph.entry, near, meter)
     }
 
     /// Best-first search of one layer from `nearby`, which it replaces by the `ef` nearest nodes it could find.
@@ -769,15 +790,25 @@ impl Seen {
     /// Whether the node was not in yet.
     #[inline]
     pub(super) fn insert(&mut self, node: Ordinal) -> bool {
+        let fresh = self.mark(node);
+        if fresh {
+            self.note(node);
+        }
+        fresh
+    }
+
+    /// The same; who was not in has to be noted.
+    #[inline]
+    pub(super) fn mark(&mut self, node: Ordinal) -> bool {
         let word = &mut self.words[node as usize / 64];
         let bit = 1 << (node % 64);
         let fresh = *word & bit == 0;
-        if fresh {
-            if *word == 0 {
-                self.touched.push(node / 64);
-            }
-            *word |= bit;
-        }
+        *word |= bit;
         fresh
+    }
+
+    #[inline]
+    pub(super) fn note(&mut self, node: Ordinal) {
+        self.touched.push(node / 64);
     }
 }

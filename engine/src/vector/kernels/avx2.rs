@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, SignKernel,
-    SignQuery, portable,
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
+    SignKernel, SignQuery, portable,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -38,6 +38,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         four: signs,
     },
     packs: PackKernel { of: packs },
+    rank: RankKernel { of: rank },
 };
 
 const LANES: usize = 8;
@@ -246,4 +247,23 @@ pub(super) fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_
         nearer |= (_mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(eight, edge)) as u32) << (8 * i);
     }
     nearer
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn rank(ascending: &[u64], number: u64) -> usize {
+    // There is only a comparison of signed numbers.
+    let flip = _mm256_set1_epi64x(i64::MIN);
+    let edge = _mm256_set1_epi64x(number as i64 ^ i64::MIN);
+    let (whole, rest) = ascending.as_chunks::<4>();
+    // Minus how many there are in each lane.
+    let mut less = _mm256_setzero_si256();
+    for four in whole {
+        // SAFETY: four numbers are one register; the load asks no alignment.
+        let four = unsafe { _mm256_loadu_si256(four.as_ptr().cast()) };
+        less = _mm256_add_epi64(less, _mm256_cmpgt_epi64(edge, _mm256_xor_si256(four, flip)));
+    }
+    let half = _mm_add_epi64(_mm256_castsi256_si128(less), _mm256_extracti128_si256::<1>(less));
+    let whole = -(_mm_cvtsi128_si64(half) + _mm_extract_epi64::<1>(half));
+    whole as usize + rest.iter().filter(|other| **other < number).count()
 }

@@ -3,7 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, PackKernel, SignKernel, SignQuery, avx2};
+use super::{
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
+    SignKernel, SignQuery,
+};
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx512",
@@ -35,7 +38,8 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: false,
         four: signs,
     },
-    packs: PackKernel { of: avx2::packs },
+    packs: PackKernel { of: packs },
+    rank: RankKernel { of: rank },
 };
 
 const LANES: usize = 16;
@@ -166,6 +170,76 @@ fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
     totals(sums)
 }
 
+/// As with AVX2, sixteen dimensions at a time: the lower half of a register has the patterns of the first eight, the upper half those of the
+/// next, and their sums are added up in the end.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[expect(unsafe_code, reason = "register loads from slices, and stores")]
+fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimates: &mut [f32; PACK]) -> u32 {
+    let mask = _mm512_set1_epi8(15);
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for (tables, signs) in query.tables.chunks(PAIRS).zip(signs.chunks(PAIRS)) {
+        let (mut both, mut odd) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+        let ((pairs, last), (signs, last_signs)) = (tables.as_chunks::<2>(), signs[..tables.len()].as_chunks::<2>());
+        let whole = pairs.iter().zip(signs).map(|(tables, signs)| {
+            // SAFETY: each is two times thirty-two bytes; the loads ask no alignment.
+            unsafe {
+                (
+                    _mm512_loadu_si512(tables.as_ptr().cast()),
+                    _mm512_loadu_si512(signs.as_ptr().cast()),
+                )
+            }
+        });
+        // Tables of zeros add nothing.
+        let half = last.iter().zip(last_signs).map(|(tables, signs)| {
+            // SAFETY: each is thirty-two bytes; the loads ask no alignment.
+            let (tables, signs) = unsafe {
+                (
+                    _mm256_loadu_si256(tables.as_ptr().cast()),
+                    _mm256_loadu_si256(signs.as_ptr().cast()),
+                )
+            };
+            (_mm512_zextsi256_si512(tables), _mm512_zextsi256_si512(signs))
+        });
+        for (tables, signs) in whole.chain(half) {
+            let low = _mm512_shuffle_i32x4::<0b10_10_00_00>(tables, tables);
+            let high = _mm512_shuffle_i32x4::<0b11_11_01_01>(tables, tables);
+            let first = _mm512_shuffle_epi8(low, _mm512_and_si512(signs, mask));
+            let second = _mm512_shuffle_epi8(high, _mm512_and_si512(_mm512_srli_epi16::<4>(signs), mask));
+            let entries = _mm512_add_epi8(first, second);
+            both = _mm512_add_epi16(both, entries);
+            odd = _mm512_add_epi16(odd, _mm512_srli_epi16::<8>(entries));
+        }
+        let [both, odd] = [both, odd]
+            .map(|halves| _mm256_add_epi16(_mm512_castsi512_si256(halves), _mm512_extracti64x4_epi64::<1>(halves)));
+        let even = _mm256_sub_epi16(both, _mm256_slli_epi16::<8>(odd));
+        let (near, far) = (_mm256_unpacklo_epi16(even, odd), _mm256_unpackhi_epi16(even, odd));
+        let in_order = [
+            _mm256_permute2x128_si256::<0x20>(near, far),
+            _mm256_permute2x128_si256::<0x31>(near, far),
+        ];
+        for i in 0..2 {
+            sums[i] = _mm512_add_epi32(sums[i], _mm512_cvtepu16_epi32(in_order[i]));
+        }
+    }
+    let (base, step) = (_mm512_set1_ps(query.base), _mm512_set1_ps(query.step));
+    let (distance, edge) = (_mm512_set1_ps(numbers.distance), _mm512_set1_ps(numbers.edge));
+    let mut nearer = 0;
+    for i in 0..2 {
+        let [a, f] = numbers.halves.map(|halves| {
+            // SAFETY: sixteen halves from the beginning or the middle of thirty-two; the load asks no alignment.
+            let halves = unsafe { _mm256_loadu_si256(halves.as_ptr().add(i * LANES).cast()) };
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+        });
+        // In the order of `portable::estimate`, without fused steps.
+        let product = _mm512_add_ps(base, _mm512_mul_ps(step, _mm512_cvtepi32_ps(sums[i])));
+        let some = _mm512_sub_ps(_mm512_add_ps(distance, a), _mm512_mul_ps(f, product));
+        // SAFETY: sixteen floats from the beginning or the middle of thirty-two; the store asks no alignment.
+        unsafe { _mm512_storeu_ps(estimates.as_mut_ptr().add(i * LANES), some) };
+        nearer |= u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(some, edge)) << (i * LANES);
+    }
+    nearer
+}
+
 /// Adds up each register; the four trees of additions run side by side.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn totals(sums: [__m512i; 4]) -> [i32; 4] {
@@ -180,4 +254,22 @@ fn totals(sums: [__m512i; 4]) -> [i32; 4] {
         _mm_extract_epi32::<2>(all),
         _mm_extract_epi32::<3>(all),
     ]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn rank(ascending: &[u64], number: u64) -> usize {
+    let number = _mm512_set1_epi64(number as i64);
+    let (whole, rest) = ascending.as_chunks::<8>();
+    let mut less = 0;
+    for eight in whole {
+        // SAFETY: eight numbers are one register; the load asks no alignment.
+        let eight = unsafe { _mm512_loadu_si512(eight.as_ptr().cast()) };
+        less += _mm512_cmplt_epu64_mask(eight, number).count_ones();
+    }
+    let mask = (1u8 << rest.len()) - 1;
+    // SAFETY: the mask names those that are left; others are not read.
+    let few = unsafe { _mm512_maskz_loadu_epi64(mask, rest.as_ptr().cast()) };
+    less += _mm512_mask_cmplt_epu64_mask(mask, few, number).count_ones();
+    less as usize
 }

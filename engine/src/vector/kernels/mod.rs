@@ -210,6 +210,17 @@ pub const PACK: usize = 32;
 /// Pairs of tables whose entries add up to less than 2^16: each adds 254 at most.
 const PAIRS: usize = 256;
 
+/// All ones where a pattern of four signs has a bit.
+const HAS: [[u16; 16]; 4] = {
+    let mut has = [[0; 16]; 4];
+    let mut i = 0;
+    while i < 64 {
+        has[i / 16][i % 16] = if i % 16 >> (i / 16) & 1 == 1 { u16::MAX } else { 0 };
+        i += 1;
+    }
+    has
+};
+
 /// A query as tables: what each pattern of four signs adds to an inner product, for four dimensions after the other.
 #[derive(Debug)]
 pub struct PackQuery {
@@ -224,6 +235,8 @@ impl PackQuery {
     /// Of one number a dimension.
     pub fn new(numbers: &[f32]) -> Self {
         const MOST: f32 = 127.0;
+        /// Of what an entry counts, so that four of them add up to no more than a rounding off.
+        const PARTS: u16 = 256;
         // The least that four signs can make, and the most, differ by twice the four sizes.
         let span = |four: &[f32]| 2.0 * four.iter().map(|x| x.abs()).sum::<f32>();
         let widest = numbers.chunks(4).map(span).fold(0f32, f32::max);
@@ -234,22 +247,22 @@ impl PackQuery {
         };
         let mut tables = vec![[0u8; 32]; numbers.len().div_ceil(8)];
         let mut base = 0.0;
-        for (i, four) in numbers.chunks(4).enumerate() {
-            let least = -span(four) / 2.0;
-            base += least;
-            let table = &mut tables[i / 2][i % 2 * 16..][..16];
-            // What a positive sign makes more than the least that the four can make: each size twice if the number is positive.
-            let mut above = [0.5f32; 16];
-            for (bit, x) in four.iter().enumerate() {
-                let known = 1 << bit;
-                let (unset, set) = ((-2.0 * x).max(0.0) * per_step, (2.0 * x).max(0.0) * per_step);
-                for pattern in 0..known {
-                    above[pattern | known] = above[pattern] + set;
-                    above[pattern] += unset;
+        for (eight, tables) in numbers.chunks(8).zip(&mut tables) {
+            for (four, table) in eight.chunks(4).zip(tables.chunks_exact_mut(16)) {
+                base -= span(four) / 2.0;
+                // What a positive sign makes more than the least that the four can make: each size twice if the number is positive, and a
+                // negative sign if it is negative.
+                let mut entries = [PARTS / 2; 16];
+                for (bit, x) in four.iter().enumerate() {
+                    let size = (2.0 * x.abs() * per_step * f32::from(PARTS)) as u16;
+                    let unless = if *x > 0.0 { 0 } else { u16::MAX };
+                    for pattern in 0..16 {
+                        entries[pattern] += size & (HAS[bit][pattern] ^ unless);
+                    }
                 }
-            }
-            for (entry, above) in table.iter_mut().zip(above) {
-                *entry = above as i32 as u8;
+                for (byte, entry) in table.iter_mut().zip(entries) {
+                    *byte = (entry >> PARTS.ilog2()) as u8;
+                }
             }
         }
         Self { tables, base, step }
@@ -304,6 +317,46 @@ impl fmt::Debug for PackKernel {
     }
 }
 
+/// Finds the place of a number among others, for lists of some dozens to hundreds that change all the time.
+#[derive(Clone, Copy)]
+pub struct RankKernel {
+    /// As in [`Kernel`].
+    of: unsafe fn(&[u64], u64) -> usize,
+}
+
+impl RankKernel {
+    /// Among so many it counts; more are halved first.
+    const COUNTED: usize = 32;
+
+    /// How many of the numbers, which ascend, are less.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of(self, ascending: &[u64], number: u64) -> usize {
+        let (mut before, mut rest) = (0, ascending);
+        while rest.len() > Self::COUNTED {
+            let (low, high) = rest.split_at(rest.len() / 2);
+            let is_above = high[0] < number;
+            before += if is_above { low.len() } else { 0 };
+            rest = if is_above { high } else { low };
+        }
+        // SAFETY: a `RankKernel` is only handed out by `available_for_codes`, which includes a set only after the CPU was seen to
+        // have every feature its loops are compiled for. They rely on nothing else.
+        before + unsafe { (self.of)(rest, number) }
+    }
+}
+
+impl Default for RankKernel {
+    fn default() -> Self {
+        best_for_codes().rank
+    }
+}
+
+impl fmt::Debug for RankKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RankKernel")
+    }
+}
+
 /// The loops over floats of one instruction set.
 #[derive(Debug)]
 pub struct Kernels {
@@ -330,6 +383,8 @@ pub struct CodeKernels {
     pub signs: SignKernel,
     /// Packs.
     pub packs: PackKernel,
+    /// Places in lists.
+    pub rank: RankKernel,
 }
 
 impl CodeKernels {

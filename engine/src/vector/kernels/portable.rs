@@ -2,7 +2,8 @@
 //! by the compiler, so one running sum could never become SIMD. Integer sums need no such care.
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PackKernel, PackQuery, SignKernel, SignQuery,
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PackKernel, PackQuery, RankKernel, SignKernel,
+    SignQuery,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -36,6 +37,9 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         four: |query, records| records.map(|record| signs(query, record)),
     },
     packs: PackKernel { of: packs },
+    rank: RankKernel {
+        of: |ascending, number| ascending.partition_point(|other| *other < number),
+    },
 };
 
 const LANES: usize = 16;

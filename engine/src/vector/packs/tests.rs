@@ -6,7 +6,7 @@ use super::super::tests::{METRICS, Random, Rows, backwards, clustered, coarse_ro
 use super::*;
 use crate::config::Workers;
 use crate::vector::kernels::Bits;
-use crate::vector::{Allow, BitSet, Flat, HnswLayout};
+use crate::vector::{Allow, BitSet, Flat, HnswLayout, VectorIndex};
 
 fn graph_of(rows: &Rows) -> Vec<u8> {
     super::super::hnsw::build(&rows.view(), 8, 60, 7, &Workers::alone(), &mut |_| true).unwrap()
@@ -118,6 +118,66 @@ fn packs_are_filled_up_with_others_and_name_nobody_twice() {
         }
         // Eight links lead to few others, and there are not many more than sixty-four in a cluster.
         assert!(m != 16 || full > 400, "m {m}: {full} of 480 are full");
+    }
+}
+
+#[test]
+fn roots_are_spread_over_all_that_have_links_and_may_be_missing() {
+    let mut random = Random(87);
+    let vectors: Vec<Vec<f32>> = (0..1500).map(|_| random.vector(24)).collect();
+    let rows = Rows::new(Metric::Euclid, 24, &vectors);
+    let graph = graph_of(&rows);
+    let layout = HnswLayout::parse(&graph).unwrap();
+    let mut bytes = encoded(&rows, &graph, &Workers::alone());
+    let parsed = PacksLayout::parse(&bytes, &layout.view(&graph)).unwrap();
+    let roots: Vec<Ordinal> = parsed
+        .view(&bytes)
+        .roots()
+        .flat_map(|pack| pack.ids().to_vec())
+        .collect();
+    assert_eq!(roots.len(), 1500 / NODES_PER_ROOT / PACK * PACK);
+    assert!(
+        roots.windows(2).all(|two| (1..40).contains(&(two[1] - two[0]))),
+        "{roots:?}"
+    );
+    assert!(roots[0] < 40 && roots[roots.len() - 1] > 1400, "{roots:?}");
+    // As they were written before there were any.
+    let without = {
+        bytes.truncate(parsed.roots.start);
+        bytes[24..28].fill(0);
+        PacksLayout::parse(&bytes, &layout.view(&graph)).unwrap()
+    };
+    let view = VectorsRef {
+        packs: Some(without.view(&bytes)),
+        ..rows.view()
+    };
+    for question in &vectors[..20] {
+        let graph = layout.view(&graph);
+        let found = graph.search(&view, question, 1, 64, &Allow::All, &never).unwrap();
+        assert_eq!(found.hits[0].distance, 0.0, "a row finds itself from the entry, too");
+    }
+}
+
+#[test]
+fn every_set_of_loops_finds_the_same_place() {
+    let mut random = Random(88);
+    for length in (0..70).chain([255, 1024]) {
+        // Among numbers of both halves of what there is, some of them twice.
+        let mut numbers: Vec<u64> = (0..length).map(|_| random.next() >> (length % 3 * 30)).collect();
+        numbers.extend(numbers.clone().iter().step_by(5));
+        numbers.sort_unstable();
+        let edges = [0, 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX];
+        for number in numbers.iter().copied().chain(edges) {
+            let expected = numbers.partition_point(|other| *other < number);
+            for set in kernels::available_for_codes() {
+                assert_eq!(
+                    set.rank.of(&numbers, number),
+                    expected,
+                    "{}: {length} numbers",
+                    set.name
+                );
+            }
+        }
     }
 }
 
