@@ -96,7 +96,7 @@ impl Effort {
     /// With a few candidates more than hits, if it keeps fewer: where codes cannot tell the last hit from the first that is none, the walk
     /// is done once more with [`WIDENED`] times as many.
     fn by_code(self) -> Self {
-        let ef = self.ef.max(self.k + self.k / 4 + 2 * EDGE);
+        let ef = self.ef.max(self.k + self.k / 4 + EDGE);
         Self { ef, ..self }
     }
 

@@ -237,32 +237,38 @@ impl PackQuery {
         const MOST: f32 = 127.0;
         /// Of what an entry counts, so that four of them add up to no more than a rounding off.
         const PARTS: u16 = 256;
+        let mut padded = numbers.to_vec();
+        padded.resize(numbers.len().next_multiple_of(8), 0.0);
+        let (fours, _) = padded.as_chunks::<4>();
         // The least that four signs can make, and the most, differ by twice the four sizes.
-        let span = |four: &[f32]| 2.0 * four.iter().map(|x| x.abs()).sum::<f32>();
-        let widest = numbers.chunks(4).map(span).fold(0f32, f32::max);
+        let span = |[a, b, c, d]: &[f32; 4]| 2.0 * ((a.abs() + b.abs()) + (c.abs() + d.abs()));
+        let (mut widest, mut base) = (0f32, 0f32);
+        for four in fours {
+            let span = span(four);
+            widest = if span > widest { span } else { widest };
+            base -= span / 2.0;
+        }
         let step = widest / MOST;
         let per_step = match 1.0 / step {
             per_step if step > 0.0 && step.is_finite() && per_step.is_finite() => per_step,
             _ => 0.0,
         };
-        let mut tables = vec![[0u8; 32]; numbers.len().div_ceil(8)];
-        let mut base = 0.0;
-        for (eight, tables) in numbers.chunks(8).zip(&mut tables) {
-            for (four, table) in eight.chunks(4).zip(tables.chunks_exact_mut(16)) {
-                base -= span(four) / 2.0;
-                // What a positive sign makes more than the least that the four can make: each size twice if the number is positive, and a
-                // negative sign if it is negative.
-                let mut entries = [PARTS / 2; 16];
-                for (bit, x) in four.iter().enumerate() {
-                    let size = (2.0 * x.abs() * per_step * f32::from(PARTS)) as u16;
-                    let unless = if *x > 0.0 { 0 } else { u16::MAX };
-                    for pattern in 0..16 {
-                        entries[pattern] += size & (HAS[bit][pattern] ^ unless);
-                    }
+        let to_parts = 2.0 * per_step * f32::from(PARTS);
+        let mut tables = vec![[0u8; 32]; fours.len() / 2];
+        let (halves, _) = tables.as_flattened_mut().as_chunks_mut::<16>();
+        for (four, table) in fours.iter().zip(halves) {
+            // What a positive sign makes more than the least that the four can make: each size twice if the number is positive, and a
+            // negative sign if it is negative.
+            let mut entries = [PARTS / 2; 16];
+            for bit in 0..4 {
+                let size = (four[bit].abs() * to_parts) as u16;
+                let unless = if four[bit] > 0.0 { 0 } else { u16::MAX };
+                for pattern in 0..16 {
+                    entries[pattern] = entries[pattern].wrapping_add(size & (HAS[bit][pattern] ^ unless));
                 }
-                for (byte, entry) in table.iter_mut().zip(entries) {
-                    *byte = (entry >> PARTS.ilog2()) as u8;
-                }
+            }
+            for pattern in 0..16 {
+                table[pattern] = (entries[pattern] >> PARTS.ilog2()) as u8;
             }
         }
         Self { tables, base, step }

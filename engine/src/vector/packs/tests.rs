@@ -328,7 +328,7 @@ proptest! {
         }
         if let Ok(layout) = PacksLayout::parse(&bytes, &index) && layout.fits(view.metric, view.dim, view.len()) {
             let packs = Some(layout.view(&bytes));
-            let found = super::super::VectorIndex::search(
+            let found = VectorIndex::search(
                 &index, &VectorsRef { packs, ..view }, &query, 5, 5, &Allow::All, &never,
             ).unwrap();
             prop_assert!(found.hits.windows(2).all(|pair| pair[0] < pair[1]));
