@@ -23,6 +23,9 @@ pub struct Settings {
     /// Graphs are written with what each node's neighbours look like from it ([`packs`](crate::vector::packs)): searches without a filter are
     /// faster, and take more memory.
     pub graph_packs: bool,
+    /// Graphs, and the codes, signs and packs that are walked with them, are copied from files into memory of their own, in pages of 2 MiB where
+    /// the system has them ([`Engine::verify_step`](crate::Engine::verify_step) does it): faster, and never taken away.
+    pub graphs_in_memory: bool,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -56,6 +59,7 @@ impl Default for Settings {
             write_wait_ms: 5_000,
             graph_rows_min: 1_000,
             graph_packs: false,
+            graphs_in_memory: false,
             merge_fanin: 8,
             segment_rows_max: 2_000_000,
             dead_percent_max: 30,

@@ -107,6 +107,8 @@ pub struct EngineConfig {
     pub graph_rows_min: usize,
     /// Graphs are written with what each node's neighbours look like from it: faster searches for more memory.
     pub graph_packs: bool,
+    /// Graphs and what is walked with them are kept in memory of their own, in pages of 2 MiB where the system has them.
+    pub graphs_in_memory: bool,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,
     /// A sealed segment never grows beyond this many rows by merging.
@@ -236,6 +238,7 @@ impl Default for EngineConfig {
             write_wait_ms: s.write_wait_ms,
             graph_rows_min: s.graph_rows_min,
             graph_packs: s.graph_packs,
+            graphs_in_memory: s.graphs_in_memory,
             merge_fanin: s.merge_fanin,
             segment_rows_max: s.segment_rows_max,
             dead_percent_max: s.dead_percent_max,
@@ -454,6 +457,7 @@ impl Config {
             write_wait_ms: e.write_wait_ms,
             graph_rows_min: e.graph_rows_min,
             graph_packs: e.graph_packs,
+            graphs_in_memory: e.graphs_in_memory,
             merge_fanin: e.merge_fanin,
             segment_rows_max: e.segment_rows_max,
             dead_percent_max: e.dead_percent_max,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::Engine;
+use super::commit::Shared;
 use super::maintain::check_stop;
 use crate::error::{ErrorKind, Result};
 use crate::limits::BLOCK_BYTES;
@@ -59,14 +60,30 @@ pub struct DamagedSegment {
     pub missing: Missing,
 }
 
+impl Shared {
+    /// Copies what is walked of a sound file into memory, where that is wanted and was not done. Gives back how many bytes it copied.
+    pub(super) fn keep_graphs_in_memory(&self, file: &Sealed) -> usize {
+        let segment = file
+            .if_made()
+            .filter(|_| self.settings.graphs_in_memory && file.is_sound());
+        let copied = segment.map_or(Ok(0), |segment| segment.keep_graphs_in_memory());
+        copied.unwrap_or_else(|error| {
+            // It is served from its mapping, as it would be without the setting.
+            tracing::warn!(error = %error, segment = file.entry.no, "there is no memory for a graph");
+            0
+        })
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a part between 0 and 1")]
 fn part_of(done: u64, all: u64) -> f32 {
     (done as f32 / all.max(1) as f32).min(1.0)
 }
 
 impl Engine {
-    /// Verifies about so many bytes of files that nobody has asked for since they were opened. Returns how many; 0 when
-    /// everything is verified.
+    /// Verifies about so many bytes of files that nobody has asked for since they were opened, and, where
+    /// [`Settings::graphs_in_memory`](crate::config::Settings::graphs_in_memory) says so, copies graphs of verified files into memory, one at least.
+    /// Returns how many; 0 when everything is done.
     pub fn verify_step(&self, bytes: usize) -> Result<usize> {
         self.shared.check_alive()?;
         let mut done = 0;
@@ -79,6 +96,7 @@ impl Engine {
                 Ok(0) if file.if_made().is_none() && file.damage().is_none() => {
                     file.segment(Patience::endless()).map(|_| BLOCK_BYTES)
                 }
+                Ok(0) => Ok(self.shared.keep_graphs_in_memory(&file)),
                 verified => verified,
             };
             match verified {

@@ -674,7 +674,10 @@ impl Shared {
             seal(&build.collection.spec(), &kept, disk, &path, build.no, &graphs)
         }));
         match sealed {
-            Ok(Ok(sealed)) => Ok(Some(sealed)),
+            Ok(Ok(sealed)) => {
+                self.keep_graphs_in_memory(&sealed);
+                Ok(Some(sealed))
+            }
             Err(panic) => {
                 let said = panic
                     .downcast_ref::<String>()

@@ -47,6 +47,7 @@ pub(super) fn small() -> Settings {
         seal_rows: 60,
         graph_rows_min: 100,
         graph_packs: true,
+        graphs_in_memory: true,
         merge_fanin: 3,
         ..Settings::default()
     }

@@ -20,7 +20,7 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use roaring::RoaringBitmap;
 
@@ -29,7 +29,7 @@ use crate::filter::index::{FilterIndexLayout, FilterIndexView};
 use crate::schema::Schema;
 use crate::sparse::Column;
 use crate::sparse::index::IndexLayout;
-use crate::storage::Backing;
+use crate::storage::{Backing, Resident};
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
@@ -53,13 +53,20 @@ pub struct Segment {
     payload: (payload::Layout, Range<usize>),
 }
 
+/// Sections that a walk of a graph reads, and which of them is which.
+const WALKED: [&str; 4] = ["graph", "codes", "signs", "packs"];
+const GRAPH: usize = 0;
+const CODES: usize = 1;
+const SIGNS: usize = 2;
+const PACKS: usize = 3;
+
 struct VectorPart {
     raw: RawVectors,
     norms: Range<usize>,
-    codes_at: Range<usize>,
-    signs_at: Range<usize>,
-    packs_at: Range<usize>,
-    graph_at: Range<usize>,
+    /// What is walked: [`GRAPH`] and what is beside it.
+    walked: [Range<usize>; 4],
+    /// The same in memory of its own, if it was asked for.
+    resident: OnceLock<Resident>,
     dim: usize,
     metric: crate::schema::Metric,
     absent: Option<BitSet>,
@@ -257,10 +264,8 @@ impl Segment {
                     row_bytes: dim * 4,
                 },
                 norms: range("norm"),
-                codes_at: range("codes"),
-                signs_at: range("signs"),
-                packs_at: range("packs"),
-                graph_at: range("graph"),
+                walked: WALKED.map(range),
+                resident: OnceLock::new(),
                 dim,
                 metric: spec.metric,
                 absent,
@@ -366,18 +371,9 @@ impl Segment {
             touch: (!self.blocks.is_verified()).then_some(&part.raw as &dyn Touch),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
-            codes: part
-                .codes
-                .as_ref()
-                .map(|layout| layout.view(self.slice(&part.codes_at))),
-            signs: part
-                .signs
-                .as_ref()
-                .map(|layout| layout.view(self.slice(&part.signs_at))),
-            packs: part
-                .packs
-                .as_ref()
-                .map(|layout| layout.view(self.slice(&part.packs_at))),
+            codes: part.codes.as_ref().map(|layout| layout.view(self.walked(part, CODES))),
+            signs: part.signs.as_ref().map(|layout| layout.view(self.walked(part, SIGNS))),
+            packs: part.packs.as_ref().map(|layout| layout.view(self.walked(part, PACKS))),
         }
     }
 
@@ -396,9 +392,37 @@ impl Segment {
     /// The graph over them, if there is one.
     pub fn graph(&self, index: usize) -> Option<crate::vector::hnsw::Hnsw<'_>> {
         let part = &self.vectors[index];
-        part.graph
-            .as_ref()
-            .map(|layout| layout.view(self.slice(&part.graph_at)))
+        part.graph.as_ref().map(|layout| layout.view(self.walked(part, GRAPH)))
+    }
+
+    /// Bytes of a part of what is walked.
+    fn walked<'a>(&'a self, part: &'a VectorPart, which: usize) -> &'a [u8] {
+        match part.resident.get() {
+            Some(resident) => resident.part(which),
+            None => self.slice(&part.walked[which]),
+        }
+    }
+
+    /// Copies graphs and what is walked with them into memory of their own, unless that was done before. Gives back how many bytes were
+    /// copied. What is walked must have been verified, as it is of every segment that there is.
+    pub fn keep_graphs_in_memory(&self) -> Result<usize> {
+        let mut copied = 0;
+        for part in self.vectors.iter().filter(|part| part.graph.is_some()) {
+            if part.resident.get().is_none() {
+                let parts = part.walked.each_ref().map(|range| self.slice(range));
+                let resident = Resident::copy(&parts)?;
+                copied += resident.bytes();
+                // Somebody else may have been faster.
+                let _ = part.resident.set(resident);
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Bytes of graphs that are in memory of their own.
+    pub fn graph_bytes_in_memory(&self) -> usize {
+        let residents = self.vectors.iter().filter_map(|part| part.resident.get());
+        residents.map(Resident::bytes).sum()
     }
 
     /// What effort finds how much in that graph, if it was measured.

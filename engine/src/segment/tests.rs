@@ -9,7 +9,7 @@ use super::*;
 use crate::config::Workers;
 use crate::inverted::top::Walk;
 use crate::patience::Patience;
-use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, IndexSpec, Metric, SparseSpec, VectorSpec};
+use crate::schema::{AnalyzerSpec, Chunking, FieldSpec, IndexSpec, Metric, Quantization, SparseSpec, VectorSpec};
 use crate::sparse::{self, row as sparse_row};
 use crate::storage::{Dir, LocalDir};
 use crate::text::analyzer::Analyzer;
@@ -167,6 +167,24 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     assert!(sealed.graph(0).is_some() && merged.graph(0).is_none());
     assert!(sealed.lists(1).is_some() && merged.lists(1).is_none() && sealed.lists(0).is_none());
     assert!(!path.with_extension("tmp").exists());
+    // In memory or in the file, a graph is the same; and what has none takes none.
+    let walked = |segment: &Segment| {
+        let search = |question: [f32; 4]| {
+            let vectors = segment.vectors(0);
+            assert!(vectors.codes.is_some() && vectors.packs.is_some());
+            let graph = segment.graph(0).unwrap();
+            graph
+                .search(&vectors, &question, 5, 12, &Allow::All, &|| false)
+                .unwrap()
+                .hits
+        };
+        [[3.0, 1.0, -3.0, 0.5], [40.0, 1.0, -41.0, 0.5]].map(search)
+    };
+    let (mapped, bytes) = (walked(&sealed), sealed.keep_graphs_in_memory().unwrap());
+    assert!(bytes > 48 * 16 && sealed.graph_bytes_in_memory() == bytes);
+    assert_eq!(walked(&sealed), mapped);
+    assert_eq!(sealed.keep_graphs_in_memory().unwrap(), 0, "once is enough");
+    assert_eq!(merged.keep_graphs_in_memory().unwrap(), 0);
     // Exactly what was written is what is opened; every changed byte is noticed.
     let schema = Arc::new(schema);
     let open = || {
@@ -189,6 +207,98 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     for len in [0, 10, 96, bytes.len() / 2, bytes.len() - 1] {
         std::fs::write(&path, &bytes[..len]).unwrap();
         assert_eq!(open().err().unwrap().kind, crate::ErrorKind::Damaged);
+    }
+}
+
+/// `docs/format.md`, "Bytes of a vector".
+fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: usize) -> [f64; 2] {
+    let lines = |bytes: usize| bytes.next_multiple_of(64);
+    let beside = match quantization {
+        Quantization::Int8 => lines(dim + 12),
+        Quantization::Int4 => lines(dim.div_ceil(2) + 12),
+        Quantization::None => match 8 * dim.div_ceil(64) + 12 {
+            0..=32 => 32,
+            more => lines(more),
+        },
+    };
+    let packs = (2 * m).div_ceil(32) * lines(256 + 32 * dim.div_ceil(8));
+    let graph = (8 * m) as f64 + (4 * m) as f64 / (m - 1) as f64 + 8.0;
+    let given = 4 * dim + if metric == Metric::Cosine { 4 } else { 0 };
+    let walked = (beside + packs) as f64 + graph;
+    [given as f64 + walked, walked]
+}
+
+#[test]
+fn a_vector_takes_the_bytes_that_the_format_says() {
+    const ROWS: u64 = 1_500;
+    let mut state = 7u64;
+    let mut random = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    for (dim, metric, quantization, m) in [
+        (100, Metric::Cosine, Quantization::Int8, 16),
+        (70, Metric::Euclid, Quantization::Int4, 24),
+        (64, Metric::Dot, Quantization::None, 8),
+    ] {
+        let spec = VectorSpec {
+            dim: dim as u32,
+            metric,
+            index: IndexSpec::Hnsw { m, ef_construction: 60 },
+            quantization,
+            embedder: None,
+        };
+        let schema = Schema {
+            vectors: BTreeMap::from([("a".into(), spec)]),
+            sparse: BTreeMap::new(),
+            ..schema()
+        };
+        let analyzers = analyzers();
+        let spec = Spec {
+            schema: &schema,
+            analyzers: &analyzers,
+        };
+        let rows: Vec<PendingRow> = (0..ROWS)
+            .map(|i| PendingRow {
+                vectors: vec![Some((0..dim).map(|_| random()).collect())],
+                sparse: Vec::new(),
+                ..row(i % 10)
+            })
+            .enumerate()
+            .map(|(i, row)| PendingRow {
+                row: Row(i as u64),
+                id: PointId::new(format!("{i}")).unwrap(),
+                ..row
+            })
+            .collect();
+        let memory = SegmentView::fresh(Arc::new(write_memory(&spec, &rows).unwrap()));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("0/0/7.seg");
+        let file = seal(&spec, &[Kept::live(&memory)], &disk(), &path, 7, &graphs(&|| false)).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let sections = file::tables(&bytes).unwrap().sections;
+        let of_vector = |name: &str| name.ends_with("/a") && !name.starts_with("recall");
+        let on_disk: usize = sections
+            .iter()
+            .filter(|(name, _)| of_vector(name))
+            .map(|(_, at)| at.len())
+            .sum();
+        let in_memory = file
+            .segment(Patience::endless())
+            .unwrap()
+            .keep_graphs_in_memory()
+            .unwrap();
+        for (found, said) in
+            [on_disk, in_memory]
+                .into_iter()
+                .zip(bytes_of_a_vector(dim, metric, quantization, m as usize))
+        {
+            let found = found as f64 / ROWS as f64;
+            assert!(
+                (found / said - 1.0).abs() < 0.05,
+                "{metric:?}, {quantization:?}: {found} bytes a vector, {said} in the format"
+            );
+        }
     }
 }
 

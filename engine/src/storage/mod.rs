@@ -15,6 +15,7 @@ pub mod faulty;
 pub mod files;
 pub(crate) mod look;
 pub(crate) mod manifest;
+mod resident;
 pub mod space;
 pub(crate) mod wal;
 
@@ -28,6 +29,7 @@ use rocksdb::{
 };
 
 pub use dir::{Backing, Dir, Entry, FileId, Held, LocalDir, NewFile, ReadAt};
+pub use resident::Resident;
 
 use crate::error::{Error, Result};
 use crate::types::{CollectionNo, Identity, PointId, Row, Seq, ShardNo};
