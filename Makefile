@@ -56,7 +56,7 @@ lint: setup ## clippy over everything, warnings are errors (checks all dependenc
 .PHONY: bench
 bench: setup ## the short measurements; records go to target/bench/*.jsonl
 	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/peers.sh
-	@cargo build $(CARGO_ARGS) --release --bins
+	@cargo build $(CARGO_ARGS) --release --bins --features cairn-bench/peers-rust
 	@CAIRN_BENCH_CACHE="$(CAIRN_CACHE)" PATH="$(CARGO_TARGET_DIR)/release:$$PATH" "$(CARGO_TARGET_DIR)/release/cairn-bench" all $(BENCH_ARGS)
 
 .PHONY: torture

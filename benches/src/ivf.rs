@@ -14,7 +14,7 @@ use anyhow::{Context, ensure};
 use cairn_engine::schema::Quantization;
 use cairn_engine::vector::{Allow, IvfLayout, ivf};
 
-use crate::ann::cases::Case;
+use crate::ann::cases::{self, Case};
 use crate::ann::ours::helpers;
 use crate::ann::peer::Peer;
 use crate::ann::{Built, Contestant, K, compare, tell};
@@ -75,20 +75,13 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
 fn measure(args: &Args) -> anyhow::Result<Verdict> {
     ensure!(args.rounds > 0, "at least one round");
     let mut report = Report::begin("ivf")?;
-    let (mut skipped, mut broken) = (Vec::new(), Vec::new());
-    for name in &args.cases {
-        match Case::load(name, args.queries)? {
-            Ok(case) => one_case(args, &case, &mut report, &mut broken)?,
-            Err(why) => {
-                println!("\n******** SKIPPED: {name}: {why} ********\n");
-                skipped.push(why);
-            }
-        }
-    }
-    Ok(if skipped.len() == args.cases.len() {
-        Verdict::Skipped(skipped.join("; "))
-    } else {
-        Verdict::of(broken)
+    let mut broken = Vec::new();
+    let verdict = cases::each(&args.cases, args.queries, |case| {
+        one_case(args, case, &mut report, &mut broken)
+    })?;
+    Ok(match verdict {
+        Verdict::Held => Verdict::of(broken),
+        skipped => skipped,
     })
 }
 
@@ -126,7 +119,14 @@ fn one_case(args: &Args, case: &Case, report: &mut Report, broken: &mut Vec<Stri
         }
     }
     for name in &args.peers {
-        match Peer::start(&args.python, name, place.path(), case, Some(lists))? {
+        match Peer::start(
+            &args.python,
+            name,
+            place.path(),
+            case.metric,
+            case.query_count(),
+            Some(lists),
+        )? {
             Ok(peer) => contestants.push(Box::new(peer)),
             Err(why) => println!("\n******** SKIPPED: peer {name}: {why} ********\n"),
         }
@@ -229,7 +229,7 @@ impl Made {
             built: Built {
                 seconds,
                 memory_mib: mib,
-                disk_mib: mib,
+                disk_mib: Some(mib),
             },
         })
     }

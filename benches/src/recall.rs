@@ -6,14 +6,14 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use cairn_engine::schema::Quantization;
 use cairn_engine::vector::{Allow, BitSet, Calibration, EDGE, Found as Hits, batch, hnsw};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::ann::Contestant;
-use crate::ann::cases::Case;
+use crate::ann::cases::{self, Case};
 use crate::ann::ours::{Ours, helpers};
 use crate::ivf::Made;
 use crate::report::{Report, Table, Verdict};
@@ -65,22 +65,14 @@ impl Args {
 const TOLERANCE: f64 = 0.01;
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
-    ensure!(args.queries > 0, "at least one question");
     let mut report = Report::begin("recall")?;
-    let (mut skipped, mut broken) = (Vec::new(), Vec::new());
-    for name in &args.cases {
-        match Case::load(name, args.queries)? {
-            Ok(case) => one_case(args, &case, &mut report, &mut broken)?,
-            Err(why) => {
-                println!("\n******** SKIPPED: {name}: {why} ********\n");
-                skipped.push(why);
-            }
-        }
-    }
-    Ok(if skipped.len() == args.cases.len() {
-        Verdict::Skipped(skipped.join("; "))
-    } else {
-        Verdict::of(broken)
+    let mut broken = Vec::new();
+    let verdict = cases::each(&args.cases, args.queries, |case| {
+        one_case(args, case, &mut report, &mut broken)
+    })?;
+    Ok(match verdict {
+        Verdict::Held => Verdict::of(broken),
+        skipped => skipped,
     })
 }
 

@@ -11,6 +11,7 @@ use flate2::read::GzDecoder;
 use super::K;
 use crate::data::Npy;
 use crate::place;
+use crate::report::Verdict;
 
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -23,9 +24,33 @@ pub(crate) struct Case {
     tenth: Vec<f32>,
 }
 
+/// Measures each of the cases that has its data. What lacks it is said; it counts when nothing else was measured.
+pub(crate) fn each(
+    names: &[String],
+    queries: usize,
+    mut measure: impl FnMut(&Case) -> anyhow::Result<()>,
+) -> anyhow::Result<Verdict> {
+    ensure!(queries > 0, "at least one query");
+    let mut skipped = Vec::new();
+    for name in names {
+        match Case::load(name, queries)? {
+            Ok(case) => measure(&case)?,
+            Err(why) => {
+                println!("\n******** SKIPPED: {name}: {why} ********\n");
+                skipped.push(why);
+            }
+        }
+    }
+    Ok(if skipped.len() == names.len() {
+        Verdict::Skipped(skipped.join("; "))
+    } else {
+        Verdict::Held
+    })
+}
+
 impl Case {
     /// The inner error says what is missing.
-    pub(crate) fn load(name: &str, queries: usize) -> anyhow::Result<Result<Self, String>> {
+    fn load(name: &str, queries: usize) -> anyhow::Result<Result<Self, String>> {
         let (metric, dim, base, mut asked) = match name {
             "wordnet" => match wordnet()? {
                 Ok((base, asked)) => (Metric::Cosine, 384, base, asked),
@@ -142,26 +167,46 @@ impl Case {
         right as f64 / (K * self.query_count()) as f64
     }
 
-    /// Writes the vectors for the peers; of unit length if cosine is asked for, which some of them only have as a product.
+    /// The vectors as the peers get them ([`for_peers`]).
+    #[cfg(feature = "peers-rust")]
+    pub(crate) fn base_for_peers(&self) -> impl Iterator<Item = f32> {
+        for_peers(self.metric, self.base.chunks_exact(self.dim))
+    }
+
+    #[cfg(feature = "peers-rust")]
+    pub(crate) fn queries_for_peers(&self) -> impl Iterator<Item = f32> {
+        for_peers(self.metric, self.queries.chunks_exact(self.dim))
+    }
+
+    /// Writes the vectors for the peers that are processes.
     pub(crate) fn write(&self, place: &Path) -> anyhow::Result<()> {
-        for (name, rows) in [("base.f32", &self.base), ("queries.f32", &self.queries)] {
-            let mut out = std::io::BufWriter::new(std::fs::File::create(place.join(name))?);
-            for row in rows.chunks_exact(self.dim) {
-                let scale = if self.metric == Metric::Cosine {
-                    inv_norm(row)
-                } else {
-                    1.0
-                };
-                for x in row {
-                    out.write_all(&(x * scale).to_le_bytes())?;
-                }
-            }
-            out.flush()?;
-        }
+        write_rows(&place.join("base.f32"), self.metric, self.base.chunks_exact(self.dim))?;
+        write_rows(
+            &place.join("queries.f32"),
+            self.metric,
+            self.queries.chunks_exact(self.dim),
+        )?;
         let shape = serde_json::json!({"rows": self.rows(), "dim": self.dim, "queries": self.query_count()});
         std::fs::write(place.join("shape.json"), shape.to_string())?;
         Ok(())
     }
+}
+
+/// Rows of unit length if cosine is asked for, which some of the peers only have as a product.
+fn for_peers<'a>(metric: Metric, rows: impl Iterator<Item = &'a [f32]>) -> impl Iterator<Item = f32> {
+    rows.flat_map(move |row| {
+        let scale = if metric == Metric::Cosine { inv_norm(row) } else { 1.0 };
+        row.iter().map(move |x| x * scale)
+    })
+}
+
+/// Writes rows as the peers that are processes read them.
+pub(crate) fn write_rows<'a>(path: &Path, metric: Metric, rows: impl Iterator<Item = &'a [f32]>) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(path)?);
+    for x in for_peers(metric, rows) {
+        out.write_all(&x.to_le_bytes())?;
+    }
+    Ok(out.flush()?)
 }
 
 fn floats(array: &Npy) -> Vec<f32> {

@@ -1,17 +1,20 @@
 //! The index core beside other libraries: recall against queries a second, build time, memory.
 //!
-//! Everybody gets the same vectors and the same queries in one run on one machine: ours in this process, the others in
-//! Python processes of their own (`peers.py`), all by one call for all queries. Rounds alternate between them, and what is
-//! reported is the median of the rounds with the least and the most, since a machine that others use is never twice the
-//! same. A peer that is not installed is skipped, and that is said.
+//! Everybody gets the same vectors and the same queries in one run on one machine: ours and those written in Rust in this
+//! process ([`crates`]), the others in Python processes of their own (`peers.py`), all by one call for all queries. Rounds
+//! alternate between them, and what is reported is the median of the rounds with the least and the most, since a machine that
+//! others use is never twice the same. A peer that is not installed, or not compiled in, is skipped, and that is said.
 //!
 //! Recall@10 counts an answer as right if it is as near as the tenth of the exact answer. Queries a second at a recall are
 //! interpolated between the settings swept, on a logarithmic scale.
 
 pub(crate) mod cases;
+mod crates;
 pub(crate) mod ours;
 pub(crate) mod peer;
 mod plot;
+
+use std::time::Instant;
 
 use anyhow::ensure;
 
@@ -25,6 +28,8 @@ use peer::Peer;
 const TARGETS: [f64; 2] = [0.95, 0.99];
 /// Answers asked for.
 pub(crate) const K: usize = 10;
+/// Candidates that a walk keeps, from fast to thorough.
+const EFS: [usize; 11] = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380];
 
 /// Options of `cairn-bench ann`.
 #[derive(clap::Args)]
@@ -32,11 +37,12 @@ pub(crate) struct Args {
     /// What to measure: wordnet, wordnet-heldout, fashion, glove, clustered1m.
     #[arg(long = "case", value_delimiter = ',', default_value = "wordnet,fashion")]
     cases: Vec<String>,
-    /// Other libraries: symphonyqg, svs, hnswlib, faiss-hnsw, faiss-ivfpq, usearch, qdrant-edge.
+    /// Other libraries: symphonyqg, svs, hnswlib, faiss-hnsw, faiss-ivfpq, usearch, qdrant-edge; and with the feature
+    /// `peers-rust` hnsw_rs, diskann, diskann-int8.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "symphonyqg,svs,hnswlib,faiss-hnsw,faiss-ivfpq,usearch,qdrant-edge"
+        default_value = "symphonyqg,svs,hnswlib,faiss-hnsw,faiss-ivfpq,usearch,qdrant-edge,hnsw_rs,diskann,diskann-int8"
     )]
     peers: Vec<String>,
     /// Of ours: cairn-int4-packs, cairn-int8-packs, cairn-int4, cairn-int8, cairn-f32.
@@ -67,7 +73,7 @@ impl Args {
     pub(crate) fn short() -> Self {
         Self {
             cases: vec!["wordnet".into()],
-            peers: vec!["hnswlib".into()],
+            peers: ["hnswlib", "hnsw_rs"].map(Into::into).to_vec(),
             ours: ["cairn-int4-packs", "cairn-int4", "cairn-int8", "cairn-f32"]
                 .map(Into::into)
                 .to_vec(),
@@ -97,7 +103,8 @@ pub(crate) trait Contestant {
 pub(crate) struct Built {
     pub(crate) seconds: f64,
     pub(crate) memory_mib: f64,
-    pub(crate) disk_mib: f64,
+    /// Missing if it cannot be saved.
+    pub(crate) disk_mib: Option<f64>,
 }
 
 /// Recall and queries a second of each setting.
@@ -117,21 +124,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<Verdict> {
 fn measure(args: &Args) -> anyhow::Result<Verdict> {
     ensure!(args.rounds > 0, "at least one round");
     let mut report = Report::begin("ann")?;
-    let mut skipped = Vec::new();
-    for name in &args.cases {
-        match Case::load(name, args.queries)? {
-            Ok(case) => one_case(args, &case, &mut report)?,
-            Err(why) => {
-                println!("\n******** SKIPPED: {name}: {why} ********\n");
-                skipped.push(why);
-            }
-        }
-    }
-    Ok(if skipped.len() == args.cases.len() {
-        Verdict::Skipped(skipped.join("; "))
-    } else {
-        Verdict::Held
-    })
+    cases::each(&args.cases, args.queries, |case| one_case(args, case, &mut report))
 }
 
 fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()> {
@@ -153,8 +146,13 @@ fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()>
         .filter(|one| args.ours.iter().any(|name| name == one.name()));
     contestants.extend(ours.map(|o| Box::new(o) as Box<dyn Contestant>));
     for name in &args.peers {
-        match Peer::start(&args.python, name, place.path(), case, None)? {
-            Ok(peer) => contestants.push(Box::new(peer)),
+        let started = match crates::start(name, case) {
+            Some(started) => started,
+            None => Peer::start(&args.python, name, place.path(), case.metric, case.query_count(), None)?
+                .map(|peer| Box::new(peer) as Box<dyn Contestant>),
+        };
+        match started {
+            Ok(peer) => contestants.push(peer),
             Err(why) => println!("\n******** SKIPPED: peer {name}: {why} ********\n"),
         }
     }
@@ -210,6 +208,37 @@ pub(crate) fn compare(
         }
     }
     Ok(all)
+}
+
+/// Answers all queries of a case by so many threads, each a stretch of them one by one: seconds, and ten ids a query. `answer`
+/// gets the number of a query and the place of its ids.
+fn answer_all(
+    case: &Case,
+    threads: usize,
+    answer: impl Fn(usize, &mut [i32]) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<(f64, Vec<i32>)> {
+    let mut ids = vec![-1; case.query_count() * K];
+    let share = case.query_count().div_ceil(threads);
+    let answer = &answer;
+    let started = Instant::now();
+    let outcome: anyhow::Result<()> = std::thread::scope(|scope| {
+        let workers: Vec<_> = ids
+            .chunks_mut(share * K)
+            .enumerate()
+            .map(|(part, ids)| {
+                scope.spawn(move || {
+                    let mut places = ids.chunks_exact_mut(K).enumerate();
+                    places.try_for_each(|(i, ids)| answer(part * share + i, ids))
+                })
+            })
+            .collect();
+        workers
+            .into_iter()
+            .try_for_each(|w| w.join().expect("a search does not panic"))
+    });
+    let seconds = started.elapsed().as_secs_f64();
+    outcome?;
+    Ok((seconds, ids))
 }
 
 fn sweep(contestant: &mut dyn Contestant, case: &Case) -> anyhow::Result<[Curve; 2]> {
@@ -269,16 +298,18 @@ pub(crate) fn tell(case: &Case, all: &[Measured], report: &mut Report) -> anyhow
             format!("{best:.4}"),
             format!("{:.1}", b.seconds),
             format!("{:.0}", b.memory_mib),
-            format!("{:.0}", b.disk_mib),
+            b.disk_mib.map_or_else(|| "none".to_owned(), |mib| format!("{mib:.0}")),
         ]);
         table.row(row);
         for (metric, value, unit) in [
-            ("recall_max", best, "share"),
-            ("build_s", b.seconds, "s"),
-            ("rss_mb", b.memory_mib, "MiB"),
+            ("recall_max", Some(best), "share"),
+            ("build_s", Some(b.seconds), "s"),
+            ("rss_mb", Some(b.memory_mib), "MiB"),
             ("disk_mb", b.disk_mib, "MiB"),
         ] {
-            report.record_peer(&case_name, metric, value, unit, peer)?;
+            if let Some(value) = value {
+                report.record_peer(&case_name, metric, value, unit, peer)?;
+            }
         }
     }
     table.print();

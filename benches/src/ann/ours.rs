@@ -10,7 +10,7 @@ use cairn_engine::vector::{
     Allow, CodesLayout, HnswLayout, PacksLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, packs, signs,
 };
 
-use super::{Built, Case, Contestant, K};
+use super::{Built, Case, Contestant, EFS, K, answer_all};
 
 pub(crate) struct Ours<'a> {
     name: String,
@@ -96,7 +96,7 @@ impl Contestant for Ours<'_> {
     }
 
     fn values(&self) -> &[usize] {
-        &[10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380]
+        &EFS
     }
 
     fn build(&mut self, threads: usize) -> anyhow::Result<Built> {
@@ -141,38 +141,18 @@ impl Contestant for Ours<'_> {
         Ok(Built {
             seconds,
             memory_mib: mib,
-            disk_mib: mib,
+            disk_mib: Some(mib),
         })
     }
 
     fn search(&mut self, ef: usize, threads: usize) -> anyhow::Result<(f64, Vec<i32>)> {
         let (graph, vectors, case) = (self.graph()?, self.vectors(), self.case);
-        let mut ids = vec![-1; case.query_count() * K];
-        let share = case.query_count().div_ceil(threads);
-        let started = Instant::now();
-        let outcome: anyhow::Result<()> = std::thread::scope(|scope| {
-            let workers: Vec<_> = ids
-                .chunks_mut(share * K)
-                .enumerate()
-                .map(|(part, ids)| {
-                    scope.spawn(move || -> anyhow::Result<()> {
-                        for (i, ids) in ids.chunks_exact_mut(K).enumerate() {
-                            let query = case.query(part * share + i);
-                            let found = graph.search(&vectors, query, K, ef, &Allow::All, &|| false)?;
-                            for (id, hit) in ids.iter_mut().zip(found.hits) {
-                                *id = i32::try_from(hit.ordinal)?;
-                            }
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            workers
-                .into_iter()
-                .try_for_each(|w| w.join().expect("a search does not panic"))
-        });
-        let seconds = started.elapsed().as_secs_f64();
-        outcome?;
-        Ok((seconds, ids))
+        answer_all(case, threads, |i, ids| {
+            let found = graph.search(&vectors, case.query(i), K, ef, &Allow::All, &|| false)?;
+            for (id, hit) in ids.iter_mut().zip(found.hits) {
+                *id = i32::try_from(hit.ordinal)?;
+            }
+            Ok(())
+        })
     }
 }

@@ -9,7 +9,7 @@ use cairn_engine::schema::Metric;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Built, Case, Contestant, K};
+use super::{Built, Contestant, K};
 
 pub(crate) struct Peer {
     name: String,
@@ -41,19 +41,25 @@ struct SearchAnswer {
     seconds: f64,
 }
 
+#[derive(Deserialize)]
+struct FilteredAnswer {
+    ms: Vec<f64>,
+}
+
 impl Peer {
-    /// The inner error says why it cannot take part.
-    /// `lists` is for those that have inverted lists.
+    /// The inner error says why it cannot take part. `place` holds the vectors and so many queries; `lists` is for those that
+    /// have inverted lists.
     pub(crate) fn start(
         python: &str,
         name: &str,
         place: &Path,
-        case: &Case,
+        metric: Metric,
+        queries: usize,
         lists: Option<usize>,
     ) -> anyhow::Result<Result<Self, String>> {
         let script = place.join("peers.py");
         std::fs::write(&script, include_str!("peers.py"))?;
-        let metric = match case.metric {
+        let metric = match metric {
             Metric::Euclid => "euclid",
             Metric::Cosine | Metric::Dot | Metric::Manhattan => "cosine",
         };
@@ -77,7 +83,7 @@ impl Peer {
             commands,
             answers,
             ids: place.join(format!("{name}.ids")),
-            queries: case.query_count(),
+            queries,
             values: Vec::new(),
             threads: Vec::new(),
         };
@@ -89,6 +95,31 @@ impl Peer {
             Ok(Hello::Skip { skip }) => Err(skip),
             Err(why) => Err(format!("{why:#}")),
         })
+    }
+
+    /// Answers each query under the filter that `filters.json` has for it: milliseconds, and ten ids a query (-1: none).
+    pub(crate) fn filtered(&mut self, how: &str) -> anyhow::Result<(Vec<f64>, Vec<i32>)> {
+        let FilteredAnswer { ms } = self.ask(&format!("filtered {how}"))?;
+        ensure!(
+            ms.len() == self.queries,
+            "{} times for {} queries",
+            ms.len(),
+            self.queries
+        );
+        Ok((ms, self.ids()?))
+    }
+
+    /// Those of its last answer.
+    fn ids(&self) -> anyhow::Result<Vec<i32>> {
+        let bytes = std::fs::read(&self.ids)?;
+        let ids: Vec<i32> = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+        ensure!(
+            ids.len() == self.queries * K,
+            "{} ids for {} queries",
+            ids.len(),
+            self.queries
+        );
+        Ok(ids)
     }
 
     fn ask<T: DeserializeOwned>(&mut self, command: &str) -> anyhow::Result<T> {
@@ -130,20 +161,12 @@ impl Contestant for Peer {
         Ok(Built {
             seconds: built.build_s,
             memory_mib: built.rss_mb,
-            disk_mib: built.disk_mb,
+            disk_mib: Some(built.disk_mb),
         })
     }
 
     fn search(&mut self, value: usize, threads: usize) -> anyhow::Result<(f64, Vec<i32>)> {
         let found: SearchAnswer = self.ask(&format!("search {value} {threads}"))?;
-        let bytes = std::fs::read(&self.ids)?;
-        let ids: Vec<i32> = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
-        ensure!(
-            ids.len() == self.queries * K,
-            "{} ids for {} queries",
-            ids.len(),
-            self.queries
-        );
-        Ok((found.seconds, ids))
+        Ok((found.seconds, self.ids()?))
     }
 }
