@@ -101,7 +101,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
             ..filters::Args::short()
         };
         let dir = tempfile::tempdir()?;
-        let engine = filters::build(&built, dir.path(), rows, &[], sealed)?;
+        let engine = filters::build(&built, dir.path(), rows, &filters::ranks(rows, &[]), sealed)?;
         // Dropped in this order.
         Ok((engine, dir, rows.len()))
     };

@@ -33,6 +33,9 @@ pub(crate) struct Args {
     /// With `engine.graph_packs`.
     #[arg(long)]
     graph_packs: bool,
+    /// With `engine.graphs_in_memory`, as the graph beside it is in any case.
+    #[arg(long)]
+    graphs_in_memory: bool,
     /// Rounds, of which the median is told.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -48,6 +51,7 @@ impl Args {
             ef: 64,
             quantization: "int8".to_owned(),
             graph_packs: false,
+            graphs_in_memory: false,
             rounds: 3,
             threads: 2,
         }
@@ -74,7 +78,10 @@ const fn layer(name: &'static str, payload: bool, filter: bool) -> Layer {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
-    ensure!(args.queries > 0 && args.rounds > 0, "queries and rounds must be at least 1");
+    ensure!(
+        args.queries > 0 && args.rounds > 0,
+        "queries and rounds must be at least 1"
+    );
     let mut report = Report::begin("layers")?;
     let case = match Case::load("wordnet", args.queries)? {
         Ok(case) => case,
@@ -97,10 +104,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
         rows: rows.len(),
         quantization: args.quantization.clone(),
         graph_packs: args.graph_packs,
+        graphs_in_memory: args.graphs_in_memory,
         threads: args.threads,
         ..filters::Args::short()
     };
-    let engine = filters::build(&built, dir.path(), &rows, &[], true)?;
+    let engine = filters::build(&built, dir.path(), &rows, &filters::ranks(&rows, &[]), true)?;
 
     let mut took: Vec<Vec<f64>> = vec![Vec::new(); 1 + LAYERS.len()];
     for _ in 0..args.rounds {

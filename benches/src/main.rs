@@ -1,6 +1,6 @@
 //! `cairn-bench`: one subcommand for each thing that Cairn claims and a machine can check.
 //!
-//! Every bench but `ann`, `batch`, `churn`, `filters`, `ivf`, `kernels`, `models`, `recall` and `sparse` drives the real `cairn` binary as a child process through
+//! Every bench but `ann`, `batch`, `churn`, `filters`, `ivf`, `kernels`, `layers`, `models`, `recall` and `sparse` drives the real `cairn` binary as a child process through
 //! real sockets, prints a table for people and appends flat records for machines to `target/bench/<name>.jsonl` (see [`report`]).
 //! Missing data is said loudly; the exit code is 1 if a promise is broken, and 3 if nothing is but what was asked for by name
 //! could not be measured.
@@ -17,6 +17,7 @@ mod filters;
 mod ingest;
 mod ivf;
 mod kernels;
+mod layers;
 mod load;
 mod measure;
 mod models;
@@ -80,6 +81,8 @@ enum Bench {
     Ann(ann::Args),
     /// Filtered search at every share of matching rows: recall, missing hits, latency, in this process.
     Filters(filters::Args),
+    /// What an answer costs beyond the walk of its graph: view, plan, filter, payload, in this process.
+    Layers(layers::Args),
     /// Inverted lists beside those of Faiss: recall against speed, build time, memory, ranges read a question.
     Ivf(ivf::Args),
     /// What a search finds that is told `target_recall` and nothing else, also where rows have died.
@@ -140,6 +143,7 @@ async fn run(bench: Bench) -> anyhow::Result<Verdict> {
         Bench::Collections(args) => Box::pin(collections::run(args)).await,
         Bench::Ann(args) => Box::pin(ann::run(args)).await,
         Bench::Filters(args) => tokio::task::block_in_place(|| filters::run(&args)),
+        Bench::Layers(args) => tokio::task::block_in_place(|| layers::run(&args)),
         Bench::Ivf(args) => Box::pin(ivf::run(args)).await,
         Bench::Recall(args) => tokio::task::block_in_place(|| recall::run(&args)),
         Bench::Batch(args) => tokio::task::block_in_place(|| batch::run(&args)),
@@ -170,6 +174,7 @@ async fn all() -> anyhow::Result<Verdict> {
         Bench::Batch(batch::Args::short()),
         Bench::Kernels(kernels::Args::short()),
         Bench::Ann(ann::Args::short()),
+        Bench::Layers(layers::Args::short()),
         Bench::Ivf(ivf::Args::short()),
         Bench::Models(models::Args::short()),
         Bench::Sparse(sparse::Args::short()),

@@ -1,4 +1,5 @@
-//! Our graph in this process: over the vectors themselves, and over codes of each kind, with packs and without.
+//! Our graph in this process: over the vectors themselves, and over codes of each kind, with packs and without; in memory
+//! as `engine.graphs_in_memory` has them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -6,6 +7,7 @@ use std::time::Instant;
 use anyhow::Context;
 use cairn_engine::config::Workers;
 use cairn_engine::schema::{IndexSpec, Quantization};
+use cairn_engine::storage::Resident;
 use cairn_engine::vector::{
     Allow, CodesLayout, HnswLayout, PacksLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, packs, signs,
 };
@@ -17,10 +19,10 @@ pub(crate) struct Ours<'a> {
     case: &'a Case,
     quantization: Quantization,
     with_packs: bool,
-    codes: Option<(CodesLayout, Vec<u8>)>,
-    signs: Option<(SignsLayout, Vec<u8>)>,
-    graph: Option<(HnswLayout, Vec<u8>)>,
-    packs: Option<(PacksLayout, Vec<u8>)>,
+    codes: Option<(CodesLayout, Resident)>,
+    signs: Option<(SignsLayout, Resident)>,
+    graph: Option<(HnswLayout, Resident)>,
+    packs: Option<(PacksLayout, Resident)>,
 }
 
 impl<'a> Ours<'a> {
@@ -48,9 +50,9 @@ impl<'a> Ours<'a> {
     /// What a search measures by.
     pub(crate) fn vectors(&self) -> VectorsRef<'_> {
         VectorsRef {
-            codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes)),
-            signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
-            packs: self.packs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
+            codes: self.codes.as_ref().map(|(layout, bytes)| layout.view(bytes.part(0))),
+            signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes.part(0))),
+            packs: self.packs.as_ref().map(|(layout, bytes)| layout.view(bytes.part(0))),
             ..self.case.vectors()
         }
     }
@@ -60,7 +62,7 @@ impl Ours<'_> {
     /// The graph, once it was built.
     pub(crate) fn graph(&self) -> anyhow::Result<hnsw::Hnsw<'_>> {
         let (layout, bytes) = self.graph.as_ref().context("not built")?;
-        Ok(layout.view(bytes))
+        Ok(layout.view(bytes.part(0)))
     }
 }
 
@@ -107,7 +109,7 @@ impl Contestant for Ours<'_> {
                 bytes.extend_from_slice(some);
                 Ok(())
             })?;
-            self.codes = Some((CodesLayout::parse(&bytes)?, bytes));
+            self.codes = Some((CodesLayout::parse(&bytes)?, Resident::copy(&[&bytes])?));
         }
         if signs::are_worth_it(&self.vectors()) {
             let mut bytes = Vec::new();
@@ -115,7 +117,7 @@ impl Contestant for Ours<'_> {
                 bytes.extend_from_slice(some);
                 Ok(())
             })?;
-            self.signs = Some((SignsLayout::parse(&bytes)?, bytes));
+            self.signs = Some((SignsLayout::parse(&bytes)?, Resident::copy(&[&bytes])?));
         }
         let IndexSpec::Hnsw { m, ef_construction } = IndexSpec::default() else {
             anyhow::bail!("the default index is no graph");
@@ -128,15 +130,15 @@ impl Contestant for Ours<'_> {
                 bytes.extend_from_slice(some);
                 Ok(())
             })?;
-            self.packs = Some((PacksLayout::parse(&bytes, &view)?, bytes));
+            self.packs = Some((PacksLayout::parse(&bytes, &view)?, Resident::copy(&[&bytes])?));
         }
         let seconds = started.elapsed().as_secs_f64();
         // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
-        let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        let signs = self.signs.as_ref().map_or(0, |(_, bytes)| bytes.len());
-        let packs = self.packs.as_ref().map_or(0, |(_, bytes)| bytes.len());
+        let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
+        let signs = self.signs.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
+        let packs = self.packs.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
         let bytes = size_of_val(self.case.vectors().data) + codes + signs + graph.len() + packs;
-        self.graph = Some((HnswLayout::parse(&graph)?, graph));
+        self.graph = Some((HnswLayout::parse(&graph)?, Resident::copy(&[&graph])?));
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Built {
             seconds,

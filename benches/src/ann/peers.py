@@ -1,4 +1,5 @@
-"""One other library, measured for `cairn-bench ann`: builds an index over the same vectors and answers the same queries.
+"""One other library, measured for `cairn-bench ann`, `ivf` and `filters`: builds an index over the same vectors and answers the same
+queries.
 
     python3 peers.py PEER DIRECTORY METRIC [LISTS]
 
@@ -7,6 +8,11 @@ line, and each is answered by one line of JSON on standard output:
 
     build THREADS           {"build_s": .., "rss_mb": .., "disk_mb": ..}
     search VALUE THREADS    {"seconds": ..}; the ids stand in DIRECTORY/PEER.ids, 10 int32 a query
+    filtered HOW            {"ms": [..]} of each query, one by one on one thread; the ids as above
+
+If shape.json says {"fields": [names]}, each row has so many numbers, which stand in fields.i32 (rows of little-endian int32), are
+stored with it and indexed. `filtered` asks for the rows of a range of them: filters.json has {"field": name, "from": n, "below": n} for
+each query, of which either bound may be null. HOW is "default", or what else the library can be told to do about filters.
 
 The first line says {"values": [..]}, the settings to sweep, or {"skip": why}. All queries are one call where the library
 takes them so.
@@ -23,6 +29,8 @@ PEER, DIRECTORY, METRIC = sys.argv[1:4]
 # Of those that have inverted lists.
 LISTS = int(sys.argv[4]) if len(sys.argv) > 4 else 512
 K = 10
+# Questions before those that are timed one by one.
+WARM = 20
 EFS = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380]
 # What a library prints must not be taken for an answer.
 ANSWERS = os.fdopen(os.dup(1), "w")
@@ -210,6 +218,8 @@ class QdrantEdge:
 
     values = [10, 16, 32, 64, 128, 256]
     threads = [1]
+    # Names of the fields, and a row of numbers for each point.
+    fields, numbers = [], None
 
     def build(self, base, threads):
         import qdrant_edge as q
@@ -218,15 +228,23 @@ class QdrantEdge:
         distance = q.Distance.Euclid if METRIC == "euclid" else q.Distance.Cosine
         config = q.EdgeConfig(
             vectors=q.EdgeVectorParams(size=base.shape[1], distance=distance),
-            hnsw_config=q.HnswIndexConfig(16, 200, 1, max_indexing_threads=threads),
+            # Without filters the graph is what is measured; with filters its own default says (in kB) when a scan is better.
+            hnsw_config=q.HnswIndexConfig(16, 200, 10_000 if self.fields else 1, max_indexing_threads=threads),
             quantization_config=q.ScalarQuantizationConfig(q.ScalarType.Int8, always_ram=True),
             optimizers=q.EdgeOptimizersConfig(indexing_threshold=1, default_segment_number=1),
             max_search_threads=1,
         )
         self.shard = q.EdgeShard.create(self.place.name, config)
+        # Before the graph is built, which gets links of its own for rows that share a stretch of an indexed field.
+        for field in self.fields:
+            self.shard.update(q.UpdateOperation.create_field_index(field, q.PayloadSchemaType.Integer))
+
+        def payload(row):
+            return dict(zip(self.fields, self.numbers[row].tolist())) if self.fields else None
+
         for start in range(0, len(base), 5000):
             rows = base[start : start + 5000]
-            points = [q.Point(start + i, row.tolist(), None) for i, row in enumerate(rows)]
+            points = [q.Point(start + i, row.tolist(), payload(start + i)) for i, row in enumerate(rows)]
             self.shard.update(q.UpdateOperation.upsert_points(points))
         while self.shard.optimize():
             pass
@@ -243,10 +261,38 @@ class QdrantEdge:
         requests = [q.SearchRequest(q.Query.Nearest(row.tolist()), K, params=params) for row in queries]
         self.began = time.perf_counter()
         found = [self.shard.search(request) for request in requests]
-        ids = numpy.full((len(queries), K), -1)
+        return self.ids(found)
+
+    def ids(self, found):
+        import numpy
+
+        ids = numpy.full((len(found), K), -1)
         for i, hits in enumerate(found):
             ids[i, : len(hits)] = [hit.id for hit in hits]
         return ids
+
+    def filtered(self, queries, filters, how):
+        """"default": no `hnsw_ef` is said, so it is that of the build. "acorn": walks look through rows that do not match."""
+        import qdrant_edge as q
+
+        params = q.SearchParams(
+            quantization=q.QuantizationSearchParams(rescore=True, oversampling=1.5),
+            acorn=q.AcornSearchParams(enable=how == "acorn"),
+        )
+        requests = []
+        for row, wanted in zip(queries, filters):
+            range_ = q.RangeFloat(gte=wanted["from"], lt=wanted["below"])
+            condition = q.FieldCondition(wanted["field"], range=range_)
+            query = q.Query.Nearest(row.tolist())
+            requests.append(q.SearchRequest(query, K, params=params, filter=q.Filter(must=[condition])))
+        for request in requests[:WARM]:
+            self.shard.search(request)
+        found, took = [], []
+        for request in requests:
+            began = time.perf_counter()
+            found.append(self.shard.search(request))
+            took.append((time.perf_counter() - began) * 1e3)
+        return self.ids(found), took
 
 
 PEERS = {
@@ -288,6 +334,13 @@ def main():
 
     base, queries = rows("base.f32", shape["rows"]), rows("queries.f32", shape["queries"])
     peer = PEERS[PEER]()
+    if shape.get("fields"):
+        numbers = numpy.fromfile(os.path.join(DIRECTORY, "fields.i32"), dtype="<i4")
+        peer.fields, peer.numbers = shape["fields"], numbers.reshape(len(base), -1)
+
+    def write(ids):
+        numpy.asarray(ids).astype("<i4").tofile(os.path.join(DIRECTORY, f"{PEER}.ids"))
+
     say({"values": peer.values, "threads": getattr(peer, "threads", [1, 2])})
     for line in sys.stdin:
         command = line.split()
@@ -308,8 +361,13 @@ def main():
             peer.began = time.perf_counter()
             ids = peer.search(queries, int(command[1]), int(command[2]))
             seconds = time.perf_counter() - peer.began
-            numpy.asarray(ids).astype("<i4").tofile(os.path.join(DIRECTORY, f"{PEER}.ids"))
+            write(ids)
             say({"seconds": seconds})
+        elif command[0] == "filtered":
+            with open(os.path.join(DIRECTORY, "filters.json")) as f:
+                ids, took = peer.filtered(queries, json.load(f), command[1])
+            write(ids)
+            say({"ms": took})
 
 
 main()
