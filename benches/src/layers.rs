@@ -82,6 +82,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
         args.queries > 0 && args.rounds > 0,
         "queries and rounds must be at least 1"
     );
+    ensure!(
+        args.quantization != "none" || !args.graph_packs,
+        "packs are measured over codes here: --quantization int8 or int4"
+    );
     let mut report = Report::begin("layers")?;
     let case = match Case::load("wordnet", args.queries)? {
         Ok(case) => case,

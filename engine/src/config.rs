@@ -24,7 +24,7 @@ pub struct Settings {
     /// faster, and take more memory.
     pub graph_packs: bool,
     /// Graphs, and the codes, signs and packs that are walked with them, are copied from files into memory of their own, in pages of 2 MiB where
-    /// the system has them ([`Engine::verify_step`](crate::Engine::verify_step) does it): faster, and never taken away.
+    /// the system has them ([`Engine::verify_step`](crate::Engine::verify_step) does it): faster, and not dropped with the page cache.
     pub graphs_in_memory: bool,
     /// Adjacent sealed segments of one size tier that are merged together.
     pub merge_fanin: usize,

@@ -440,6 +440,7 @@ pub(crate) fn engine_gauges(stats: &EngineStats) {
     set("cairn_disk_full", u64::from(stats.disk_full));
     set("cairn_segment_blocks", stats.blocks);
     set("cairn_segment_blocks_verified", stats.blocks_verified);
+    set("cairn_graph_memory_bytes", stats.graph_memory_bytes);
     set("cairn_damaged_segments", stats.damaged_segments);
     set("cairn_damaged_points", stats.damaged_points);
     counter!(RESTORED).absolute(stats.taken_back);

@@ -50,7 +50,7 @@ pub(crate) fn each(
 
 impl Case {
     /// The inner error says what is missing.
-    fn load(name: &str, queries: usize) -> anyhow::Result<Result<Self, String>> {
+    pub(crate) fn load(name: &str, queries: usize) -> anyhow::Result<Result<Self, String>> {
         let (metric, dim, base, mut asked) = match name {
             "wordnet" => match wordnet()? {
                 Ok((base, asked)) => (Metric::Cosine, 384, base, asked),

@@ -229,6 +229,8 @@ pub struct EngineStats {
     pub blocks: u64,
     /// Those that were verified since the process opened them.
     pub blocks_verified: u64,
+    /// Bytes of graphs, and of what is walked with them, that are in memory of their own.
+    pub graph_memory_bytes: u64,
     /// Sealed segments that are damaged.
     pub damaged_segments: u64,
     /// Live points in them.

@@ -1,6 +1,8 @@
 //! Whether the files are what was written: verified once after opening, and read again from time to time.
 //!
-//! Both happen in small steps on the caller's thread, which decides how fast ([`Engine::verify_step`], [`Engine::scrub_step`]).
+//! What is verified can be copied into memory then, graph by graph ([`Settings::graphs_in_memory`](crate::config::Settings::graphs_in_memory)).
+//!
+//! All of it happens in steps on the caller's thread, which decides how fast ([`Engine::verify_step`], [`Engine::scrub_step`]).
 //! What a step finds is kept with the file, and everybody who asks for it afterwards is told.
 
 use std::sync::Arc;
@@ -61,12 +63,13 @@ pub struct DamagedSegment {
 }
 
 impl Shared {
-    /// Copies what is walked of a sound file into memory, where that is wanted and was not done. Gives back how many bytes it copied.
-    pub(super) fn keep_graphs_in_memory(&self, file: &Sealed) -> usize {
+    /// Copies a graph of a sound file into memory, where that is wanted and there is one for which it was not done. Gives back how many bytes it
+    /// copied.
+    pub(super) fn keep_graph_in_memory(&self, file: &Sealed) -> usize {
         let segment = file
             .if_made()
             .filter(|_| self.settings.graphs_in_memory && file.is_sound());
-        let copied = segment.map_or(Ok(0), |segment| segment.keep_graphs_in_memory());
+        let copied = segment.map_or(Ok(0), |segment| segment.keep_graph_in_memory());
         copied.unwrap_or_else(|error| {
             // It is served from its mapping, as it would be without the setting.
             tracing::warn!(error = %error, segment = file.entry.no, "there is no memory for a graph");
@@ -96,7 +99,7 @@ impl Engine {
                 Ok(0) if file.if_made().is_none() && file.damage().is_none() => {
                     file.segment(Patience::endless()).map(|_| BLOCK_BYTES)
                 }
-                Ok(0) => Ok(self.shared.keep_graphs_in_memory(&file)),
+                Ok(0) => Ok(self.shared.keep_graph_in_memory(&file)),
                 verified => verified,
             };
             match verified {

@@ -675,7 +675,7 @@ impl Shared {
         }));
         match sealed {
             Ok(Ok(sealed)) => {
-                self.keep_graphs_in_memory(&sealed);
+                while self.keep_graph_in_memory(&sealed) > 0 {}
                 Ok(Some(sealed))
             }
             Err(panic) => {

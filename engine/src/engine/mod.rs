@@ -695,6 +695,7 @@ impl Engine {
                 }
                 // Which graphs a file has is known when it was looked into.
                 if let Some(segment) = sealed.file.if_made() {
+                    stats.graph_memory_bytes += segment.graph_bytes_in_memory() as u64;
                     segment.graphs().for_each(|coding| stats.graphs.add(coding));
                     segment.inverted().for_each(|coding| stats.inverted.add(coding));
                 }

@@ -403,20 +403,18 @@ impl Segment {
         }
     }
 
-    /// Copies graphs and what is walked with them into memory of their own, unless that was done before. Gives back how many bytes were
-    /// copied. What is walked must have been verified, as it is of every segment that there is.
-    pub fn keep_graphs_in_memory(&self) -> Result<usize> {
-        let mut copied = 0;
-        for part in self.vectors.iter().filter(|part| part.graph.is_some()) {
-            if part.resident.get().is_none() {
-                let parts = part.walked.each_ref().map(|range| self.slice(range));
-                let resident = Resident::copy(&parts)?;
-                copied += resident.bytes();
-                // Somebody else may have been faster.
-                let _ = part.resident.set(resident);
-            }
-        }
-        Ok(copied)
+    /// Copies a graph and what is walked with it into memory of its own, the first for which that was not done before. Gives back how many
+    /// bytes were copied, 0 if there is none left. What is walked must have been verified, as it is of every segment that there is.
+    pub fn keep_graph_in_memory(&self) -> Result<usize> {
+        let is_mapped = |part: &&VectorPart| part.graph.is_some() && part.resident.get().is_none();
+        let Some(part) = self.vectors.iter().find(is_mapped) else {
+            return Ok(0);
+        };
+        let resident = Resident::copy(&part.walked.each_ref().map(|range| self.slice(range)))?;
+        let bytes = resident.bytes();
+        // Somebody else may have been faster.
+        let _ = part.resident.set(resident);
+        Ok(bytes)
     }
 
     /// Bytes of graphs that are in memory of their own.

@@ -180,11 +180,11 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
         };
         [[3.0, 1.0, -3.0, 0.5], [40.0, 1.0, -41.0, 0.5]].map(search)
     };
-    let (mapped, bytes) = (walked(&sealed), sealed.keep_graphs_in_memory().unwrap());
+    let (mapped, bytes) = (walked(&sealed), sealed.keep_graph_in_memory().unwrap());
     assert!(bytes > 48 * 16 && sealed.graph_bytes_in_memory() == bytes);
     assert_eq!(walked(&sealed), mapped);
-    assert_eq!(sealed.keep_graphs_in_memory().unwrap(), 0, "once is enough");
-    assert_eq!(merged.keep_graphs_in_memory().unwrap(), 0);
+    assert_eq!(sealed.keep_graph_in_memory().unwrap(), 0, "once is enough");
+    assert_eq!(merged.keep_graph_in_memory().unwrap(), 0);
     // Exactly what was written is what is opened; every changed byte is noticed.
     let schema = Arc::new(schema);
     let open = || {
@@ -286,7 +286,7 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
         let in_memory = file
             .segment(Patience::endless())
             .unwrap()
-            .keep_graphs_in_memory()
+            .keep_graph_in_memory()
             .unwrap();
         for (found, said) in
             [on_disk, in_memory]

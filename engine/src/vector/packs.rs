@@ -252,8 +252,7 @@ fn roots(graph: &Hnsw<'_>) -> Vec<Ordinal> {
     let has_links = |node: &Ordinal| graph.neighbours(0, *node).next().is_some();
     let nodes: Vec<Ordinal> = (0..graph.len() as Ordinal).filter(has_links).collect();
     let wanted = (nodes.len() / NODES_PER_ROOT).min(ROOTS_MAX) / PACK * PACK;
-    let every = nodes.len().checked_div(wanted).unwrap_or(1);
-    nodes.into_iter().step_by(every).take(wanted).collect()
+    (0..wanted).map(|i| nodes[i * nodes.len() / wanted]).collect()
 }
 
 /// Makes the packs of nodes, one node at a time, in any order.
@@ -457,7 +456,8 @@ impl<'a> Packs<'a> {
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
         let mean_distance = match self.metric {
-            Metric::Cosine => 1.0 - kernels::dot(query, self.mean) * scale,
+            // Of the query as it is scaled: its products with others may be beyond what a float holds.
+            Metric::Cosine => 1.0 - kernels::dot(&rest, self.mean) - kernels::dot(self.mean, self.mean),
             Metric::Dot | Metric::Manhattan => -kernels::dot(query, self.mean),
             Metric::Euclid => kernels::dot(&rest, &rest),
         };

@@ -91,19 +91,19 @@ impl Line {
         self.nodes.len() == self.ef
     }
 
-    /// Keeps the node if it is among the `ef` nearest. True if it is among the next to be looked at.
+    /// Keeps the node if it is among the `ef` nearest. Says then whether it is among the next to be looked at.
     #[inline]
-    fn offer(&mut self, key: u64) -> bool {
+    fn offer(&mut self, key: u64) -> Option<bool> {
         if self.is_full() {
             match self.nodes.last() {
                 Some(last) if key < *last => drop(self.nodes.pop()),
-                _ => return false,
+                _ => return None,
             }
         }
         let place = self.rank.of(&self.nodes, key);
         self.nodes.insert(place, key);
         self.at = self.at.min(place);
-        place < self.at + SOON
+        Some(place < self.at + SOON)
     }
 
     /// Puts a node that is kept by an estimate where it belongs now that it was measured. True if it is among the next to be expanded.
@@ -156,8 +156,25 @@ impl Walk {
         ef <= EF_MAX.min(graph.len() / NODES_PER_CANDIDATE) && graph.len() <= Line::NODES_MAX
     }
 
-    /// The same as [`Self::layer`] on level 0, by estimates; where [`Self::may_be_lazy`].
-    pub(super) fn layer_lazily(
+    /// Leaves the `ef` nearest nodes in `nearby`, by estimates; where [`Self::may_be_lazy`].
+    pub(super) fn lazily(
+        &mut self,
+        graph: &Hnsw<'_>,
+        packs: &PackScorer<'_>,
+        near: &impl Near,
+        ef: usize,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
+        match packs.roots().next() {
+            Some(_) => self.begin(graph.entry, near, meter)?,
+            // A small graph has none.
+            None => self.go_down(graph, near, meter)?,
+        }
+        self.layer_lazily(graph, packs, near, ef, meter)
+    }
+
+    /// The same from `nearby` and the roots.
+    fn layer_lazily(
         &mut self,
         graph: &Hnsw<'_>,
         packs: &PackScorer<'_>,
@@ -177,11 +194,19 @@ impl Walk {
             seen.insert(*hidden);
         }
         let (mut estimates, mut met) = ([0f32; PACK], [0u64; PACK]);
-        line.begin(STARTS.min(ef));
+        // The entry has its place in any case.
+        line.begin(STARTS.min(ef - 1));
         for pack in packs.roots() {
             meter.passed += 2;
             let nearer = packs.estimate_root(pack, line.edge(), &mut estimates);
-            let count = keys(pack, nearer, line.is_full(), &estimates, |_| true, &mut met);
+            let count = keys(
+                pack,
+                nearer,
+                line.is_full(),
+                &estimates,
+                |node| Some(node) != *hidden,
+                &mut met,
+            );
             for key in &met[..count] {
                 line.offer(*key);
             }
@@ -224,7 +249,6 @@ impl Walk {
                     // most match.
                     meter.passed += 2;
                     let nearer = packs.estimate(pack, node.distance, line.edge(), &mut estimates);
-                    // Whoever is not kept may be met again, from where it is seen better.
                     let count = keys(
                         pack,
                         nearer,
@@ -235,9 +259,15 @@ impl Walk {
                     );
                     for key in &met[..count] {
                         let ordinal = Line::node(*key).ordinal;
-                        seen.note(ordinal);
-                        if line.offer(*key) {
-                            near.prefetch_measured(ordinal);
+                        match line.offer(*key) {
+                            Some(is_soon) => {
+                                seen.keep(ordinal);
+                                if is_soon {
+                                    near.prefetch_measured(ordinal);
+                                }
+                            }
+                            // It may be met again, from where it is seen better.
+                            None => seen.take_out(ordinal),
                         }
                     }
                 }
@@ -272,7 +302,11 @@ fn keys(
             break;
         }
         // Numbers may be beyond what estimates can hold; who is behind them is found all the same.
-        let distance = estimates[i].min(f32::MAX);
+        let distance = if estimates[i].is_finite() {
+            estimates[i]
+        } else {
+            f32::MAX
+        };
         keys[count] = Line::key(Scored { distance, ordinal }, State::Estimated);
         count += usize::from(is_fresh(ordinal));
     }

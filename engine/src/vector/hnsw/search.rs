@@ -96,7 +96,9 @@ impl Effort {
     /// With a few candidates more than hits, if it keeps fewer: where codes cannot tell the last hit from the first that is none, the walk
     /// is done once more with [`WIDENED`] times as many.
     fn by_code(self) -> Self {
-        let ef = self.ef.max(self.k + self.k / 4 + EDGE);
+        let room = self.k.saturating_add(self.k / 4 + EDGE);
+        // As many as a beam holds: keeping more costs more than a few walks that are done once more.
+        let ef = self.ef.max(room.min(BEAM_MAX));
         Self { ef, ..self }
     }
 
@@ -291,10 +293,7 @@ impl Hnsw<'_> {
         let Allow::Only(set) = allow else {
             // Absent rows are no nodes.
             return match packs {
-                Some(packs) if Walk::may_be_lazy(self, ef) => {
-                    walk.begin(self.entry, near, meter)?;
-                    walk.layer_lazily(self, packs, near, ef, meter)
-                }
+                Some(packs) if Walk::may_be_lazy(self, ef) => walk.lazily(self, packs, near, ef, meter),
                 _ => {
                     walk.go_down(self, near, meter)?;
                     walk.layer(self, 0, near, ef, meter)
@@ -312,8 +311,7 @@ impl Hnsw<'_> {
             && let Some(wider) = self.as_many_matching(ef, set)
             && Walk::may_be_lazy(self, wider)
         {
-            walk.begin(self.entry, near, meter)?;
-            walk.layer_lazily(self, packs, near, wider, meter)?;
+            walk.lazily(self, packs, near, wider, meter)?;
             let nearest = walk.nearby.first().copied();
             walk.nearby.retain(|node| matches(node.ordinal));
             if walk.nearby.len() >= effort.enough() {
@@ -422,7 +420,7 @@ impl Walk {
     }
 
     /// Leaves in `nearby` where level 0 is to be searched from: the nearest that the upper levels lead to, and the entry.
-    fn go_down(&mut self, graph: &Hnsw<'_>, near: &impl Near, meter: &mut Meter<'_>) -> Result<()> {
+    pub(super) fn go_down(&mut self, graph: &Hnsw<'_>, near: &impl Near, meter: &mut Meter<'_>) -> Result<()> {
         self.begin(graph.entry, near, meter)?;
         for level in (1..=graph.top_level).rev() {
             self.layer(graph, level, near, SEARCH_DESCENT_EF, meter)?;
@@ -790,14 +788,19 @@ impl Seen {
     /// Whether the node was not in yet.
     #[inline]
     pub(super) fn insert(&mut self, node: Ordinal) -> bool {
-        let fresh = self.mark(node);
+        let word = &mut self.words[node as usize / 64];
+        let bit = 1 << (node % 64);
+        let fresh = *word & bit == 0;
         if fresh {
-            self.note(node);
+            if *word == 0 {
+                self.touched.push(node / 64);
+            }
+            *word |= bit;
         }
         fresh
     }
 
-    /// The same; who was not in has to be noted.
+    /// The same without a branch on what nobody can foresee. Who was not in has to be [kept](Self::keep) or [taken out](Self::take_out).
     #[inline]
     pub(super) fn mark(&mut self, node: Ordinal) -> bool {
         let word = &mut self.words[node as usize / 64];
@@ -808,7 +811,12 @@ impl Seen {
     }
 
     #[inline]
-    pub(super) fn note(&mut self, node: Ordinal) {
+    pub(super) fn keep(&mut self, node: Ordinal) {
         self.touched.push(node / 64);
+    }
+
+    #[inline]
+    pub(super) fn take_out(&mut self, node: Ordinal) {
+        self.words[node as usize / 64] &= !(1 << (node % 64));
     }
 }

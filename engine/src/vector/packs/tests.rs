@@ -34,7 +34,7 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
                 row.iter_mut().step_by(9).for_each(|x| *x = *x * 4.0 + 3.0);
                 row
             };
-            let vectors: Vec<Vec<f32>> = (0..400).map(|_| row()).collect();
+            let vectors: Vec<Vec<f32>> = (0..640).map(|_| row()).collect();
             let questions: Vec<Vec<f32>> = (0..10).map(|_| row()).collect();
             let rows = Rows::new(metric, dim, &vectors);
             let graph = graph_of(&rows);
@@ -48,6 +48,7 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
             };
             let mean = mean(&view);
             let (mut errors, mut squares, mut count) = (0.0, 0.0, 0);
+            let (mut root_errors, mut roots) = (0.0, 0);
             for question in &questions {
                 let (exactly, scorer) = (view.scorer(question), packs.scorer(question));
                 let of_query = if metric == Metric::Cosine {
@@ -55,6 +56,23 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
                 } else {
                     1.0
                 };
+                for pack in scorer.roots() {
+                    let mut estimates = [0f32; PACK];
+                    scorer.estimate_root(pack, f32::INFINITY, &mut estimates);
+                    let away: f64 = question
+                        .iter()
+                        .zip(&mean)
+                        .map(|(q, m)| f64::from(q * of_query - m).powi(2))
+                        .sum();
+                    let mut from = vec![0f32; dim];
+                    for (id, estimate) in pack.ids().iter().zip(estimates).filter(|(id, _)| **id != NONE) {
+                        take_off(&mean, view.row(*id), scale(&view, *id), &mut from);
+                        let weight = if metric == Metric::Euclid { 2.0 } else { 1.0 };
+                        let said = weight * 0.75 * (away * product(&from, &from) / dim as f64).sqrt();
+                        root_errors += f64::from(exactly.distance(*id) - estimate) / said;
+                        roots += 1;
+                    }
+                }
                 for node in 0..400 {
                     let centre = unit(node);
                     let (mut away, mut from) = (0f64, vec![0f32; dim]);
@@ -78,6 +96,12 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
                     }
                 }
             }
+            assert!(roots > 0, "{metric:?}: no roots");
+            let mean_root = root_errors / f64::from(roots);
+            assert!(
+                mean_root.abs() < 0.2,
+                "{metric:?}, {dim} dimensions: roots {mean_root} deviations too far on average"
+            );
             assert!(count > 10 * 400 * 16, "{metric:?}: {count} estimates");
             let (mean, deviation) = (errors / f64::from(count), (squares / f64::from(count)).sqrt());
             assert!(
