@@ -83,7 +83,7 @@ fn compare(engine: &Engine, vector: &[f32], filter: &Filter, limit: usize) -> (&
     exact.params.exact = true;
     let exact = engine.query("c", &exact).unwrap();
     assert_eq!(answer.hits.len(), exact.hits.len());
-    let score = |hit: &crate::query::Hit| (hit.point.id.clone(), hit.score);
+    let score = |hit: &query::Hit| (hit.point.id.clone(), hit.score);
     let right: Vec<_> = exact.hits.iter().map(score).collect();
     let found = answer.hits.iter().filter(|hit| right.contains(&score(hit))).count();
     let legs = answer.explain.unwrap().legs;
