@@ -6,7 +6,9 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{Connection, Failure};
+use super::Connection;
+#[cfg(not(feature = "faiss"))]
+use super::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
