@@ -85,6 +85,7 @@ pub trait Clock: Send + Sync {
 #[derive(Clone)]
 pub struct Workers {
     run: Arc<Run>,
+    threads: usize,
 }
 
 /// Calls the work once with each of `0..shares`, on any threads in any order, and returns when all calls have returned.
@@ -99,7 +100,21 @@ impl Workers {
     /// Helpers that somebody else keeps. `run` must call the work once with each of `0..shares` and return after the last
     /// call has: a share that is left out is a panic of the caller.
     pub fn new(run: impl Fn(usize, &(dyn Fn(usize) + Sync)) + Send + Sync + 'static) -> Self {
-        Self { run: Arc::new(run) }
+        Self {
+            run: Arc::new(run),
+            threads: 1,
+        }
+    }
+
+    /// The same, who may be so many at once, whoever asks included.
+    #[must_use]
+    pub fn of_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+
+    /// How many may be at work at once, at most: for a library that brings threads of its own.
+    pub fn threads(&self) -> usize {
+        self.threads
     }
 
     /// The results of all shares, in order.
@@ -116,7 +131,7 @@ impl Workers {
 pub struct Components {
     /// Time.
     pub clock: Arc<dyn Clock>,
-    /// Who helps to build graphs and lists.
+    /// Who helps to build graphs and lists, and how many threads Faiss may bring.
     pub workers: Workers,
     /// Files: [`LocalDir`](crate::storage::LocalDir), except in tests.
     pub files: Arc<dyn Dir>,

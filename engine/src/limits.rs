@@ -40,6 +40,8 @@ pub const KEYWORD_BYTES_MAX: usize = 512;
 pub const TOP_K_MAX: usize = 10_000;
 /// Lists of an `ivf` index: four times the root of 268 million rows, far more than a segment has.
 pub const LISTS_MAX: u32 = 65_536;
+/// Bytes of a Faiss factory string: those that people write have some tens.
+pub const FACTORY_BYTES_MAX: usize = 200;
 /// `ef` of a graph search.
 pub const EF_MAX: usize = 10_000;
 /// `target_recall` of a search, the least: who is content with less than half of the nearest has mistaken its meaning.

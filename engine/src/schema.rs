@@ -103,6 +103,11 @@ pub enum IndexSpec {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         nlist: Option<u32>,
     },
+    /// Whatever Faiss makes of a factory string. Builds without that library read it, and scan.
+    Faiss {
+        /// As the library documents it, such as `IVF1024,PQ48x4fs,RFlat`.
+        factory: String,
+    },
 }
 
 impl Default for IndexSpec {
@@ -265,6 +270,27 @@ pub fn check_name(what: &str, name: &str) -> Result<()> {
     ))
 }
 
+/// What any build can see of a factory string. A build with Faiss asks it, too, when a collection is made.
+fn check_factory(factory: &str, metric: Metric) -> Result<()> {
+    if !(1..=limits::FACTORY_BYTES_MAX).contains(&factory.len()) || !factory.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err(Error::invalid(
+            "bad_index",
+            format!(
+                "factory must be 1 to {} printable ASCII characters without spaces, got {:?}",
+                limits::FACTORY_BYTES_MAX,
+                factory.chars().take(64).collect::<String>()
+            ),
+        ));
+    }
+    match metric {
+        Metric::Cosine | Metric::Dot | Metric::Euclid => Ok(()),
+        Metric::Manhattan => Err(Error::invalid(
+            "bad_index",
+            "a faiss index compares by cosine, dot or euclid, not by manhattan",
+        )),
+    }
+}
+
 impl Schema {
     /// Refuses what this build cannot keep its promises for. Analyzers are checked by `text`, which knows them.
     pub fn check(&self) -> Result<()> {
@@ -307,6 +333,9 @@ impl Schema {
                     ),
                 )
                 .at(at));
+            }
+            if let IndexSpec::Faiss { factory } = &spec.index {
+                check_factory(factory, spec.metric).map_err(|e| e.at(format!("{at}/index/factory")))?;
             }
             if let IndexSpec::Hnsw { m, ef_construction } = spec.index {
                 if !(2..=256).contains(&m) {

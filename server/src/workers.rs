@@ -34,6 +34,7 @@ pub(crate) fn helpers(most: usize) -> Workers {
             help();
         });
     })
+    .of_threads(most + 1)
 }
 
 /// Places of helpers, given back when dropped: after a panic, too.

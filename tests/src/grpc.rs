@@ -820,6 +820,9 @@ fn schema(s: &Value) -> pb::Schema {
                 Some("ivf") => pb::vector_spec::Index::Ivf(pb::IvfIndex {
                     nlist: number(index, "nlist"),
                 }),
+                Some("faiss") => pb::vector_spec::Index::Faiss(pb::FaissIndex {
+                    factory: index["factory"].as_str().unwrap_or_default().to_owned(),
+                }),
                 _ => pb::vector_spec::Index::Hnsw(pb::HnswIndex {
                     m: number(index, "m"),
                     ef_construction: number(index, "ef_construction"),
@@ -1121,6 +1124,7 @@ fn schema_json(s: pb::Schema) -> Value {
             Index::Flat(_) => json!({"type": "flat"}),
             Index::Hnsw(h) => json!({"type": "hnsw", "m": h.m, "ef_construction": h.ef_construction}),
             Index::Ivf(ivf) => without_nulls(json!({"type": "ivf", "nlist": ivf.nlist})),
+            Index::Faiss(faiss) => json!({"type": "faiss", "factory": faiss.factory}),
         });
         let embedder = v.embedder.map(embedder_json);
         (

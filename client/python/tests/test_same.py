@@ -76,10 +76,11 @@ OTHER = {"lambda_": "lambda", "in_": "in"}
 PAIRS: list[tuple[Any, Any, set[str], set[str]]] = [
     # (class, message, only in the class, only in the message)
     (cairn.Schema, collections_pb2.Schema, set(), set()),
-    (cairn.VectorSpec, collections_pb2.VectorSpec, {"index"}, {"flat", "hnsw", "ivf"}),
+    (cairn.VectorSpec, collections_pb2.VectorSpec, {"index"}, {"flat", "hnsw", "ivf", "faiss"}),
     (cairn.SparseSpec, collections_pb2.SparseSpec, set(), set()),
     (cairn.Hnsw, collections_pb2.HnswIndex, set(), set()),
     (cairn.Ivf, collections_pb2.IvfIndex, set(), set()),
+    (cairn.Faiss, collections_pb2.FaissIndex, set(), set()),
     (cairn.Embedder, collections_pb2.Embedder, set(), set()),
     (cairn.TextField, collections_pb2.TextField, set(), set()),
     (cairn.Chunking, collections_pb2.Chunking, set(), set()),

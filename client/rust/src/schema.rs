@@ -201,7 +201,7 @@ pub enum Quantization {
 }
 
 /// How sealed segments are searched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Index {
     /// Exact scan.
@@ -217,6 +217,11 @@ pub enum Index {
     Ivf {
         /// Lists of a segment. Default: four times the root of its rows, and one for 32 of them at most.
         nlist: Option<u32>,
+    },
+    /// Whatever Faiss makes of a factory string, in servers that were built with it.
+    Faiss {
+        /// As Faiss documents it, such as `IVF1024,PQ48x4fs,RFlat`.
+        factory: String,
     },
 }
 

@@ -215,6 +215,7 @@ impl From<VectorSpec> for v1::VectorSpec {
                     v1::vector_spec::Index::Hnsw(v1::HnswIndex { m, ef_construction })
                 }
                 Index::Ivf { nlist } => v1::vector_spec::Index::Ivf(v1::IvfIndex { nlist }),
+                Index::Faiss { factory } => v1::vector_spec::Index::Faiss(v1::FaissIndex { factory }),
             }),
             embedder: spec.embedder.map(embedder),
         }
@@ -357,6 +358,7 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
                 ef_construction: h.ef_construction,
             },
             v1::vector_spec::Index::Ivf(ivf) => Index::Ivf { nlist: ivf.nlist },
+            v1::vector_spec::Index::Faiss(faiss) => Index::Faiss { factory: faiss.factory },
         }),
         embedder: spec.embedder.map(read_embedder),
     })
@@ -1007,6 +1009,12 @@ mod tests {
                     }),
             )
             .vector("bulk", VectorSpec::new(9).index(Index::Ivf { nlist: Some(64) }))
+            .vector(
+                "known",
+                VectorSpec::new(9).index(Index::Faiss {
+                    factory: "IVF16,SQ8".into(),
+                }),
+            )
             .field("lang", Field::Keyword)
             .field("body", Field::text())
             .shards(4)

@@ -7,9 +7,10 @@ use crate::filter::extract;
 use crate::limits;
 use crate::op::{DocumentRecord, PointRecord, SparseRecord, VectorRecord};
 use crate::query::check_vector;
-use crate::schema::{Metric, Schema};
+use crate::schema::{IndexSpec, Metric, Schema};
 use crate::sparse::row;
 use crate::types::{Payload, PointId, PointInput};
+use crate::vector::faiss;
 
 /// A list of something that one request may hold.
 pub(super) fn batch_size(what: &str, n: usize) -> Result<()> {
@@ -18,6 +19,18 @@ pub(super) fn batch_size(what: &str, n: usize) -> Result<()> {
             "bad_batch",
             format!("a request holds 1 to {} {what}, got {n}", limits::BATCH_POINTS_MAX),
         ));
+    }
+    Ok(())
+}
+
+/// Refuses indexes that this build cannot make. Not asked of collections that are there already: whatever made their indexes, they are
+/// answered from.
+pub(super) fn new_indexes(schema: &Schema) -> Result<()> {
+    for (name, spec) in &schema.vectors {
+        if let IndexSpec::Faiss { factory } = &spec.index {
+            let at = format!("/vectors/{name}/index");
+            faiss::check(factory, spec.metric, spec.dim as usize).map_err(|e| e.at(at))?;
+        }
     }
     Ok(())
 }

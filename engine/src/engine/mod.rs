@@ -138,6 +138,7 @@ impl Engine {
             ));
         }
         self.check_room()?;
+        check::new_indexes(&schema)?;
         let no = CollectionNo(self.shared.applier.lock().next_collection);
         let schema = serde_json::to_string(&schema).map_err(|e| Error::internal(format!("schema: {e}")))?;
         let op = Op::CreateCollection {

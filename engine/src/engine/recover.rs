@@ -37,12 +37,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits;
 use crate::log::{Log, Record, record};
 use crate::op::{Op, PointRecord};
+use crate::schema::{IndexSpec, VectorSpec};
 use crate::segment::{Entry, PendingRow, Sealed, SealedView};
 use crate::shard::Shard;
 use crate::storage::files::{self, DirLock};
 use crate::storage::space::Space;
 use crate::storage::{DEATHS, Dir, META, ROWS, Storage, current, key, manifest, random, wal};
 use crate::types::{CollectionNo, EpochId, Epochs, History, Opening, Row, Seq, ShardNo};
+use crate::vector::faiss;
 
 /// A shard's sealed files, by ascending rows: the entry under `m` in `meta`.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -233,6 +235,13 @@ fn load_meta(shared: &Shared, applier: &mut Applier) -> Result<()> {
         let stored: StoredCollection =
             serde_json::from_slice(value).map_err(|e| Error::damaged(format!("meta: collection {}: {e}", no.0)))?;
         let collection = Arc::new(Collection::new(no, stored.name.clone(), stored.schema)?);
+        let by_faiss = |spec: &VectorSpec| matches!(spec.index, IndexSpec::Faiss { .. });
+        if !faiss::AVAILABLE && collection.schema.vectors.values().any(by_faiss) {
+            tracing::warn!(
+                collection = stored.name,
+                "this build has no Faiss (feature `faiss`): a collection with such an index is scanned"
+            );
+        }
         let shards = (0..collection.schema.shards).map(|_| Shard::default()).collect();
         shared.collections.write().insert(stored.name, Arc::clone(&collection));
         applier.states.insert(

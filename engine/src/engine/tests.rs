@@ -4,6 +4,7 @@
 //! what RocksDB still keeps in memory.
 
 mod damage;
+mod faiss;
 mod files;
 mod past;
 mod patience;

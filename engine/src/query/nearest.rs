@@ -1,7 +1,7 @@
 //! Nearest vectors: one leg over all segments.
 
 use super::exec::{Context, Counted, Found as Candidate, Matches, Raw};
-use super::plan::{self, Known, Listed, Strategy};
+use super::plan::{self, Asked, Known, Listed, Strategy};
 use super::view::Place;
 use super::{ExplainLeg, Params, score};
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::segment::SegmentView;
 use crate::types::Ordinal;
 use crate::vector::hnsw::{Effort, Walked};
 use crate::vector::ivf::Ivf;
-use crate::vector::{Allow, BitSet, Calibration, EDGE, Found, Scored, VectorsRef, batch, flat};
+use crate::vector::{Allow, BitSet, Calibration, EDGE, Faiss, Found, Scored, VectorsRef, batch, faiss, flat};
 
 /// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
 /// what is far from the question.
@@ -155,7 +155,7 @@ pub(super) fn search_all(
         let matches = context.matches(view, filters)?;
         let rows = Rows::new(context, index, view, &matches);
         let plans: Vec<Planned> = asks.iter().map(|ask| rows.plan(*ask)).collect();
-        let walked = |plan: &Planned| matches!(plan.chosen, Strategy::Graph { .. } | Strategy::Lists);
+        let walked = |plan: &Planned| matches!(plan.chosen, Strategy::Graph { .. } | Strategy::Lists | Strategy::Faiss);
         let holder = match &*matches {
             Matches::Set(set) if plans.iter().any(walked) => Some(BitSet::from_iter(rows.count as usize, set)),
             Matches::Set(_) | Matches::Live => None,
@@ -279,9 +279,14 @@ impl<'a> Rows<'a> {
             bytes: lists.record_bytes().map_or(4 * u64::from(dim), |bytes| bytes as u64),
             centre_bytes: u64::from(dim),
         });
+        let faiss = self.faiss(k, params, target).map(|(faiss, effort)| Asked {
+            candidates: effort.candidates as u64,
+            lists: (faiss.lists().zip(effort.nprobe)).map(|(lists, nprobe)| (lists as u64, nprobe as u64)),
+        });
         let known = Known {
             graph: segment.graph(self.index).is_some(),
             lists,
+            faiss,
             exact: params.exact,
             matches: self.candidates,
             rows,
@@ -306,6 +311,15 @@ impl<'a> Rows<'a> {
         })
     }
 
+    /// An index of Faiss, and what it is asked for so many hits.
+    fn faiss(&self, k: usize, params: &Params, target: f32) -> Option<(&'a Faiss, faiss::Effort)> {
+        let index = self.view.segment.faiss(self.index)?;
+        // Of all rows that have the vector, as many as that lie about one match.
+        let rows = u64::from(self.count) - self.vectors.absent.map_or(0, BitSet::count) as u64;
+        let depth = rows as f64 / self.candidates.max(1) as f64;
+        Some((index, index.effort(k + EDGE, depth, target, params.ef, params.nprobe)))
+    }
+
     /// The matches that have the vector.
     fn each(&self) -> Box<dyn Iterator<Item = Ordinal> + '_> {
         let present = |o: &Ordinal| !self.vectors.is_absent(*o);
@@ -320,7 +334,7 @@ impl<'a> Rows<'a> {
         let stop = || self.context.patience.is_over();
         match strategy {
             Strategy::Codes => flat::scan_codes(&self.vectors, vector, || self.each(), k + EDGE, &stop),
-            Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists => {
+            Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists | Strategy::Faiss => {
                 let found = flat::scan(&self.vectors, vector, self.each(), k + 1, &stop)?;
                 self.settle(vector, found, k)
             }
@@ -402,7 +416,7 @@ impl<'a> Rows<'a> {
                 evaluations_max,
                 ..effort
             },
-            Strategy::Nothing | Strategy::Exact | Strategy::Codes | Strategy::Lists => effort,
+            Strategy::Nothing | Strategy::Exact | Strategy::Codes | Strategy::Lists | Strategy::Faiss => effort,
         }
     }
 
@@ -453,6 +467,18 @@ impl<'a> Rows<'a> {
                 let lists = lists.ok_or_else(|| Error::internal("a plan for lists that are not there"))?;
                 let probed = lists.probe(&self.vectors, vector, k + EDGE, params.nprobe, allow, &stop)?;
                 ("lists", probed.found)
+            }
+            (Strategy::Faiss, _) => {
+                let asked = self.faiss(k, params, target);
+                let (index, effort) = asked.ok_or_else(|| Error::internal("a plan for an index that is not there"))?;
+                let found = index.find(&self.vectors, vector, k + EDGE, effort, allow, &stop)?;
+                if found.hits.len() as u64 >= self.candidates.min(k as u64) {
+                    return Ok(Some(("faiss", found)));
+                }
+                // Whatever kept Faiss from the matches, a scan comes by all of them.
+                let mut scanned = self.scan(plan::scan(planned.known), ask)?;
+                scanned.evaluated += found.evaluated;
+                ("faiss+exact", scanned)
             }
             (strategy @ Strategy::Codes, _) => ("codes", self.scan(strategy, ask)?),
             (strategy @ (Strategy::Exact | Strategy::Graph { .. }), _) => ("exact", self.scan(strategy, ask)?),

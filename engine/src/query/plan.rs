@@ -32,6 +32,17 @@ pub struct Known {
     pub code_bytes: Option<u64>,
     /// The segment has inverted lists.
     pub lists: Option<Listed>,
+    /// The segment has an index of Faiss.
+    pub faiss: Option<Asked>,
+}
+
+/// What an index of Faiss will be asked for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Asked {
+    /// Candidates, each of which is measured on its vector.
+    pub candidates: u64,
+    /// Lists and how many of them are looked into, if it has lists.
+    pub lists: Option<(u64, u64)>,
 }
 
 /// What is known of inverted lists.
@@ -63,6 +74,8 @@ pub enum Strategy {
     },
     /// Look into the nearest inverted lists.
     Lists,
+    /// Ask Faiss.
+    Faiss,
 }
 
 /// A distance, however short the vectors.
@@ -141,6 +154,26 @@ impl Known {
     }
 }
 
+/// What an index of Faiss reads of a row, as a share of its vector: codes, as a rule.
+const FAISS_SHARE: f64 = 0.25;
+
+impl Known {
+    /// Faiss. What its index does nobody told us: with lists it is taken for lists, else for a walk, and a filter for what has to be
+    /// asked of each row.
+    fn faiss_ns(&self, asked: Asked) -> f64 {
+        let rows = self.rows as f64;
+        let (centres, met) = match asked.lists {
+            Some((lists, nprobe)) => (lists as f64, rows * (nprobe as f64 / lists.max(1) as f64).min(1.0)),
+            None => (0.0, (STEPS_MIN + STEPS_PER_EF * asked.candidates as f64).min(rows)),
+        };
+        let vector = Self::distance(self.vector_bytes);
+        let step = if asked.lists.is_some() { 0.0 } else { STEP_NS };
+        let look = if self.matches < self.rows { LOOK_NS } else { 0.0 };
+        let row = DISTANCE_NS + FAISS_SHARE * BYTE_NS * self.vector_bytes as f64 + step + look;
+        centres * vector + met * row + (asked.candidates as f64).min(self.matches as f64) * vector
+    }
+}
+
 /// The cheapest way to look at all matches.
 pub fn scan(known: Known) -> Strategy {
     match known.codes_ns() {
@@ -155,8 +188,17 @@ pub fn choose(known: Known) -> Strategy {
     let scan = scan(known);
     let scan_ns = match scan {
         Strategy::Codes => known.codes_ns().unwrap_or(f64::INFINITY),
-        Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists => known.exact_ns(),
+        Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists | Strategy::Faiss => {
+            known.exact_ns()
+        }
     };
+    if let Some(asked) = known.faiss
+        && !known.exact
+        && known.matches > 0
+        && known.faiss_ns(asked) < scan_ns
+    {
+        return Strategy::Faiss;
+    }
     if let Some(lists) = known.lists
         && !known.exact
         && known.matches > 0
@@ -187,6 +229,7 @@ mod tests {
             vector_bytes: 1536,
             code_bytes: Some(448),
             lists: None,
+            faiss: None,
         }
     }
 
@@ -221,6 +264,31 @@ mod tests {
             ..listed(100_000, 100_000, 0.02)
         };
         assert_eq!(choose(exact), Strategy::Exact);
+    }
+
+    #[test]
+    fn faiss_is_asked_unless_few_rows_match() {
+        let known = |matches, candidates, lists| Known {
+            graph: false,
+            code_bytes: None,
+            faiss: Some(Asked { candidates, lists }),
+            ..known(matches, 100_000)
+        };
+        for lists in [None, Some((1024, 16))] {
+            assert_eq!(choose(known(0, 128, lists)), Strategy::Nothing);
+            assert_eq!(choose(known(10, 128, lists)), Strategy::Exact);
+            assert_eq!(choose(known(100_000, 128, lists)), Strategy::Faiss);
+            let exact = Known {
+                exact: true,
+                ..known(100_000, 128, lists)
+            };
+            assert_eq!(choose(exact), Strategy::Exact);
+        }
+        assert_eq!(
+            choose(known(1_000, 10_000, None)),
+            Strategy::Exact,
+            "what a filter asks for"
+        );
     }
 
     fn is_graph(strategy: Strategy) -> bool {

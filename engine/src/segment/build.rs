@@ -24,8 +24,8 @@ use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, hnsw, inv_norm,
-    ivf, packs, signs,
+    BitSet, Calibration, CodesLayout, Coding, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss, hnsw,
+    inv_norm, ivf, packs, signs,
 };
 
 /// A row that was applied and stands in no segment yet.
@@ -196,7 +196,7 @@ fn write_growing_codes(
     name: &str,
     spec: &VectorSpec,
 ) -> Result<()> {
-    let (IndexSpec::Hnsw { .. } | IndexSpec::Ivf { .. }, Some(bits)) =
+    let (IndexSpec::Hnsw { .. } | IndexSpec::Ivf { .. } | IndexSpec::Faiss { .. }, Some(bits)) =
         (&spec.index, spec.quantization.bits(spec.metric))
     else {
         return Ok(());
@@ -256,7 +256,7 @@ fn memory(spec: &Spec<'_>, rows: &Rows<'_>) -> Result<Segment> {
     Segment::growing(Backing::copy(&writer.finish()?), spec.schema)
 }
 
-/// When and how a sealed file gets graphs, or inverted lists.
+/// When and how a sealed file gets graphs, inverted lists, or what Faiss makes.
 pub struct Graphs<'a> {
     /// Fewer rows get none.
     pub rows_min: usize,
@@ -364,12 +364,13 @@ fn write_index(
         signs: None,
         packs: None,
     };
-    let (m, ef_construction) = match spec.index {
+    let (m, ef_construction) = match &spec.index {
         IndexSpec::Flat {} => return Ok(()),
-        IndexSpec::Hnsw { m, ef_construction } => (m, ef_construction),
+        IndexSpec::Hnsw { m, ef_construction } => (*m, *ef_construction),
+        IndexSpec::Faiss { factory } => return write_faiss(writer, name, &vectors, factory, graphs),
         IndexSpec::Ivf { nlist } => {
             let wanted = ivf::Wanted {
-                lists: nlist,
+                lists: *nlist,
                 bits: spec.quantization.bits(spec.metric),
                 seed,
             };
@@ -456,6 +457,22 @@ fn largest_graph(inputs: &[Kept], index: usize) -> Option<(hnsw::Hnsw<'_>, Vec<O
         places[*ordinal as usize] = Some(place);
     }
     Some((kept.segment.graph(index)?, places))
+}
+
+/// What Faiss makes of them, if it can and this build has it.
+fn write_faiss(
+    writer: &mut Writer<FileSink>,
+    name: &str,
+    vectors: &VectorsRef<'_>,
+    factory: &str,
+    graphs: &Graphs<'_>,
+) -> Result<()> {
+    let Some(parts) = faiss::build(vectors, factory, graphs.workers, graphs.stop)? else {
+        return Ok(());
+    };
+    writer.begin(&format!("faiss/{name}"))?;
+    parts.iter().try_for_each(|part| writer.put(part))?;
+    writer.end()
 }
 
 /// Inverted lists, and last their records, one list after the other.

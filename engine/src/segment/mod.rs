@@ -34,7 +34,7 @@ use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch, VectorsRef,
+    BitSet, Calibration, CodesLayout, Coding, Faiss, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch, VectorsRef,
 };
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
@@ -79,6 +79,7 @@ struct VectorPart {
     /// The same of walks that go by packs.
     calibration_by_packs: Option<Calibration>,
     lists: Option<Lists>,
+    faiss: Option<Faiss>,
 }
 
 /// Where a sparse vector's sections are; the ranges are empty if no row has it.
@@ -249,6 +250,13 @@ impl Segment {
                     })
                 }
             };
+            let faiss = match &bytes[range("faiss")] {
+                [] => None,
+                _ if graph.is_some() || lists.is_some() => {
+                    return Err(Error::damaged("segment: an index of faiss beside another"));
+                }
+                bytes => Faiss::read(bytes, spec.metric, dim, n, absent.as_ref())?,
+            };
             let bits = match &lists {
                 None => codes.as_ref().map(CodesLayout::bits),
                 Some(_) if codes.is_some() => return Err(Error::damaged("segment: codes beside lists")),
@@ -277,6 +285,7 @@ impl Segment {
                 calibration,
                 calibration_by_packs,
                 lists,
+                faiss,
             });
         }
         let mut sparse = Vec::new();
@@ -446,6 +455,11 @@ impl Segment {
                 .layout
                 .view(self.slice(&lists.at), self.slice(&lists.records), touch),
         )
+    }
+
+    /// What Faiss made of them, if it did and this build has it.
+    pub fn faiss(&self, index: usize) -> Option<&Faiss> {
+        self.vectors[index].faiss.as_ref()
     }
 
     /// A row's vector, as it was written.

@@ -5,7 +5,7 @@
 //! files, clocks or segments.
 //!
 //! [`Flat`] is exact and always available, and the oracle of the tests; [`hnsw`] is the graph for what is too large
-//! to scan, [`ivf`] are inverted lists, for what is larger still or cold.
+//! to scan, [`ivf`] are inverted lists, for what is larger still or cold. [`mod@faiss`] is whatever that library makes, in builds that have it.
 
 use std::cmp::Ordering;
 
@@ -14,6 +14,7 @@ pub mod batch;
 pub mod bitset;
 pub mod calibration;
 pub mod codes;
+pub mod faiss;
 pub mod fidelity;
 pub mod flat;
 pub mod hnsw;
@@ -29,6 +30,7 @@ pub mod space;
 mod tests;
 mod twins;
 
+pub use self::faiss::Faiss;
 pub use bitset::BitSet;
 pub use calibration::Calibration;
 use codes::CodeScorer;

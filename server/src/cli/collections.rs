@@ -14,6 +14,8 @@ Examples:
   cairn collections create web --sparse splade --field text=text for sparse vectors of your own, beside BM25
   cairn collections create docs3 --sparse terms=splade --embedder minilm
                                                                 for documents: a sparse and a dense model of the server
+  cairn collections create big --dim 384 --index faiss --factory IVF1024,PQ48x4fs
+                                                                what Faiss makes, in servers that were built with it
   cairn collections create shop --dim 384 --field brand=keyword --field title=text --shards 4
   cairn collections get docs --json
   cairn collections create faq --strategy sentence --max-tokens 128
@@ -82,6 +84,9 @@ struct Create {
     /// How sealed segments are searched.
     #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
     index: IndexArg,
+    /// What Faiss makes an index of, with --index faiss: IVF1024,PQ48x4fs for example.
+    #[arg(long, value_name = "STRING", required_if_eq("index", "faiss"))]
+    factory: Option<String>,
     /// A sparse vector that you make, by name; or that one of the server's sparse embedders makes of documents and
     /// questions, which then have dense vectors only with --embedder. Repeatable.
     #[arg(long = "sparse", value_name = "NAME[=EMBEDDER]", value_parser = sparse)]
@@ -127,6 +132,8 @@ enum IndexArg {
     Hnsw,
     Ivf,
     Flat,
+    /// In servers that were built with it.
+    Faiss,
 }
 
 impl Collections {
@@ -187,6 +194,9 @@ impl Create {
                     },
                     IndexArg::Ivf => Index::Ivf { nlist: None },
                     IndexArg::Flat => Index::Flat,
+                    IndexArg::Faiss => Index::Faiss {
+                        factory: self.factory.clone().unwrap_or_default(),
+                    },
                 };
                 Schema::default().vector("dense", VectorSpec::new(dim).metric(metric).index(index))
             }

@@ -10,6 +10,7 @@ mod collections;
 mod demo;
 mod eval;
 mod extract;
+mod import_faiss;
 mod ingest;
 mod operations;
 mod output;
@@ -67,6 +68,8 @@ enum Command {
     Enrich(ask::Enrich),
     /// Measure retrieval on questions with judgments: recall, nDCG, MRR with intervals, and latency.
     Eval(eval::Eval),
+    /// Put the vectors of a Faiss index file into a collection, under its ids.
+    ImportFaiss(import_faiss::ImportFaiss),
     /// List, create, show, optimize and delete collections.
     Collections(collections::Collections),
     /// Long work in the server: list it, wait for it, cancel it.
@@ -222,6 +225,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Search(command) => Box::pin(command.run()).await,
         Command::Enrich(command) => Box::pin(command.run()).await,
         Command::Eval(command) => Box::pin(command.run()).await,
+        Command::ImportFaiss(command) => Box::pin(command.run()).await,
         Command::Collections(command) => Box::pin(command.run()).await,
         Command::Operations(command) => Box::pin(command.run()).await,
         Command::Snapshots(command) => Box::pin(command.run()).await,

@@ -951,3 +951,61 @@ fn the_demo_asks_three_ways_and_leaves_nothing_behind() {
     assert!(shown.matches("[1]").count() >= 3, "three cited prompts: {shown}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "no database is left");
 }
+
+#[cfg(feature = "faiss")]
+#[test]
+fn a_faiss_file_is_imported_under_its_ids_and_searched_by_faiss() {
+    use cairn_engine::vector::faiss::native::{Measure, Native};
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("some.index");
+    let rows: Vec<f32> = (0..2_000).map(|i| ((i * 7919) % 1_000) as f32 / 1_000.0).collect();
+    // With the id map that Python's `IndexIDMap` writes, and without.
+    let mut native = Native::make(8, "IDMap,Flat", Measure::Euclid).unwrap();
+    let ids: Vec<i64> = (0..250).map(|i| i * 3 + 1_000).collect();
+    native.add_with_ids(&rows, &ids).unwrap();
+    let mut bytes = Vec::new();
+    native
+        .write(&mut |some| {
+            bytes.extend_from_slice(some);
+            true
+        })
+        .unwrap();
+    std::fs::write(&file, &bytes).unwrap();
+    let file = file.to_str().unwrap();
+    let server = Server::start(&dir.path().join("data"));
+    for _ in 0..2 {
+        let imported = server.run(&["import-faiss", file, "-c", "given"]);
+        assert_eq!(code(&imported), 0, "{}", stderr(&imported));
+        assert!(stderr(&imported).contains("kept whole"), "{}", stderr(&imported));
+        assert!(stdout(&imported).contains("250 points"), "{}", stdout(&imported));
+        let got: Value = json(&server.run(&["collections", "get", "given", "--json"]));
+        assert_eq!(got["points"], 250, "the same ids again replace");
+        assert_eq!(got["schema"]["vectors"]["dense"]["metric"], "euclid");
+    }
+    let made = server.run(&[
+        "import-faiss",
+        file,
+        "-c",
+        "by-faiss",
+        "--metric",
+        "cosine",
+        "--factory",
+        "IVF4,SQ8",
+    ]);
+    assert_eq!(code(&made), 0, "{}", stderr(&made));
+    let twice = server.run(&["import-faiss", file, "-c", "by-faiss", "--metric", "dot"]);
+    assert_eq!(code(&twice), 2, "{}", stderr(&twice));
+    let none = server.run(&["import-faiss", "nothing.index", "-c", "given"]);
+    assert_eq!(code(&none), 1, "{}", stderr(&none));
+}
+
+#[cfg(not(feature = "faiss"))]
+#[test]
+fn a_program_without_faiss_says_so() {
+    let refused = cairn()
+        .args(["import-faiss", "some.index", "-c", "docs"])
+        .output()
+        .unwrap();
+    assert_eq!(code(&refused), 2);
+    assert!(stderr(&refused).contains("--features faiss"), "{}", stderr(&refused));
+}

@@ -60,6 +60,7 @@ from .requests import (
     Document,
     Embedder,
     EmbedInput,
+    Faiss,
     Flat,
     Hnsw,
     Hybrid,

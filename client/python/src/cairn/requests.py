@@ -55,6 +55,17 @@ class Ivf:
 
 
 @dataclass(slots=True)
+class Faiss:
+    """Whatever Faiss makes of a factory string, in servers that were built with it."""
+
+    #: As Faiss documents it, such as `IVF1024,PQ48x4fs,RFlat`.
+    factory: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"type": "faiss", **_given(self)}
+
+
+@dataclass(slots=True)
 class Flat:
     """An exact scan instead of an index."""
 
@@ -83,7 +94,7 @@ class VectorSpec:
     #: Default: cosine.
     metric: Metric | None = None
     #: Default: Hnsw().
-    index: Hnsw | Ivf | Flat | None = None
+    index: Hnsw | Ivf | Flat | Faiss | None = None
     #: The model whose vectors live here: needed for text in `Nearest` and for documents.
     embedder: Embedder | str | None = None
     #: What an hnsw or ivf index ranks candidates by; scores are those of the vectors as given. Default: int8.

@@ -135,10 +135,11 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
             m: h.m.unwrap_or(m),
             ef_construction: h.ef_construction.unwrap_or(ef_construction),
         },
-        (Some(Index::Hnsw(_)), IndexSpec::Flat {} | IndexSpec::Ivf { .. }) => {
+        (Some(Index::Hnsw(_)), IndexSpec::Flat {} | IndexSpec::Ivf { .. } | IndexSpec::Faiss { .. }) => {
             unreachable!("the default index is a graph")
         }
         (Some(Index::Ivf(ivf)), _) => IndexSpec::Ivf { nlist: ivf.nlist },
+        (Some(Index::Faiss(faiss)), _) => IndexSpec::Faiss { factory: faiss.factory },
     };
     let embedder = spec.embedder.map(embedder_in);
     Ok(VectorSpec {
@@ -197,6 +198,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
                 ef_construction: Some(ef_construction),
             }),
             IndexSpec::Ivf { nlist } => Index::Ivf(pb::IvfIndex { nlist }),
+            IndexSpec::Faiss { factory } => Index::Faiss(pb::FaissIndex { factory }),
         };
         let embedder = v.embedder.map(embedder_out);
         (
@@ -285,6 +287,7 @@ mod tests {
                 "d": {"dim": 4, "quantization": "none"},
                 "e": {"dim": 4, "index": {"type": "ivf"}},
                 "f": {"dim": 4, "index": {"type": "ivf", "nlist": 64}},
+                "g": {"dim": 4, "index": {"type": "faiss", "factory": "IVF16,Flat"}},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },

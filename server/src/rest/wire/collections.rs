@@ -108,6 +108,9 @@ pub(in crate::rest) struct IndexBody {
     /// ivf: lists of a segment, 1 to 65,536. Default: four times the root of its rows, and one for 32 of them at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nlist: Option<u32>,
+    /// faiss: the factory string, such as `IVF1024,PQ48x4fs,RFlat`, 1 to 200 bytes. No IDMap: points have ids of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    factory: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -119,6 +122,8 @@ pub(in crate::rest) enum IndexKind {
     Hnsw,
     /// Inverted lists: for large or cold segments and for bulk.
     Ivf,
+    /// Whatever Faiss makes of a factory string, in servers that were built with it. Metrics: cosine, dot, euclid.
+    Faiss,
 }
 
 /// Identity of the model that made a vector. The name of one of the server's embedders is enough: what is left out is
@@ -296,18 +301,28 @@ impl IndexBody {
                 m: None,
                 ef_construction: None,
                 nlist: None,
+                factory: None,
             } => Ok(IndexSpec::Flat {}),
             Self {
                 r#type: IndexKind::Ivf,
                 m: None,
                 ef_construction: None,
                 nlist,
+                factory: None,
             } => Ok(IndexSpec::Ivf { nlist }),
+            Self {
+                r#type: IndexKind::Faiss,
+                m: None,
+                ef_construction: None,
+                nlist: None,
+                factory: Some(factory),
+            } => Ok(IndexSpec::Faiss { factory }),
             Self {
                 r#type: IndexKind::Hnsw,
                 m,
                 ef_construction,
                 nlist: None,
+                factory: None,
             } => Ok(match IndexSpec::default() {
                 IndexSpec::Hnsw {
                     m: m_default,
@@ -316,11 +331,11 @@ impl IndexBody {
                     m: m.unwrap_or(m_default),
                     ef_construction: ef_construction.unwrap_or(ef_default),
                 },
-                other @ (IndexSpec::Flat {} | IndexSpec::Ivf { .. }) => other,
+                other @ (IndexSpec::Flat {} | IndexSpec::Ivf { .. } | IndexSpec::Faiss { .. }) => other,
             }),
             Self { .. } => Err(Error::invalid(
                 "bad_index",
-                "m and ef_construction are settings of hnsw, nlist is one of ivf, and flat has none",
+                "m and ef_construction are settings of hnsw, nlist is one of ivf, factory is what faiss needs, and flat has none",
             )
             .at("/index")),
         }
@@ -332,18 +347,24 @@ impl IndexBody {
             m: None,
             ef_construction: None,
             nlist: None,
+            factory: None,
         };
-        match *index {
+        match index {
             IndexSpec::Flat {} => none,
             IndexSpec::Hnsw { m, ef_construction } => Self {
                 r#type: IndexKind::Hnsw,
-                m: Some(m),
-                ef_construction: Some(ef_construction),
+                m: Some(*m),
+                ef_construction: Some(*ef_construction),
                 ..none
             },
             IndexSpec::Ivf { nlist } => Self {
                 r#type: IndexKind::Ivf,
-                nlist,
+                nlist: *nlist,
+                ..none
+            },
+            IndexSpec::Faiss { factory } => Self {
+                r#type: IndexKind::Faiss,
+                factory: Some(factory.clone()),
                 ..none
             },
         }

@@ -306,7 +306,7 @@ _MESSAGE_READERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _vector_spec_out(json: Json) -> Json:
-    for kind in ("flat", "hnsw", "ivf"):
+    for kind in ("flat", "hnsw", "ivf", "faiss"):
         if kind in json:
             json["index"] = {"type": kind, **json.pop(kind)}
     return json

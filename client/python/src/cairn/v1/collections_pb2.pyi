@@ -122,12 +122,13 @@ class Schema(_message.Message):
     def __init__(self, vectors: _Optional[_Mapping[str, VectorSpec]] = ..., fields: _Optional[_Mapping[str, FieldSpec]] = ..., dynamic: bool = ..., shards: _Optional[int] = ..., chunking: _Optional[_Union[Chunking, _Mapping]] = ..., sparse: _Optional[_Mapping[str, SparseSpec]] = ..., durability: _Optional[_Union[_common_pb2.Durability, str]] = ...) -> None: ...
 
 class VectorSpec(_message.Message):
-    __slots__ = ("dim", "metric", "flat", "hnsw", "ivf", "embedder", "quantization")
+    __slots__ = ("dim", "metric", "flat", "hnsw", "ivf", "faiss", "embedder", "quantization")
     DIM_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     FLAT_FIELD_NUMBER: _ClassVar[int]
     HNSW_FIELD_NUMBER: _ClassVar[int]
     IVF_FIELD_NUMBER: _ClassVar[int]
+    FAISS_FIELD_NUMBER: _ClassVar[int]
     EMBEDDER_FIELD_NUMBER: _ClassVar[int]
     QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
     dim: int
@@ -135,9 +136,10 @@ class VectorSpec(_message.Message):
     flat: FlatIndex
     hnsw: HnswIndex
     ivf: IvfIndex
+    faiss: FaissIndex
     embedder: Embedder
     quantization: Quantization
-    def __init__(self, dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., ivf: _Optional[_Union[IvfIndex, _Mapping]] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., quantization: _Optional[_Union[Quantization, str]] = ...) -> None: ...
+    def __init__(self, dim: _Optional[int] = ..., metric: _Optional[_Union[Metric, str]] = ..., flat: _Optional[_Union[FlatIndex, _Mapping]] = ..., hnsw: _Optional[_Union[HnswIndex, _Mapping]] = ..., ivf: _Optional[_Union[IvfIndex, _Mapping]] = ..., faiss: _Optional[_Union[FaissIndex, _Mapping]] = ..., embedder: _Optional[_Union[Embedder, _Mapping]] = ..., quantization: _Optional[_Union[Quantization, str]] = ...) -> None: ...
 
 class SparseSpec(_message.Message):
     __slots__ = ("embedder",)
@@ -162,6 +164,12 @@ class IvfIndex(_message.Message):
     NLIST_FIELD_NUMBER: _ClassVar[int]
     nlist: int
     def __init__(self, nlist: _Optional[int] = ...) -> None: ...
+
+class FaissIndex(_message.Message):
+    __slots__ = ("factory",)
+    FACTORY_FIELD_NUMBER: _ClassVar[int]
+    factory: str
+    def __init__(self, factory: _Optional[str] = ...) -> None: ...
 
 class Embedder(_message.Message):
     __slots__ = ("name", "revision", "dim", "normalized", "query_prefix", "passage_prefix")
