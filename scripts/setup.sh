@@ -2,7 +2,8 @@
 # Brings a machine with git, a Rust toolchain, gcc, make and Python to where `cargo build` works, and does nothing,
 # quickly, when it is there already.
 #
-#   1. libclang (bindgen reads RocksDB's C header with it) and g++, from apt when missing.
+#   1. libclang (bindgen reads RocksDB's C header with it) and g++, from apt when missing; with SETUP_FOR=faiss also cmake
+#      and OpenBLAS, which the feature `faiss` is compiled with.
 #   2. The crates of Cargo.lock.
 #   3. RocksDB's C++, compiled once into $CAIRN_CACHE/rocksdb/librocksdb.a. Cargo would compile it again for every
 #      profile, feature change and clean checkout, 12 minutes each on two cores; librocksdb-sys links a library it is
@@ -33,6 +34,10 @@ system_packages() {
     local missing=()
     command -v g++ >/dev/null || missing+=(g++)
     has_libclang || missing+=(clang libclang-dev)
+    if [ "${SETUP_FOR:-}" = faiss ]; then
+        command -v cmake >/dev/null || missing+=(cmake)
+        [ -n "$(find /usr/lib /usr/local/lib -maxdepth 3 -name 'libopenblas.so' -print -quit 2>/dev/null)" ] || missing+=(libopenblas-dev)
+    fi
     [ ${#missing[@]} -eq 0 ] && return
     local by_hand="please install these packages (Debian names): ${missing[*]}"
     command -v apt-get >/dev/null || die "this is no Debian: $by_hand"

@@ -85,7 +85,7 @@ struct Create {
     #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
     index: IndexArg,
     /// What Faiss makes an index of, with --index faiss: IVF1024,PQ48x4fs for example.
-    #[arg(long, value_name = "STRING", required_if_eq("index", "faiss"))]
+    #[arg(long, value_name = "STRING", required_if_eq("index", "faiss"), requires = "index")]
     factory: Option<String>,
     /// A sparse vector that you make, by name; or that one of the server's sparse embedders makes of documents and
     /// questions, which then have dense vectors only with --embedder. Repeatable.
