@@ -40,6 +40,8 @@ pub(super) fn measure(
             asked += 1;
         }
         let end = candidates.len().min(done + STEP);
+        // `k` are measured in any case, and perhaps no more.
+        let end = if done < k { end.min(k) } else { end };
         meter.add(end - done)?;
         let some = &mut candidates[done..end];
         let distances = near.four(four(some, |candidate| candidate.ordinal));

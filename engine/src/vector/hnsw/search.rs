@@ -13,6 +13,7 @@ use super::lazy::Line;
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
 use crate::vector::again;
+use crate::vector::kernels::Bits;
 use crate::vector::near::{Near, four};
 use crate::vector::packs::PackScorer;
 use crate::vector::signs::Sifted;
@@ -95,8 +96,12 @@ impl Effort {
 
     /// With a few candidates more than hits, if it keeps fewer: where codes cannot tell the last hit from the first that is none, the walk
     /// is done once more with [`WIDENED`] times as many.
-    fn by_code(self) -> Self {
-        let room = self.k.saturating_add(self.k / 4 + EDGE);
+    fn by_code(self, bits: Bits) -> Self {
+        let more = match bits {
+            Bits::Eight => self.k / 8 + 1,
+            Bits::Four => self.k / 2 + EDGE,
+        };
+        let room = self.k.saturating_add(more);
         // As many as a beam holds: keeping more costs more than a few walks that are done once more.
         let ef = self.ef.max(room.min(BEAM_MAX));
         Self { ef, ..self }
@@ -198,6 +203,7 @@ impl Hnsw<'_> {
         meter: &mut Meter<'_>,
     ) -> Result<()> {
         let scorer = vectors.scorer(query);
+        let effort = vectors.codes.map_or(effort, |codes| effort.by_code(codes.bits()));
         let packs = vectors.packs.filter(|_| match allow {
             Allow::All => true,
             Allow::Only(set) => self.as_many_matching(effort.kept(), set).is_some(),
@@ -243,7 +249,6 @@ impl Hnsw<'_> {
         walk: &mut Walk,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
-        let effort = effort.by_code();
         self.walk(vectors, packs, coded, effort, allow, walk, meter)?;
         self.measure_again(vectors, packs, coded, scorer, effort, allow, walk, meter)
     }
