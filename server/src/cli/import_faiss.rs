@@ -24,10 +24,6 @@ programs that were built with `--features faiss`.";
 /// `cairn import-faiss`.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[cfg_attr(
-    not(feature = "faiss"),
-    expect(dead_code, reason = "a build without Faiss only parses it")
-)]
 pub(super) struct ImportFaiss {
     /// A file that Faiss wrote (`faiss.write_index`).
     file: String,
