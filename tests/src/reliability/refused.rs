@@ -22,6 +22,9 @@ const DURING: usize = 40;
 const END_WAIT: Duration = Duration::from_secs(60);
 /// How long background work may take before a process that goes on is looked at.
 const BACKGROUND: Duration = Duration::from_millis(300);
+/// How long a place may take to come after the last write, and how often it is looked for.
+const REACH_WAIT: Duration = Duration::from_secs(2);
+const REACH_LOOK: Duration = Duration::from_millis(20);
 /// Steps that a finding shows.
 const TRACE: usize = 25;
 /// Kinds of failures.
@@ -176,6 +179,11 @@ async fn provoke(script: &Script, stage: &Stage, fault: &Fault) -> anyhow::Resul
     provoked.acked = all.iter().filter(|said| said.answer.is_ok()).count();
     if let Some(Err(e)) = all.last().map(|said| &said.answer) {
         provoked.said = e.to_string();
+    }
+    // Builds take as long as the machine lets them: on a busy one the place may come later than where operations were counted.
+    let waited = Instant::now();
+    while stage.fs.caused().is_empty() && server.is_alive() && waited.elapsed() < REACH_WAIT {
+        tokio::time::sleep(REACH_LOOK).await;
     }
     tokio::time::sleep(BACKGROUND).await;
     let mut caused = stage.fs.caused().into_iter();
