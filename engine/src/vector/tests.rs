@@ -677,7 +677,7 @@ fn check_recall(rows: &[Vec<f32>], queries: &[Vec<f32>], least: f64) {
                 };
                 for (what, allow) in [("all", Allow::All), ("a tenth", Allow::Only(&tenth))] {
                     let recall = recall(&rows, &bytes, queries, 10, 128, &allow);
-                    // Scattered in no direction is what estimates are worst at, from the start of a walk on; a calibration makes up for it.
+                    // Scattered in no direction is what estimates are worst at; a calibration makes up for it.
                     let least = if with == "packs" && what == "all" {
                         least - 0.035
                     } else {
