@@ -85,7 +85,7 @@ struct Create {
     #[arg(long, value_enum, default_value_t = IndexArg::Hnsw, requires = "dim")]
     index: IndexArg,
     /// What Faiss makes an index of, with --index faiss: IVF1024,PQ48x4fs for example.
-    #[arg(long, value_name = "STRING", required_if_eq("index", "faiss"), requires = "index")]
+    #[arg(long, value_name = "STRING", required_if_eq("index", "faiss"))]
     factory: Option<String>,
     /// A sparse vector that you make, by name; or that one of the server's sparse embedders makes of documents and
     /// questions, which then have dense vectors only with --embedder. Repeatable.
@@ -143,6 +143,14 @@ impl Collections {
             return Err(Failure::usage(format!(
                 "this removes {name:?} and everything in it: say --yes"
             )));
+        }
+        if let Action::Create(create) = &action
+            && create.factory.is_some()
+            && !matches!(create.index, IndexArg::Faiss)
+        {
+            return Err(Failure::usage(
+                "--factory says what Faiss makes: say --index faiss, too",
+            ));
         }
         let client = self.connection.client().await?;
         match action {
