@@ -443,6 +443,7 @@ pub(super) fn product(a: &[f32], b: &[f32]) -> f64 {
 }
 
 /// The least and the largest value.
+#[inline(always)]
 fn range(values: &[f32]) -> (f32, f32) {
     let (whole, tail) = values.as_chunks::<LANES>();
     let (mut low, mut high) = ([f32::MAX; LANES], [f32::MIN; LANES]);
@@ -532,13 +533,12 @@ impl<'a> Codes<'a> {
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
-        let most = rest
-            .iter()
-            .fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
-        let step = most / 127.0;
-        let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
         let mut scorer = CodeScorer::empty(self);
-        let sum = scorer.fill(|i| nearest(rest[i] * per_step));
+        let (step, sum) = kernels::in_wide_registers(Integers {
+            bits: self.bits,
+            numbers: &rest,
+            integers: &mut scorer.query,
+        });
         scorer.step = step * self.weight();
         scorer.sum = scorer.step * sum as f32;
         scorer.base = match self.metric {
@@ -573,6 +573,53 @@ impl<'a> Codes<'a> {
     /// A scorer to be aimed at rows.
     pub(super) fn scorer_of_rows(self) -> CodeScorer<'a> {
         CodeScorer::empty(self)
+    }
+}
+
+/// A query's numbers as integers for a code kernel; gives back what one of them counts, and their sum.
+struct Integers<'a> {
+    bits: Bits,
+    numbers: &'a [f32],
+    /// Zeros.
+    integers: &'a mut [i8],
+}
+
+impl kernels::Loop for Integers<'_> {
+    type Result = (f32, i32);
+
+    #[inline(always)]
+    fn run(self) -> (f32, i32) {
+        let Self {
+            bits,
+            numbers,
+            integers,
+        } = self;
+        let (low, high) = range(numbers);
+        let step = if -low > high { -low } else { high } / 127.0;
+        let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
+        let integer = |x| nearest(x * per_step);
+        match bits {
+            Bits::Eight => put(integers, None, numbers, integer),
+            Bits::Four => {
+                let (lows, highs) = numbers.split_at(numbers.len().div_ceil(2));
+                put(integers, Some(0), lows, integer);
+                put(integers, Some(1), highs, integer);
+            }
+        }
+        (step, integers.iter().map(|t| i32::from(*t)).sum())
+    }
+}
+
+/// Puts an integer for each number into the lines of a query: into all of them, or, where the codes of two halves share lines, into every
+/// second from the first or the second on.
+#[inline(always)]
+fn put<T: Copy>(query: &mut [i8], half: Option<usize>, numbers: &[T], integer: impl Fn(T) -> i8) {
+    let (first, step) = half.map_or((0, 1), |half| (half, 2));
+    let lines = query.chunks_exact_mut(LINE).skip(first).step_by(step);
+    for (line, numbers) in lines.zip(numbers.chunks(LINE)) {
+        for (t, x) in line.iter_mut().zip(numbers) {
+            *t = integer(*x);
+        }
     }
 }
 
@@ -616,22 +663,6 @@ impl<'a> CodeScorer<'a> {
         self.base = base;
     }
 
-    /// Puts in the integer of each dimension; gives back their sum.
-    fn fill(&mut self, integer: impl Fn(usize) -> i8) -> i32 {
-        let dim = self.codes.dim;
-        match self.codes.bits {
-            Bits::Eight => (0..dim).for_each(|i| self.query[i] = integer(i)),
-            Bits::Four => {
-                let half = dim.div_ceil(2);
-                for i in 0..dim {
-                    let (j, line) = if i < half { (i, 0) } else { (i - half, LINE) };
-                    self.query[j / LINE * 2 * LINE + j % LINE + line] = integer(i);
-                }
-            }
-        }
-        self.query.iter().map(|t| i32::from(*t)).sum()
-    }
-
     /// Puts a row in the place of the query. `sums` are those of all rows ([`Codes::sums`]); distances then need them, too.
     pub(super) fn aim(&mut self, ordinal: Ordinal) {
         let codes = self.codes;
@@ -647,14 +678,11 @@ impl<'a> CodeScorer<'a> {
                 (128.0, codes.code_sum(record) as f32 - 128.0 * codes.dim as f32)
             }
             Bits::Four => {
-                let code = |i: usize| {
-                    if i < half {
-                        record[i] & 15
-                    } else {
-                        record[i - half] >> 4
-                    }
-                };
-                (8.0, self.fill(|i| code(i) as i8 - 8) as f32)
+                put(&mut self.query, Some(0), &record[..half], |code| (code & 15) as i8 - 8);
+                put(&mut self.query, Some(1), &record[..codes.dim - half], |code| {
+                    (code >> 4) as i8 - 8
+                });
+                (8.0, self.query.iter().map(|t| i32::from(*t)).sum::<i32>() as f32)
             }
         };
         let weight = codes.weight();

@@ -462,10 +462,11 @@ impl<'a> Packs<'a> {
             Metric::Euclid => kernels::dot(&rest, &rest),
         };
         Rotation::of(self.dim).turn(&mut rest);
+        let kernel = kernels::best_for_codes().packs;
         PackScorer {
             packs: self,
-            kernel: kernels::best_for_codes().packs,
-            query: PackQuery::new(&rest),
+            kernel,
+            query: kernel.query(&rest),
             mean_distance,
         }
     }

@@ -9,6 +9,8 @@ use std::cell::RefCell;
 use std::f32::consts::FRAC_1_SQRT_2;
 use std::rc::Rc;
 
+use super::kernels;
+
 /// Flips, transforms and turns.
 const ROUNDS: usize = 2;
 
@@ -53,14 +55,32 @@ impl Rotation {
 
     /// Turns numbers of the dimension.
     pub(super) fn turn(&self, numbers: &mut [f32]) {
+        kernels::in_wide_registers(Turn {
+            rotation: self,
+            numbers,
+        });
+    }
+}
+
+struct Turn<'a> {
+    rotation: &'a Rotation,
+    numbers: &'a mut [f32],
+}
+
+impl kernels::Loop for Turn<'_> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let Self { rotation, numbers } = self;
         let dim = numbers.len();
-        let whole = self.width == dim;
-        for (round, flips) in self.flips.chunks_exact(dim).enumerate() {
+        let whole = rotation.width == dim;
+        for (round, flips) in rotation.flips.chunks_exact(dim).enumerate() {
             for (x, flip) in numbers.iter_mut().zip(flips) {
                 *x *= flip;
             }
-            let at = if round % 2 == 0 { 0 } else { dim - self.width };
-            transform(&mut numbers[at..at + self.width]);
+            let at = if round % 2 == 0 { 0 } else { dim - rotation.width };
+            transform(&mut numbers[at..at + rotation.width]);
             if !whole {
                 let (left, right) = numbers.split_at_mut(dim / 2);
                 for (x, y) in left.iter_mut().zip(right) {
@@ -72,16 +92,16 @@ impl Rotation {
 }
 
 /// The Hadamard transform of a power of two of numbers, which keeps their length.
+#[inline(always)]
 fn transform(numbers: &mut [f32]) {
     // Strides of less than a register by eights, which the compiler keeps in one.
     let (eights, few) = numbers.as_chunks_mut::<8>();
     for eight in eights {
         let mut at = *eight;
         for half in [1, 2, 4] {
-            let before = at;
+            let other: [f32; 8] = std::array::from_fn(|i| at[i ^ half]);
             for i in 0..8 {
-                let (first, second) = (before[i & !half], before[i | half]);
-                at[i] = if i & half == 0 { first + second } else { first - second };
+                at[i] = other[i] + if i & half == 0 { at[i] } else { -at[i] };
             }
         }
         *eight = at;
@@ -93,6 +113,7 @@ fn transform(numbers: &mut [f32]) {
 }
 
 /// The stages of the transform from a stride on.
+#[inline(always)]
 fn butterflies(numbers: &mut [f32], from: usize) {
     let mut half = from;
     while half < numbers.len() {
@@ -103,5 +124,30 @@ fn butterflies(numbers: &mut [f32], from: usize) {
             }
         }
         half *= 2;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vector::kernels::Loop;
+    use crate::vector::tests::Random;
+
+    #[test]
+    fn wide_registers_turn_to_the_same_bits() {
+        let mut random = Random(89);
+        for dim in [1usize, 2, 3, 8, 50, 96, 384, 784, 1000, 1024] {
+            let rotation = Rotation::new(dim);
+            let given: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
+            let (mut wide, mut plain) = (given.clone(), given.clone());
+            rotation.turn(&mut wide);
+            let numbers = &mut plain;
+            Turn {
+                rotation: &rotation,
+                numbers,
+            }
+            .run();
+            assert_eq!(wide, plain, "{dim} dimensions");
+        }
     }
 }

@@ -192,10 +192,12 @@ fn encode_row(metric: Metric, mean: &[f32], rotation: &Rotation, rest: &mut [f32
     record[at..at + CORRECTIONS].copy_from_slice(bytemuck::cast_slice(&corrections));
 }
 
-/// Rounded, halves away from zero. `round` is a call of the C library where the target promises no instruction for it.
-#[inline]
+/// Rounded, halves to even, of a number that an `i8` can hold; 0 of one that is none. Every float of this size has the integer it is nearest
+/// to in its last bits, and that compilers make into wide registers, which they do not of a cast that saturates.
+#[inline(always)]
 pub(super) fn nearest(x: f32) -> i8 {
-    (x + 0.5f32.copysign(x)) as i8
+    const TO_INTEGERS: f32 = 1.5 * (1u32 << 23) as f32;
+    (x + TO_INTEGERS).to_bits() as i8
 }
 
 impl<'a> Signs<'a> {

@@ -97,13 +97,13 @@ impl Line {
     #[inline]
     fn offer(&mut self, key: u64) -> Option<bool> {
         if self.is_full() {
-            match self.nodes.last() {
-                Some(last) if key < *last => drop(self.nodes.pop()),
-                _ => return None,
+            if self.nodes.last().is_none_or(|last| key >= *last) {
+                return None;
             }
+        } else {
+            self.nodes.push(u64::MAX);
         }
-        let place = self.rank.of(&self.nodes, key);
-        self.nodes.insert(place, key);
+        let place = self.rank.insert(&mut self.nodes, key);
         self.at = self.at.min(place);
         Some(place < self.at + SOON)
     }
@@ -111,21 +111,13 @@ impl Line {
     /// Puts a node that is kept by an estimate where it belongs now that it was measured. True if it is among the next to be expanded.
     #[inline]
     fn measured(&mut self, estimated: u64, node: Scored) -> bool {
-        let from = self.rank.of(&self.nodes, estimated);
-        debug_assert_eq!(
-            self.nodes[from], estimated,
+        debug_assert!(
+            self.nodes.binary_search(&estimated).is_ok(),
             "measuring changes how many are kept as little as whom"
         );
-        let key = Self::key(node, State::Measured);
-        let to = self.rank.of(&self.nodes, key);
-        let place = if to <= from {
-            self.nodes.copy_within(to..from, to + 1);
-            to
-        } else {
-            self.nodes.copy_within(from + 1..to, from);
-            to - 1
-        };
-        self.nodes[place] = key;
+        let place = self
+            .rank
+            .replace(&mut self.nodes, estimated, Self::key(node, State::Measured));
         self.at = self.at.min(place);
         place < self.at + WIDTH
     }

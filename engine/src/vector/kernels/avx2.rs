@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery, portable,
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PARTS, PackKernel, PackQuery,
+    RankKernel, SignKernel, SignQuery, portable,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -37,8 +37,12 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: true,
         four: signs,
     },
-    packs: PackKernel { of: packs },
-    rank: RankKernel { of: rank },
+    packs: PackKernel { of: packs, tables },
+    rank: RankKernel {
+        of: rank,
+        insert,
+        replace,
+    },
 };
 
 const LANES: usize = 8;
@@ -249,6 +253,62 @@ pub(super) fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_
     nearer
 }
 
+#[target_feature(enable = "avx2")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+pub(super) fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]) {
+    let (to_parts, size) = (
+        _mm256_set1_ps(to_parts),
+        _mm256_castsi256_ps(_mm256_set1_epi32(i32::MAX)),
+    );
+    let half = _mm256_set1_epi16(PARTS as i16 / 2);
+    let pattern = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    // Of each four words one, to all places of their lane; and the patterns of the first eight that have it.
+    let splat = [0x0100, 0x0302, 0x0504, 0x0706].map(|word| _mm256_set1_epi16(word));
+    let has = [
+        _mm256_broadcastsi128_si256(_mm_setr_epi16(0, -1, 0, -1, 0, -1, 0, -1)),
+        _mm256_broadcastsi128_si256(_mm_setr_epi16(0, 0, -1, -1, 0, 0, -1, -1)),
+        _mm256_broadcastsi128_si256(_mm_setr_epi16(0, 0, 0, 0, -1, -1, -1, -1)),
+    ];
+    for (eight, table) in eights.iter().zip(tables) {
+        // SAFETY: eight floats are one register; the load asks no alignment.
+        let numbers = unsafe { _mm256_loadu_ps(eight.as_ptr()) };
+        let sizes = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_and_ps(numbers, size), to_parts));
+        let sizes = _mm256_packus_epi32(sizes, sizes);
+        let [first, second, third, fourth] = splat.map(|word| _mm256_shuffle_epi8(sizes, word));
+        let low = _mm256_add_epi16(
+            _mm256_add_epi16(half, _mm256_and_si256(first, has[0])),
+            _mm256_add_epi16(_mm256_and_si256(second, has[1]), _mm256_and_si256(third, has[2])),
+        );
+        let high = _mm256_add_epi16(low, fourth);
+        let entries = _mm256_packus_epi16(
+            _mm256_srli_epi16::<{ PARTS.ilog2() as i32 }>(low),
+            _mm256_srli_epi16::<{ PARTS.ilog2() as i32 }>(high),
+        );
+        // Of negative numbers it is a negative sign that makes more: the same table, in another order.
+        let negative = _mm256_movemask_ps(numbers);
+        let flip = _mm256_set_m128i(
+            _mm_set1_epi8((negative >> 4) as i8),
+            _mm_set1_epi8((negative & 15) as i8),
+        );
+        let entries = _mm256_shuffle_epi8(entries, _mm256_xor_si256(pattern, flip));
+        // SAFETY: thirty-two bytes are one register; the store asks no alignment.
+        unsafe { _mm256_storeu_si256(table.as_mut_ptr().cast(), entries) };
+    }
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+fn insert(ascending: &mut [u64], number: u64) -> usize {
+    let place = rank(ascending, number);
+    portable::put(ascending, place, number);
+    place
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
+    let (from, to) = (rank(ascending, old), rank(ascending, new));
+    portable::put_from(ascending, from, to, new)
+}
+
 #[target_feature(enable = "avx2,popcnt")]
 #[expect(unsafe_code, reason = "register loads from slices")]
 fn rank(ascending: &[u64], number: u64) -> usize {
@@ -266,4 +326,10 @@ fn rank(ascending: &[u64], number: u64) -> usize {
     let half = _mm_add_epi64(_mm256_castsi256_si128(less), _mm256_extracti128_si256::<1>(less));
     let whole = -(_mm_cvtsi128_si64(half) + _mm_extract_epi64::<1>(half));
     whole as usize + rest.iter().filter(|other| **other < number).count()
+}
+
+/// Plain code, compiled for AVX2.
+#[target_feature(enable = "avx2")]
+pub(super) fn run<L: super::Loop>(work: L) -> L::Result {
+    work.run()
 }

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{
     Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery,
+    SignKernel, SignQuery, avx2,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -38,8 +38,15 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: false,
         four: signs,
     },
-    packs: PackKernel { of: packs },
-    rank: RankKernel { of: rank },
+    packs: PackKernel {
+        of: packs,
+        tables: avx2::tables,
+    },
+    rank: RankKernel {
+        of: rank,
+        insert,
+        replace,
+    },
 };
 
 const LANES: usize = 16;
@@ -254,6 +261,66 @@ fn totals(sums: [__m512i; 4]) -> [i32; 4] {
         _mm_extract_epi32::<2>(all),
         _mm_extract_epi32::<3>(all),
     ]
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices, and stores")]
+fn insert(ascending: &mut [u64], number: u64) -> usize {
+    let number = _mm512_set1_epi64(number as i64);
+    // Of two neighbours the first moves to the place of the second if both are more, and the number if it is between them.
+    let step = |own, before| _mm512_min_epu64(own, _mm512_max_epu64(before, number));
+    let mut less = 0;
+    let mut end = ascending.len();
+    while end > 8 {
+        let start = end - 8;
+        // SAFETY: there are eight numbers from `start` on, and one before them; loads and stores ask no alignment.
+        unsafe {
+            let at = ascending.as_mut_ptr().add(start);
+            let own = _mm512_loadu_si512(at.cast());
+            less += _mm512_cmplt_epu64_mask(own, number).count_ones();
+            _mm512_storeu_si512(at.cast(), step(own, _mm512_loadu_si512(at.sub(1).cast())));
+        }
+        end = start;
+    }
+    let mask = ((1u16 << end) - 1) as u8;
+    // SAFETY: the mask names those that are left, at most eight; others are neither read nor written.
+    unsafe {
+        let own = _mm512_maskz_loadu_epi64(mask, ascending.as_ptr().cast());
+        less += _mm512_mask_cmplt_epu64_mask(mask, own, number).count_ones();
+        // Nothing is before the first.
+        let before = _mm512_alignr_epi64::<7>(own, _mm512_setzero_si512());
+        _mm512_mask_storeu_epi64(ascending.as_mut_ptr().cast(), mask, step(own, before));
+    }
+    less as usize
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[expect(unsafe_code, reason = "register loads from slices, and stores")]
+fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
+    let (old, new) = (_mm512_set1_epi64(old as i64), _mm512_set1_epi64(new as i64));
+    let most = _mm512_set1_epi64(-1);
+    let mut less = 0;
+    let mut last = _mm512_setzero_si512();
+    let len = ascending.len();
+    for start in (0..len).step_by(8) {
+        let here = ((1u32 << (len - start).min(8)) - 1) as u8;
+        let next = ((1u32 << (len - start - 1).min(8)) - 1) as u8;
+        // SAFETY: the masks name those that are there from `start` on, and from the one after it on; others are neither read nor written.
+        unsafe {
+            let at = ascending.as_mut_ptr().add(start);
+            let own = _mm512_maskz_loadu_epi64(here, at.cast());
+            let after = _mm512_mask_loadu_epi64(most, next, at.add(1).cast());
+            let before = _mm512_alignr_epi64::<7>(own, last);
+            // Without the old one: from it on everybody is followed by the next.
+            let follows = _mm512_mask_blend_epi64(_mm512_cmplt_epu64_mask(own, old), after, own);
+            let leads = _mm512_mask_blend_epi64(_mm512_cmplt_epu64_mask(before, old), own, before);
+            less += _mm512_mask_cmplt_epu64_mask(here, follows, new).count_ones();
+            let moved = _mm512_min_epu64(follows, _mm512_max_epu64(leads, new));
+            _mm512_mask_storeu_epi64(at.cast(), here, moved);
+            last = own;
+        }
+    }
+    less as usize
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

@@ -210,17 +210,6 @@ pub const PACK: usize = 32;
 /// Pairs of tables whose entries add up to less than 2^16: each adds 254 at most.
 const PAIRS: usize = 256;
 
-/// All ones where a pattern of four signs has a bit.
-const HAS: [[u16; 16]; 4] = {
-    let mut has = [[0; 16]; 4];
-    let mut i = 0;
-    while i < 64 {
-        has[i / 16][i % 16] = if i % 16 >> (i / 16) & 1 == 1 { u16::MAX } else { 0 };
-        i += 1;
-    }
-    has
-};
-
 /// A query as tables: what each pattern of four signs adds to an inner product, for four dimensions after the other.
 #[derive(Debug)]
 pub struct PackQuery {
@@ -231,47 +220,31 @@ pub struct PackQuery {
     step: f32,
 }
 
-impl PackQuery {
-    /// Of one number a dimension.
-    pub fn new(numbers: &[f32]) -> Self {
-        const MOST: f32 = 127.0;
-        /// Of what an entry counts, so that four of them add up to no more than a rounding off.
-        const PARTS: u16 = 256;
-        let mut padded = numbers.to_vec();
-        padded.resize(numbers.len().next_multiple_of(8), 0.0);
-        let (fours, _) = padded.as_chunks::<4>();
-        // The least that four signs can make, and the most, differ by twice the four sizes.
-        let span = |[a, b, c, d]: &[f32; 4]| 2.0 * ((a.abs() + b.abs()) + (c.abs() + d.abs()));
-        let (mut widest, mut base) = (0f32, 0f32);
-        for four in fours {
-            let span = span(four);
-            widest = if span > widest { span } else { widest };
-            base -= span / 2.0;
-        }
-        let step = widest / MOST;
-        let per_step = match 1.0 / step {
-            per_step if step > 0.0 && step.is_finite() && per_step.is_finite() => per_step,
-            _ => 0.0,
-        };
-        let to_parts = 2.0 * per_step * f32::from(PARTS);
-        let mut tables = vec![[0u8; 32]; fours.len() / 2];
-        let (halves, _) = tables.as_flattened_mut().as_chunks_mut::<16>();
-        for (four, table) in fours.iter().zip(halves) {
-            // What a positive sign makes more than the least that the four can make: each size twice if the number is positive, and a
-            // negative sign if it is negative.
-            let mut entries = [PARTS / 2; 16];
-            for bit in 0..4 {
-                let size = (four[bit].abs() * to_parts) as u16;
-                let unless = if four[bit] > 0.0 { 0 } else { u16::MAX };
-                for pattern in 0..16 {
-                    entries[pattern] = entries[pattern].wrapping_add(size & (HAS[bit][pattern] ^ unless));
-                }
-            }
-            for pattern in 0..16 {
-                table[pattern] = (entries[pattern] >> PARTS.ilog2()) as u8;
+/// The largest entry of a table.
+const ENTRY_MAX: f32 = 127.0;
+/// Of what an entry counts, so that four of them add up to no more than a rounding off.
+const PARTS: u16 = 256;
+
+/// The sum of all sizes, and the most that four of them add up to, of numbers whose fours lie side by side.
+struct Spans<'a>(&'a [[f32; 8]]);
+
+impl Loop for Spans<'_> {
+    type Result = (f32, f32);
+
+    #[inline(always)]
+    fn run(self) -> (f32, f32) {
+        let (mut sums, mut widest) = ([0f32; 8], [0f32; 8]);
+        for eight in self.0 {
+            let sizes = eight.map(f32::abs);
+            let twos: [f32; 8] = std::array::from_fn(|i| sizes[i] + sizes[i ^ 1]);
+            for i in 0..8 {
+                sums[i] += sizes[i];
+                let four = twos[i] + twos[i ^ 2];
+                widest[i] = if four > widest[i] { four } else { widest[i] };
             }
         }
-        Self { tables, base, step }
+        let widest = widest.into_iter().fold(0f32, |most, x| if x > most { x } else { most });
+        (sums.iter().sum(), widest)
     }
 }
 
@@ -280,6 +253,8 @@ impl PackQuery {
 pub struct PackKernel {
     /// As in [`Kernel`].
     of: unsafe fn(&PackQuery, &[[u8; PACK]], Numbers<'_>, &mut [f32; PACK]) -> u32,
+    /// Makes the tables of numbers, of which each counts so much.
+    tables: unsafe fn(&[[f32; 8]], f32, &mut [[u8; 32]]),
 }
 
 /// What there is beside the signs of a pack.
@@ -292,6 +267,29 @@ struct Numbers<'a> {
 }
 
 impl PackKernel {
+    /// A query of one number a dimension.
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn query(self, numbers: &[f32]) -> PackQuery {
+        let mut padded = numbers.to_vec();
+        padded.resize(numbers.len().next_multiple_of(8), 0.0);
+        let (eights, _) = padded.as_chunks::<8>();
+        // The least that four signs can make, and the most, differ by twice the four sizes.
+        let (sum, widest) = in_wide_registers(Spans(eights));
+        let step = 2.0 * widest / ENTRY_MAX;
+        let per_step = match 1.0 / step {
+            per_step if step > 0.0 && step.is_finite() && per_step.is_finite() => per_step,
+            _ => 0.0,
+        };
+        let mut tables = vec![[0u8; 32]; eights.len()];
+        // SAFETY: as in `of`.
+        unsafe { (self.tables)(eights, 2.0 * per_step * f32::from(PARTS), &mut tables) };
+        PackQuery {
+            tables,
+            base: -sum,
+            step,
+        }
+    }
+
     /// `distance + A - F·S` for each of the thirty-two, and a bit for each that is less than `edge`: `A` and `F` are given as the high
     /// halves of floats, `S` is what their signs add of the query. Panics if there are fewer signs than dimensions.
     #[inline]
@@ -328,11 +326,42 @@ impl fmt::Debug for PackKernel {
 pub struct RankKernel {
     /// As in [`Kernel`].
     of: unsafe fn(&[u64], u64) -> usize,
+    insert: unsafe fn(&mut [u64], u64) -> usize,
+    replace: unsafe fn(&mut [u64], u64, u64) -> usize,
 }
 
 impl RankKernel {
     /// Among so many it counts; more are halved first.
     const COUNTED: usize = 32;
+    /// In lists of so many all are moved or stay by the same few operations; in longer ones the place is found first.
+    const MOVED: usize = 64;
+
+    /// Puts a number in its place, which the last leaves for it. Gives back how many are less. Panics unless the last is more.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn insert(self, ascending: &mut [u64], number: u64) -> usize {
+        assert!(ascending.last().is_some_and(|last| number <= *last));
+        if ascending.len() > Self::MOVED {
+            let place = self.of(ascending, number);
+            portable::put(ascending, place, number);
+            return place;
+        }
+        // SAFETY: as in `of`.
+        unsafe { (self.insert)(ascending, number) }
+    }
+
+    /// Takes out a number, the `old` one, and puts another in its place. Gives back how many are less. The old one has to be there:
+    /// otherwise numbers are lost.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn replace(self, ascending: &mut [u64], old: u64, new: u64) -> usize {
+        if ascending.len() > Self::MOVED {
+            let (from, to) = (self.of(ascending, old), self.of(ascending, new));
+            return portable::put_from(ascending, from, to, new);
+        }
+        // SAFETY: as in `of`.
+        unsafe { (self.replace)(ascending, old, new) }
+    }
 
     /// How many of the numbers, which ascend, are less.
     #[inline]
@@ -451,6 +480,30 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
     }
     sets.push(&portable::CODES);
     sets
+}
+
+/// Plain loops to be compiled once more for wide registers ([`in_wide_registers`]).
+pub trait Loop {
+    /// What comes of them.
+    type Result;
+    /// Has to be `#[inline(always)]`, and what it calls: what is not inlined stays as it is compiled for everybody.
+    fn run(self) -> Self::Result;
+}
+
+/// Runs plain loops compiled for wide registers where the CPU has them: with the same results, since nothing is fused or reordered.
+/// What is not inlined into `work` stays as it is.
+#[inline]
+#[cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")
+)]
+pub fn in_wide_registers<L: Loop>(work: L) -> L::Result {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU was seen to have the feature.
+        return unsafe { avx2::run(work) };
+    }
+    work.run()
 }
 
 /// Asks for the start of a row that will be read soon. A hint: no result, no effect but time.

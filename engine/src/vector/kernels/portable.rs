@@ -2,8 +2,8 @@
 //! by the compiler, so one running sum could never become SIMD. Integer sums need no such care.
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PackKernel, PackQuery, RankKernel, SignKernel,
-    SignQuery,
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PARTS, PackKernel, PackQuery, RankKernel,
+    SignKernel, SignQuery,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -36,9 +36,18 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         by_planes: true,
         four: |query, records| records.map(|record| signs(query, record)),
     },
-    packs: PackKernel { of: packs },
+    packs: PackKernel { of: packs, tables },
     rank: RankKernel {
-        of: |ascending, number| ascending.partition_point(|other| *other < number),
+        of: rank,
+        insert: |ascending, number| {
+            let place = rank(ascending, number);
+            put(ascending, place, number);
+            place
+        },
+        replace: |ascending, old, new| {
+            let (from, to) = (rank(ascending, old), rank(ascending, new));
+            put_from(ascending, from, to, new)
+        },
     },
 };
 
@@ -72,6 +81,30 @@ fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
+fn rank(ascending: &[u64], number: u64) -> usize {
+    ascending.partition_point(|other| *other < number)
+}
+
+/// Puts a number in its place, from where everybody moves on, and the last is gone.
+pub(super) fn put(ascending: &mut [u64], place: usize, number: u64) {
+    ascending.copy_within(place..ascending.len() - 1, place + 1);
+    ascending[place] = number;
+}
+
+/// Puts a number in its place instead of the one that is at `from`, of which everybody between moves on. `to` says how many are less,
+/// that one included; gives back how many are without it.
+pub(super) fn put_from(ascending: &mut [u64], from: usize, to: usize, number: u64) -> usize {
+    let place = if to <= from {
+        ascending.copy_within(to..from, to + 1);
+        to
+    } else {
+        ascending.copy_within(from + 1..to, from);
+        to - 1
+    };
+    ascending[place] = number;
+    place
+}
+
 fn eight(query: &[i8], record: &[u8]) -> i32 {
     let terms = query.iter().zip(record);
     terms.map(|(q, code)| i32::from(*q) * i32::from(*code)).sum()
@@ -102,6 +135,37 @@ pub(super) fn signs(query: &SignQuery, record: &[u8]) -> i32 {
         }
     }
     sum
+}
+
+/// All ones where a pattern of four signs has a bit.
+const HAS: [[u16; 16]; 4] = {
+    let mut has = [[0; 16]; 4];
+    let mut i = 0;
+    while i < 64 {
+        has[i / 16][i % 16] = if i % 16 >> (i / 16) & 1 == 1 { u16::MAX } else { 0 };
+        i += 1;
+    }
+    has
+};
+
+fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]) {
+    let (fours, _) = eights.as_flattened().as_chunks::<4>();
+    let (halves, _) = tables.as_flattened_mut().as_chunks_mut::<16>();
+    for (four, table) in fours.iter().zip(halves) {
+        // What a positive sign makes more than the least that the four can make: each size twice if the number is positive, and a
+        // negative sign if it is negative.
+        let mut entries = [PARTS / 2; 16];
+        for bit in 0..4 {
+            let size = (four[bit].abs() * to_parts) as u16;
+            let unless = if four[bit] > 0.0 { 0 } else { u16::MAX };
+            for pattern in 0..16 {
+                entries[pattern] = entries[pattern].wrapping_add(size & (HAS[bit][pattern] ^ unless));
+            }
+        }
+        for pattern in 0..16 {
+            table[pattern] = (entries[pattern] >> PARTS.ilog2()) as u8;
+        }
+    }
 }
 
 fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimates: &mut [f32; PACK]) -> u32 {

@@ -194,12 +194,31 @@ fn every_set_of_loops_finds_the_same_place() {
         for number in numbers.iter().copied().chain(edges) {
             let expected = numbers.partition_point(|other| *other < number);
             for set in kernels::available_for_codes() {
-                assert_eq!(
-                    set.rank.of(&numbers, number),
-                    expected,
-                    "{}: {length} numbers",
-                    set.name
-                );
+                let name = format!("{}: {number} among {length}", set.name);
+                assert_eq!(set.rank.of(&numbers, number), expected, "{name}");
+                let Some(last) = numbers.last() else { continue };
+                // The last leaves.
+                if number <= *last {
+                    let mut changed = numbers.clone();
+                    assert_eq!(set.rank.insert(&mut changed, number), expected, "{name}");
+                    let mut wanted = numbers.clone();
+                    wanted.insert(expected, number);
+                    wanted.pop();
+                    assert_eq!(changed, wanted, "{name}");
+                }
+                for old in [0, numbers.len() / 3, numbers.len() / 2, numbers.len() - 1] {
+                    let mut wanted = numbers.clone();
+                    let old = wanted.remove(old);
+                    let place = wanted.partition_point(|other| *other < number);
+                    wanted.insert(place, number);
+                    let mut changed = numbers.clone();
+                    assert_eq!(
+                        set.rank.replace(&mut changed, old, number),
+                        place,
+                        "{name} instead of {old}"
+                    );
+                    assert_eq!(changed, wanted, "{name} instead of {old}");
+                }
             }
         }
     }
@@ -210,7 +229,6 @@ fn every_set_of_loops_estimates_the_same() {
     let mut random = Random(83);
     for dim in [1usize, 4, 7, 8, 9, 64, 384, 2047, 2048, 2049, 5000] {
         let numbers: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
-        let query = PackQuery::new(&numbers);
         let mut signs: Vec<u8> = (0..dim.div_ceil(8) * PACK).map(|_| random.next() as u8).collect();
         // Nothing stands behind the last dimension.
         let last = signs.len() - PACK;
@@ -221,6 +239,8 @@ fn every_set_of_loops_estimates_the_same() {
         let halves = numbers_of_rows.map(|of| of.map(high_half));
         let of = |kernel: PackKernel, edge: f32| {
             let mut estimates = [0f32; PACK];
+            // With tables of its own making.
+            let query = kernel.query(&numbers);
             let nearer = kernel.of(&query, 5.0, edge, [&halves[0], &halves[1]], &signs, &mut estimates);
             (estimates, nearer)
         };
@@ -261,9 +281,9 @@ fn every_set_of_loops_estimates_the_same() {
 #[test]
 fn tables_of_numbers_that_are_no_numbers_are_tables() {
     for odd in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
-        let query = PackQuery::new(&[odd, 1.0, -odd, 0.0, 2.0]);
         let mut estimates = [0f32; PACK];
         for set in kernels::available_for_codes() {
+            let query = set.packs.query(&[odd, 1.0, -odd, 0.0, 2.0]);
             set.packs
                 .of(&query, 1.0, 0.0, [&[0x3f80; PACK]; 2], &[255; PACK], &mut estimates);
         }
