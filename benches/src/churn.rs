@@ -2,8 +2,10 @@
 //! peak rate of writes; processor time and bytes written; recall after 20 % and 50 % were replaced, before and after background work
 //! caught up, beside an index that is built of the same points at once. In this process, with the threads of a server.
 //!
-//! Promised: recall@10 of at least 0.95 with the default settings at any moment, never fewer hits than wanted, and after maintenance
-//! within 0.01 of a fresh build.
+//! Promised with the default settings, which ask for a recall of 0.95: at least that before background work has caught up, at least that
+//! less 0.01 after it (what `target_recall` promises of questions unlike any row), and never fewer hits than wanted. And of what is left
+//! after much replacing: at one effort it finds within 0.01 as much as a fresh build. By the default settings the two are not compared
+//! that closely: each is measured by itself for what effort finds 0.95 in it, and both may find more.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -67,7 +69,9 @@ impl Args {
 
 const K: usize = 10;
 const RECALL_MIN: f64 = 0.95;
-/// How far recall after maintenance may be from a fresh build's.
+const SETTLED_MIN: f64 = 0.94;
+/// The effort at which what was maintained and what was built fresh are compared, and how much less the first may find.
+const EF: usize = 64;
 const FRESH_SLACK: f64 = 0.01;
 /// Points of a write.
 const BATCH: usize = 100;
@@ -126,6 +130,10 @@ struct Searched {
     per_second: f64,
     latency: Histogram<u64>,
     recall: f64,
+    /// What of it is to be found.
+    least: f64,
+    /// Recall at [`EF`].
+    at_ef: Option<f64>,
     short: usize,
 }
 
@@ -166,6 +174,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
         "p50 ms",
         "p99 ms",
         "recall@10",
+        "at ef 64",
         "segments",
     ]);
     let mut broken = Vec::new();
@@ -233,6 +242,9 @@ fn phases(
             format!("{:.2}", searched.ms(0.5)),
             format!("{:.2}", searched.ms(0.99)),
             format!("{:.4}", searched.recall),
+            searched
+                .at_ef
+                .map_or_else(|| "-".to_owned(), |recall| format!("{recall:.4}")),
             segments.to_string(),
         ]);
         if let Some(rate) = rate {
@@ -242,25 +254,29 @@ fn phases(
         report.record(case, "p50_ms", searched.ms(0.5), "ms")?;
         report.record(case, "p99_ms", searched.ms(0.99), "ms")?;
         report.record(case, "recall@10", searched.recall, "ratio")?;
+        if let Some(recall) = searched.at_ef {
+            report.record(case, "recall@10/ef=64", recall, "ratio")?;
+        }
         if searched.short > 0 {
             broken.push(format!("{case}: {} questions got too few hits", searched.short));
         }
-        if searched.recall < RECALL_MIN {
+        if searched.recall < searched.least {
             broken.push(format!(
-                "{case}: recall@10 {:.4} is below {RECALL_MIN}",
-                searched.recall
+                "{case}: recall@10 {:.4} is below {}",
+                searched.recall, searched.least
             ));
         }
-        if let Some(fresh) = fresh.filter(|fresh| searched.recall < fresh - FRESH_SLACK) {
+        if let (Some(recall), Some(fresh)) = (searched.at_ef, fresh)
+            && recall < fresh - FRESH_SLACK
+        {
             broken.push(format!(
-                "{case}: recall@10 {:.4}, of a fresh build {fresh:.4}",
-                searched.recall
+                "{case}: recall@10 {recall:.4} at ef {EF}, of a fresh build {fresh:.4}"
             ));
         }
         Ok(())
     };
 
-    judge("quiet", None, &still(engine, questions)?, None)?;
+    judge("quiet", None, &settled(engine, questions)?, None)?;
     for rate in &args.rates {
         let wanted = peak * f64::from(*rate) / 100.0;
         let (done, searched) = beside(engine, points, questions, wanted, Duration::from_secs(args.seconds))?;
@@ -279,9 +295,9 @@ fn phases(
             None,
         )?;
         settle(engine)?;
-        let after = still(engine, questions)?;
+        let after = settled(engine, questions)?;
         let fresh = fresh(args, points, questions)?;
-        judge(&format!("replaced={share}%/after"), None, &after, Some(fresh.recall))?;
+        judge(&format!("replaced={share}%/after"), None, &after, fresh.at_ef)?;
         judge(&format!("replaced={share}%/fresh"), None, &fresh, None)?;
     }
     Ok(())
@@ -338,7 +354,15 @@ fn settle(engine: &Engine) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn ask(engine: &Engine, vector: &[f32], exact: bool) -> anyhow::Result<QueryResult> {
+/// How a question is asked: as by default, at [`EF`], or exactly.
+#[derive(Clone, Copy)]
+enum How {
+    Default,
+    AtEf,
+    Exact,
+}
+
+fn ask(engine: &Engine, vector: &[f32], how: How) -> anyhow::Result<QueryResult> {
     let query = Query {
         source: Source::Nearest {
             using: None,
@@ -350,7 +374,8 @@ fn ask(engine: &Engine, vector: &[f32], exact: bool) -> anyhow::Result<QueryResu
         score_threshold: None,
         with: Default::default(),
         params: Params {
-            exact,
+            exact: matches!(how, How::Exact),
+            ef: matches!(how, How::AtEf).then_some(EF),
             ..Params::default()
         },
         after: None,
@@ -370,20 +395,35 @@ fn right(answer: &QueryResult, truth: &QueryResult) -> (usize, usize) {
     )
 }
 
-/// Asks every question once while nobody writes.
+/// Asks every question once when all background work is done: also at one effort.
+fn settled(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
+    let searched = still(engine, questions)?;
+    let (mut found, mut wanted) = (0, 0);
+    for question in questions {
+        let (right, of) = right(&ask(engine, question, How::AtEf)?, &ask(engine, question, How::Exact)?);
+        (found, wanted) = (found + right, wanted + of);
+    }
+    Ok(Searched {
+        least: SETTLED_MIN,
+        at_ef: Some(found as f64 / wanted.max(1) as f64),
+        ..searched
+    })
+}
+
+/// The same before that.
 fn still(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
     let mut latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
     let mut answers = Vec::with_capacity(questions.len());
     let started = Instant::now();
     for question in questions {
         let asked = Instant::now();
-        answers.push(ask(engine, question, false)?);
+        answers.push(ask(engine, question, How::Default)?);
         latency.saturating_record(u64::try_from(asked.elapsed().as_micros())?);
     }
     let per_second = questions.len() as f64 / started.elapsed().as_secs_f64();
     let (mut found, mut wanted, mut short) = (0, 0, 0);
     for (question, answer) in questions.iter().zip(&answers) {
-        let (right, of) = right(answer, &ask(engine, question, true)?);
+        let (right, of) = right(answer, &ask(engine, question, How::Exact)?);
         (found, wanted) = (found + right, wanted + of);
         short += usize::from(answer.hits.len() < of);
     }
@@ -391,6 +431,8 @@ fn still(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
         per_second,
         latency,
         recall: found as f64 / wanted.max(1) as f64,
+        least: RECALL_MIN,
+        at_ef: None,
         short,
     })
 }
@@ -414,13 +456,13 @@ fn beside(
             while started.elapsed() < time && !writer.is_finished() {
                 let question = questions[asked % questions.len()];
                 let began = Instant::now();
-                let answer = ask(engine, question, false)?;
+                let answer = ask(engine, question, How::Default)?;
                 let took = began.elapsed();
                 latency.saturating_record(u64::try_from(took.as_micros())?);
                 (asked, spent) = (asked + 1, spent + took);
                 if asked % SAMPLE == 0 {
                     // Something may be written between the two: one hit of ten thousand.
-                    let (right, of) = right(&answer, &ask(engine, question, true)?);
+                    let (right, of) = right(&answer, &ask(engine, question, How::Exact)?);
                     (found, wanted) = (found + right, wanted + of);
                 }
                 short += usize::from(answer.hits.len() < K);
@@ -438,6 +480,8 @@ fn beside(
             per_second: asked as f64 / spent.as_secs_f64().max(1e-9),
             latency,
             recall: found as f64 / wanted.max(1) as f64,
+            least: RECALL_MIN,
+            at_ef: None,
             short,
         },
     ))
@@ -491,7 +535,7 @@ fn fresh(args: &Args, points: &Points, questions: &[&[f32]]) -> anyhow::Result<S
     let all: Vec<usize> = (0..points.count()).collect();
     all.chunks(BATCH).try_for_each(|some| points.write(&engine, some))?;
     settle(&engine)?;
-    still(&engine, questions)
+    settled(&engine, questions)
 }
 
 /// What this process has used.

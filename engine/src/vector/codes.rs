@@ -36,7 +36,6 @@ use bytemuck::{Pod, Zeroable};
 
 use super::VectorsRef;
 use super::kernels::{self, Bits, CodeKernel, LINE};
-use super::signs::nearest;
 use crate::error::{Error, Result};
 use crate::schema::{Metric, Quantization};
 use crate::types::Ordinal;
@@ -576,12 +575,20 @@ impl<'a> Codes<'a> {
     }
 }
 
-/// A query's numbers as integers for a code kernel; gives back what one of them counts, and their sum.
-struct Integers<'a> {
-    bits: Bits,
-    numbers: &'a [f32],
-    /// Zeros.
-    integers: &'a mut [i8],
+/// Rounded, halves to even: of a number that an `i8` can hold. About 1.5 · 2²³ floats are whole numbers, so the sum's last bits are the
+/// rounded one. Compilers make wide registers of this, of a saturating cast they do not. Infinities and what is no number make 0.
+#[inline(always)]
+fn nearest(x: f32) -> i8 {
+    const TO_INTEGERS: f32 = 1.5 * (1u32 << 23) as f32;
+    (x + TO_INTEGERS).to_bits() as i8
+}
+
+/// A query's numbers as integers for a kernel; gives back what one of them counts, and their sum.
+pub(super) struct Integers<'a> {
+    pub(super) bits: Bits,
+    pub(super) numbers: &'a [f32],
+    /// Zeros before, in whole lines.
+    pub(super) integers: &'a mut [i8],
 }
 
 impl kernels::Loop for Integers<'_> {
@@ -595,7 +602,8 @@ impl kernels::Loop for Integers<'_> {
             integers,
         } = self;
         let (low, high) = range(numbers);
-        let step = if -low > high { -low } else { high } / 127.0;
+        let most = if -low > high { -low } else { high };
+        let step = if most > 0.0 { most / 127.0 } else { 0.0 };
         let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
         let integer = |x| nearest(x * per_step);
         match bits {

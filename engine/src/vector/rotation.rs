@@ -147,6 +147,7 @@ mod tests {
                 numbers,
             }
             .run();
+            let [wide, plain] = [&wide, &plain].map(|of| of.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
             assert_eq!(wide, plain, "{dim} dimensions");
         }
     }

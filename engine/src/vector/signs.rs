@@ -35,8 +35,8 @@ use std::ops::Range;
 use bytemuck::{Pod, Zeroable};
 
 use super::VectorsRef;
-use super::codes::{Parts, first_line, mean, metric_number, metric_of, product, scale, take_off};
-use super::kernels::{self, LINE, SignKernel, SignQuery};
+use super::codes::{Integers, Parts, first_line, mean, metric_number, metric_of, product, scale, take_off};
+use super::kernels::{self, Bits, LINE, SignKernel, SignQuery};
 use super::near::{Near, four};
 use super::rotation::Rotation;
 use crate::error::{Error, Result};
@@ -192,14 +192,6 @@ fn encode_row(metric: Metric, mean: &[f32], rotation: &Rotation, rest: &mut [f32
     record[at..at + CORRECTIONS].copy_from_slice(bytemuck::cast_slice(&corrections));
 }
 
-/// Rounded, halves to even, of a number that an `i8` can hold; 0 of one that is none. Every float of this size has the integer it is nearest
-/// to in its last bits, and that compilers make into wide registers, which they do not of a cast that saturates.
-#[inline(always)]
-pub(super) fn nearest(x: f32) -> i8 {
-    const TO_INTEGERS: f32 = 1.5 * (1u32 << 23) as f32;
-    (x + TO_INTEGERS).to_bits() as i8
-}
-
 impl<'a> Signs<'a> {
     /// Bytes of a record.
     pub fn record_bytes(&self) -> usize {
@@ -222,15 +214,16 @@ impl<'a> Signs<'a> {
         take_off(self.mean, query, scale, &mut rest);
         let squared = kernels::dot(&rest, &rest);
         Rotation::of(self.dim).turn(&mut rest);
-        let most = rest.iter().fold(0f32, |most, x| most.max(x.abs()));
-        let step = most / 127.0;
-        let per_step = if step > 0.0 { 1.0 / step } else { 0.0 };
-        let numbers: Vec<i8> = rest.iter().map(|x| nearest(x * per_step)).collect();
+        let mut numbers = vec![0i8; self.dim.next_multiple_of(LINE)];
+        let (step, total) = kernels::in_wide_registers(Integers {
+            bits: Bits::Eight,
+            numbers: &rest,
+            integers: &mut numbers,
+        });
         let weight = match self.metric {
             Metric::Euclid => 2.0,
             Metric::Cosine | Metric::Dot | Metric::Manhattan => 1.0,
         };
-        let total: i32 = numbers.iter().map(|t| i32::from(*t)).sum();
         let kernel = kernels::best_for_codes().signs;
         SignScorer {
             signs: self,

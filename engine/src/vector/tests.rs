@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::kernels::{self, Bits, CodeKernels, Kernels, LINE};
+use super::kernels::{self, Bits, CodeKernels, Kernels, LINE, Loop};
 use super::*;
 use crate::config::Workers;
 use crate::schema::Metric;
@@ -329,6 +329,41 @@ fn code_kernels_refuse_short_records() {
 #[should_panic(expected = "one length")]
 fn kernels_refuse_slices_of_different_lengths() {
     kernels::dot(&[1.0, 2.0], &[1.0]);
+}
+
+/// A query's integers, of which wide registers make the same as plain code, are the nearest ones, each at the place that goes with its code.
+#[test]
+fn a_question_is_rounded_to_the_nearest_integers() {
+    let mut random = Random(90);
+    for dim in [1usize, 2, 63, 64, 65, 127, 129, 384, 785] {
+        let numbers: Vec<f32> = (0..dim).map(|_| random.normal()).collect();
+        for (bits, half) in [(Bits::Eight, dim), (Bits::Four, dim.div_ceil(2))] {
+            let lines = half.div_ceil(LINE) * if bits == Bits::Four { 2 } else { 1 };
+            let (mut plain, mut wide) = (vec![0i8; lines * LINE], vec![0i8; lines * LINE]);
+            let integers = |integers| codes::Integers {
+                bits,
+                numbers: &numbers,
+                integers,
+            };
+            let (step, sum) = integers(&mut plain).run();
+            assert_eq!((step, sum), kernels::in_wide_registers(integers(&mut wide)));
+            assert_eq!(plain, wide, "{bits:?}, {dim} dimensions");
+            assert_eq!(sum, plain.iter().map(|t| i32::from(*t)).sum::<i32>());
+            for (i, x) in numbers.iter().enumerate() {
+                let place = match bits {
+                    Bits::Eight => i,
+                    Bits::Four => i % half / LINE * 2 * LINE + i / half * LINE + i % half % LINE,
+                };
+                let off = f32::from(plain[place]) - x / step;
+                assert!(
+                    off.abs() < 0.501,
+                    "{bits:?}, {dim} dimensions: {} for {}",
+                    plain[place],
+                    x / step
+                );
+            }
+        }
+    }
 }
 
 #[test]

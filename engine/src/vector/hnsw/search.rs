@@ -13,7 +13,7 @@ use super::lazy::Line;
 use crate::error::{Error, Result};
 use crate::types::Ordinal;
 use crate::vector::again;
-use crate::vector::kernels::Bits;
+use crate::vector::kernels::{Bits, RankKernel};
 use crate::vector::near::{Near, four};
 use crate::vector::packs::PackScorer;
 use crate::vector::signs::Sifted;
@@ -662,11 +662,21 @@ impl Walk {
 /// memory while the first of them is measured.
 #[inline]
 fn meet(graph: &Hnsw<'_>, level: usize, node: Ordinal, near: &impl Near, seen: &mut Seen, fresh: &mut Vec<Ordinal>) {
-    for neighbour in graph.neighbours(level, node) {
-        if seen.insert(neighbour) {
-            near.prefetch(neighbour);
-            fresh.push(neighbour);
+    // Nobody knows who was met before, so this has no branch on it: what is written beyond the end is written over.
+    let (block, known) = (graph.block(level, node), fresh.len());
+    fresh.resize(known + block.len(), NONE);
+    let mut count = known;
+    for neighbour in block {
+        if *neighbour == NONE {
+            break;
         }
+        fresh[count] = *neighbour;
+        count += usize::from(seen.mark(*neighbour));
+    }
+    fresh.truncate(count);
+    for neighbour in &fresh[known..] {
+        near.prefetch(*neighbour);
+        seen.keep(*neighbour);
     }
 }
 
@@ -680,6 +690,7 @@ struct Beam {
     ef: usize,
     /// Everybody before is expanded.
     at: usize,
+    rank: RankKernel,
 }
 
 impl Beam {
@@ -694,14 +705,12 @@ impl Beam {
     #[inline]
     fn offer(&mut self, node: Scored, soon: usize) -> bool {
         let key = u64::from(sortable(node.distance)) << 32 | u64::from(node.ordinal) << 1;
-        if self.nodes.len() == self.ef {
-            match self.nodes.last() {
-                Some(last) if key < *last => drop(self.nodes.pop()),
-                _ => return false,
-            }
+        if self.nodes.len() < self.ef {
+            self.nodes.push(u64::MAX);
+        } else if self.nodes.last().is_none_or(|last| key >= *last) {
+            return false;
         }
-        let place = self.nodes.partition_point(|other| *other < key);
-        self.nodes.insert(place, key);
+        let place = self.rank.insert(&mut self.nodes, key);
         self.at = self.at.min(place);
         place < self.at + soon
     }

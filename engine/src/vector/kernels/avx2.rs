@@ -188,14 +188,7 @@ fn total(sums: __m256i) -> i32 {
 
 #[target_feature(enable = "avx2,popcnt")]
 fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
-    // Not `map`: a closure would not be compiled for these features.
-    let [first, second, third, fourth] = records;
-    [
-        portable::signs(query, first),
-        portable::signs(query, second),
-        portable::signs(query, third),
-        portable::signs(query, fourth),
-    ]
+    records.map(|record| portable::signs(query, record))
 }
 
 /// Sixteen patterns are looked up for thirty-two neighbours by one shuffle. Entries of two tables fit a byte together; bytes are
@@ -262,7 +255,7 @@ pub(super) fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]
     );
     let half = _mm256_set1_epi16(PARTS as i16 / 2);
     let pattern = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    // Of each four words one, to all places of their lane; and the patterns of the first eight that have it.
+    // Each of a lane's four sizes, spread over the lane; and which of the first eight patterns have its bit.
     let splat = [0x0100, 0x0302, 0x0504, 0x0706].map(|word| _mm256_set1_epi16(word));
     let has = [
         _mm256_broadcastsi128_si256(_mm_setr_epi16(0, -1, 0, -1, 0, -1, 0, -1)),

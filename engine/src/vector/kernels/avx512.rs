@@ -263,11 +263,11 @@ fn totals(sums: [__m512i; 4]) -> [i32; 4] {
     ]
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
 #[expect(unsafe_code, reason = "register loads from slices, and stores")]
 fn insert(ascending: &mut [u64], number: u64) -> usize {
     let number = _mm512_set1_epi64(number as i64);
-    // Of two neighbours the first moves to the place of the second if both are more, and the number if it is between them.
+    // A place keeps what it has if that is less; it takes what is before it if that is not less, else the new number.
     let step = |own, before| _mm512_min_epu64(own, _mm512_max_epu64(before, number));
     let mut less = 0;
     let mut end = ascending.len();
@@ -294,7 +294,7 @@ fn insert(ascending: &mut [u64], number: u64) -> usize {
     less as usize
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
 #[expect(unsafe_code, reason = "register loads from slices, and stores")]
 fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
     let (old, new) = (_mm512_set1_epi64(old as i64), _mm512_set1_epi64(new as i64));
@@ -323,7 +323,7 @@ fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
     less as usize
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,popcnt")]
 #[expect(unsafe_code, reason = "register loads from slices")]
 fn rank(ascending: &[u64], number: u64) -> usize {
     let number = _mm512_set1_epi64(number as i64);

@@ -2,12 +2,16 @@
 //!
 //! Over `f32`: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
 //! product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
-//! Over packs ([`super::packs`]): estimates of thirty-two neighbours by tables.
+//! Over packs ([`super::packs`]): a query's tables, and estimates of thirty-two neighbours by them. Over sorted numbers: where one belongs,
+//! and putting it there ([`RankKernel`]).
 //!
 //! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
 //! AVX2 with FMA, and AVX-512. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
 //! the order of their additions, so results agree to rounding, not to the bit: whatever must be reproducible on another
 //! machine must not depend on the last digits. Integer loops give the same number everywhere.
+//!
+//! What is done once a question and is no kernel, plain loops over a vector, can be compiled for wide registers as it is
+//! ([`in_wide_registers`]).
 //!
 //! Four at once share the loads of the query and keep four streams of memory busy; the results are those of four calls
 //! for one, to the bit.
@@ -248,12 +252,12 @@ impl Loop for Spans<'_> {
     }
 }
 
-/// One loop over packs ([`super::packs`]) of one set: estimates of thirty-two neighbours.
+/// The loops over packs ([`super::packs`]) of one set: a query's tables, and estimates of thirty-two neighbours by them.
 #[derive(Clone, Copy)]
 pub struct PackKernel {
     /// As in [`Kernel`].
     of: unsafe fn(&PackQuery, &[[u8; PACK]], Numbers<'_>, &mut [f32; PACK]) -> u32,
-    /// Makes the tables of numbers, of which each counts so much.
+    /// Makes two tables of each eight numbers; the float is how many parts of an entry a number of 1 is.
     tables: unsafe fn(&[[f32; 8]], f32, &mut [[u8; 32]]),
 }
 
@@ -276,13 +280,14 @@ impl PackKernel {
         // The least that four signs can make, and the most, differ by twice the four sizes.
         let (sum, widest) = in_wide_registers(Spans(eights));
         let step = 2.0 * widest / ENTRY_MAX;
-        let per_step = match 1.0 / step {
-            per_step if step > 0.0 && step.is_finite() && per_step.is_finite() => per_step,
+        // Of numbers that are none, or too small to be told from nothing, all entries are zeros.
+        let to_parts = match 2.0 * f32::from(PARTS) / step {
+            to_parts if step.is_finite() && to_parts.is_finite() => to_parts,
             _ => 0.0,
         };
         let mut tables = vec![[0u8; 32]; eights.len()];
         // SAFETY: as in `of`.
-        unsafe { (self.tables)(eights, 2.0 * per_step * f32::from(PARTS), &mut tables) };
+        unsafe { (self.tables)(eights, to_parts, &mut tables) };
         PackQuery {
             tables,
             base: -sum,
@@ -326,6 +331,7 @@ impl fmt::Debug for PackKernel {
 pub struct RankKernel {
     /// As in [`Kernel`].
     of: unsafe fn(&[u64], u64) -> usize,
+    /// Put a number in place of the last, and of another.
     insert: unsafe fn(&mut [u64], u64) -> usize,
     replace: unsafe fn(&mut [u64], u64, u64) -> usize,
 }
@@ -333,14 +339,17 @@ pub struct RankKernel {
 impl RankKernel {
     /// Among so many it counts; more are halved first.
     const COUNTED: usize = 32;
-    /// In lists of so many all are moved or stay by the same few operations; in longer ones the place is found first.
+    /// Lists of so many are changed in one pass where registers are wide enough; in longer ones the place is found first.
     const MOVED: usize = 64;
 
-    /// Puts a number in its place, which the last leaves for it. Gives back how many are less. Panics unless the last is more.
+    /// Puts a number in its place, which the last leaves for it. Gives back how many are less. Panics if the last is less.
     #[inline]
     #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
     pub fn insert(self, ascending: &mut [u64], number: u64) -> usize {
-        assert!(ascending.last().is_some_and(|last| number <= *last));
+        assert!(
+            ascending.last().is_some_and(|last| number <= *last),
+            "the last makes room"
+        );
         if ascending.len() > Self::MOVED {
             let place = self.of(ascending, number);
             portable::put(ascending, place, number);
@@ -350,8 +359,8 @@ impl RankKernel {
         unsafe { (self.insert)(ascending, number) }
     }
 
-    /// Takes out a number, the `old` one, and puts another in its place. Gives back how many are less. The old one has to be there:
-    /// otherwise numbers are lost.
+    /// Takes out a number, the `old` one, and puts another in its place. Gives back how many are less. If the old one is not there, what
+    /// is left may be any numbers, or it panics.
     #[inline]
     #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
     pub fn replace(self, ascending: &mut [u64], old: u64, new: u64) -> usize {
@@ -471,6 +480,7 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
             && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("popcnt")
         {
             sets.push(&avx512::CODES);
         }
@@ -486,7 +496,7 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
 pub trait Loop {
     /// What comes of them.
     type Result;
-    /// Has to be `#[inline(always)]`, and what it calls: what is not inlined stays as it is compiled for everybody.
+    /// Has to be `#[inline(always)]`, and what it calls to be inlined: what is not stays as it is compiled for everybody.
     fn run(self) -> Self::Result;
 }
 

@@ -186,12 +186,21 @@ fn roots_are_spread_over_all_that_have_links_and_may_be_missing() {
 fn every_set_of_loops_finds_the_same_place() {
     let mut random = Random(88);
     for length in (0..70).chain([255, 1024]) {
-        // Among numbers of both halves of what there is, some of them twice.
+        // Among numbers of both halves of what there is, some of them twice, and a last one that is more than any of them.
         let mut numbers: Vec<u64> = (0..length).map(|_| random.next() >> (length % 3 * 30)).collect();
-        numbers.extend(numbers.clone().iter().step_by(5));
+        for i in (4..numbers.len()).step_by(5) {
+            numbers[i] = numbers[i - 4];
+        }
         numbers.sort_unstable();
+        if length % 2 == 0 {
+            numbers.pop();
+            numbers.push(u64::MAX);
+        }
         let edges = [0, 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX];
-        for number in numbers.iter().copied().chain(edges) {
+        let beside = numbers
+            .iter()
+            .flat_map(|number| [number.saturating_sub(1), *number, number.saturating_add(1)]);
+        for number in beside.chain(edges) {
             let expected = numbers.partition_point(|other| *other < number);
             for set in kernels::available_for_codes() {
                 let name = format!("{}: {number} among {length}", set.name);
@@ -206,9 +215,9 @@ fn every_set_of_loops_finds_the_same_place() {
                     wanted.pop();
                     assert_eq!(changed, wanted, "{name}");
                 }
-                for old in [0, numbers.len() / 3, numbers.len() / 2, numbers.len() - 1] {
+                for at in [0, numbers.len() / 3, numbers.len() / 2, numbers.len() - 1] {
                     let mut wanted = numbers.clone();
-                    let old = wanted.remove(old);
+                    let old = wanted.remove(at);
                     let place = wanted.partition_point(|other| *other < number);
                     wanted.insert(place, number);
                     let mut changed = numbers.clone();
@@ -280,10 +289,19 @@ fn every_set_of_loops_estimates_the_same() {
 
 #[test]
 fn tables_of_numbers_that_are_no_numbers_are_tables() {
-    for odd in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
+    for odd in [f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE, -0.0] {
         let mut estimates = [0f32; PACK];
-        for set in kernels::available_for_codes() {
-            let query = set.packs.query(&[odd, 1.0, -odd, 0.0, 2.0]);
+        let sets = kernels::available_for_codes();
+        let portable = sets.last().unwrap().packs;
+        for set in &sets {
+            let numbers = [odd, 1.0, -odd, 0.0, 2.0];
+            let query = set.packs.query(&numbers);
+            assert_eq!(
+                format!("{query:?}"),
+                format!("{:?}", portable.query(&numbers)),
+                "{}",
+                set.name
+            );
             set.packs
                 .of(&query, 1.0, 0.0, [&[0x3f80; PACK]; 2], &[255; PACK], &mut estimates);
         }
@@ -319,6 +337,29 @@ fn a_walk_by_estimates_finds_what_a_walk_by_distances_does() {
                     by_estimate > by_distance - 0.02 && by_estimate > 0.93,
                     "{metric:?}, {bits:?}, {what}: {by_estimate}, by distance {by_distance}"
                 );
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    /// The same of so many rows that there are roots.
+    #[test]
+    fn a_walk_of_many_rows_answers_who_may_be_answered((rows, query, allowed) in coarse_rows(3000), k in 1usize..12) {
+        let view = rows.view();
+        prop_assume!(view.metric != Metric::Manhattan && !view.is_empty());
+        let graph = graph_of(&rows);
+        let index = HnswLayout::parse(&graph).unwrap();
+        let packed = rows.clone().packed(&graph);
+        for allow in [Allow::All, Allow::Only(&allowed)] {
+            let hits = search(&index.view(&graph), &packed, &query, k, k, &allow);
+            let exact = search(&Flat, &rows, &query, k, 0, &allow);
+            prop_assert_eq!(hits.len(), exact.len(), "as many as there are");
+            prop_assert!(hits.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
+            for hit in &hits {
+                prop_assert!(allow.contains(hit.ordinal) && !view.is_absent(hit.ordinal));
+                prop_assert_eq!(hit.distance, view.scorer(&query).distance(hit.ordinal));
             }
         }
     }
