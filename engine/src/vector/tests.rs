@@ -5,34 +5,18 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
-use super::kernels::{self, Bits, CodeKernels, Kernels, LINE, Loop};
+pub(super) use super::kernels::tests::Random;
+use super::kernels::tests::{check_code_kernels, check_kernels};
+use super::kernels::{self, Bits, LINE, Loop};
 use super::*;
 use crate::config::Workers;
 use crate::schema::Metric;
 
 pub(super) const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
 
-/// Small, fast, the same everywhere (SplitMix64).
-pub(super) struct Random(pub(super) u64);
-
 impl Random {
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
     pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
-    }
-    /// Nearly normal: a sum of four uniform numbers, mean 0, deviation 1.
-    pub(super) fn normal(&mut self) -> f32 {
-        let sum: f64 = (0..4).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
-        ((sum - 2.0) * 3f64.sqrt()) as f32
-    }
-    pub(super) fn vector(&mut self, dim: usize) -> Vec<f32> {
-        (0..dim).map(|_| self.normal()).collect()
     }
 }
 
@@ -192,41 +176,6 @@ pub(super) fn recall(rows: &Rows, bytes: &[u8], queries: &[Vec<f32>], k: usize, 
 
 // ---- kernels
 
-fn naive(a: &[f32], b: &[f32], term: fn(f64, f64) -> f64) -> f64 {
-    a.iter().zip(b).map(|(a, b)| term(f64::from(*a), f64::from(*b))).sum()
-}
-
-/// `magnitude` is the sum of the terms' absolute values: what rounding is proportional to.
-fn assert_close(got: f32, want: f64, magnitude: f64, what: &str) {
-    let error = (f64::from(got) - want).abs();
-    assert!(error <= 1e-5 * magnitude + 1e-30, "{what}: got {got}, want {want}");
-}
-
-fn check_kernels(set: &Kernels, a: &[f32], b: &[f32]) {
-    let what = |kernel: &str| format!("{} {kernel} of {} dimensions", set.name, a.len());
-    let magnitude = naive(a, b, |a, b| (a * b).abs());
-    assert_close(set.dot.of(a, b), naive(a, b, |a, b| a * b), magnitude, &what("dot"));
-    // A difference is rounded before it is summed: in proportion to its operands.
-    let l2 = naive(a, b, |a, b| (a - b) * (a - b));
-    let operands = naive(a, b, |a, b| a * a + b * b);
-    assert_close(set.l2_squared.of(a, b), l2, l2 + 0.1 * operands, &what("l2"));
-    let l1 = naive(a, b, |a, b| (a - b).abs());
-    let operands = naive(a, b, |a, b| a.abs() + b.abs());
-    assert_close(set.l1.of(a, b), l1, l1 + 0.1 * operands, &what("l1"));
-}
-
-#[test]
-fn every_kernel_agrees_with_f64_in_every_dimension() {
-    let mut random = Random(1);
-    // One float more than needed, so that rows start at addresses no register is aligned to.
-    let (a, b) = (random.vector(2001), random.vector(2001));
-    for set in kernels::available() {
-        for dim in 0..=2000 {
-            check_kernels(set, &a[1..=dim], &b[..dim]);
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
@@ -242,70 +191,6 @@ proptest! {
 }
 
 #[test]
-fn four_rows_at_once_give_what_they_give_one_by_one() {
-    let mut random = Random(14);
-    let rows: Vec<Vec<f32>> = (0..5).map(|_| random.vector(200)).collect();
-    for set in kernels::available() {
-        for dim in 0..=200 {
-            let row = |i: usize| &rows[i][..dim];
-            for kernel in [set.dot, set.l2_squared, set.l1] {
-                let one_by_one = [1, 2, 3, 4].map(|i| kernel.of(row(0), row(i)));
-                let at_once = kernel.of_four(row(0), [row(1), row(2), row(3), row(4)]);
-                assert_eq!(at_once, one_by_one, "{} of {dim} dimensions", set.name);
-            }
-        }
-    }
-}
-
-/// Exact: integers have no rounding.
-fn check_code_kernels(set: &CodeKernels, query: &[i8], records: &[Vec<u8>; 4]) {
-    let product = |t: i8, code: u8| i64::from(t) * i64::from(code);
-    let eight = |record: &Vec<u8>| -> i64 { query.iter().zip(record).map(|(t, code)| product(*t, *code)).sum() };
-    let four = |record: &Vec<u8>| -> i64 {
-        let at = |line: usize, i: usize| query[2 * line * LINE + i];
-        (0..query.len() / 2)
-            .map(|j| (j, at(j / LINE, j % LINE), at(j / LINE, LINE + j % LINE)))
-            .map(|(j, low, high)| product(low, record[j] & 15) + product(high, record[j] >> 4))
-            .sum()
-    };
-    let slices = [&records[0][..], &records[1][..], &records[2][..], &records[3][..]];
-    let wide = |sums: [i32; 4]| sums.map(i64::from).to_vec();
-    let what = format!("{} of {} bytes", set.name, query.len());
-    assert_eq!(
-        wide(set.eight.of_four(query, slices)),
-        records.iter().map(eight).collect::<Vec<_>>(),
-        "8 bits, {what}"
-    );
-    if query.len().is_multiple_of(2 * LINE) {
-        assert_eq!(
-            wide(set.four.of_four(query, slices)),
-            records.iter().map(four).collect::<Vec<_>>(),
-            "4 bits, {what}"
-        );
-    }
-}
-
-#[test]
-fn every_code_kernel_is_exact() {
-    let mut random = Random(15);
-    for lines in 0..20 {
-        let bytes = lines * LINE;
-        let random_query: Vec<i8> = (0..bytes).map(|_| random.next() as i8).collect();
-        // As large as sums can become, and one byte off every alignment.
-        for query in [random_query, vec![-128; bytes], vec![127; bytes]] {
-            let full = |_| vec![255u8; bytes];
-            let drawn = |_| (0..bytes + 7).map(|_| random.next() as u8).collect();
-            let records = [[0, 1, 2, 3].map(full), [0, 1, 2, 3].map(drawn)];
-            for set in kernels::available_for_codes() {
-                for records in &records {
-                    check_code_kernels(set, &query, records);
-                }
-            }
-        }
-    }
-}
-
-#[test]
 fn code_kernels_do_not_overflow_in_the_most_dimensions() {
     let bytes = crate::limits::DIM_MAX.next_multiple_of(LINE);
     let mut query = vec![-128i8; bytes];
@@ -314,21 +199,6 @@ fn code_kernels_do_not_overflow_in_the_most_dimensions() {
     for set in kernels::available_for_codes() {
         check_code_kernels(set, &query, &records);
     }
-}
-
-#[test]
-#[should_panic(expected = "as long as the query")]
-fn code_kernels_refuse_short_records() {
-    let query = [0i8; LINE];
-    kernels::best_for_codes()
-        .eight
-        .of_four(&query, [&[0; LINE], &[0; LINE], &[0; LINE - 1], &[0; LINE]]);
-}
-
-#[test]
-#[should_panic(expected = "one length")]
-fn kernels_refuse_slices_of_different_lengths() {
-    kernels::dot(&[1.0, 2.0], &[1.0]);
 }
 
 /// A query's integers, of which wide registers make the same as plain code, are the nearest ones, each at the place that goes with its code.
@@ -364,17 +234,6 @@ fn a_question_is_rounded_to_the_nearest_integers() {
             }
         }
     }
-}
-
-#[test]
-fn the_free_functions_use_the_best_set() {
-    let (a, b) = ([1.0, 2.0, 3.0], [4.0, -5.0, 6.0]);
-    assert_eq!(
-        (kernels::dot(&a, &b), kernels::l2_squared(&a, &b), kernels::l1(&a, &b)),
-        (12.0, 67.0, 13.0)
-    );
-    assert_eq!(kernels::best().name, kernels::available()[0].name);
-    assert_eq!(kernels::available().last().map(|set| set.name), Some("portable"));
 }
 
 // ---- sets, distances

@@ -6,7 +6,7 @@
 //! and putting it there ([`RankKernel`]).
 //!
 //! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
-//! AVX2 with FMA, and AVX-512. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
+//! AVX2 with FMA, AVX-512, and NEON. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
 //! the order of their additions, so results agree to rounding, not to the bit: whatever must be reproducible on another
 //! machine must not depend on the last digits. Integer loops give the same number everywhere.
 //!
@@ -22,6 +22,8 @@
 //! All `unsafe` of the vector module is in this folder, for two reasons only: calling a function compiled for CPU
 //! features the build target does not promise, and loading SIMD registers from slices and storing them there.
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::is_aarch64_feature_detected;
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -29,6 +31,8 @@ use std::sync::LazyLock;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 /// Bytes of a cache line: codes are read in whole ones.
@@ -404,7 +408,7 @@ impl fmt::Debug for RankKernel {
 /// The loops over floats of one instruction set.
 #[derive(Debug)]
 pub struct Kernels {
-    /// `avx512`, `avx2` or `portable`.
+    /// `avx512`, `avx2`, `neon` or `portable`.
     pub name: &'static str,
     /// Dot product.
     pub dot: Kernel,
@@ -417,7 +421,7 @@ pub struct Kernels {
 /// The loops over codes of one instruction set.
 #[derive(Debug)]
 pub struct CodeKernels {
-    /// `avx512vnni`, `avx2` or `portable`.
+    /// `avx512vnni`, `avx2`, `neon-dotprod`, `neon` or `portable`.
     pub name: &'static str,
     /// Codes of a byte.
     pub eight: CodeKernel,
@@ -467,6 +471,10 @@ pub fn available() -> Vec<&'static Kernels> {
             sets.push(&avx2::SET);
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    if is_aarch64_feature_detected!("neon") {
+        sets.push(&neon::SET);
+    }
     sets.push(&portable::SET);
     sets
 }
@@ -487,6 +495,13 @@ pub fn available_for_codes() -> Vec<&'static CodeKernels> {
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") {
             sets.push(&avx2::CODES);
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if is_aarch64_feature_detected!("neon") {
+        if is_aarch64_feature_detected!("dotprod") {
+            sets.push(&neon::CODES_BY_DOT);
+        }
+        sets.push(&neon::CODES);
     }
     sets.push(&portable::CODES);
     sets
@@ -543,6 +558,13 @@ fn ask_for<T>(row: &[T], most: usize) {
             unsafe { _mm_prefetch::<_MM_HINT_T0>(start.add(offset)) };
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    for offset in (0..size_of_val(row).min(most)).step_by(LINE) {
+        neon::prefetch(row.as_ptr().cast::<u8>().wrapping_add(offset));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (row, most);
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

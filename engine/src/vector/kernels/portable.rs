@@ -148,7 +148,7 @@ const HAS: [[u16; 16]; 4] = {
     has
 };
 
-fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]) {
+pub(super) fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]) {
     let (fours, _) = eights.as_flattened().as_chunks::<4>();
     let (halves, _) = tables.as_flattened_mut().as_chunks_mut::<16>();
     for (four, table) in fours.iter().zip(halves) {
@@ -177,10 +177,14 @@ fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimate
         }
     }
     estimate(query, numbers, &sums, estimates);
-    let nearer = estimates.iter().enumerate();
-    nearer
-        .map(|(i, distance)| u32::from(*distance < numbers.edge) << i)
-        .sum()
+    nearer(estimates, numbers.edge)
+}
+
+/// A bit for each that is less than the edge.
+#[inline(always)]
+pub(super) fn nearer(estimates: &[f32; PACK], edge: f32) -> u32 {
+    let estimates = estimates.iter().enumerate();
+    estimates.map(|(i, distance)| u32::from(*distance < edge) << i).sum()
 }
 
 /// Estimates from sums of entries.

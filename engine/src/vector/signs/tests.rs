@@ -88,27 +88,6 @@ fn estimates_are_off_by_what_they_say() {
     }
 }
 
-#[test]
-fn every_set_of_loops_adds_up_the_same() {
-    let mut random = Random(72);
-    for dim in [1, 7, 8, 63, 64, 65, 384, 1000] {
-        let numbers: Vec<i8> = (0..dim).map(|_| random.next() as i8).collect();
-        let query = SignQuery::new(&numbers, true);
-        let records: Vec<Vec<u8>> = (0..4)
-            .map(|_| (0..query.bytes() + 5).map(|_| random.next() as u8).collect())
-            .collect();
-        let naive = |record: &[u8]| -> i32 {
-            let set = |i: &usize| record[i / 8] >> (i % 8) & 1 == 1;
-            (0..dim).filter(set).map(|i| i32::from(numbers[i])).sum()
-        };
-        let four: [&[u8]; 4] = std::array::from_fn(|i| records[i].as_slice());
-        for set in kernels::available_for_codes() {
-            let query = SignQuery::new(&numbers, set.signs.by_planes);
-            assert_eq!(set.signs.of_four(&query, four), four.map(naive), "{} {dim}", set.name);
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
