@@ -575,8 +575,8 @@ impl<'a> Codes<'a> {
     }
 }
 
-/// Rounded, halves to even: of a number that an `i8` can hold. About 1.5 · 2²³ floats are whole numbers, so the sum's last bits are the
-/// rounded one. Compilers make wide registers of this, of a saturating cast they do not. Infinities and what is no number make 0.
+/// Rounded, halves to even; `x` must fit an `i8`. Floats near 1.5 · 2²³ are the whole numbers, so the low byte of the sum is the rounded
+/// one. Compilers vectorise this, but not a saturating cast. Infinities and the usual NaN make 0, another NaN any number.
 #[inline(always)]
 fn nearest(x: f32) -> i8 {
     const TO_INTEGERS: f32 = 1.5 * (1u32 << 23) as f32;

@@ -2,7 +2,7 @@
 //! of it (algorithm 5). Construction uses the same walk, on the graph built so far.
 //!
 //! A search allocates nothing in the long run: each thread keeps its working memory, which grows to the largest graph
-//! it has searched (one bit per node, and the candidates).
+//! it has searched (a bit for each node, four bytes for each that a walk met, and the candidates).
 
 use std::cell::Cell;
 use std::cmp::Reverse;

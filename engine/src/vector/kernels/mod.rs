@@ -19,8 +19,9 @@
 //! Promises: any slices of equal length, no alignment asked; lengths that do not fit panic rather than read past an end.
 //! Not here: anything that knows what a vector means.
 //!
-//! All `unsafe` of the vector module is in this folder, for two reasons only: calling a function compiled for CPU
-//! features the build target does not promise, and loading SIMD registers from slices and storing them there.
+//! All `unsafe` of the vector module is in this folder, for three reasons only: calling a function compiled for CPU
+//! features the build target does not promise; loading SIMD registers from slices and storing them there; and instructions
+//! that the standard library has no safe name for (prefetches, SDOT), which touch no memory.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;

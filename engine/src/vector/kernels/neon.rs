@@ -192,7 +192,7 @@ codes!(widened, "neon", |acc, x, y| {
 
 codes!(sdot, "neon,dotprod", |acc, x, y| add_products(acc, x, y));
 
-/// `vdotq_s32`, which the standard library does not offer yet.
+/// `vdotq_s32`, which is unstable in the version of Rust that we promise to compile with (rust-lang/rust#117224).
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 #[expect(unsafe_code, reason = "an instruction by name")]
@@ -274,5 +274,5 @@ fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
 #[expect(unsafe_code, reason = "an instruction by name")]
 pub(super) fn prefetch(line: *const u8) {
     // SAFETY: a hint that never faults, whatever the address, and changes nothing.
-    unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, readonly)) };
+    unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) line, options(nostack, preserves_flags, nomem)) };
 }

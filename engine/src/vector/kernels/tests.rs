@@ -124,6 +124,38 @@ fn every_code_kernel_is_exact() {
     }
 }
 
+/// Dimensions at most; `code · query` is at most `255 · 128` for each of them.
+pub(crate) const DIM_MAX: usize = 65_535;
+
+#[test]
+fn code_kernels_do_not_overflow_in_the_most_dimensions() {
+    let bytes = DIM_MAX.next_multiple_of(LINE);
+    let records = [0, 1, 2, 3].map(|_| vec![255u8; bytes]);
+    for number in [-128, 127] {
+        let mut query = vec![number; bytes];
+        query[DIM_MAX..].fill(0);
+        for set in available_for_codes() {
+            check_code_kernels(set, &query, &records);
+        }
+    }
+}
+
+/// A hint has no effect that could be seen.
+#[test]
+fn anything_can_be_asked_for() {
+    prefetch::<f32>(&[]);
+    prefetch(&[1u8]);
+    prefetch_all(&[0.5f32; 1000]);
+}
+
+/// `make test-arm` says which loops have to be the best ones there.
+#[test]
+fn the_best_sets_are_those_that_the_cpu_has() {
+    if let Ok(expected) = std::env::var("KERNELS_EXPECTED") {
+        assert_eq!(format!("{} {}", best().name, best_for_codes().name), expected);
+    }
+}
+
 #[test]
 #[should_panic(expected = "as long as the query")]
 fn code_kernels_refuse_short_records() {
@@ -178,8 +210,7 @@ fn every_set_of_loops_finds_the_same_place() {
             numbers[i] = numbers[i - 4];
         }
         numbers.sort_unstable();
-        if length % 2 == 0 {
-            numbers.pop();
+        if length % 2 == 0 && numbers.pop().is_some() {
             numbers.push(u64::MAX);
         }
         let edges = [0, 1, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX];
