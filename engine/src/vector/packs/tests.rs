@@ -216,26 +216,26 @@ fn a_walk_by_estimates_finds_what_a_walk_by_distances_does() {
     }
 }
 
+/// As many hits as there are to find, each of them right, which `search` looks at.
+fn check_answers(rows: &Rows, query: &[f32], allowed: &BitSet, k: usize) -> Result<(), TestCaseError> {
+    prop_assume!(rows.view().metric != Metric::Manhattan && !rows.view().is_empty());
+    let graph = graph_of(rows);
+    let packed = rows.clone().packed(&graph);
+    let index = HnswLayout::parse(&graph).unwrap();
+    for allow in [Allow::All, Allow::Only(allowed)] {
+        let hits = search(&index.view(&graph), &packed, query, k, k, &allow);
+        let exact = search(&Flat, rows, query, k, 0, &allow);
+        prop_assert_eq!(hits.len(), exact.len());
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
-    /// The same of so many rows that there are roots.
+    /// Of so many rows that there are roots.
     #[test]
-    fn a_walk_of_many_rows_answers_who_may_be_answered((rows, query, allowed) in coarse_rows(3000), k in 1usize..12) {
-        let view = rows.view();
-        prop_assume!(view.metric != Metric::Manhattan && !view.is_empty());
-        let graph = graph_of(&rows);
-        let index = HnswLayout::parse(&graph).unwrap();
-        let packed = rows.clone().packed(&graph);
-        for allow in [Allow::All, Allow::Only(&allowed)] {
-            let hits = search(&index.view(&graph), &packed, &query, k, k, &allow);
-            let exact = search(&Flat, &rows, &query, k, 0, &allow);
-            prop_assert_eq!(hits.len(), exact.len(), "as many as there are");
-            prop_assert!(hits.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
-            for hit in &hits {
-                prop_assert!(allow.contains(hit.ordinal) && !view.is_absent(hit.ordinal));
-                prop_assert_eq!(hit.distance, view.scorer(&query).distance(hit.ordinal));
-            }
-        }
+    fn a_walk_from_roots_answers_who_may_be_answered((rows, query, allowed) in coarse_rows(3000), k in 1usize..12) {
+        check_answers(&rows, &query, &allowed, k)?;
     }
 }
 
@@ -243,21 +243,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn a_walk_by_estimates_answers_who_may_be_answered((rows, query, allowed) in coarse_rows(200), k in 1usize..12) {
-        let view = rows.view();
-        prop_assume!(view.metric != Metric::Manhattan && !view.is_empty());
-        let graph = graph_of(&rows);
-        let packed = rows.clone().packed(&graph);
-        let index = HnswLayout::parse(&graph).unwrap();
-        for allow in [Allow::All, Allow::Only(&allowed)] {
-            let hits = search(&index.view(&graph), &packed, &query, k, k, &allow);
-            let exact = search(&Flat, &rows, &query, k, 0, &allow);
-            prop_assert_eq!(hits.len(), exact.len(), "as many as there are");
-            prop_assert!(hits.windows(2).all(|pair| pair[0] < pair[1]), "in order, each once");
-            for hit in &hits {
-                prop_assert!(allow.contains(hit.ordinal) && !view.is_absent(hit.ordinal));
-                prop_assert_eq!(hit.distance, view.scorer(&query).distance(hit.ordinal));
-            }
-        }
+        check_answers(&rows, &query, &allowed, k)?;
     }
 
     #[test]
