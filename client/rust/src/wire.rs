@@ -186,7 +186,6 @@ impl From<Schema> for v1::Schema {
                 .into(),
             }),
             durability: durability(schema.durability).into(),
-            ..Self::default()
         }
     }
 }
@@ -426,7 +425,6 @@ impl From<Point> for v1::PointInput {
                 .into_iter()
                 .map(|(name, input)| (name, input.into()))
                 .collect(),
-            ..Self::default()
         }
     }
 }
@@ -767,7 +765,7 @@ impl From<Document> for v1::DocumentInput {
                 Trust::Quarantined => v1::Trust::Quarantined,
             }
             .into(),
-            provenance: (document.provenance != Provenance::default()).then(|| v1::Provenance {
+            provenance: (document.provenance != Provenance::default()).then_some(v1::Provenance {
                 origin: document.provenance.origin,
                 author: document.provenance.author,
                 fetched_at_ms: document.provenance.fetched_at_ms,
