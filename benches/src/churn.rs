@@ -2,11 +2,8 @@
 //! peak rate of writes; processor time and bytes written; recall after 20 % and 50 % were replaced, before and after background work
 //! caught up, beside an index that is built of the same points at once. In this process, with the threads of a server.
 //!
-//! Promised with the default settings, which ask for a recall of 0.95: at least that before background work has caught up, when part of the
-//! rows is scanned, at least that less 0.01 after it, which is what `target_recall` promises of questions unlike any row, and never fewer hits
-//! than wanted. And of what is left after much replacing: with the same `ef` for each segment, of which there is one then, it finds within
-//! 0.01 as much as a fresh build. By the default settings the two are not compared that closely: what effort finds 0.95 is measured in each
-//! by itself, and either may find more.
+//! Promised: recall@10 of at least 0.95 with the default settings at any moment, never fewer hits than wanted, and after maintenance
+//! within 0.01 of a fresh build, with the default settings and at one `ef`, which tells graphs from what was measured of each.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,10 +67,10 @@ impl Args {
 
 const K: usize = 10;
 const RECALL_MIN: f64 = 0.95;
-const SETTLED_MIN: f64 = 0.94;
-/// The effort at which what was maintained and what was built fresh are compared, and how much less the first may find.
-const EF: usize = 64;
+/// How far recall after maintenance may be from a fresh build's.
 const FRESH_SLACK: f64 = 0.01;
+/// The effort at which the two are compared, too.
+const EF: usize = 64;
 /// Points of a write.
 const BATCH: usize = 100;
 /// Of these the ids that are deleted, to be written again by the next.
@@ -131,9 +128,7 @@ struct Searched {
     per_second: f64,
     latency: Histogram<u64>,
     recall: f64,
-    /// The least recall that is promised here.
-    least: f64,
-    /// Recall at [`EF`].
+    /// Recall at [`EF`], where nobody writes.
     at_ef: Option<f64>,
     short: usize,
 }
@@ -235,50 +230,57 @@ fn phases(
     report.record("load", "cpu", spent.cpu_s / millions, "s/million")?;
     report.record("load", "written", spent.written as f64 / millions, "bytes/million")?;
 
-    let mut judge = |case: &str, rate: Option<f64>, searched: &Searched, fresh: Option<f64>| -> anyhow::Result<()> {
-        let segments = engine.collection(NAME)?.segments;
-        table.row(vec![
-            case.to_owned(),
-            rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
-            format!("{:.0}", searched.per_second),
-            format!("{:.2}", searched.ms(0.5)),
-            format!("{:.2}", searched.ms(0.99)),
-            format!("{:.4}", searched.recall),
-            searched
-                .at_ef
-                .map_or_else(|| "-".to_owned(), |recall| format!("{recall:.4}")),
-            segments.to_string(),
-        ]);
-        if let Some(rate) = rate {
-            report.record(case, "writes", rate, "points/s")?;
-        }
-        report.record(case, "qps", searched.per_second, "queries/s")?;
-        report.record(case, "p50_ms", searched.ms(0.5), "ms")?;
-        report.record(case, "p99_ms", searched.ms(0.99), "ms")?;
-        report.record(case, "recall@10", searched.recall, "ratio")?;
-        if let Some(recall) = searched.at_ef {
-            report.record(case, &format!("recall@10/ef={EF}"), recall, "ratio")?;
-        }
-        if searched.short > 0 {
-            broken.push(format!("{case}: {} questions got too few hits", searched.short));
-        }
-        if searched.recall < searched.least {
-            broken.push(format!(
-                "{case}: recall@10 {:.4} is below {}",
-                searched.recall, searched.least
-            ));
-        }
-        if let (Some(recall), Some(fresh)) = (searched.at_ef, fresh)
-            && recall < fresh - FRESH_SLACK
-        {
-            broken.push(format!(
-                "{case}: recall@10 {recall:.4} at ef {EF}, of a fresh build {fresh:.4}"
-            ));
-        }
-        Ok(())
-    };
+    let mut judge =
+        |case: &str, rate: Option<f64>, searched: &Searched, fresh: Option<&Searched>| -> anyhow::Result<()> {
+            let segments = engine.collection(NAME)?.segments;
+            table.row(vec![
+                case.to_owned(),
+                rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")),
+                format!("{:.0}", searched.per_second),
+                format!("{:.2}", searched.ms(0.5)),
+                format!("{:.2}", searched.ms(0.99)),
+                format!("{:.4}", searched.recall),
+                searched
+                    .at_ef
+                    .map_or_else(|| "-".to_owned(), |recall| format!("{recall:.4}")),
+                segments.to_string(),
+            ]);
+            if let Some(rate) = rate {
+                report.record(case, "writes", rate, "points/s")?;
+            }
+            report.record(case, "qps", searched.per_second, "queries/s")?;
+            report.record(case, "p50_ms", searched.ms(0.5), "ms")?;
+            report.record(case, "p99_ms", searched.ms(0.99), "ms")?;
+            report.record(case, "recall@10", searched.recall, "ratio")?;
+            if let Some(recall) = searched.at_ef {
+                report.record(case, &format!("recall@10/ef={EF}"), recall, "ratio")?;
+            }
+            if searched.short > 0 {
+                broken.push(format!("{case}: {} questions got too few hits", searched.short));
+            }
+            if searched.recall < RECALL_MIN {
+                broken.push(format!(
+                    "{case}: recall@10 {:.4} is below {RECALL_MIN}",
+                    searched.recall
+                ));
+            }
+            if let Some(fresh) = fresh {
+                let mut compare = |how: &str, recall: f64, fresh: f64| {
+                    if recall < fresh - FRESH_SLACK {
+                        broken.push(format!(
+                            "{case}: recall@10 {recall:.4}{how}, of a fresh build {fresh:.4}"
+                        ));
+                    }
+                };
+                compare("", searched.recall, fresh.recall);
+                if let (Some(recall), Some(fresh)) = (searched.at_ef, fresh.at_ef) {
+                    compare(&format!(" at ef {EF}"), recall, fresh);
+                }
+            }
+            Ok(())
+        };
 
-    judge("quiet", None, &settled(engine, questions)?, None)?;
+    judge("quiet", None, &still(engine, questions)?, None)?;
     for rate in &args.rates {
         let wanted = peak * f64::from(*rate) / 100.0;
         let (done, searched) = beside(engine, points, questions, wanted, Duration::from_secs(args.seconds))?;
@@ -297,9 +299,9 @@ fn phases(
             None,
         )?;
         settle(engine)?;
-        let after = settled(engine, questions)?;
+        let after = still(engine, questions)?;
         let fresh = fresh(args, points, questions)?;
-        judge(&format!("replaced={share}%/after"), None, &after, fresh.at_ef)?;
+        judge(&format!("replaced={share}%/after"), None, &after, Some(&fresh))?;
         judge(&format!("replaced={share}%/fresh"), None, &fresh, None)?;
     }
     Ok(())
@@ -397,22 +399,7 @@ fn right(answer: &QueryResult, truth: &QueryResult) -> (usize, usize) {
     )
 }
 
-/// Asks every question when all background work is done, also at one effort.
-fn settled(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
-    let searched = still(engine, questions)?;
-    let (mut found, mut wanted) = (0, 0);
-    for question in questions {
-        let (right, of) = right(&ask(engine, question, How::AtEf)?, &ask(engine, question, How::Exact)?);
-        (found, wanted) = (found + right, wanted + of);
-    }
-    Ok(Searched {
-        least: SETTLED_MIN,
-        at_ef: Some(found as f64 / wanted.max(1) as f64),
-        ..searched
-    })
-}
-
-/// Asks every question once, while nobody writes.
+/// Asks every question while nobody writes: by default, which is what is timed, and at one effort.
 fn still(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
     let mut latency = Histogram::new_with_bounds(1, 600_000_000, 3)?;
     let mut answers = Vec::with_capacity(questions.len());
@@ -423,9 +410,11 @@ fn still(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
         latency.saturating_record(u64::try_from(asked.elapsed().as_micros())?);
     }
     let per_second = questions.len() as f64 / started.elapsed().as_secs_f64();
-    let (mut found, mut wanted, mut short) = (0, 0, 0);
+    let (mut found, mut found_at_ef, mut wanted, mut short) = (0, 0, 0, 0);
     for (question, answer) in questions.iter().zip(&answers) {
-        let (right, of) = right(answer, &ask(engine, question, How::Exact)?);
+        let truth = ask(engine, question, How::Exact)?;
+        found_at_ef += right(&ask(engine, question, How::AtEf)?, &truth).0;
+        let (right, of) = right(answer, &truth);
         (found, wanted) = (found + right, wanted + of);
         short += usize::from(answer.hits.len() < of);
     }
@@ -433,8 +422,7 @@ fn still(engine: &Engine, questions: &[&[f32]]) -> anyhow::Result<Searched> {
         per_second,
         latency,
         recall: found as f64 / wanted.max(1) as f64,
-        least: RECALL_MIN,
-        at_ef: None,
+        at_ef: Some(found_at_ef as f64 / wanted.max(1) as f64),
         short,
     })
 }
@@ -482,7 +470,6 @@ fn beside(
             per_second: asked as f64 / spent.as_secs_f64().max(1e-9),
             latency,
             recall: found as f64 / wanted.max(1) as f64,
-            least: RECALL_MIN,
             at_ef: None,
             short,
         },
@@ -537,7 +524,7 @@ fn fresh(args: &Args, points: &Points, questions: &[&[f32]]) -> anyhow::Result<S
     let all: Vec<usize> = (0..points.count()).collect();
     all.chunks(BATCH).try_for_each(|some| points.write(&engine, some))?;
     settle(&engine)?;
-    settled(&engine, questions)
+    still(&engine, questions)
 }
 
 /// What this process has used.

@@ -40,8 +40,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     packs: PackKernel { of: packs, tables },
     rank: RankKernel {
         of: rank,
-        insert,
-        replace,
+        in_one_pass: None,
     },
 };
 
@@ -287,19 +286,6 @@ pub(super) fn tables(eights: &[[f32; 8]], to_parts: f32, tables: &mut [[u8; 32]]
         // SAFETY: thirty-two bytes are one register; the store asks no alignment.
         unsafe { _mm256_storeu_si256(table.as_mut_ptr().cast(), entries) };
     }
-}
-
-#[target_feature(enable = "avx2,popcnt")]
-fn insert(ascending: &mut [u64], number: u64) -> usize {
-    let place = rank(ascending, number);
-    portable::put(ascending, place, number);
-    place
-}
-
-#[target_feature(enable = "avx2,popcnt")]
-fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
-    let (from, to) = (rank(ascending, old), rank(ascending, new));
-    portable::put_from(ascending, from, to, new)
 }
 
 #[target_feature(enable = "avx2,popcnt")]

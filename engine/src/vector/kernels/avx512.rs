@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery, avx2,
+    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, OnePass, PACK, PAIRS, PackKernel, PackQuery,
+    RankKernel, SignKernel, SignQuery, avx2,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -44,8 +44,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     },
     rank: RankKernel {
         of: rank,
-        insert,
-        replace,
+        in_one_pass: Some(OnePass { insert, replace }),
     },
 };
 

@@ -336,15 +336,23 @@ impl fmt::Debug for PackKernel {
 pub struct RankKernel {
     /// As in [`Kernel`].
     of: unsafe fn(&[u64], u64) -> usize,
-    /// Put a number in place of the last, and of another.
+    /// Where registers are wide enough.
+    in_one_pass: Option<OnePass>,
+}
+
+/// Loops that find the place of a number in a short list and move those behind it at once.
+#[derive(Clone, Copy)]
+struct OnePass {
+    /// Puts a number in place of the last.
     insert: unsafe fn(&mut [u64], u64) -> usize,
+    /// Puts a number in place of another.
     replace: unsafe fn(&mut [u64], u64, u64) -> usize,
 }
 
 impl RankKernel {
     /// Among so many it counts; more are halved first.
     const COUNTED: usize = 32;
-    /// Lists of so many are changed in one pass where registers are wide enough; in longer ones the place is found first.
+    /// Lists of so many at most are changed in one pass; in longer ones the place is found first.
     const MOVED: usize = 64;
 
     /// Puts a number in its place, which the last leaves for it. Gives back how many are less. Panics if the last is less.
@@ -355,13 +363,16 @@ impl RankKernel {
             ascending.last().is_some_and(|last| number <= *last),
             "the last makes room"
         );
-        if ascending.len() > Self::MOVED {
-            let place = self.of(ascending, number);
-            portable::put(ascending, place, number);
-            return place;
+        if let Some(OnePass { insert, .. }) = self.in_one_pass
+            && ascending.len() <= Self::MOVED
+        {
+            // SAFETY: as in `of`.
+            return unsafe { insert(ascending, number) };
         }
-        // SAFETY: as in `of`.
-        unsafe { (self.insert)(ascending, number) }
+        let place = self.of(ascending, number);
+        ascending.copy_within(place..ascending.len() - 1, place + 1);
+        ascending[place] = number;
+        place
     }
 
     /// Takes out a number, the `old` one, and puts another in its place. Gives back how many are less. If the old one is not there, what
@@ -369,12 +380,23 @@ impl RankKernel {
     #[inline]
     #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
     pub fn replace(self, ascending: &mut [u64], old: u64, new: u64) -> usize {
-        if ascending.len() > Self::MOVED {
-            let (from, to) = (self.of(ascending, old), self.of(ascending, new));
-            return portable::put_from(ascending, from, to, new);
+        if let Some(OnePass { replace, .. }) = self.in_one_pass
+            && ascending.len() <= Self::MOVED
+        {
+            // SAFETY: as in `of`.
+            return unsafe { replace(ascending, old, new) };
         }
-        // SAFETY: as in `of`.
-        unsafe { (self.replace)(ascending, old, new) }
+        let (from, to) = (self.of(ascending, old), self.of(ascending, new));
+        let place = if to <= from {
+            ascending.copy_within(to..from, to + 1);
+            to
+        } else {
+            // The old one is among those that are less.
+            ascending.copy_within(from + 1..to, from);
+            to - 1
+        };
+        ascending[place] = new;
+        place
     }
 
     /// How many of the numbers, which ascend, are less.

@@ -51,8 +51,7 @@ const fn codes(name: &'static str, eight: Codes, four: Codes) -> CodeKernels {
         },
         rank: RankKernel {
             of: rank,
-            insert,
-            replace,
+            in_one_pass: None,
         },
     }
 }
@@ -256,17 +255,6 @@ fn packs(query: &PackQuery, signs: &[[u8; PACK]], numbers: Numbers<'_>, estimate
 /// A dozen to some dozens of numbers: the compiler's own loop counts them without a branch on each.
 fn rank(ascending: &[u64], number: u64) -> usize {
     ascending.iter().map(|other| usize::from(*other < number)).sum()
-}
-
-fn insert(ascending: &mut [u64], number: u64) -> usize {
-    let place = rank(ascending, number);
-    portable::put(ascending, place, number);
-    place
-}
-
-fn replace(ascending: &mut [u64], old: u64, new: u64) -> usize {
-    let (from, to) = (rank(ascending, old), rank(ascending, new));
-    portable::put_from(ascending, from, to, new)
 }
 
 /// Asks for a line of memory.

@@ -39,15 +39,7 @@ pub(super) static CODES: CodeKernels = CodeKernels {
     packs: PackKernel { of: packs, tables },
     rank: RankKernel {
         of: rank,
-        insert: |ascending, number| {
-            let place = rank(ascending, number);
-            put(ascending, place, number);
-            place
-        },
-        replace: |ascending, old, new| {
-            let (from, to) = (rank(ascending, old), rank(ascending, new));
-            put_from(ascending, from, to, new)
-        },
+        in_one_pass: None,
     },
 };
 
@@ -83,26 +75,6 @@ fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
 
 fn rank(ascending: &[u64], number: u64) -> usize {
     ascending.partition_point(|other| *other < number)
-}
-
-/// Puts a number in its place, from where everybody moves on, and the last is gone.
-pub(super) fn put(ascending: &mut [u64], place: usize, number: u64) {
-    ascending.copy_within(place..ascending.len() - 1, place + 1);
-    ascending[place] = number;
-}
-
-/// Puts a number in its place instead of the one that is at `from`, of which everybody between moves on. `to` says how many are less,
-/// that one included; gives back how many are without it.
-pub(super) fn put_from(ascending: &mut [u64], from: usize, to: usize, number: u64) -> usize {
-    let place = if to <= from {
-        ascending.copy_within(to..from, to + 1);
-        to
-    } else {
-        ascending.copy_within(from + 1..to, from);
-        to - 1
-    };
-    ascending[place] = number;
-    place
 }
 
 fn eight(query: &[i8], record: &[u8]) -> i32 {
