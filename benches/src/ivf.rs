@@ -220,7 +220,7 @@ impl Made {
         })?;
         let seconds = started.elapsed().as_secs_f64();
         // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
-        let bytes = size_of_val(vectors.data) + index.len() + records.len();
+        let bytes = vectors.data.bytes().len() + index.len() + records.len();
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Self {
             layout: IvfLayout::parse(&index)?,

@@ -101,8 +101,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Verdict> {
         .find(|ours| ours.name() == name)
         .with_context(|| format!("no index core of quantization {:?}", args.quantization))?;
     core.build(args.threads)?;
-    let vectors = case.vectors();
-    let rows: Vec<&[f32]> = vectors.data.chunks_exact(vectors.dim).collect();
+    let vectors = case.vectors().data.singles();
+    let rows: Vec<&[f32]> = vectors.chunks_exact(case.dim).collect();
     let dir = tempfile::tempdir()?;
     let built = filters::Args {
         rows: rows.len(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 use cairn_engine::schema::Metric;
-use cairn_engine::vector::{Allow, Flat, VectorIndex, VectorsRef, inv_norm};
+use cairn_engine::vector::{Allow, Flat, Floats, VectorIndex, VectorsRef, floats, inv_norm};
 use flate2::read::GzDecoder;
 
 use super::K;
@@ -18,6 +18,8 @@ pub(crate) struct Case {
     pub(crate) metric: Metric,
     pub(crate) dim: usize,
     base: Vec<f32>,
+    /// The same numbers, if halves hold all of them, as a sealed file keeps them.
+    halves: Vec<u16>,
     norms: Vec<f32>,
     queries: Vec<f32>,
     /// How far the tenth exact answer of each query is.
@@ -46,6 +48,15 @@ pub(crate) fn each(
     } else {
         Verdict::Held
     })
+}
+
+/// Nothing if one of the numbers is no half.
+fn halves_of(base: &[f32]) -> Vec<u16> {
+    let mut halves = Vec::new();
+    if floats::are_halves(base) {
+        floats::to_halves(base, &mut halves);
+    }
+    halves
 }
 
 impl Case {
@@ -92,6 +103,7 @@ impl Case {
             name: name.to_owned(),
             metric,
             dim,
+            halves: halves_of(&base),
             base,
             norms,
             queries: asked,
@@ -99,6 +111,11 @@ impl Case {
         };
         case.tenth = case.exact()?;
         Ok(Ok(case))
+    }
+
+    /// Whether sixteen bits hold every number, as they then are kept.
+    pub(crate) fn has_halves(&self) -> bool {
+        !self.halves.is_empty()
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -117,7 +134,10 @@ impl Case {
         VectorsRef {
             metric: self.metric,
             dim: self.dim,
-            data: &self.base,
+            data: match self.halves.is_empty() {
+                true => Floats::Singles(&self.base),
+                false => Floats::Halves(&self.halves),
+            },
             touch: None,
             inv_norms: &self.norms,
             absent: None,

@@ -129,10 +129,11 @@ fn measure(args: &Args) -> anyhow::Result<Verdict> {
 
 fn one_case(args: &Args, case: &Case, report: &mut Report) -> anyhow::Result<()> {
     println!(
-        "\n{}: {} x {}, {:?}, {} queries, {} rounds",
+        "\n{}: {} x {}{}, {:?}, {} queries, {} rounds",
         case.name,
         case.rows(),
         case.dim,
+        if case.has_halves() { " (which halves hold)" } else { "" },
         case.metric,
         case.query_count(),
         args.rounds

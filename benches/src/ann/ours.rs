@@ -137,7 +137,7 @@ impl Contestant for Ours<'_> {
         let codes = self.codes.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
         let signs = self.signs.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
         let packs = self.packs.as_ref().map_or(0, |(_, bytes)| bytes.bytes());
-        let bytes = size_of_val(self.case.vectors().data) + codes + signs + graph.len() + packs;
+        let bytes = self.case.vectors().data.bytes().len() + codes + signs + graph.len() + packs;
         self.graph = Some((HnswLayout::parse(&graph)?, Resident::copy(&[&graph])?));
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Built {

@@ -199,7 +199,7 @@ impl Context<'_> {
                 .vectors
                 .keys()
                 .enumerate()
-                .filter_map(|(i, name)| Some((name.clone(), segment.vector_of(i, place.ordinal)?.to_vec())))
+                .filter_map(|(i, name)| Some((name.clone(), segment.vector_of(i, place.ordinal)?.into_owned())))
                 .collect::<Vectors>()
         });
         let sparse = with

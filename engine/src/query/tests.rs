@@ -13,7 +13,7 @@ use crate::schema::{IndexSpec, Metric, Quantization, Schema, VectorSpec};
 use crate::segment::{Graphs, Kept, PendingRow, SealedView, SegmentView, Spec, seal, write_memory};
 use crate::storage::{Dir, LocalDir};
 use crate::types::{PointId, Row, Seq};
-use crate::vector::{QueryScorer, VectorsRef, inv_norm};
+use crate::vector::{Floats, QueryScorer, VectorsRef, inv_norm};
 
 /// SplitMix64 (Steele, Lea & Flood 2014): a seed is a run.
 struct Random(u64);
@@ -175,7 +175,7 @@ fn vectors_of<'a>(metric: Metric, data: &'a [f32], norms: &'a [f32]) -> VectorsR
     VectorsRef {
         metric,
         dim: DIM,
-        data,
+        data: Floats::Singles(data),
         touch: None,
         inv_norms: norms,
         absent: None,

@@ -2,6 +2,7 @@
 //! growing one, a sealed file, or a merge of sealed files). One writer serves all; only where the rows come from and
 //! whether an index is built differ.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -24,8 +25,8 @@ use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss, hnsw,
-    inv_norm, ivf, packs, signs,
+    BitSet, Calibration, CodesLayout, Coding, Floats, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss,
+    floats, hnsw, inv_norm, ivf, packs, signs,
 };
 
 /// A row that was applied and stands in no segment yet.
@@ -131,10 +132,17 @@ impl<'a> RowRef<'a> {
             Self::Stored(s, o) => s.document_of(*o),
         }
     }
-    fn vector(&self, index: usize) -> Option<&[f32]> {
+    fn vector(&self, index: usize) -> Option<Cow<'_, [f32]>> {
         match self {
-            Self::Pending(p) => p.vectors[index].as_deref(),
+            Self::Pending(p) => p.vectors[index].as_deref().map(Cow::Borrowed),
             Self::Stored(s, o) => s.vector_of(index, *o),
+        }
+    }
+    /// Whether halves hold its vector.
+    fn is_halves(&self, index: usize) -> bool {
+        match self {
+            Self::Stored(s, _) if s.has_halves(index) => true,
+            _ => self.vector(index).is_none_or(|vector| floats::are_halves(&vector)),
         }
     }
 }
@@ -207,7 +215,7 @@ fn write_growing_codes(
     let mut ordinal: Ordinal = 0;
     rows.for_each(|row| {
         match row.vector(index) {
-            Some(vector) => data.extend_from_slice(vector),
+            Some(vector) => data.extend_from_slice(&vector),
             None => {
                 absent.set(ordinal);
                 data.resize(data.len() + dim, 0.0);
@@ -222,7 +230,7 @@ fn write_growing_codes(
     let vectors = VectorsRef {
         metric: spec.metric,
         dim,
-        data: &data,
+        data: Floats::Singles(&data),
         touch: None,
         inv_norms: &norms,
         absent: Some(&absent),
@@ -353,10 +361,16 @@ fn write_index(
     let range = |writer: &Writer<FileSink>, kind: &str| writer.range_of(&format!("{kind}/{name}")).unwrap_or(0..0);
     let absent = RoaringBitmap::deserialize_from(&map[range(writer, "absent")]).unwrap_or_default();
     let absent = (!absent.is_empty()).then(|| BitSet::from_iter(n as usize, absent));
+    let data = match range(writer, "halves") {
+        halves if halves.is_empty() => {
+            Floats::Singles(bytemuck::try_cast_slice(&map[range(writer, "vector")]).expect("sections are aligned"))
+        }
+        halves => Floats::Halves(bytemuck::try_cast_slice(&map[halves]).expect("sections are aligned")),
+    };
     let mut vectors = VectorsRef {
         metric: spec.metric,
         dim: spec.dim as usize,
-        data: bytemuck::try_cast_slice(&map[range(writer, "vector")]).expect("sections are aligned"),
+        data,
         touch: None,
         inv_norms: bytemuck::try_cast_slice(&map[range(writer, "norm")]).expect("sections are aligned"),
         absent: absent.as_ref(),
@@ -614,7 +628,8 @@ fn write_payload<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()
     writer.section("payload.table", &table)
 }
 
-/// The vectors as given, one row an ordinal (absent ones are zeros), and what cosine needs of them.
+/// The vectors as given, one row an ordinal (absent ones are zeros), as halves if those are the same numbers, and what cosine needs of
+/// them.
 fn write_vectors<W: Write>(
     writer: &mut Writer<W>,
     rows: &Rows<'_>,
@@ -623,24 +638,34 @@ fn write_vectors<W: Write>(
     dim: usize,
     metric: Metric,
 ) -> Result<()> {
-    let zeros = vec![0f32; dim];
+    let mut as_halves = true;
+    rows.for_each(|row| {
+        as_halves = as_halves && row.is_halves(index);
+        Ok(())
+    })?;
+    let (zeros, mut halves) = (vec![0f32; dim], Vec::with_capacity(dim));
     let mut norms = Vec::new();
     let mut absent = RoaringBitmap::new();
     let mut ordinal: Ordinal = 0;
-    writer.begin(&format!("vector/{name}"))?;
+    writer.begin(&format!("{}/{name}", if as_halves { "halves" } else { "vector" }))?;
     rows.for_each(|row| {
         let vector = match row.vector(index) {
             Some(vector) => vector,
             None => {
                 absent.insert(ordinal);
-                &zeros
+                Cow::Borrowed(&zeros[..])
             }
         };
         if metric == Metric::Cosine {
-            norms.push(inv_norm(vector));
+            norms.push(inv_norm(&vector));
         }
         ordinal += 1;
-        writer.put(bytemuck::cast_slice(vector))
+        if !as_halves {
+            return writer.put(bytemuck::cast_slice(&vector));
+        }
+        halves.clear();
+        floats::to_halves(&vector, &mut halves);
+        writer.put(bytemuck::cast_slice(&halves))
     })?;
     writer.end()?;
     writer.section(&format!("norm/{name}"), bytemuck::cast_slice(&norms))?;

@@ -22,8 +22,10 @@ use crate::storage::NewFile;
 
 const MAGIC: &[u8; 8] = b"CAIRNSEG";
 const MAGIC_END: &[u8; 8] = b"CAIRNEND";
-/// Version of the container and of the sections' meaning; any other is refused.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of the container and of the sections' meaning.
+pub const FORMAT_VERSION: u32 = 3;
+/// The one before it, which is read, too: it has no vectors of halves. Any other is refused.
+const FORMAT_VERSION_BEFORE: u32 = 2;
 const HEADER: usize = 64;
 const FOOTER: usize = 32;
 /// Sections start at multiples of this: a cache line, and the strictest alignment a section's numbers need.
@@ -217,11 +219,16 @@ pub fn tables(bytes: &[u8]) -> Result<Tables> {
     if &bytes[..8] != MAGIC || &bytes[bytes.len() - 8..] != MAGIC_END {
         return Err(bad("not a segment file, or cut off"));
     }
-    for at in [8, footer + 20] {
-        match u32_at(at) {
-            Some(FORMAT_VERSION) => {}
+    let versions = [8, footer + 20].map(u32_at);
+    for version in versions {
+        match version {
+            Some(FORMAT_VERSION | FORMAT_VERSION_BEFORE) => {}
             version => return Err(bad(&format!("format version {version:?} is unknown to this build"))),
         }
+    }
+    // No checksum is about that of the footer.
+    if versions[0] != versions[1] {
+        return Err(bad("header and footer differ in their format version"));
     }
     let offset = |at: usize| -> Result<usize> {
         usize::try_from(u64_at(at).unwrap_or(u64::MAX))

@@ -34,7 +34,8 @@ use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
 use crate::vector::ivf::Ivf;
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, Faiss, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch, VectorsRef,
+    BitSet, Calibration, CodesLayout, Coding, Faiss, Floats, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch,
+    VectorsRef,
 };
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
@@ -159,7 +160,14 @@ impl Segment {
         let mut vectors = Vec::new();
         for (name, spec) in &schema.vectors {
             let dim = spec.dim as usize;
-            expect(&format!("vector/{name}"), n * dim * 4)?;
+            // One or the other.
+            let has_halves = !slice(&format!("halves/{name}")).is_empty();
+            let (kind, number_bytes, other) = match has_halves {
+                true => ("halves", Floats::HALF_BYTES, "vector"),
+                false => ("vector", Floats::SINGLE_BYTES, "halves"),
+            };
+            expect(&format!("{kind}/{name}"), n * dim * number_bytes)?;
+            expect(&format!("{other}/{name}"), 0)?;
             let norms = if spec.metric == crate::schema::Metric::Cosine {
                 n
             } else {
@@ -268,8 +276,9 @@ impl Segment {
             vectors.push(VectorPart {
                 raw: RawVectors {
                     blocks: Arc::clone(&blocks),
-                    data: range("vector"),
-                    row_bytes: dim * 4,
+                    data: range(kind),
+                    row_bytes: dim * number_bytes,
+                    has_halves,
                 },
                 norms: range("norm"),
                 walked: WALKED.map(range),
@@ -376,7 +385,10 @@ impl Segment {
         VectorsRef {
             metric: part.metric,
             dim: part.dim,
-            data: self.numbers(&part.raw.data),
+            data: match part.raw.has_halves {
+                true => Floats::Halves(self.numbers(&part.raw.data)),
+                false => Floats::Singles(self.numbers(&part.raw.data)),
+            },
             touch: (!self.blocks.is_verified()).then_some(&part.raw as &dyn Touch),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
@@ -463,9 +475,14 @@ impl Segment {
     }
 
     /// A row's vector, as it was written.
-    pub fn vector_of(&self, index: usize, ordinal: Ordinal) -> Option<&[f32]> {
+    pub fn vector_of(&self, index: usize, ordinal: Ordinal) -> Option<Cow<'_, [f32]>> {
         let vectors = self.vectors(index);
         (!vectors.is_absent(ordinal)).then(|| vectors.row(ordinal))
+    }
+
+    /// Whether halves are known to hold its vectors under the schema's n-th name.
+    pub(super) fn has_halves(&self, index: usize) -> bool {
+        self.vectors[index].raw.has_halves
     }
 
     /// The sparse vectors under the schema's n-th name.
@@ -503,6 +520,8 @@ struct RawVectors {
     blocks: Arc<Blocks>,
     data: Range<usize>,
     row_bytes: usize,
+    /// They are kept as halves, which are the numbers given.
+    has_halves: bool,
 }
 
 impl RawVectors {

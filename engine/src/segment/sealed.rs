@@ -183,7 +183,8 @@ impl Sealed {
         let identity = self.identity(patience)?;
         self.made(&self.segment, patience, |blocks| {
             let sections = blocks.tables().sections.iter();
-            let later = |name: &str| name == "payload" || name.starts_with("vector/") || name.starts_with("lists/");
+            let kinds = ["vector/", "halves/", "lists/"];
+            let later = |name: &str| name == "payload" || kinds.iter().any(|kind| name.starts_with(kind));
             let searched = sections.filter(|(name, _)| !later(name));
             self.verify(blocks, searched.map(|(_, range)| range.clone()).collect(), patience)?;
             Ok(Arc::new(Segment::read(identity, &self.schema)?))

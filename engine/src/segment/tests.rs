@@ -70,7 +70,8 @@ fn row(i: u64) -> PendingRow {
         document: (i % 3 != 0).then(|| PointId::new(format!("doc{}", i / 4)).unwrap()),
         expires_at_ms: if i % 7 == 0 { 1_000 + i } else { 0 },
         acl: (0..i as u32 % 3).collect(),
-        vectors: vec![Some(vec![f, 1.0, -f, 0.5]), (i % 4 != 0).then(|| vec![f, f, f])],
+        // The first are no halves.
+        vectors: vec![Some(vec![f, 0.1, -f, 0.5]), (i % 4 != 0).then(|| vec![f, f, f])],
         sparse: vec![
             (i % 3 != 1).then(|| {
                 sparse_row::encode(&SparseVector {
@@ -100,7 +101,7 @@ fn check_row(segment: &Segment, ordinal: Ordinal, expected: &PendingRow) {
     assert_eq!(segment.acl_of(ordinal), expected.acl);
     assert_eq!(segment.payload_json(ordinal).unwrap(), expected.payload);
     for (i, vector) in expected.vectors.iter().enumerate() {
-        assert_eq!(segment.vector_of(i, ordinal), vector.as_deref());
+        assert_eq!(segment.vector_of(i, ordinal).as_deref(), vector.as_deref());
     }
     for (i, bytes) in expected.sparse.iter().enumerate() {
         assert_eq!(segment.sparse(i).row(ordinal), bytes.as_deref());
@@ -178,7 +179,7 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
                 .unwrap()
                 .hits
         };
-        [[3.0, 1.0, -3.0, 0.5], [40.0, 1.0, -41.0, 0.5]].map(search)
+        [[3.0, 0.1, -3.0, 0.5], [40.0, 0.1, -41.0, 0.5]].map(search)
     };
     let (mapped, bytes) = (walked(&sealed), sealed.keep_graph_in_memory().unwrap());
     assert!(bytes > 48 * 16 && sealed.graph_bytes_in_memory() == bytes);
@@ -210,8 +211,58 @@ fn what_is_written_is_read_in_memory_merged_and_sealed() {
     }
 }
 
+/// Vectors are kept as halves while every one of a segment is that, and are given back as they came.
+#[test]
+fn vectors_are_halves_until_one_is_not() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let all: Vec<PendingRow> = (0..60).map(row).collect();
+    let halved = |row: &PendingRow, vector: Option<Vec<f32>>| PendingRow {
+        vectors: vec![vector, row.vectors[1].clone()],
+        ..row.clone()
+    };
+    let halves: Vec<PendingRow> = all[..40]
+        .iter()
+        .map(|row| {
+            let number = 1.0 / (1u64 << (row.row.0 % 24)) as f32;
+            halved(row, (row.row.0 % 7 != 0).then(|| vec![number, -0.0, 65_504.0, -number]))
+        })
+        .collect();
+    let written = |rows: &[PendingRow]| SegmentView::fresh(Arc::new(write_memory(&spec, rows).unwrap()));
+    let (exact, inexact) = (written(&halves), written(&all[40..]));
+    assert!(exact.segment.has_halves(0) && !inexact.segment.has_halves(0));
+    let merged = merge_memory(&spec, &[Kept::live(&exact), Kept::live(&inexact)]).unwrap();
+    assert!(!merged.has_halves(0) && merged.has_halves(1));
+    let rows: Vec<&PendingRow> = halves.iter().chain(&all[40..]).collect();
+    let check = |segment: &Segment, rows: &[&PendingRow]| {
+        assert_eq!(segment.rows() as usize, rows.len());
+        for (ordinal, row) in rows.iter().enumerate() {
+            check_row(segment, ordinal as Ordinal, row);
+            let vector = segment.vector_of(0, ordinal as Ordinal);
+            let bits = |row: &[f32]| row.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(vector.as_deref().map(bits), row.vectors[0].as_deref().map(bits));
+        }
+    };
+    check(&merged, &rows);
+    // Those that are none have died.
+    let mut view = SegmentView::fresh(Arc::new(merged));
+    let segment = Arc::clone(&view.segment);
+    for ordinal in 40..60 {
+        assert!(Arc::make_mut(&mut view.dead).kill(Some(&segment), ordinal));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/1.seg");
+    let sealed = seal(&spec, &[Kept::live(&view)], &disk(), &path, 1, &graphs(&|| false)).unwrap();
+    let sealed = sealed.segment(Patience::endless()).unwrap();
+    assert!(sealed.has_halves(0) && sealed.graph(0).is_some());
+    check(&sealed, &rows[..40]);
+}
+
 /// `docs/format.md`, "Bytes of a vector".
-fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: usize) -> [f64; 2] {
+fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: usize, number: usize) -> [f64; 2] {
     let lines = |bytes: usize| bytes.next_multiple_of(64);
     let beside = match quantization {
         Quantization::Int8 => lines(dim + 12),
@@ -223,7 +274,7 @@ fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: 
     };
     let packs = (2 * m).div_ceil(32) * lines(256 + 32 * dim.div_ceil(8));
     let graph = (8 * m) as f64 + (4 * m) as f64 / (m - 1) as f64 + 8.0;
-    let given = 4 * dim + if metric == Metric::Cosine { 4 } else { 0 };
+    let given = number * dim + if metric == Metric::Cosine { 4 } else { 0 };
     let walked = (beside + packs) as f64 + graph;
     [given as f64 + walked, walked]
 }
@@ -236,10 +287,10 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
-    for (dim, metric, quantization, m) in [
-        (100, Metric::Cosine, Quantization::Int8, 16),
-        (70, Metric::Euclid, Quantization::Int4, 24),
-        (64, Metric::Dot, Quantization::None, 8),
+    for (dim, metric, quantization, m, number) in [
+        (100, Metric::Cosine, Quantization::Int8, 16, Floats::SINGLE_BYTES),
+        (70, Metric::Euclid, Quantization::Int4, 24, Floats::HALF_BYTES),
+        (64, Metric::Dot, Quantization::None, 8, Floats::HALF_BYTES),
     ] {
         let spec = VectorSpec {
             dim: dim as u32,
@@ -258,9 +309,14 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
             schema: &schema,
             analyzers: &analyzers,
         };
+        let given = |x: f32| match number {
+            Floats::SINGLE_BYTES => x,
+            // A half.
+            _ => (x * 1024.0).round() / 1024.0,
+        };
         let rows: Vec<PendingRow> = (0..ROWS)
             .map(|i| PendingRow {
-                vectors: vec![Some((0..dim).map(|_| random()).collect())],
+                vectors: vec![Some((0..dim).map(|_| given(random())).collect())],
                 sparse: Vec::new(),
                 ..row(i % 10)
             })
@@ -291,7 +347,7 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
         for (found, said) in
             [on_disk, in_memory]
                 .into_iter()
-                .zip(bytes_of_a_vector(dim, metric, quantization, m as usize))
+                .zip(bytes_of_a_vector(dim, metric, quantization, m as usize, number))
         {
             let found = found as f64 / ROWS as f64;
             assert!(
@@ -367,7 +423,12 @@ fn sections_that_contradict_each_other_are_damage() {
     );
     assert!(!sealed.blocks.section("packs/a").is_empty());
     let (none, sealed) = (none.blocks.bytes(), sealed.blocks.bytes());
-    let cases: [(&[u8], &[(&str, &[u8])]); 15] = [
+    let cases: [(&[u8], &[(&str, &[u8])]); 19] = [
+        // Vectors of neither kind, of both, of a length that is not theirs.
+        (sealed, &[("vector/a", &[])]),
+        (sealed, &[("halves/b", &[])]),
+        (sealed, &[("halves/a", &[0; 480])]),
+        (sealed, &[("halves/b", &[0; 480])]),
         // An index of ids or documents of a segment that has no rows.
         (none, &[("ids.hash", &[0; 8])]),
         (none, &[("documents.hash", &[0; 8])]),
@@ -459,8 +520,8 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                     );
                     let _ = (segment.id_of(ordinal).len(), segment.document_of(ordinal).map(str::len));
                     let _ = (
-                        segment.vector_of(0, ordinal).map(<[f32]>::len),
-                        segment.vector_of(1, ordinal).map(<[f32]>::len),
+                        segment.vector_of(0, ordinal).map(|row| row.len()),
+                        segment.vector_of(1, ordinal).map(|row| row.len()),
                     );
                 }
                 for (index, query) in [(0, &[1.0, 2.0, -1.0, 0.5][..]), (1, &[1.0, 2.0, 3.0][..])] {

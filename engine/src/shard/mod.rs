@@ -5,6 +5,7 @@
 
 pub mod policy;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -195,7 +196,7 @@ pub fn content(segment: &Segment, ordinal: Ordinal, schema: &Schema) -> Result<P
         expires_at_ms: segment.expires_at_ms(ordinal),
         acl: segment.acl_of(ordinal).to_vec(),
         vectors: (0..schema.vectors.len())
-            .map(|i| segment.vector_of(i, ordinal).map(<[f32]>::to_vec))
+            .map(|i| segment.vector_of(i, ordinal).map(Cow::into_owned))
             .collect(),
         sparse: (0..schema.sparse.len())
             .map(|i| segment.sparse(i).row(ordinal).map(<[u8]>::to_vec))

@@ -143,14 +143,14 @@ fn ask<N: Near>(asked: &mut [(N, Best)], block: &[Ordinal]) {
 /// question, times the shares of a round.
 pub fn nearest(
     vectors: &VectorsRef<'_>,
-    questions: &[&[f32]],
+    questions: &[impl AsRef<[f32]> + Sync],
     k: usize,
     allow: &Allow<'_>,
     workers: &Workers,
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Scored>>> {
     for question in questions {
-        vectors.check_query(question)?;
+        vectors.check_query(question.as_ref())?;
     }
     let mut all: Vec<Best> = questions.iter().map(|_| Best::new(k)).collect();
     let shares = vectors.len().div_ceil(SHARE_ROWS);
@@ -180,7 +180,7 @@ pub fn nearest(
 
 fn nearest_of(
     vectors: &VectorsRef<'_>,
-    questions: &[&[f32]],
+    questions: &[impl AsRef<[f32]>],
     k: usize,
     allow: &Allow<'_>,
     rows: Range<usize>,
@@ -190,7 +190,7 @@ fn nearest_of(
         .collect();
     let mut asked: Vec<(QueryScorer<'_>, Best)> = questions
         .iter()
-        .map(|question| (vectors.scorer(question), Best::new(k)))
+        .map(|question| (vectors.scorer(question.as_ref()), Best::new(k)))
         .collect();
     for block in rows.chunks(BLOCK_ROWS) {
         ask(&mut asked, block);

@@ -18,6 +18,8 @@
 //! for each step: u32 hits, u32 ef, f32 recall                      ascending by hits, then ef; recall does not descend
 //! ```
 
+use std::borrow::Cow;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::hnsw::{Effort, Hnsw};
@@ -35,13 +37,15 @@ const MISSED_BY_ROWS: f32 = 0.5;
 /// Questions: one for so many rows, no fewer and no more than these.
 const ROWS_A_QUESTION: usize = 64;
 const QUESTIONS_MIN: usize = 64;
-const QUESTIONS_MAX: usize = 256;
+const QUESTIONS_MAX: usize = 1024;
+/// Where less is missed fewer questions say as much: at a larger `ef` than the first, the fewer the larger it is, down to the second.
+const EF_OF_ALL: usize = 128;
+const QUESTIONS_ENOUGH: usize = 256;
 /// Hits that are asked for.
 const HITS: [usize; 2] = [10, 100];
-/// The first `ef` for each hit, and besides. With less a walk over codes ends with candidates that are all about as near, and is made
-/// once more with several times as many.
-const EF_FIRST_PER_HIT: usize = 2;
-const EF_FIRST_MORE: usize = 8;
+/// The first `ef` is so much more than the hits. With less a walk over codes ends with candidates that are all about as near, and keeps
+/// more of them all the same.
+const EF_FIRST_MORE: usize = 4;
 /// Each next `ef` is larger by this factor, up to a largest one, and up to one row in so many.
 const EF_STEP: f64 = std::f64::consts::SQRT_2;
 const EF_LAST: usize = 2048;
@@ -123,7 +127,7 @@ impl Calibration {
         let mut curves = Vec::new();
         for hits in HITS {
             let mut steps: Vec<Step> = Vec::new();
-            let mut ef = (hits * EF_FIRST_PER_HIT + EF_FIRST_MORE) as f64;
+            let mut ef = (hits + EF_FIRST_MORE) as f64;
             while ef as usize <= ef_last {
                 if stop() {
                     return Err(Error::new(
@@ -134,7 +138,9 @@ impl Calibration {
                 }
                 let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some());
                 // Of more hits fewer questions say as much.
-                let asked = &questions[..(questions.len() * HITS[0]).div_ceil(hits).max(questions.len() / 2)];
+                let enough = (questions.len() * EF_OF_ALL / ef as usize).max(QUESTIONS_ENOUGH);
+                let enough = if hits > HITS[0] { enough / 2 } else { enough };
+                let asked = &questions[..enough.min(questions.len())];
                 let found = recall(asked, vectors, graph, effort, workers)?;
                 let before = |steps_ago: usize| {
                     let step = steps.len().checked_sub(steps_ago).map(|at| steps[at]);
@@ -175,7 +181,7 @@ impl Calibration {
         };
         // Whole numbers stay what they are in spite of rounding.
         let ef = (ef - 1e-6).ceil() as usize;
-        let least = hits.saturating_mul(EF_FIRST_PER_HIT).saturating_add(EF_FIRST_MORE);
+        let least = hits.saturating_add(EF_FIRST_MORE);
         ef.clamp(least.min(limits::EF_MAX), limits::EF_MAX)
     }
 
@@ -290,7 +296,7 @@ fn questions(
     // So that any part of them is a sample of all.
     rows.sort_by_key(|row| xxh3_64(&row.to_le_bytes()));
     let all = BitSet::from_iter(vectors.len(), nodes.iter().copied());
-    let asked: Vec<&[f32]> = rows.iter().map(|row| vectors.row(*row)).collect();
+    let asked: Vec<Cow<'_, [f32]>> = rows.iter().map(|row| vectors.row(*row)).collect();
     // One more, for the row itself.
     let most = HITS.into_iter().max().unwrap_or_default() + 1;
     let nearest = batch::nearest(vectors, &asked, most, &Allow::Only(&all), workers, stop)?;

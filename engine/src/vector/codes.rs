@@ -298,7 +298,7 @@ impl<'a> Encoder<'a> {
         if !vectors.is_absent(ordinal) {
             take_off(
                 &self.mean,
-                vectors.row(ordinal),
+                &vectors.row(ordinal),
                 scale(vectors, ordinal),
                 &mut self.rest,
             );
@@ -354,7 +354,7 @@ impl<'a> AroundCentres<'a> {
         let vectors = &self.vectors;
         record.fill(0);
         let row = vectors.row(ordinal);
-        take_off(centre, row, scale(vectors, ordinal), &mut self.rest);
+        take_off(centre, &row, scale(vectors, ordinal), &mut self.rest);
         let extra = match vectors.metric {
             Metric::Cosine | Metric::Dot => -product(self.mean, &self.rest),
             Metric::Euclid | Metric::Manhattan => {
@@ -380,7 +380,7 @@ pub(super) fn mean(vectors: &VectorsRef<'_>) -> Vec<f32> {
     for ordinal in (0..vectors.len() as Ordinal).filter(|o| !vectors.is_absent(*o)) {
         present += 1;
         let scale = scale(vectors, ordinal);
-        for (sum, x) in sums.iter_mut().zip(vectors.row(ordinal)) {
+        for (sum, x) in sums.iter_mut().zip(&*vectors.row(ordinal)) {
             *sum += f64::from(x * scale);
         }
     }

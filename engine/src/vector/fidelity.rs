@@ -218,7 +218,8 @@ fn ask(
         .iter()
         .map(|probe| {
             let row = vectors.row(*probe);
-            (Probe::new(*probe), vectors.scorer(row), codes.scorer(row))
+            let coded = codes.scorer(&row);
+            (Probe::new(*probe), vectors.scorer(row), coded)
         })
         .collect();
     let places: Vec<usize> = (0..nodes.len()).collect();

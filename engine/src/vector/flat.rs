@@ -81,7 +81,7 @@ pub(super) fn settle_codes<C: Iterator<Item = Ordinal>>(
     let exactly = vectors.scorer(query);
     let mut hits = first;
     let all = hits.len() < kept(k);
-    if !again::measure(&mut hits, &mut Vec::new(), &exactly, k, meter)? && !all {
+    if !again::measure(&mut hits, &mut Vec::new(), &exactly, k, meter)?.surely() && !all {
         hits = nearest(
             vectors,
             by_code,

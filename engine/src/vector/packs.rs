@@ -286,11 +286,11 @@ impl<'a> Encoder<'a> {
         let pack_bytes = pack_bytes(vectors.dim);
         let mut links: Vec<Ordinal> = graph.neighbours(0, node).collect();
         fill(&vectors, graph, node, &mut links, record.len() / pack_bytes * PACK);
-        let own = scale(&vectors, node);
-        for (c, x) in self.centre.iter_mut().zip(vectors.row(node)) {
+        let (own, row) = (scale(&vectors, node), vectors.row(node));
+        for (c, x) in self.centre.iter_mut().zip(&*row) {
             *c = x * own;
         }
-        take_off(self.mean, vectors.row(node), own, &mut self.turned);
+        take_off(self.mean, &row, own, &mut self.turned);
         self.rotation.turn(&mut self.turned);
         self.around(&links, record);
     }
@@ -329,7 +329,7 @@ impl<'a> Encoder<'a> {
         let vectors = self.vectors;
         take_off(
             &self.centre,
-            vectors.row(neighbour),
+            &vectors.row(neighbour),
             scale(&vectors, neighbour),
             &mut self.rest,
         );
@@ -370,7 +370,7 @@ fn fill(vectors: &VectorsRef<'_>, graph: &Hnsw<'_>, node: Ordinal, links: &mut V
     let every = candidates.len().div_ceil(CANDIDATES).max(1);
     let candidates: Vec<Ordinal> = candidates.into_iter().step_by(every).collect();
     let mut candidates = match vectors.codes {
-        Some(codes) => measured(&codes.scorer(vectors.row(node)), &candidates),
+        Some(codes) => measured(&codes.scorer(&vectors.row(node)), &candidates),
         None => measured(&vectors.scorer(vectors.row(node)), &candidates),
     };
     candidates.sort_unstable();

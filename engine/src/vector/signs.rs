@@ -161,7 +161,7 @@ pub fn encode(vectors: &VectorsRef<'_>, put: &mut dyn FnMut(&[u8]) -> Result<()>
     for ordinal in 0..rows as Ordinal {
         record.fill(0);
         if !vectors.is_absent(ordinal) {
-            take_off(&mean, vectors.row(ordinal), scale(vectors, ordinal), &mut rest);
+            take_off(&mean, &vectors.row(ordinal), scale(vectors, ordinal), &mut rest);
             encode_row(vectors.metric, &mean, &rotation, &mut rest, &mut record);
         }
         put(&record)?;

@@ -12,9 +12,11 @@
 //! | manhattan | `Σ \|a-b\|` | `Σ \|a-b\|`       |
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::BitSet;
 use super::codes::{Codes, product};
+use super::floats::Floats;
 use super::kernels::{self, Kernel};
 use super::packs::Packs;
 use super::signs::Signs;
@@ -64,16 +66,17 @@ pub trait Touch: Sync {
 
 /// What a search sees of a row that cannot be read.
 static UNREADABLE: [f32; limits::DIM_MAX] = [0.0; limits::DIM_MAX];
+static UNREADABLE_HALVES: [u16; limits::DIM_MAX] = [0; limits::DIM_MAX];
 
-/// The vectors of one segment, one row per ordinal, exactly as they were given.
+/// The vectors of one segment, one row per ordinal, exactly the numbers that were given.
 #[derive(Clone, Copy)]
 pub struct VectorsRef<'a> {
     /// How closeness is measured.
     pub metric: Metric,
-    /// Floats per row.
+    /// Numbers per row.
     pub dim: usize,
     /// The rows one after the other; an absent vector is a row of zeros.
-    pub data: &'a [f32],
+    pub data: Floats<'a>,
     /// Whom to tell of rows that are read.
     pub touch: Option<&'a dyn Touch>,
     /// [`inv_norm`] of each row for [`Metric::Cosine`], else empty.
@@ -101,14 +104,60 @@ impl<'a> VectorsRef<'a> {
 
     /// The vector of an ordinal below `len`.
     #[inline]
-    pub fn row(&self, ordinal: Ordinal) -> &'a [f32] {
-        if let Some(touch) = self.touch
-            && !touch.touch(ordinal)
-        {
-            return &UNREADABLE[..self.dim];
+    pub fn row(&self, ordinal: Ordinal) -> Cow<'a, [f32]> {
+        self.numbers(ordinal).singles()
+    }
+
+    /// The same as it is kept.
+    #[inline]
+    pub(super) fn numbers(&self, ordinal: Ordinal) -> Floats<'a> {
+        match (self.data, self.is_readable(ordinal)) {
+            (_, true) => self.data.part(self.place(ordinal)),
+            (Floats::Singles(_), false) => Floats::Singles(&UNREADABLE[..self.dim]),
+            (Floats::Halves(_), false) => Floats::Halves(&UNREADABLE_HALVES[..self.dim]),
         }
+    }
+
+    #[inline]
+    fn place(&self, ordinal: Ordinal) -> Range<usize> {
         let start = ordinal as usize * self.dim;
-        &self.data[start..start + self.dim]
+        start..start + self.dim
+    }
+
+    #[inline]
+    fn is_readable(&self, ordinal: Ordinal) -> bool {
+        self.touch.is_none_or(|touch| touch.touch(ordinal))
+    }
+
+    /// Runs a loop over a row.
+    #[inline]
+    pub(super) fn sum(&self, kernel: Kernel, query: &[f32], ordinal: Ordinal) -> f32 {
+        match self.numbers(ordinal) {
+            Floats::Singles(row) => kernel.of(query, row),
+            Floats::Halves(row) => kernel.of_halves(query, row),
+        }
+    }
+
+    /// The same of four rows, to the bit.
+    #[inline]
+    pub(super) fn sums(&self, kernel: Kernel, query: &[f32], ordinals: [Ordinal; 4]) -> [f32; 4] {
+        let place = |ordinal| self.is_readable(ordinal).then(|| self.place(ordinal));
+        match self.data {
+            Floats::Singles(data) => {
+                let row = |ordinal| place(ordinal).map_or(&UNREADABLE[..self.dim], |place| &data[place]);
+                kernel.of_four(query, ordinals.map(row))
+            }
+            Floats::Halves(data) => {
+                let row = |ordinal| place(ordinal).map_or(&UNREADABLE_HALVES[..self.dim], |place| &data[place]);
+                kernel.of_four_halves(query, ordinals.map(row))
+            }
+        }
+    }
+
+    /// Asks memory for a row that will be read soon. Nobody is told of it: it is not read yet.
+    #[inline]
+    pub(super) fn prefetch(&self, ordinal: Ordinal) {
+        self.data.part(self.place(ordinal)).prefetch();
     }
 
     /// Whether the ordinal has no vector.
@@ -118,15 +167,16 @@ impl<'a> VectorsRef<'a> {
     }
 
     /// Measures rows against a query of `dim` floats (checked by every search before it comes here).
-    pub fn scorer(&self, query: &'a [f32]) -> QueryScorer<'a> {
+    pub fn scorer(&self, query: impl Into<Cow<'a, [f32]>>) -> QueryScorer<'a> {
+        let query = query.into();
         assert_eq!(query.len(), self.dim, "a query has the dimensions of its space");
         let query = match self.metric {
             // Unit length first, so that the products stay in range whatever the lengths.
             Metric::Cosine => {
-                let inv_norm = inv_norm(query);
+                let inv_norm = inv_norm(&query);
                 Cow::Owned(query.iter().map(|x| x * inv_norm).collect())
             }
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => Cow::Borrowed(query),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan => query,
         };
         QueryScorer {
             vectors: *self,
@@ -182,14 +232,13 @@ impl QueryScorer<'_> {
     /// How far the row is from the query; smaller is closer.
     #[inline]
     pub fn distance(&self, ordinal: Ordinal) -> f32 {
-        self.of_sum(ordinal, self.kernel.of(&self.query, self.vectors.row(ordinal)))
+        self.of_sum(ordinal, self.vectors.sum(self.kernel, &self.query, ordinal))
     }
 
     /// The same of four rows, to the bit.
     #[inline]
     pub fn four(&self, ordinals: [Ordinal; 4]) -> [f32; 4] {
-        let rows = ordinals.map(|ordinal| self.vectors.row(ordinal));
-        let sums = self.kernel.of_four(&self.query, rows);
+        let sums = self.vectors.sums(self.kernel, &self.query, ordinals);
         let mut distances = [0.0; 4];
         for i in 0..4 {
             distances[i] = self.of_sum(ordinals[i], sums[i]);
@@ -200,8 +249,7 @@ impl QueryScorer<'_> {
     /// Asks for a row that will be read soon.
     #[inline]
     pub(super) fn prefetch(&self, ordinal: Ordinal) {
-        let start = ordinal as usize * self.vectors.dim;
-        kernels::prefetch(&self.vectors.data[start..start + self.vectors.dim]);
+        self.vectors.prefetch(ordinal);
     }
 
     #[inline]

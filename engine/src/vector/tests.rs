@@ -26,6 +26,7 @@ pub(super) struct Rows {
     metric: Metric,
     dim: usize,
     data: Vec<f32>,
+    halves: Option<Vec<u16>>,
     inv_norms: Vec<f32>,
     absent: Option<BitSet>,
     codes: Option<(CodesLayout, Vec<u8>)>,
@@ -43,6 +44,7 @@ impl Rows {
             metric,
             dim,
             data: rows.concat(),
+            halves: None,
             inv_norms,
             absent: None,
             codes: None,
@@ -68,7 +70,10 @@ impl Rows {
         VectorsRef {
             metric: self.metric,
             dim: self.dim,
-            data: &self.data,
+            data: match &self.halves {
+                Some(halves) => Floats::Halves(halves),
+                None => Floats::Singles(&self.data),
+            },
             touch: None,
             inv_norms: &self.inv_norms,
             absent: self.absent.as_ref(),
@@ -76,6 +81,14 @@ impl Rows {
             signs: self.signs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
             packs: self.packs.as_ref().map(|(layout, bytes)| layout.view(bytes)),
         }
+    }
+    /// The same numbers, which must be halves, kept as such.
+    pub(super) fn halved(mut self) -> Self {
+        assert!(floats::are_halves(&self.data));
+        let mut halves = Vec::new();
+        floats::to_halves(&self.data, &mut halves);
+        self.halves = Some(halves);
+        self
     }
     /// With codes, if the metric has any.
     pub(super) fn coded(mut self, bits: Bits) -> Self {
@@ -102,6 +115,14 @@ impl Rows {
             self.signs = Some((SignsLayout::parse(&bytes).unwrap(), bytes));
         }
         self
+    }
+    /// The bytes of codes and of signs.
+    pub(super) fn coded_bytes(&self) -> [Option<&[u8]>; 2] {
+        [
+            &self.codes.as_ref().map(|(_, bytes)| bytes),
+            &self.signs.as_ref().map(|(_, bytes)| bytes),
+        ]
+        .map(|bytes| bytes.map(Vec::as_slice))
     }
     /// With packs of a graph over them, if the metric has any.
     pub(super) fn packed(mut self, graph: &[u8]) -> Self {
@@ -132,7 +153,7 @@ impl Rows {
     fn graph(&self) -> Vec<u8> {
         self.graph_of(16, 100)
     }
-    fn graph_of(&self, m: u32, ef_construction: u32) -> Vec<u8> {
+    pub(super) fn graph_of(&self, m: u32, ef_construction: u32) -> Vec<u8> {
         hnsw::build(&self.view(), m, ef_construction, 4711, &Workers::alone(), &mut |_| true).unwrap()
     }
 }
@@ -343,7 +364,7 @@ fn codes_rank_the_same_from_a_row_as_from_a_query_of_its_values() {
                 let slack = 0.02 * size * if bits == Bits::Four { 10.0 } else { 1.0 };
                 for from in 0..40 {
                     aimed.aim(from);
-                    let query = codes.scorer(rows.view().row(from));
+                    let query = codes.scorer(&rows.view().row(from));
                     for to in (0..40).step_by(4) {
                         let to = [to, to + 1, to + 2, to + 3];
                         for (a, b) in aimed.four_rows(to, &sums).into_iter().zip(query.four(to)) {
@@ -411,7 +432,7 @@ fn codes_that_do_not_fit_are_refused() {
         }
     }
     let mut fewer = rows.view();
-    fewer.data = &fewer.data[20..];
+    fewer.data = fewer.data.part(20..fewer.data.len());
     assert_eq!(
         Flat.search(&fewer, &vectors[0], 1, 1, &Allow::All, &never)
             .unwrap_err()
@@ -938,7 +959,7 @@ fn parts_that_do_not_fit_are_errors() {
             kind(
                 index,
                 VectorsRef {
-                    data: &vectors.data[1..],
+                    data: vectors.data.part(1..vectors.data.len()),
                     touch: None,
                     ..vectors
                 },
@@ -948,7 +969,7 @@ fn parts_that_do_not_fit_are_errors() {
         );
     }
     let fewer = VectorsRef {
-        data: &rows.data[4..],
+        data: Floats::Singles(&rows.data[4..]),
         touch: None,
         inv_norms: &rows.inv_norms[1..],
         ..rows.view()

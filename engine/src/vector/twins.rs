@@ -31,13 +31,13 @@ impl Twins {
                 outside.set(ordinal);
                 continue;
             }
-            let row: &[u8] = bytemuck::cast_slice(vectors.row(ordinal));
+            let row = vectors.numbers(ordinal).bytes();
             match last_by_hash.entry(xxh3_64(row)) {
                 Entry::Vacant(entry) => {
                     entry.insert(ordinal);
                 }
                 // A collision of different vectors costs nothing but that one of them has no twins.
-                Entry::Occupied(mut entry) if row == bytemuck::cast_slice::<f32, u8>(vectors.row(*entry.get())) => {
+                Entry::Occupied(mut entry) if row == vectors.numbers(*entry.get()).bytes() => {
                     let before = entry.insert(ordinal);
                     next[before as usize] = ordinal;
                     outside.set(ordinal);

@@ -1,5 +1,6 @@
 //! Many questions at once find what each finds alone.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 
 use proptest::prelude::*;
@@ -15,9 +16,9 @@ proptest! {
     #[test]
     fn each_question_finds_what_it_finds_alone((rows, query, allowed) in coarse_rows(120), k in 0usize..40) {
         let view = rows.view();
-        let questions: Vec<&[f32]> = (0..view.len().min(5) as Ordinal)
+        let questions: Vec<Cow<'_, [f32]>> = (0..view.len().min(5) as Ordinal)
             .map(|ordinal| view.row(ordinal))
-            .chain([query.as_slice()])
+            .chain([Cow::from(&query)])
             .collect();
         for allow in [Allow::All, Allow::Only(&allowed)] {
             let found = nearest(&view, &questions, k, &allow, &backwards(2), &never).unwrap();

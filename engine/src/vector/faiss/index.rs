@@ -1,5 +1,6 @@
 //! Making an index of a segment's rows, reading it back, and searching it.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::effort::{self, HITS, STEPS_MAX, Step};
@@ -152,7 +153,7 @@ fn rows_of(vectors: &VectorsRef<'_>, some: &[Ordinal]) -> Vec<f32> {
                 let inv_norm = vectors.inv_norms[*ordinal as usize];
                 rows.extend(row.iter().map(|x| x * inv_norm));
             }
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => rows.extend_from_slice(row),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan => rows.extend_from_slice(&row),
         }
     }
     rows
@@ -358,11 +359,11 @@ impl Faiss {
         let count = self.layout.count;
         let questions = QUESTIONS.min(count);
         let rows: Vec<Ordinal> = (0..questions).map(|i| self.ordinal(i * count / questions)).collect();
-        let asked: Vec<&[f32]> = rows.iter().map(|row| vectors.row(*row)).collect();
+        let asked: Vec<Cow<'_, [f32]>> = rows.iter().map(|row| vectors.row(*row)).collect();
         // Whether it can be searched at all.
         if let Err(said) = self
             .native
-            .search(&direction(vectors.metric, asked[0]), 1, self.lists().map(|_| 1), None)
+            .search(&direction(vectors.metric, &asked[0]), 1, self.lists().map(|_| 1), None)
         {
             return Ok(Err(said));
         }

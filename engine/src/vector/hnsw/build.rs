@@ -15,6 +15,7 @@
 //! links, and a node that was linked to one that is gone chooses anew among its other neighbours and those of the one that is gone (as
 //! FreshDiskANN does: Singh et al. 2021). Then the others are inserted.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -616,6 +617,7 @@ impl<'a> Space<'a> {
                 vectors: *vectors,
                 kernel: *kernel,
                 node: 0,
+                row: Cow::Borrowed(&[]),
             },
             Measure::Codes { codes, sums } => Aim::Codes {
                 scorer: codes.scorer_of_rows(),
@@ -631,6 +633,7 @@ enum Aim<'s> {
         vectors: VectorsRef<'s>,
         kernel: Kernel,
         node: Ordinal,
+        row: Cow<'s, [f32]>,
     },
     Codes {
         scorer: CodeScorer<'s>,
@@ -641,7 +644,7 @@ enum Aim<'s> {
 impl Aim<'_> {
     fn at(&mut self, to: Ordinal) {
         match self {
-            Self::Floats { node, .. } => *node = to,
+            Self::Floats { vectors, node, row, .. } => (*node, *row) = (to, vectors.row(to)),
             Self::Codes { scorer, .. } => scorer.aim(to),
         }
     }
@@ -651,8 +654,13 @@ impl Near for Aim<'_> {
     #[inline]
     fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4] {
         match self {
-            Self::Floats { vectors, kernel, node } => {
-                let sums = kernel.of_four(vectors.row(*node), nodes.map(|other| vectors.row(other)));
+            Self::Floats {
+                vectors,
+                kernel,
+                node,
+                row,
+            } => {
+                let sums = vectors.sums(*kernel, row, nodes);
                 let mut distances = [0.0; 4];
                 for i in 0..4 {
                     distances[i] = match vectors.metric {
@@ -673,7 +681,7 @@ impl Near for Aim<'_> {
     #[inline]
     fn prefetch(&self, node: Ordinal) {
         match self {
-            Self::Floats { vectors, .. } => kernels::prefetch(vectors.row(node)),
+            Self::Floats { vectors, .. } => vectors.prefetch(node),
             Self::Codes { scorer, .. } => scorer.prefetch(node),
         }
     }
@@ -683,7 +691,10 @@ impl Near for Aim<'_> {
 /// then inner product ranks as cosine does.
 fn are_equally_long(vectors: &VectorsRef<'_>) -> bool {
     let present = (0..vectors.len() as Ordinal).filter(|ordinal| !vectors.is_absent(*ordinal));
-    let squares = present.map(|ordinal| kernels::dot(vectors.row(ordinal), vectors.row(ordinal)));
+    let squares = present.map(|ordinal| {
+        let row = vectors.row(ordinal);
+        kernels::dot(&row, &row)
+    });
     let (least, most) = squares.fold((f32::MAX, 0.0), |(least, most), s| (s.min(least), s.max(most)));
     least >= 0.98 * most
 }

@@ -184,7 +184,7 @@ impl Hnsw<'_> {
         // Where every search begins stays where it is, and is no hit.
         walk.hidden = Some(row).filter(|row| *row != self.entry);
         let (query, mut meter) = (vectors.row(row), Meter::new(&|| false));
-        self.nodes(vectors, query, effort, &Allow::All, &mut walk, &mut meter)?;
+        self.nodes(vectors, &query, effort, &Allow::All, &mut walk, &mut meter)?;
         let found = walk.nearby.iter().filter(|node| node.ordinal != row);
         let distances = found.map(|node| node.distance).collect();
         walk.keep_for_this_thread();
@@ -270,8 +270,8 @@ impl Hnsw<'_> {
         while !walk.gave_up {
             let kept = walk.nearby.len();
             let full = kept >= effort.enough();
-            let told_apart = again::measure(&mut walk.nearby, &mut walk.nearest, scorer, effort.k, meter)?;
-            if told_apart || !full || !may_widen {
+            let told = again::measure(&mut walk.nearby, &mut walk.nearest, scorer, effort.k, meter)?;
+            if told.mostly() || !full || !may_widen {
                 break;
             }
             // So many rows are about as far as the hits that codes cannot tell them apart: once more, with more of them.

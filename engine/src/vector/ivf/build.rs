@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::limits::LISTS_MAX;
 use crate::schema::Metric;
 use crate::types::Ordinal;
-use crate::vector::VectorsRef;
 use crate::vector::codes::{self, AroundCentres};
 use crate::vector::fidelity::{Coding, FLOOR, Tried};
 use crate::vector::kernels::Bits;
+use crate::vector::{Floats, VectorsRef};
 
 /// Rows of the sample for each list. More make centres that fit rows outside of it no better.
 const SAMPLE_ROWS: usize = 48;
@@ -252,7 +252,7 @@ impl<'a> Lists<'a> {
         VectorsRef {
             metric: metric_of_centres(self.vectors.metric),
             dim: self.vectors.dim,
-            data: &self.centres,
+            data: Floats::Singles(&self.centres),
             touch: None,
             inv_norms: &[],
             absent: None,

@@ -19,7 +19,7 @@ use crate::config::Workers;
 use crate::error::Result;
 use crate::schema::Metric;
 use crate::vector::kernels::{self, Kernel};
-use crate::vector::{Allow, HnswLayout, VectorIndex, VectorsRef, hnsw};
+use crate::vector::{Allow, Floats, HnswLayout, VectorIndex, VectorsRef, hnsw};
 
 /// Rounds over the whole sample, after the seeds.
 const ROUNDS: usize = 4;
@@ -311,7 +311,7 @@ impl<'c> Centres<'c> {
         VectorsRef {
             metric: self.space.metric,
             dim: self.space.dim,
-            data: self.data,
+            data: Floats::Singles(self.data),
             touch: None,
             inv_norms: &[],
             absent: None,

@@ -13,7 +13,7 @@ use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::hnsw::Hnsw;
 use crate::vector::kernels::{Bits, LINE};
-use crate::vector::{BitSet, Codes, CodesLayout, HnswLayout, Touch, VectorsRef};
+use crate::vector::{BitSet, Codes, CodesLayout, Floats, HnswLayout, Touch, VectorsRef};
 
 const MAGIC: [u8; 4] = *b"CIVF";
 const VERSION: u32 = 2;
@@ -218,7 +218,7 @@ impl IvfLayout {
         let vectors = VectorsRef {
             metric: metric_of_centres(self.metric),
             dim: self.dim,
-            data: floats(&self.parts.centres),
+            data: Floats::Singles(floats(&self.parts.centres)),
             touch: None,
             inv_norms: &[],
             absent: None,

@@ -122,12 +122,12 @@ impl Question {
         let vectors = &lists.vectors;
         let row = vectors.row(ordinal);
         let scale = match vectors.metric {
-            Metric::Cosine => inv_norm(row),
+            Metric::Cosine => inv_norm(&row),
             Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
         };
         let scaled: Vec<f32> = row.iter().map(|x| x * scale).collect();
         let length = match vectors.metric {
-            Metric::Dot => kernels::dot(row, row).sqrt(),
+            Metric::Dot => kernels::dot(&row, &row).sqrt(),
             Metric::Cosine | Metric::Euclid | Metric::Manhattan => 1.0,
         };
         let centres = lists.centre_vectors();
@@ -165,7 +165,7 @@ fn ask(lists: &Lists<'_>, bits: Option<Bits>, questions: &[Question], rows: &[Or
         .map(|question| {
             let row = vectors.row(question.ordinal);
             let coded = codes.map(|codes| {
-                let mut scorer = codes.scorer(row);
+                let mut scorer = codes.scorer(&row);
                 scorer.begin_with(0.0);
                 scorer
             });

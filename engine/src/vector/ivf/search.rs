@@ -101,8 +101,8 @@ impl Ivf<'_> {
             hits.sort_unstable();
             let all = hits.len() < keep;
             hits.truncate(keep);
-            let told_apart = again::measure(&mut hits, &mut buffer, &exactly, k, &mut meter)?;
-            if told_apart || all || !may_look_again {
+            let told = again::measure(&mut hits, &mut buffer, &exactly, k, &mut meter)?;
+            if told.surely() || all || !may_look_again {
                 hits.truncate(k);
                 return Ok(Probed {
                     found: Found {
@@ -176,7 +176,7 @@ impl Ivf<'_> {
                 continue;
             }
             if let Some(next) = next {
-                kernels::prefetch(self.centres.vectors.row(next));
+                self.centres.vectors.prefetch(next);
                 measure.prefetch(self, next);
             }
             measure.begin(outlook);

@@ -4,22 +4,28 @@ use std::arch::x86_64::*;
 
 use super::{
     Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PARTS, PackKernel, PackQuery,
-    RankKernel, SignKernel, SignQuery, portable,
+    RankKernel, SignKernel, SignQuery, portable, widen,
 };
 
 pub(super) static SET: Kernels = Kernels {
     name: "avx2",
     dot: Kernel {
-        one: dot,
-        four: four::dot,
+        one: dot::one,
+        four: dot::four,
+        one_of_halves: dot::one_of_halves,
+        four_of_halves: dot::four_of_halves,
     },
     l2_squared: Kernel {
-        one: l2_squared,
-        four: four::l2_squared,
+        one: l2_squared::one,
+        four: l2_squared::four,
+        one_of_halves: l2_squared::one_of_halves,
+        four_of_halves: l2_squared::four_of_halves,
     },
     l1: Kernel {
-        one: l1,
-        four: four::l1,
+        one: l1::one,
+        four: l1::four,
+        one_of_halves: l1::one_of_halves,
+        four_of_halves: l1::four_of_halves,
     },
 };
 
@@ -47,40 +53,75 @@ pub(super) static CODES: CodeKernels = CodeKernels {
 const LANES: usize = 8;
 const SUMS: usize = 4;
 
-/// One loop from its two forms of a step: for registers (`acc, x, y -> acc`) and for the tail's scalars (`x, y ->
-/// term`).
+/// Eight numbers of a row.
+mod load {
+    use super::*;
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) fn floats(of: &[f32; LANES]) -> __m256 {
+        // SAFETY: there are eight; the load asks no alignment.
+        unsafe { _mm256_loadu_ps(of.as_ptr()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) fn halves(of: &[u16; LANES]) -> __m256 {
+        // SAFETY: there are eight; the load asks no alignment.
+        _mm256_cvtph_ps(unsafe { _mm_loadu_si128(of.as_ptr().cast()) })
+    }
+}
+
+/// The loops of one kind from the two forms of a step: for registers (`acc, x, y -> acc`) and for the tail's scalars (`x, y -> term`).
+/// Four rows are done one after the other: four sums for each of four rows are more registers than there are.
 macro_rules! kernel {
     ($name:ident, $step:expr, $term:expr) => {
-        #[target_feature(enable = "avx2,fma")]
-        #[expect(unsafe_code, reason = "register loads from slices")]
-        fn $name(a: &[f32], b: &[f32]) -> f32 {
-            let (blocks_a, rest_a) = a.as_chunks::<{ LANES * SUMS }>();
-            let (blocks_b, rest_b) = b.as_chunks::<{ LANES * SUMS }>();
+        mod $name {
+            use super::*;
+
+            kernel!(one, four, f32, load::floats, f32::from, $step, $term);
+            kernel!(
+                one_of_halves,
+                four_of_halves,
+                u16,
+                load::halves,
+                widen,
+                $step,
+                $term
+            );
+        }
+    };
+    ($one:ident, $four:ident, $number:ty, $load:path, $widen:path, $step:expr, $term:expr) => {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $four(a: &[f32], rows: [&[$number]; 4]) -> [f32; 4] {
+            let [first, second, third, fourth] = rows;
+            [$one(a, first), $one(a, second), $one(a, third), $one(a, fourth)]
+        }
+
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $one(a: &[f32], b: &[$number]) -> f32 {
+            let ((eights_a, tail_a), (eights_b, tail_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+            let ((blocks_a, rest_a), (blocks_b, rest_b)) = (eights_a.as_chunks::<SUMS>(), eights_b.as_chunks::<SUMS>());
             let mut sums = [_mm256_setzero_ps(); SUMS];
             for (x, y) in blocks_a.iter().zip(blocks_b) {
                 for i in 0..SUMS {
-                    // SAFETY: both blocks hold LANES * SUMS floats and i < SUMS; the load asks no alignment.
-                    let (x, y) = unsafe {
-                        (
-                            _mm256_loadu_ps(x.as_ptr().add(i * LANES)),
-                            _mm256_loadu_ps(y.as_ptr().add(i * LANES)),
-                        )
-                    };
-                    sums[i] = $step(sums[i], x, y);
+                    sums[i] = $step(sums[i], load::floats(&x[i]), $load(&y[i]));
                 }
             }
-            let (chunks_a, tail_a) = rest_a.as_chunks::<LANES>();
-            let (chunks_b, tail_b) = rest_b.as_chunks::<LANES>();
-            for (x, y) in chunks_a.iter().zip(chunks_b) {
-                // SAFETY: both chunks hold LANES floats; the load asks no alignment.
-                let (x, y) = unsafe { (_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(y.as_ptr())) };
-                sums[0] = $step(sums[0], x, y);
+            for (x, y) in rest_a.iter().zip(rest_b) {
+                sums[0] = $step(sums[0], load::floats(x), $load(y));
             }
             let all = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), _mm256_add_ps(sums[2], sums[3]));
             let half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps::<1>(all));
             let quarter = _mm_add_ps(half, _mm_movehl_ps(half, half));
             let one = _mm_add_ss(quarter, _mm_movehdup_ps(quarter));
-            let tail: f32 = tail_a.iter().zip(tail_b).map(|(x, y)| $term(*x, *y)).sum();
+            let tail: f32 = tail_a
+                .iter()
+                .zip(tail_b)
+                .map(|(x, y)| $term(*x, $widen(*y)))
+                .sum();
             _mm_cvtss_f32(one) + tail
         }
     };
@@ -100,27 +141,6 @@ kernel!(
     |acc, x, y| _mm256_add_ps(acc, _mm256_andnot_ps(_mm256_set1_ps(-0.0), _mm256_sub_ps(x, y))),
     |x: f32, y: f32| (x - y).abs()
 );
-
-/// Four rows one after the other: four sums for each of four rows are more registers than there are.
-mod four {
-    macro_rules! kernel {
-        ($name:ident) => {
-            #[target_feature(enable = "avx2,fma")]
-            pub(super) fn $name(a: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
-                let [first, second, third, fourth] = rows;
-                [
-                    super::$name(a, first),
-                    super::$name(a, second),
-                    super::$name(a, third),
-                    super::$name(a, fourth),
-                ]
-            }
-        };
-    }
-    kernel!(dot);
-    kernel!(l2_squared);
-    kernel!(l1);
-}
 
 /// Bytes of a register.
 const BYTES: usize = 32;

@@ -11,16 +11,22 @@ use super::{
 pub(super) static SET: Kernels = Kernels {
     name: "avx512",
     dot: Kernel {
-        one: dot,
-        four: dot_rows::<4>,
+        one: dot::one,
+        four: dot::four,
+        one_of_halves: dot::one_of_halves,
+        four_of_halves: dot::four_of_halves,
     },
     l2_squared: Kernel {
-        one: l2_squared,
-        four: l2_squared_rows::<4>,
+        one: l2_squared::one,
+        four: l2_squared::four,
+        one_of_halves: l2_squared::one_of_halves,
+        four_of_halves: l2_squared::four_of_halves,
     },
     l1: Kernel {
-        one: l1,
-        four: l1_rows::<4>,
+        one: l1::one,
+        four: l1::four,
+        one_of_halves: l1::one_of_halves,
+        four_of_halves: l1::four_of_halves,
     },
 };
 
@@ -51,19 +57,86 @@ pub(super) static CODES: CodeKernels = CodeKernels {
 const LANES: usize = 16;
 const SUMS: usize = 4;
 
-/// One loop from its step (`acc, x, y -> acc`), for any number of rows. Masked-off lanes load as zero in both operands,
+/// Sixteen numbers of a row, or as many as are left of it: the others are zeros.
+///
+/// # Safety
+///
+/// There are sixteen at `at`, or `count`, which is less.
+mod load {
+    use super::*;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) unsafe fn floats(at: *const f32) -> __m512 {
+        // SAFETY: as above. The load asks no alignment.
+        unsafe { _mm512_loadu_ps(at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) unsafe fn some_floats(at: *const f32, count: usize) -> __m512 {
+        let mask = u16::MAX >> (LANES - count);
+        // SAFETY: as above: lanes that are masked off are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) unsafe fn halves(at: *const u16) -> __m512 {
+        // SAFETY: as above. The load asks no alignment.
+        _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(at.cast()) })
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) unsafe fn some_halves(at: *const u16, count: usize) -> __m512 {
+        let mut all = [0; LANES];
+        // SAFETY: as above.
+        all[..count].copy_from_slice(unsafe { std::slice::from_raw_parts(at, count) });
+        // SAFETY: there are sixteen.
+        unsafe { halves(all.as_ptr()) }
+    }
+}
+
+/// The loops of one kind from their step (`acc, x, y -> acc`), for any number of rows. Lanes beyond a row's end are zero in both operands,
 /// and every step leaves `acc` unchanged for two zeros.
 macro_rules! kernel {
-    ($one:ident, $rows:ident, $step:expr) => {
+    ($name:ident, $step:expr) => {
+        mod $name {
+            use super::*;
+
+            kernel!(one, four, rows, f32, load::floats, load::some_floats, $step);
+            kernel!(
+                one_of_halves,
+                four_of_halves,
+                rows_of_halves,
+                u16,
+                load::halves,
+                load::some_halves,
+                $step
+            );
+        }
+    };
+    ($one:ident, $four:ident, $rows:ident, $number:ty, $load:path, $load_some:path, $step:expr) => {
         #[target_feature(enable = "avx512f")]
-        fn $one(a: &[f32], b: &[f32]) -> f32 {
+        pub(super) fn $one(a: &[f32], b: &[$number]) -> f32 {
             let [sum] = $rows(a, [b]);
             sum
         }
 
         #[target_feature(enable = "avx512f")]
+        pub(super) fn $four(a: &[f32], rows: [&[$number]; 4]) -> [f32; 4] {
+            $rows(a, rows)
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx512f")]
         #[expect(unsafe_code, reason = "register loads from slices")]
-        fn $rows<const N: usize>(a: &[f32], rows: [&[f32]; N]) -> [f32; N] {
+        fn $rows<const N: usize>(a: &[f32], rows: [&[$number]; N]) -> [f32; N] {
             const BLOCK: usize = LANES * SUMS;
             let whole = a.len() / BLOCK * BLOCK;
             let mut sums = [[_mm512_setzero_ps(); SUMS]; N];
@@ -71,23 +144,22 @@ macro_rules! kernel {
                 for i in 0..SUMS {
                     let at = block + i * LANES;
                     // SAFETY: `at + LANES` is at most `whole`, which no slice is shorter than: every row is as long as `a`
-                    // (`Kernel` checked). The loads ask no alignment.
-                    let x = unsafe { _mm512_loadu_ps(a.as_ptr().add(at)) };
+                    // (`Kernel` checked).
+                    let x = unsafe { load::floats(a.as_ptr().add(at)) };
                     for row in 0..N {
                         // SAFETY: as above.
-                        let y = unsafe { _mm512_loadu_ps(rows[row].as_ptr().add(at)) };
+                        let y = unsafe { $load(rows[row].as_ptr().add(at)) };
                         sums[row][i] = $step(sums[row][i], x, y);
                     }
                 }
             }
             for at in (whole..a.len()).step_by(LANES) {
-                let mask = u16::MAX >> (LANES - (a.len() - at).min(LANES));
-                // SAFETY: the mask names lanes from `at` up to a.len(), the length of every row, at most; lanes that are
-                // masked off are not read.
-                let x = unsafe { _mm512_maskz_loadu_ps(mask, a.as_ptr().add(at)) };
+                let count = (a.len() - at).min(LANES);
+                // SAFETY: there are `count` from `at` up to a.len(), the length of every row.
+                let x = unsafe { load::some_floats(a.as_ptr().add(at), count) };
                 for row in 0..N {
                     // SAFETY: as above.
-                    let y = unsafe { _mm512_maskz_loadu_ps(mask, rows[row].as_ptr().add(at)) };
+                    let y = unsafe { $load_some(rows[row].as_ptr().add(at), count) };
                     sums[row][0] = $step(sums[row][0], x, y);
                 }
             }
@@ -101,15 +173,12 @@ macro_rules! kernel {
     };
 }
 
-kernel!(dot, dot_rows, |acc, x, y| _mm512_fmadd_ps(x, y, acc));
-kernel!(l2_squared, l2_squared_rows, |acc, x, y| {
+kernel!(dot, |acc, x, y| _mm512_fmadd_ps(x, y, acc));
+kernel!(l2_squared, |acc, x, y| {
     let d = _mm512_sub_ps(x, y);
     _mm512_fmadd_ps(d, d, acc)
 });
-kernel!(l1, l1_rows, |acc, x, y| _mm512_add_ps(
-    acc,
-    _mm512_abs_ps(_mm512_sub_ps(x, y))
-));
+kernel!(l1, |acc, x, y| _mm512_add_ps(acc, _mm512_abs_ps(_mm512_sub_ps(x, y))));
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 #[expect(unsafe_code, reason = "register loads from slices")]

@@ -1,6 +1,6 @@
 //! The inner loops of vector search, one against one and one against four.
 //!
-//! Over `f32`: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
+//! Over `f32`, against rows of `f32` or of halves: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
 //! product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
 //! Over packs ([`super::packs`]): a query's tables, and estimates of thirty-two neighbours by them. Over sorted numbers: where one belongs,
 //! and putting it there ([`RankKernel`]).
@@ -14,7 +14,7 @@
 //! ([`in_wide_registers`]).
 //!
 //! Four at once share the loads of the query and keep four streams of memory busy; the results are those of four calls
-//! for one, to the bit.
+//! for one, to the bit. Halves (IEEE 754 binary16, as bits) give what the same numbers give as `f32`, to the bit.
 //!
 //! Promises: any slices of equal length, no alignment asked; lengths that do not fit panic rather than read past an end.
 //! Not here: anything that knows what a vector means.
@@ -63,6 +63,8 @@ pub struct Kernel {
     /// Private, so that only this folder can pair a loop with a CPU: whoever holds a `Kernel` may run it.
     one: unsafe fn(&[f32], &[f32]) -> f32,
     four: unsafe fn(&[f32], [&[f32]; 4]) -> [f32; 4],
+    one_of_halves: unsafe fn(&[f32], &[u16]) -> f32,
+    four_of_halves: unsafe fn(&[f32], [&[u16]; 4]) -> [f32; 4],
 }
 
 impl Kernel {
@@ -70,7 +72,7 @@ impl Kernel {
     #[inline]
     #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
     pub fn of(self, a: &[f32], b: &[f32]) -> f32 {
-        assert_eq!(a.len(), b.len(), "vectors of one space have one length");
+        check_lengths(a, [b]);
         // SAFETY: a `Kernel` is only handed out by `available`, which includes a set only after the CPU was seen to
         // have every feature its loops are compiled for; the lengths are equal, which is all the loops rely on.
         unsafe { (self.one)(a, b) }
@@ -80,13 +82,45 @@ impl Kernel {
     #[inline]
     #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
     pub fn of_four(self, a: &[f32], rows: [&[f32]; 4]) -> [f32; 4] {
-        assert!(
-            rows.iter().all(|row| row.len() == a.len()),
-            "vectors of one space have one length"
-        );
+        check_lengths(a, rows);
         // SAFETY: as in `of`.
         unsafe { (self.four)(a, rows) }
     }
+
+    /// Runs the loop for a row of halves. Those that are no finite numbers count as any number. Panics when the lengths differ.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_halves(self, a: &[f32], b: &[u16]) -> f32 {
+        check_lengths(a, [b]);
+        // SAFETY: as in `of`.
+        unsafe { (self.one_of_halves)(a, b) }
+    }
+
+    /// The same of four.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_four_halves(self, a: &[f32], rows: [&[u16]; 4]) -> [f32; 4] {
+        check_lengths(a, rows);
+        // SAFETY: as in `of`.
+        unsafe { (self.four_of_halves)(a, rows) }
+    }
+}
+
+#[inline]
+fn check_lengths<T, const N: usize>(a: &[f32], rows: [&[T]; N]) {
+    assert!(
+        rows.iter().all(|row| row.len() == a.len()),
+        "vectors of one space have one length"
+    );
+}
+
+/// A finite half as the `f32` that is the same number.
+#[inline]
+pub const fn widen(half: u16) -> f32 {
+    // As an `f32` these bits are the number times 2^-112, the smallest ones too.
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    let size = f32::from_bits((half as u32 & 0x7fff) << 13) * SCALE;
+    f32::from_bits(size.to_bits() | (half as u32 & 0x8000) << 16)
 }
 
 impl fmt::Debug for Kernel {
@@ -490,7 +524,7 @@ pub fn available() -> Vec<&'static Kernels> {
         if is_x86_feature_detected!("avx512f") {
             sets.push(&avx512::SET);
         }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
             sets.push(&avx2::SET);
         }
     }

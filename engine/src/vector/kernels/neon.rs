@@ -8,7 +8,7 @@ use std::arch::asm;
 
 use super::{
     Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery, portable,
+    SignKernel, SignQuery, portable, widen,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -16,14 +16,20 @@ pub(super) static SET: Kernels = Kernels {
     dot: Kernel {
         one: dot::one,
         four: dot::four,
+        one_of_halves: dot::one_of_halves,
+        four_of_halves: dot::four_of_halves,
     },
     l2_squared: Kernel {
         one: l2_squared::one,
         four: l2_squared::four,
+        one_of_halves: l2_squared::one_of_halves,
+        four_of_halves: l2_squared::four_of_halves,
     },
     l1: Kernel {
         one: l1::one,
         four: l1::four,
+        one_of_halves: l1::one_of_halves,
+        four_of_halves: l1::four_of_halves,
     },
 };
 
@@ -59,52 +65,100 @@ const fn codes(name: &'static str, eight: Codes, four: Codes) -> CodeKernels {
 const LANES: usize = 4;
 const SUMS: usize = 4;
 
-/// Two loops, for one row and for four, from a step for registers (`acc, x, y -> acc`) and one for the tail's scalars (`x, y -> term`).
+/// Four numbers of a row.
+///
+/// # Safety
+///
+/// There are four at `at`.
+mod load {
+    use super::*;
+
+    #[inline]
+    #[target_feature(enable = "neon")]
+    #[expect(unsafe_code, reason = "a register load")]
+    pub(super) unsafe fn floats(at: *const f32) -> float32x4_t {
+        // SAFETY: as above; the load asks no alignment.
+        unsafe { vld1q_f32(at) }
+    }
+
+    /// By `vcvt_f32_f16`, whose type is unstable in the version of Rust that we promise to compile with.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    #[expect(unsafe_code, reason = "a register load, and an instruction by name")]
+    pub(super) unsafe fn halves(at: *const u16) -> float32x4_t {
+        // SAFETY: as above; the load asks no alignment.
+        let halves = unsafe { vld1_u16(at) };
+        let floats: float32x4_t;
+        // SAFETY: an instruction of the feature that this is compiled for; it touches no memory.
+        unsafe {
+            asm!(
+                "fcvtl {floats:v}.4s, {halves:v}.4h",
+                floats = lateout(vreg) floats,
+                halves = in(vreg) halves,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        floats
+    }
+}
+
+/// The loops of one kind, for one row and for four, from a step for registers (`acc, x, y -> acc`) and one for the tail's scalars
+/// (`x, y -> term`).
 macro_rules! kernel {
     ($name:ident, $step:expr, $term:expr) => {
         mod $name {
             use super::*;
 
-            #[target_feature(enable = "neon")]
-            pub(super) fn one(a: &[f32], b: &[f32]) -> f32 {
-                rows(a, [b])[0]
-            }
+            kernel!(one, four, rows, f32, load::floats, f32::from, $step, $term);
+            kernel!(
+                one_of_halves,
+                four_of_halves,
+                rows_of_halves,
+                u16,
+                load::halves,
+                widen,
+                $step,
+                $term
+            );
+        }
+    };
+    ($one:ident, $four:ident, $rows:ident, $number:ty, $load:path, $widen:path, $step:expr, $term:expr) => {
+        #[target_feature(enable = "neon")]
+        pub(super) fn $one(a: &[f32], b: &[$number]) -> f32 {
+            $rows(a, [b])[0]
+        }
 
-            #[target_feature(enable = "neon")]
-            pub(super) fn four(a: &[f32], b: [&[f32]; 4]) -> [f32; 4] {
-                rows(a, b)
-            }
+        #[target_feature(enable = "neon")]
+        pub(super) fn $four(a: &[f32], b: [&[$number]; 4]) -> [f32; 4] {
+            $rows(a, b)
+        }
 
-            #[inline]
-            #[target_feature(enable = "neon")]
-            #[expect(unsafe_code, reason = "register loads from slices")]
-            fn rows<const ROWS: usize>(a: &[f32], rows: [&[f32]; ROWS]) -> [f32; ROWS] {
-                let whole = a.len() / (LANES * SUMS) * LANES * SUMS;
-                let mut sums = [[vdupq_n_f32(0.0); SUMS]; ROWS];
-                for at in (0..whole).step_by(LANES * SUMS) {
-                    for i in 0..SUMS {
-                        let at = at + i * LANES;
-                        // SAFETY: `at + LANES` is within `whole`, and each row is as long as `a` (`Kernel::of`); loads ask no alignment.
-                        let (x, y) = unsafe {
-                            (
-                                vld1q_f32(a.as_ptr().add(at)),
-                                rows.map(|row| vld1q_f32(row.as_ptr().add(at))),
-                            )
-                        };
-                        for row in 0..ROWS {
-                            sums[row][i] = $step(sums[row][i], x, y[row]);
-                        }
+        #[inline]
+        #[target_feature(enable = "neon")]
+        #[expect(unsafe_code, reason = "register loads from slices")]
+        fn $rows<const ROWS: usize>(a: &[f32], rows: [&[$number]; ROWS]) -> [f32; ROWS] {
+            let whole = a.len() / (LANES * SUMS) * LANES * SUMS;
+            let mut sums = [[vdupq_n_f32(0.0); SUMS]; ROWS];
+            for at in (0..whole).step_by(LANES * SUMS) {
+                for i in 0..SUMS {
+                    let at = at + i * LANES;
+                    // SAFETY: `at + LANES` is within `whole`, and each row is as long as `a` (`Kernel` checked).
+                    let x = unsafe { load::floats(a.as_ptr().add(at)) };
+                    for row in 0..ROWS {
+                        // SAFETY: as above.
+                        let y = unsafe { $load(rows[row].as_ptr().add(at)) };
+                        sums[row][i] = $step(sums[row][i], x, y);
                     }
                 }
-                let mut of_rows = [0.0; ROWS];
-                for row in 0..ROWS {
-                    let [first, second, third, fourth] = sums[row];
-                    let all = vaddq_f32(vaddq_f32(first, second), vaddq_f32(third, fourth));
-                    let tail = a[whole..].iter().zip(&rows[row][whole..]);
-                    of_rows[row] = vaddvq_f32(all) + tail.map(|(x, y)| $term(*x, *y)).sum::<f32>();
-                }
-                of_rows
             }
+            let mut of_rows = [0.0; ROWS];
+            for row in 0..ROWS {
+                let [first, second, third, fourth] = sums[row];
+                let all = vaddq_f32(vaddq_f32(first, second), vaddq_f32(third, fourth));
+                let tail = a[whole..].iter().zip(&rows[row][whole..]);
+                of_rows[row] = vaddvq_f32(all) + tail.map(|(x, y)| $term(*x, $widen(*y))).sum::<f32>();
+            }
+            of_rows
         }
     };
 }

@@ -3,22 +3,28 @@
 
 use super::{
     Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PARTS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery,
+    SignKernel, SignQuery, widen,
 };
 
 pub(super) static SET: Kernels = Kernels {
     name: "portable",
     dot: Kernel {
-        one: dot,
-        four: |a, rows| rows.map(|row| dot(a, row)),
+        one: |a, b| dot(a, b, f32::from),
+        four: |a, rows| rows.map(|row| dot(a, row, f32::from)),
+        one_of_halves: |a, b| dot(a, b, widen),
+        four_of_halves: |a, rows| rows.map(|row| dot(a, row, widen)),
     },
     l2_squared: Kernel {
-        one: l2_squared,
-        four: |a, rows| rows.map(|row| l2_squared(a, row)),
+        one: |a, b| l2_squared(a, b, f32::from),
+        four: |a, rows| rows.map(|row| l2_squared(a, row, f32::from)),
+        one_of_halves: |a, b| l2_squared(a, b, widen),
+        four_of_halves: |a, rows| rows.map(|row| l2_squared(a, row, widen)),
     },
     l1: Kernel {
-        one: l1,
-        four: |a, rows| rows.map(|row| l1(a, row)),
+        one: |a, b| l1(a, b, f32::from),
+        four: |a, rows| rows.map(|row| l1(a, row, f32::from)),
+        one_of_halves: |a, b| l1(a, b, widen),
+        four_of_halves: |a, rows| rows.map(|row| l1(a, row, widen)),
     },
 };
 
@@ -45,30 +51,30 @@ pub(super) static CODES: CodeKernels = CodeKernels {
 
 const LANES: usize = 16;
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    sum(a, b, |x, y| x * y)
+fn dot<T: Copy>(a: &[f32], b: &[T], widen: impl Fn(T) -> f32) -> f32 {
+    sum(a, b, widen, |x, y| x * y)
 }
 
-fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
-    sum(a, b, |x, y| (x - y) * (x - y))
+fn l2_squared<T: Copy>(a: &[f32], b: &[T], widen: impl Fn(T) -> f32) -> f32 {
+    sum(a, b, widen, |x, y| (x - y) * (x - y))
 }
 
-fn l1(a: &[f32], b: &[f32]) -> f32 {
-    sum(a, b, |x, y| (x - y).abs())
+fn l1<T: Copy>(a: &[f32], b: &[T], widen: impl Fn(T) -> f32) -> f32 {
+    sum(a, b, widen, |x, y| (x - y).abs())
 }
 
 #[inline(always)]
-fn sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+fn sum<T: Copy>(a: &[f32], b: &[T], widen: impl Fn(T) -> f32, term: impl Fn(f32, f32) -> f32) -> f32 {
     let (whole_a, tail_a) = a.as_chunks::<LANES>();
     let (whole_b, tail_b) = b.as_chunks::<LANES>();
     let mut lanes = [0.0f32; LANES];
     for (x, y) in whole_a.iter().zip(whole_b) {
         for lane in 0..LANES {
-            lanes[lane] += term(x[lane], y[lane]);
+            lanes[lane] += term(x[lane], widen(y[lane]));
         }
     }
     for ((lane, x), y) in lanes.iter_mut().zip(tail_a).zip(tail_b) {
-        *lane += term(*x, *y);
+        *lane += term(*x, widen(*y));
     }
     lanes.iter().sum()
 }

@@ -76,6 +76,60 @@ fn four_rows_at_once_give_what_they_give_one_by_one() {
     }
 }
 
+/// The number of a half, by its definition.
+fn of_half(half: u16) -> f64 {
+    let (sign, exponent, fraction) = (half >> 15, i32::from(half >> 10 & 31), f64::from(half & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    if sign == 1 { -size } else { size }
+}
+
+fn is_finite(half: u16) -> bool {
+    half >> 10 & 31 < 31
+}
+
+#[test]
+fn every_finite_half_is_the_same_number_widened() {
+    for half in (0..=u16::MAX).filter(|half| is_finite(*half)) {
+        assert_eq!(f64::from(widen(half)), of_half(half), "{half:#x}");
+        assert_eq!(widen(half).is_sign_negative(), half >> 15 == 1, "{half:#x}");
+    }
+}
+
+#[test]
+fn halves_give_what_the_same_numbers_give_as_floats() {
+    let mut random = Random(16);
+    let query = random.vector(300);
+    let halves: Vec<Vec<u16>> = (0..4)
+        .map(|_| {
+            let any = std::iter::repeat_with(|| random.next() as u16);
+            any.filter(|half| is_finite(*half)).take(300).collect()
+        })
+        .collect();
+    let floats: Vec<Vec<f32>> = halves
+        .iter()
+        .map(|row| row.iter().map(|half| widen(*half)).collect())
+        .collect();
+    for set in available() {
+        // From an odd place on, so that rows start at addresses no register is aligned to.
+        for dim in 0..300 {
+            let query = &query[..dim];
+            let (halves, floats) = (
+                [0, 1, 2, 3].map(|i: usize| &halves[i][1..=dim]),
+                [0, 1, 2, 3].map(|i: usize| &floats[i][1..=dim]),
+            );
+            for kernel in [set.dot, set.l2_squared, set.l1] {
+                let of_floats = kernel.of_four(query, floats);
+                let what = format!("{} of {dim} dimensions", set.name);
+                assert_eq!(kernel.of_four_halves(query, halves), of_floats, "{what}");
+                assert_eq!(halves.map(|row| kernel.of_halves(query, row)), of_floats, "{what}");
+            }
+        }
+    }
+}
+
 /// Exact: integers have no rounding.
 pub(crate) fn check_code_kernels(set: &CodeKernels, query: &[i8], records: &[Vec<u8>; 4]) {
     let product = |t: i8, code: u8| i64::from(t) * i64::from(code);

@@ -66,7 +66,7 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
                         .sum();
                     let mut from = vec![0f32; dim];
                     for (id, estimate) in pack.ids().iter().zip(estimates).filter(|(id, _)| **id != NONE) {
-                        take_off(&mean, view.row(*id), scale(&view, *id), &mut from);
+                        take_off(&mean, &view.row(*id), scale(&view, *id), &mut from);
                         let weight = if metric == Metric::Euclid { 2.0 } else { 1.0 };
                         let said = weight * 0.75 * (away * product(&from, &from) / dim as f64).sqrt();
                         root_errors += f64::from(exactly.distance(*id) - estimate) / said;
@@ -84,7 +84,7 @@ fn estimates_are_right_on_average_and_off_as_signs_are() {
                         let mut estimates = [0f32; PACK];
                         scorer.estimate(pack, exactly.distance(node), f32::INFINITY, &mut estimates);
                         for (id, estimate) in pack.ids().iter().zip(estimates).filter(|(id, _)| **id != NONE) {
-                            take_off(&centre, view.row(*id), scale(&view, *id), &mut from);
+                            take_off(&centre, &view.row(*id), scale(&view, *id), &mut from);
                             // What the sign of each dimension leaves open of an inner product with something in no direction.
                             let weight = if metric == Metric::Euclid { 2.0 } else { 1.0 };
                             let said = weight * 0.75 * (away * product(&from, &from) / dim as f64).sqrt();
