@@ -117,20 +117,19 @@ fn between_what_was_measured_and_beyond_it_misses_shrink_by_a_power() {
     let ten: &[(u32, f32)] = &[(10, 0.8), (20, 0.9), (40, 0.95)];
     let hundred: &[(u32, f32)] = &[(100, 0.9), (200, 0.95)];
     let both = of(&[(10, ten), (100, hundred)]);
-    // Of what may be missed rows may miss half.
+    // Of what may be missed rows may miss two fifths.
     for (target, hits, ef) in [
         (0.5, 10, 14),
-        (0.8, 10, 20),
         // Half as many misses for twice the effort.
-        (0.875, 10, 32),
-        (0.9, 1, 40),
-        (0.9, 10, 40),
-        (0.95, 10, 80),
-        (0.95, 100, 400),
-        (0.95, 31, 177),
-        // As many as three besides each at a hundred: half as many at a thousand.
-        (0.95, 1000, 2500),
-        (0.9, 1000, 1500),
+        (0.8, 10, 25),
+        (0.9, 1, 50),
+        (0.9, 10, 50),
+        (0.95, 10, 100),
+        (0.95, 100, 500),
+        (0.95, 31, 221),
+        // As many as four besides each at a hundred: half as many at a thousand.
+        (0.95, 1000, 3000),
+        (0.9, 1000, 1750),
         (0.999, 10, 160),
     ] {
         let got = both.ef(target, hits);
