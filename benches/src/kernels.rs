@@ -69,6 +69,19 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Verdict> {
                 tell(what, kernels.name, set, ns)?;
             }
         }
+        let halves: Vec<u16> = (0..2 * rows * args.dim).map(|i| 0x3c00 + (i % 251) as u16).collect();
+        let row = |i: usize| &halves[i * args.dim..(i + 1) * args.dim];
+        for kernels in kernels::available() {
+            for (what, kernel) in [("f16 dot", kernels.dot), ("f16 l2", kernels.l2_squared)] {
+                let ns = time(
+                    2 * rows,
+                    args.distances,
+                    |at| kernels::prefetch(row(at)),
+                    |four| kernel.of_four_halves(&query, four.map(row)).iter().sum::<f32>() as i64,
+                );
+                tell(what, kernels.name, set, ns)?;
+            }
+        }
         for (what, code_bytes, query_bytes) in [
             ("8 bits", args.dim, args.dim.next_multiple_of(LINE)),
             (

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cairn_engine::schema::Quantization;
+use cairn_engine::vector::calibration::Questions;
 use cairn_engine::vector::{Allow, BitSet, Calibration, EDGE, Found as Hits, batch, hnsw};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -160,8 +161,9 @@ fn one_case(args: &Args, case: &Case, report: &mut Report, broken: &mut Vec<Stri
         let built = ours.build(args.threads)?;
         let (graph, vectors) = (ours.graph()?, ours.vectors());
         let started = Instant::now();
-        let calibration = Calibration::measure(&vectors, &graph, &helpers(args.threads), &|| false)?;
-        let calibration = calibration.context("too few rows to calibrate")?;
+        let workers = helpers(args.threads);
+        let questions = Questions::draw(&vectors, &workers, &|| false)?.context("too few rows to calibrate")?;
+        let calibration = Calibration::measure(&questions, &vectors, &graph, &workers, &|| false)?;
         println!(
             "{index}: built in {:.1} s, calibrated in {:.2} s",
             built.seconds,

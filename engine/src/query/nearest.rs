@@ -292,7 +292,7 @@ impl<'a> Rows<'a> {
             rows,
             k: k as u64,
             ef: ef as u64,
-            vector_bytes: 4 * u64::from(dim),
+            vector_bytes: self.vectors.data.number_bytes() as u64 * u64::from(dim),
             code_bytes: self.vectors.codes.map(|codes| codes.record_bytes() as u64),
         };
         Planned {

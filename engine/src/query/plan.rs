@@ -1,8 +1,8 @@
 //! How one leg searches one segment: what each way would cost, in nanoseconds, and the cheapest of them. Pure functions of
 //! counts, so that they can be read and tested.
 //!
-//! A search waits for memory, so a distance costs by the bytes it reads: those of a vector, or of its code, which are a quarter
-//! or an eighth of them. The constants are what 117,659 vectors of 384 dimensions with 8-bit codes cost on a machine that was
+//! A search waits for memory, so a distance costs by the bytes it reads: those of a vector, or of its code, which of `f32` are a
+//! quarter or an eighth. The constants are what 117,659 vectors of 384 dimensions with 8-bit codes cost on a machine that was
 //! busy with other things (`measure_ways` in `vector/tests.rs` prints them; `cairn-bench kernels` has the distances alone). Only
 //! their ratios decide anything, and where two ways cost about the same either will do.
 //!

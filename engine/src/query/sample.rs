@@ -92,6 +92,7 @@ fn has_dense(source: &Source) -> bool {
 impl Picked {
     /// The share of the exact hits that are found; none if there are none, or too many bytes to look at.
     pub(crate) fn recall(&self, context: &Context<'_>) -> Result<Option<f64>> {
+        // As if they were kept as `f32`, as most are.
         if context.view.live() * 4 * self.vector.len() as u64 > SCAN_BYTES_MAX {
             return Ok(None);
         }

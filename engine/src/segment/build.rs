@@ -23,6 +23,7 @@ use crate::storage::{Backing, Dir, NewFile, files};
 use crate::text::analyzer::Analyzer;
 use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
+use crate::vector::calibration::Questions;
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
 use crate::vector::{
     BitSet, Calibration, CodesLayout, Coding, Floats, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss,
@@ -422,7 +423,15 @@ fn write_index(
     writer.section(&format!("graph/{name}"), &graph)?;
     let layout = HnswLayout::parse(&graph)?;
     let graph = layout.view(&graph);
-    write_calibration(writer, &format!("recall/{name}"), &vectors, &graph, graphs)?;
+    let questions = Questions::draw(&vectors, graphs.workers, graphs.stop)?;
+    let calibrate = |writer: &mut Writer<FileSink>, section: &str, vectors: &VectorsRef<'_>| match &questions {
+        Some(questions) => {
+            let measured = Calibration::measure(questions, vectors, &graph, graphs.workers, graphs.stop)?;
+            writer.section(section, &measured.encode())
+        }
+        None => Ok(()),
+    };
+    calibrate(writer, &format!("recall/{name}"), &vectors)?;
     if !graphs.with_packs || !packs::are_worth_it(&vectors, spec.quantization) {
         return Ok(());
     }
@@ -435,20 +444,7 @@ fn write_index(
     let bytes = &with_packs.bytes()[range(writer, "packs")];
     let layout = PacksLayout::parse(bytes, &graph)?;
     vectors.packs = Some(layout.view(bytes));
-    write_calibration(writer, &format!("recall.packs/{name}"), &vectors, &graph, graphs)
-}
-
-fn write_calibration(
-    writer: &mut Writer<FileSink>,
-    section: &str,
-    vectors: &VectorsRef<'_>,
-    graph: &hnsw::Hnsw<'_>,
-    graphs: &Graphs<'_>,
-) -> Result<()> {
-    match Calibration::measure(vectors, graph, graphs.workers, graphs.stop)? {
-        Some(calibration) => writer.section(section, &calibration.encode()),
-        None => Ok(()),
-    }
+    calibrate(writer, &format!("recall.packs/{name}"), &vectors)
 }
 
 /// A graph is not gone on with where fewer of its rows than this share, in percent, are left: mending what the others leave would take
@@ -663,6 +659,7 @@ fn write_vectors<W: Write>(
         if !as_halves {
             return writer.put(bytemuck::cast_slice(&vector));
         }
+        debug_assert!(floats::are_halves(&vector), "as it was when all were looked at");
         halves.clear();
         floats::to_halves(&vector, &mut halves);
         writer.put(bytemuck::cast_slice(&halves))

@@ -581,3 +581,50 @@ fn an_unknown_version_is_refused_by_name() {
     let error = file::tables(&bytes).unwrap_err();
     assert!(error.message.contains("version Some(9)"), "{error}");
 }
+
+/// A container with its versions changed, its checksums right.
+fn of_versions(bytes: &[u8], header: u8, footer: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let footer_at = bytes.len() - file::FOOTER_BYTES;
+    (bytes[8], bytes[footer_at + 20]) = (header, footer);
+    let blocks_at = u64::from_le_bytes(bytes[footer_at + 8..][..8].try_into().unwrap()) as usize;
+    let first = crc32c::crc32c(&bytes[..blocks_at.min(crate::limits::BLOCK_BYTES)]);
+    bytes[blocks_at..][..4].copy_from_slice(&first.to_le_bytes());
+    let tables = crc32c::crc32c(&bytes[blocks_at..footer_at + 16]);
+    bytes[footer_at + 16..][..4].copy_from_slice(&tables.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_container_of_before_halves_is_read_and_one_of_two_versions_is_not() {
+    let (schema, analyzers) = (schema(), analyzers());
+    let schema = Schema {
+        vectors: schema.vectors.into_iter().filter(|(name, _)| name == "a").collect(),
+        ..schema
+    };
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let rows: Vec<PendingRow> = (0..60)
+        .map(|i| PendingRow {
+            vectors: row(i).vectors[..1].to_vec(),
+            ..row(i)
+        })
+        .collect();
+    let written = write_memory(&spec, &rows).unwrap();
+    assert!(!written.has_halves(0));
+    let bytes = written.blocks.bytes();
+    let read = |bytes: &[u8]| Segment::growing(Backing::copy(bytes), &schema);
+    let before = read(&of_versions(bytes, 2, 2)).unwrap();
+    rows.iter()
+        .enumerate()
+        .for_each(|(i, row)| check_row(&before, i as Ordinal, row));
+    for (header, footer) in [(2, 3), (3, 2)] {
+        let error = read(&of_versions(bytes, header, footer)).err().unwrap();
+        assert!(error.message.contains("differ in their format version"), "{error}");
+    }
+    for version in [1, 4] {
+        assert!(read(&of_versions(bytes, version, version)).is_err());
+    }
+}

@@ -18,7 +18,7 @@ const MARGIN: f32 = 1.0;
 /// to keep more candidates is the better way to find more. On WordNet there is no difference.
 const FEW: f32 = 0.5;
 
-/// How well codes tell the `k` nearest from rows that are not among the candidates.
+/// How well codes tell the `k` nearest from rows that are not among the candidates. What is no number tells nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     /// How much farther than the last of the nearest the last candidate is by code: as others are at least.
@@ -87,7 +87,7 @@ pub(super) fn measure(
     Ok(Told {
         gap: last_by_code - edge(nearest, k),
         worst: off,
-        mean: sum / done as f32,
+        mean: sum / done.max(1) as f32,
     })
 }
 

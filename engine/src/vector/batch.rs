@@ -24,6 +24,8 @@ const ROUND_SHARES: usize = 16;
 const ROUND_PRODUCTS: usize = 1 << 31;
 /// Rows that all questions are asked of before the next rows are.
 const BLOCK_ROWS: usize = 64;
+/// Questions that [`nearest`] asks at once: with more there would be fewer shares of a round than helpers, and their copies add up.
+const TOGETHER: usize = 256;
 
 /// A question and how many hits it wants.
 #[derive(Debug, Clone, Copy)]
@@ -152,6 +154,21 @@ pub fn nearest(
     for question in questions {
         vectors.check_query(question.as_ref())?;
     }
+    let mut found = Vec::with_capacity(questions.len());
+    for some in questions.chunks(TOGETHER) {
+        found.extend(nearest_of_some(vectors, some, k, allow, workers, stop)?);
+    }
+    Ok(found)
+}
+
+fn nearest_of_some(
+    vectors: &VectorsRef<'_>,
+    questions: &[impl AsRef<[f32]> + Sync],
+    k: usize,
+    allow: &Allow<'_>,
+    workers: &Workers,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Vec<Scored>>> {
     let mut all: Vec<Best> = questions.iter().map(|_| Best::new(k)).collect();
     let shares = vectors.len().div_ceil(SHARE_ROWS);
     let products = SHARE_ROWS * vectors.dim * questions.len().max(1);

@@ -105,25 +105,38 @@ impl Question {
     }
 }
 
-impl Calibration {
-    /// Asks the graph, and remembers what it takes to find how much. `None` of few rows.
-    pub fn measure(
-        vectors: &VectorsRef<'_>,
-        graph: &Hnsw<'_>,
-        workers: &Workers,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Self>> {
+/// What is asked of every graph over the same vectors.
+pub struct Questions {
+    /// Rows that might have been drawn.
+    of: usize,
+    all: Vec<Question>,
+}
+
+impl Questions {
+    /// Draws rows, and finds exactly what is nearest to them. `None` of few rows.
+    pub fn draw(vectors: &VectorsRef<'_>, workers: &Workers, stop: &dyn Fn() -> bool) -> Result<Option<Self>> {
         let outside = Twins::of(vectors).outside;
         let nodes = (0..vectors.len() as Ordinal).filter(|ordinal| !outside.contains(*ordinal));
         let nodes: Vec<Ordinal> = nodes.collect();
         if nodes.len() < ROWS_MIN {
             return Ok(None);
         }
-        let questions = questions(vectors, &nodes, workers, stop)?;
-        if questions.len() < QUESTIONS_MIN / 2 {
-            return Ok(None);
-        }
-        let ef_last = EF_LAST.min(nodes.len() / EF_SHARE);
+        let all = questions(vectors, &nodes, workers, stop)?;
+        Ok((all.len() >= QUESTIONS_MIN / 2).then_some(Self { of: nodes.len(), all }))
+    }
+}
+
+impl Calibration {
+    /// Asks the graph, and remembers what it takes to find how much.
+    pub fn measure(
+        questions: &Questions,
+        vectors: &VectorsRef<'_>,
+        graph: &Hnsw<'_>,
+        workers: &Workers,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Self> {
+        let Questions { of, all: questions } = questions;
+        let ef_last = EF_LAST.min(of / EF_SHARE);
         let mut curves = Vec::new();
         for hits in HITS {
             let mut steps: Vec<Step> = Vec::new();
@@ -137,10 +150,7 @@ impl Calibration {
                     ));
                 }
                 let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some());
-                // Of more hits fewer questions say as much.
-                let enough = (questions.len() * EF_OF_ALL / ef as usize).max(QUESTIONS_ENOUGH);
-                let enough = if hits > HITS[0] { enough / 2 } else { enough };
-                let asked = &questions[..enough.min(questions.len())];
+                let asked = &questions[..asked(questions.len(), hits, ef as usize)];
                 let found = recall(asked, vectors, graph, effort, workers)?;
                 let before = |steps_ago: usize| {
                     let step = steps.len().checked_sub(steps_ago).map(|at| steps[at]);
@@ -161,7 +171,7 @@ impl Calibration {
                 steps,
             });
         }
-        Ok(Some(Self { curves }))
+        Ok(Self { curves })
     }
 
     /// How many candidates a search for so many hits has to keep to find that share of them, on average. Beyond what was measured
@@ -276,6 +286,13 @@ impl Curve {
 
 fn miss(recall: f32) -> f64 {
     (1.0 - f64::from(recall)).max(MISS_MIN)
+}
+
+/// How many of the questions are asked.
+fn asked(all: usize, hits: usize, ef: usize) -> usize {
+    let some = (all * EF_OF_ALL / ef).max(QUESTIONS_ENOUGH).min(all);
+    // Of more hits fewer questions say as much.
+    if hits > HITS[0] { some.div_ceil(2) } else { some }
 }
 
 /// Rows spread over all, in no order, and what is exactly nearest to them.

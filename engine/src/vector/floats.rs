@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::kernels;
 
@@ -22,10 +22,19 @@ pub enum Floats<'a> {
 }
 
 impl<'a> Floats<'a> {
-    /// Bytes of a number that halves hold, and of one that they do not.
+    /// Bytes of a half.
     pub const HALF_BYTES: usize = size_of::<u16>();
-    /// See above.
+    /// Bytes of an `f32`.
     pub const SINGLE_BYTES: usize = size_of::<f32>();
+
+    /// Bytes of each number.
+    #[inline]
+    pub fn number_bytes(self) -> usize {
+        match self {
+            Self::Singles(_) => Self::SINGLE_BYTES,
+            Self::Halves(_) => Self::HALF_BYTES,
+        }
+    }
 
     /// How many.
     #[inline]
@@ -56,6 +65,20 @@ impl<'a> Floats<'a> {
             Self::Singles(numbers) => Cow::Borrowed(numbers),
             Self::Halves(numbers) => Cow::Owned(numbers.iter().map(|half| kernels::widen(*half)).collect()),
         }
+    }
+
+    /// The same, in a buffer's memory if they have to be made.
+    #[inline]
+    pub(super) fn singles_in(self, buffer: &mut Cow<'a, [f32]>) {
+        *buffer = match self {
+            Self::Singles(numbers) => Cow::Borrowed(numbers),
+            Self::Halves(numbers) => {
+                let mut widened = std::mem::take(buffer).into_owned();
+                widened.clear();
+                widened.extend(numbers.iter().map(|half| kernels::widen(*half)));
+                Cow::Owned(widened)
+            }
+        };
     }
 
     /// As they are in memory: of numbers kept in the same way the same bytes are the same numbers.
@@ -93,7 +116,11 @@ pub fn are_halves(numbers: &[f32]) -> bool {
 
 /// Appends the halves nearest to the numbers: those themselves if they [are halves](are_halves).
 pub fn to_halves(numbers: &[f32], halves: &mut Vec<u16>) {
-    halves.extend(numbers.iter().map(|number| f16::from_f32(*number).to_bits()));
+    let before = halves.len();
+    halves.resize(before + numbers.len(), 0);
+    halves[before..]
+        .reinterpret_cast_mut::<f16>()
+        .convert_from_f32_slice(numbers);
 }
 
 #[cfg(test)]

@@ -90,7 +90,8 @@ pub struct Signs<'a> {
     records: &'a [u8],
 }
 
-/// Whether signs save a walk over these vectors anything. Beside codes they do not: see docs/decisions/0019.
+/// Whether signs save a walk over these vectors anything. Beside codes they do not: see docs/decisions/0019. Of the numbers, not of how they
+/// are kept, so that halves make the same indexes.
 pub fn are_worth_it(vectors: &VectorsRef<'_>) -> bool {
     metric_number(vectors.metric).is_some() && vectors.codes.is_none() && size_of::<f32>() * vectors.dim >= BYTES_MIN
 }

@@ -174,7 +174,9 @@ impl<'a> VectorsRef<'a> {
             // Unit length first, so that the products stay in range whatever the lengths.
             Metric::Cosine => {
                 let inv_norm = inv_norm(&query);
-                Cow::Owned(query.iter().map(|x| x * inv_norm).collect())
+                let mut query = query.into_owned();
+                query.iter_mut().for_each(|x| *x *= inv_norm);
+                Cow::Owned(query)
             }
             Metric::Dot | Metric::Euclid | Metric::Manhattan => query,
         };

@@ -124,6 +124,9 @@ impl Rows {
         ]
         .map(|bytes| bytes.map(Vec::as_slice))
     }
+    pub(super) fn packs_bytes(&self) -> Option<&[u8]> {
+        self.packs.as_ref().map(|(_, bytes)| bytes.as_slice())
+    }
     /// With packs of a graph over them, if the metric has any.
     pub(super) fn packed(mut self, graph: &[u8]) -> Self {
         if self.metric != Metric::Manhattan {

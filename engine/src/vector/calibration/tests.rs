@@ -14,7 +14,8 @@ fn graph(rows: &Rows) -> Vec<u8> {
 
 fn measure(rows: &Rows, graph: &[u8], workers: &Workers) -> Option<Calibration> {
     let layout = HnswLayout::parse(graph).unwrap();
-    Calibration::measure(&rows.view(), &layout.view(graph), workers, &never).unwrap()
+    let questions = Questions::draw(&rows.view(), workers, &never).unwrap()?;
+    Some(Calibration::measure(&questions, &rows.view(), &layout.view(graph), workers, &never).unwrap())
 }
 
 fn recall_of(rows: &Rows, graph: &[u8], queries: &[Vec<f32>], k: usize, ef: usize) -> f64 {
@@ -92,8 +93,30 @@ fn the_same_is_measured_by_any_number_of_threads_and_nothing_of_few_rows() {
     assert_eq!(measure(&rows, &graph, &backwards(3)).as_ref(), Some(&alone));
     assert_eq!(Calibration::parse(&alone.encode()).unwrap(), alone);
     let layout = HnswLayout::parse(&graph).unwrap();
-    let stopped = Calibration::measure(&rows.view(), &layout.view(&graph), &Workers::alone(), &|| true);
+    let (view, alone) = (rows.view(), Workers::alone());
+    assert_eq!(
+        Questions::draw(&view, &alone, &|| true).err().unwrap().code,
+        "cancelled"
+    );
+    let questions = Questions::draw(&view, &alone, &never).unwrap().unwrap();
+    let stopped = Calibration::measure(&questions, &view, &layout.view(&graph), &alone, &|| true);
     assert_eq!(stopped.unwrap_err().code, "cancelled");
+}
+
+#[test]
+fn the_less_is_missed_the_fewer_are_asked() {
+    for (all, hits, ef, some) in [
+        (1024, 10, 14, 1024),
+        (1024, 10, 128, 1024),
+        (1024, 10, 256, 512),
+        (1024, 10, 2048, 256),
+        (1024, 100, 104, 512),
+        (1024, 100, 2048, 128),
+        (100, 10, 2048, 100),
+        (100, 100, 104, 50),
+    ] {
+        assert_eq!(asked(all, hits, ef), some, "{all} for {hits} at {ef}");
+    }
 }
 
 fn of(curves: &[(u32, &[(u32, f32)])]) -> Calibration {

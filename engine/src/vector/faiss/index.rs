@@ -398,7 +398,7 @@ impl Faiss {
                 };
                 let right = others(&nearest[i]);
                 let edge = right.last().map_or(f32::INFINITY, |last| last.distance);
-                let found = self.find(vectors, asked[i], HITS + 1, effort, &Allow::All, &|| false)?;
+                let found = self.find(vectors, &asked[i], HITS + 1, effort, &Allow::All, &|| false)?;
                 let same = others(&found.hits).iter().filter(|hit| hit.distance <= edge).count();
                 Ok(same as f64 / right.len().max(1) as f64)
             };

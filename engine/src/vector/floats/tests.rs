@@ -4,9 +4,10 @@ use proptest::prelude::*;
 
 use super::super::kernels::Bits;
 use super::super::tests::{METRICS, Random, Rows, clustered, never, search};
-use super::super::{Allow, Flat, HnswLayout, ivf};
+use super::super::{Allow, Coding, Flat, HnswLayout, ivf};
 use super::*;
 use crate::config::Workers;
+use crate::schema::Metric;
 
 /// Codes, signs and graphs of the same numbers are the same bytes, and a search gives the same distances, to the bit.
 #[test]
@@ -25,8 +26,22 @@ fn kept_as_halves_vectors_make_the_same_indexes_and_the_same_answers() {
             assert_eq!(singles.coded_bytes(), halves.coded_bytes(), "{metric:?} {bits:?}");
             let (graph, same) = (singles.graph_of(8, 60), halves.graph_of(8, 60));
             assert_eq!(graph, same, "{metric:?} {bits:?}");
+            if let Some(bits) = bits
+                && metric != Metric::Manhattan
+            {
+                let chosen = |rows: &Rows| Coding::choose(&rows.view(), bits, 40, &Workers::alone(), &never).unwrap();
+                assert_eq!(
+                    chosen(&singles).encode(),
+                    chosen(&halves).encode(),
+                    "{metric:?} {bits:?}"
+                );
+            }
             let layout = HnswLayout::parse(&graph).unwrap();
             let (singles, halves) = (singles.packed(&graph), halves.packed(&graph));
+            assert!(
+                singles.packs_bytes() == halves.packs_bytes(),
+                "{metric:?} {bits:?}: packs"
+            );
             let view = layout.view(&graph);
             for query in &vectors[..20] {
                 assert_eq!(
@@ -44,8 +59,15 @@ fn kept_as_halves_vectors_make_the_same_indexes_and_the_same_answers() {
                     bits,
                     seed: 1,
                 };
-                let lists = ivf::build(&rows.view(), wanted, &Workers::alone(), &mut |_| true).unwrap();
-                lists.index(&Workers::alone(), &never).unwrap()
+                let view = rows.view();
+                let lists = ivf::build(&view, wanted, &Workers::alone(), &mut |_| true).unwrap();
+                let mut records = Vec::new();
+                let mut put = |some: &[u8]| {
+                    records.extend_from_slice(some);
+                    Ok(())
+                };
+                lists.records(&Workers::alone(), &never, &mut put).unwrap();
+                (lists.index(&Workers::alone(), &never).unwrap(), records)
             };
             assert!(lists(&singles) == lists(&halves), "{metric:?} {bits:?}: lists");
         }

@@ -644,7 +644,10 @@ enum Aim<'s> {
 impl Aim<'_> {
     fn at(&mut self, to: Ordinal) {
         match self {
-            Self::Floats { vectors, node, row, .. } => (*node, *row) = (to, vectors.row(to)),
+            Self::Floats { vectors, node, row, .. } => {
+                *node = to;
+                vectors.numbers(to).singles_in(row);
+            }
             Self::Codes { scorer, .. } => scorer.aim(to),
         }
     }

@@ -94,8 +94,8 @@ impl Effort {
         }
     }
 
-    /// With a few candidates more than hits, if it keeps fewer: where codes cannot tell the last hit from the first that is none, the walk
-    /// is done once more with [`WIDENED`] times as many.
+    /// With a few candidates more than hits, if it keeps fewer: where the last of them is too near to the last hit for codes to tell
+    /// ([`again::Told::mostly`]), the walk is done once more with [`WIDENED`] times as many.
     fn by_code(self, bits: Bits) -> Self {
         let more = match bits {
             Bits::Eight => self.k / 8 + 1,

@@ -61,7 +61,7 @@ const SUMS: usize = 4;
 ///
 /// # Safety
 ///
-/// There are sixteen at `at`, or `count`, which is less.
+/// There are sixteen at `at`, or `count`, which is 1 to 16.
 mod load {
     use super::*;
 
@@ -77,6 +77,7 @@ mod load {
     #[target_feature(enable = "avx512f")]
     #[expect(unsafe_code, reason = "a register load")]
     pub(super) unsafe fn some_floats(at: *const f32, count: usize) -> __m512 {
+        debug_assert!((1..=LANES).contains(&count), "some, and no more than a register holds");
         let mask = u16::MAX >> (LANES - count);
         // SAFETY: as above: lanes that are masked off are not read.
         unsafe { _mm512_maskz_loadu_ps(mask, at) }
@@ -94,6 +95,10 @@ mod load {
     #[target_feature(enable = "avx512f")]
     #[expect(unsafe_code, reason = "a register load")]
     pub(super) unsafe fn some_halves(at: *const u16, count: usize) -> __m512 {
+        if count == LANES {
+            // SAFETY: as above.
+            return unsafe { halves(at) };
+        }
         let mut all = [0; LANES];
         // SAFETY: as above.
         all[..count].copy_from_slice(unsafe { std::slice::from_raw_parts(at, count) });

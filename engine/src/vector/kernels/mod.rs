@@ -1,12 +1,12 @@
 //! The inner loops of vector search, one against one and one against four.
 //!
-//! Over `f32`, against rows of `f32` or of halves: dot product, squared Euclidean and Manhattan distance. Over codes ([`super::codes`]): the integer dot
-//! product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
+//! Over `f32`, against rows of `f32` or of halves: dot product, squared Euclidean and Manhattan distance. Over codes
+//! ([`super::codes`]): the integer dot product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
 //! Over packs ([`super::packs`]): a query's tables, and estimates of thirty-two neighbours by them. Over sorted numbers: where one belongs,
 //! and putting it there ([`RankKernel`]).
 //!
 //! Several sets of the same loops, one file each: portable (written so that the compiler vectorises it for any target),
-//! AVX2 with FMA, AVX-512, and NEON. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
+//! AVX2 with FMA and F16C, AVX-512, and NEON. The best set this CPU can run is chosen once, at first use. Sets of `f32` loops differ in
 //! the order of their additions, so results agree to rounding, not to the bit: whatever must be reproducible on another
 //! machine must not depend on the last digits. Integer loops give the same number everywhere.
 //!
@@ -21,7 +21,7 @@
 //!
 //! All `unsafe` of the vector module is in this folder, for three reasons only: calling a function compiled for CPU
 //! features the build target does not promise; loading SIMD registers from slices and storing them there; and instructions
-//! that the standard library has no safe name for (prefetches, SDOT), which touch no memory.
+//! that the standard library has no safe name for (prefetches, SDOT, FCVTL), which touch no memory.
 
 #[cfg(target_arch = "aarch64")]
 use std::arch::is_aarch64_feature_detected;

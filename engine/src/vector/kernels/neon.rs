@@ -95,7 +95,8 @@ mod load {
                 "fcvtl {floats:v}.4s, {halves:v}.4h",
                 floats = lateout(vreg) floats,
                 halves = in(vreg) halves,
-                options(pure, nomem, nostack, preserves_flags)
+                // Some that are no numbers set a flag.
+                options(pure, nomem, nostack)
             );
         }
         floats
