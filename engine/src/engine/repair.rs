@@ -243,7 +243,9 @@ impl Repair {
                 }
                 // Cut off after this the last time.
                 Ok(other) if same(&other) => break,
-                other => drop(other?),
+                other => {
+                    other?;
+                }
             }
         }
         Ok(LocalDir.sync_dir(&parent)?)

@@ -138,7 +138,7 @@ proptest! {
         shuffle in any::<u32>(),
     ) {
         let rows = 1_500;
-        let ids: Vec<String> = (0..rows).map(|i| (i as u32 ^ shuffle).reverse_bits().to_string()).collect();
+        let ids: Vec<String> = (0..rows).map(|i| (i ^ shuffle).reverse_bits().to_string()).collect();
         let allowed = |o: Ordinal| o.is_multiple_of(modulus);
         let mut sums: std::collections::BTreeMap<Ordinal, f64> = Default::default();
         for (weight, levels) in &lists {

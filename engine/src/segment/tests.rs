@@ -67,11 +67,14 @@ fn row(i: u64) -> PendingRow {
         row: Row(i * 3 + 1),
         birth: Seq(i + 10),
         id: PointId::new(format!("id-{i}-é")).unwrap(),
-        document: (i % 3 != 0).then(|| PointId::new(format!("doc{}", i / 4)).unwrap()),
-        expires_at_ms: if i % 7 == 0 { 1_000 + i } else { 0 },
+        document: (!i.is_multiple_of(3)).then(|| PointId::new(format!("doc{}", i / 4)).unwrap()),
+        expires_at_ms: if i.is_multiple_of(7) { 1_000 + i } else { 0 },
         acl: (0..i as u32 % 3).collect(),
         // The first are no halves.
-        vectors: vec![Some(vec![f, 0.1, -f, 0.5]), (i % 4 != 0).then(|| vec![f, f, f])],
+        vectors: vec![
+            Some(vec![f, 0.1, -f, 0.5]),
+            (!i.is_multiple_of(4)).then(|| vec![f, f, f]),
+        ],
         sparse: vec![
             (i % 3 != 1).then(|| {
                 sparse_row::encode(&SparseVector {

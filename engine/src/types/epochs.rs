@@ -88,7 +88,7 @@ impl Epochs {
     /// there then is not certain: the directory may have gone on elsewhere, or with writes that were lost.
     pub fn pause_at(&self, ms: u64) -> Option<Range<u64>> {
         let pauses = self.0.iter().map(|epoch| epoch.silent_from_ms..epoch.opened_ms);
-        pauses.filter(|pause| pause.contains(&ms)).last()
+        pauses.rev().find(|pause| pause.contains(&ms))
     }
 }
 

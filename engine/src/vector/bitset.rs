@@ -27,7 +27,7 @@ impl BitSet {
     pub fn full(len: usize) -> Self {
         let mut words = vec![u64::MAX; len.div_ceil(WORD_BITS)];
         if let Some(last) = words.last_mut()
-            && len % WORD_BITS != 0
+            && !len.is_multiple_of(WORD_BITS)
         {
             *last = (1 << (len % WORD_BITS)) - 1;
         }

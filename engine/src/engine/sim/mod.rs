@@ -362,6 +362,7 @@ fn what_failed_once_does_not_again() {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what was done belongs in the report of the run")]
 fn the_engine_survives_every_seed() {
     let first = number("SIM_FIRST", 0);
     let last = first + number("SIM_SEEDS", SEEDS);

@@ -148,6 +148,7 @@ fn passed(setup: &Setup, steps: &[Step]) -> BTreeMap<String, u64> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "what was done belongs in the report of the run")]
 fn every_place_may_be_the_last_or_fail_or_panic() {
     let (setup, steps) = scenario();
     let places = passed(&setup, &steps);

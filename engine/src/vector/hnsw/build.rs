@@ -549,7 +549,7 @@ impl Choice {
             open.truncate(kept);
         }
         if space.fills_up {
-            passed_over.extend(open.drain(..));
+            passed_over.append(open);
             passed_over.sort_unstable();
             chosen.extend(passed_over.iter().take(limit - chosen.len()));
         }
