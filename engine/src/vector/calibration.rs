@@ -43,8 +43,7 @@ const EF_OF_ALL: usize = 128;
 const QUESTIONS_ENOUGH: usize = 256;
 /// Hits that are asked for.
 const HITS: [usize; 2] = [10, 100];
-/// The first `ef` is so much more than the hits. With less a walk over codes ends with candidates that are all about as near, and keeps
-/// more of them all the same.
+/// The first `ef` is so much more than the hits. With less a walk over codes keeps more all the same.
 const EF_FIRST_MORE: usize = 4;
 /// Each next `ef` is larger by this factor, up to a largest one, and up to one row in so many.
 const EF_STEP: f64 = std::f64::consts::SQRT_2;
@@ -149,7 +148,7 @@ impl Calibration {
                         "a calibration was cancelled",
                     ));
                 }
-                let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some());
+                let effort = Effort::beyond(hits, ef as usize, vectors.codes.is_some()).once();
                 let asked = &questions[..asked(questions.len(), hits, ef as usize)];
                 let found = recall(asked, vectors, graph, effort, workers)?;
                 let before = |steps_ago: usize| {

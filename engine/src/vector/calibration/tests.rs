@@ -56,6 +56,26 @@ fn a_search_finds_as_much_as_was_asked_for() {
     }
 }
 
+/// Walks that keep little are done once more where codes do not tell, and then find more than those that keep a little more: were that
+/// measured, it would look as if more effort found no more.
+#[test]
+fn more_effort_finds_more_though_less_may_be_made_twice() {
+    let mut random = Random(43);
+    for (clusters, spread) in [(3, 0.4), (12, 0.5), (6, 0.3)] {
+        let centres: Vec<Vec<f32>> = (0..clusters).map(|_| random.vector(96)).collect();
+        let crowds: Vec<Vec<f32>> = (0..6_000)
+            .map(|i| near(&mut random, &centres[i % clusters], spread))
+            .collect();
+        let rows = Rows::new(Metric::Euclid, 96, &crowds).quantized(Bits::Eight);
+        let calibration = measure(&rows, &graph(&rows), &Workers::alone()).unwrap();
+        let steps = &calibration.curves[0].steps;
+        assert!(
+            steps[..4].is_sorted_by(|less, more| less.recall + 0.01 < more.recall),
+            "{clusters} clusters: {steps:?}"
+        );
+    }
+}
+
 #[test]
 fn a_row_that_is_hidden_is_neither_found_nor_walked_through() {
     let mut random = Random(42);

@@ -68,6 +68,8 @@ pub struct Effort {
     pub ef: usize,
     /// Distances after which it gives up.
     pub evaluations_max: u64,
+    /// Whether it may be done once more where codes do not tell what is near.
+    pub again: bool,
 }
 
 /// How many times as many candidates a walk keeps when it is done once more.
@@ -81,7 +83,14 @@ impl Effort {
             hits: k,
             ef,
             evaluations_max: u64::MAX,
+            again: true,
         }
+    }
+
+    /// The same, done once whatever codes tell: what a walk finds that may be done again does not always grow with `ef`, since with
+    /// more candidates fewer are.
+    pub(in crate::vector) fn once(self) -> Self {
+        Self { again: false, ..self }
     }
 
     /// So many hits and what ties with the last of them: all that the walk keeps where that costs nothing, a few where each is
@@ -266,7 +275,7 @@ impl Hnsw<'_> {
         walk: &mut Walk,
         meter: &mut Meter<'_>,
     ) -> Result<()> {
-        let mut may_widen = true;
+        let mut may_widen = effort.again;
         while !walk.gave_up {
             let kept = walk.nearby.len();
             let full = kept >= effort.enough();
