@@ -82,6 +82,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Verdict> {
                 tell(what, kernels.name, set, ns)?;
             }
         }
+        let row_bytes = args.dim.div_ceil(8);
+        let rows = (bytes / row_bytes).max(8);
+        let data: Vec<u8> = (0..rows * row_bytes).map(|i| (i % 251) as u8).collect();
+        let query: Vec<u8> = (0..row_bytes).map(|i| (i % 127) as u8).collect();
+        let row = |i: usize| &data[i * row_bytes..(i + 1) * row_bytes];
+        for kernel in kernels::available_for_bits() {
+            let ns = time(
+                rows,
+                args.distances,
+                |at| kernels::prefetch(row(at)),
+                |four| i64::from(kernel.of_four(&query, four.map(row)).iter().sum::<u32>()),
+            );
+            tell("bits hamming", kernel.name, set, ns)?;
+        }
         for (what, code_bytes, query_bytes) in [
             ("8 bits", args.dim, args.dim.next_multiple_of(LINE)),
             (

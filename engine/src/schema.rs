@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::types::Durability;
+use crate::vector::floats::BITS;
 
 /// A collection's definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +81,8 @@ pub enum Metric {
     Euclid,
     /// Manhattan (L1) distance.
     Manhattan,
+    /// How many dimensions differ, of vectors of zeros and ones, which are kept in a bit each.
+    Hamming,
 }
 
 /// Index of a sealed segment.
@@ -284,10 +287,35 @@ fn check_factory(factory: &str, metric: Metric) -> Result<()> {
     }
     match metric {
         Metric::Cosine | Metric::Dot | Metric::Euclid => Ok(()),
-        Metric::Manhattan => Err(Error::invalid(
+        Metric::Manhattan | Metric::Hamming => Err(Error::invalid(
             "bad_index",
-            "a faiss index compares by cosine, dot or euclid, not by manhattan",
+            "a faiss index compares by cosine, dot or euclid, not by manhattan or hamming",
         )),
+    }
+}
+
+/// What there is to say of vectors of zeros and ones.
+fn check_bits(spec: &VectorSpec) -> Result<()> {
+    if !spec.dim.is_multiple_of(BITS as u32) {
+        return Err(Error::invalid(
+            "bad_dim",
+            format!(
+                "vectors compared by hamming have a multiple of {BITS} dimensions, got {}: add zeros to all of them",
+                spec.dim
+            ),
+        )
+        .at("/dim"));
+    }
+    match &spec.embedder {
+        None => Ok(()),
+        Some(embedder) => Err(Error::invalid(
+            "bad_metric",
+            format!(
+                "hamming compares zeros and ones, embedder {} makes other numbers: use cosine, dot or euclid, or give vectors",
+                embedder.name
+            ),
+        )
+        .at("/metric")),
     }
 }
 
@@ -321,6 +349,9 @@ impl Schema {
                     format!("dim must be 1 to {}, got {}", limits::DIM_MAX, spec.dim),
                 )
                 .at(format!("{at}/dim")));
+            }
+            if spec.metric == Metric::Hamming {
+                check_bits(spec).map_err(|e| e.at(&at))?;
             }
             if let Some(e) = &spec.embedder
                 && e.dim != spec.dim

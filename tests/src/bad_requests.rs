@@ -65,7 +65,7 @@ pub const TWO: &str = "bad-two";
 pub async fn prepare(rest: &Rest) -> Result<(), Failure> {
     let points = json!({"vectors": {"v": {"dim": 4}}, "sparse": {"s": {}},
                         "fields": {"lang": {"type": "keyword"}, "n": {"type": "integer"}, "body": {"type": "text"}}});
-    let two = json!({"vectors": {"a": {"dim": 2}, "b": {"dim": 2, "metric": "dot"}}, "sparse": {"s": {}, "t": {}}});
+    let two = json!({"vectors": {"a": {"dim": 2}, "b": {"dim": 8, "metric": "hamming"}}, "sparse": {"s": {}, "t": {}}});
     for (name, schema) in [(POINTS, points), (DOCUMENTS, json!({})), (TWO, two)] {
         rest.send(&Request::new(Method::CreateCollection, name, schema)).await?;
     }
@@ -248,6 +248,20 @@ fn schemas() -> Vec<Case> {
             Invalid,
             "bad_dim",
             "1 to 65535",
+        ),
+        both(
+            "parts of a byte under hamming",
+            vector(json!({"dim": 12, "metric": "hamming"})),
+            Invalid,
+            "bad_dim",
+            "multiple of 8",
+        ),
+        both(
+            "an embedder under hamming",
+            vector(json!({"dim": 8, "metric": "hamming", "embedder": embedder})),
+            Invalid,
+            "bad_metric",
+            "zeros and ones",
         ),
         both(
             "a graph of one link",
@@ -663,6 +677,18 @@ fn points() -> Vec<Case> {
             "direction",
         ),
         both(
+            "a number that is no bit under hamming",
+            Request::new(
+                Method::Upsert,
+                TWO,
+                json!({"points": [{"id": "p", "vectors": {"b": [1, 0, 1, 0.5, 0, 0, 0, 0]}}]}),
+            ),
+            Invalid,
+            "not_a_bit",
+            "element 3 is 0.5",
+        )
+        .at("/points/0/vectors/b"),
+        both(
             "an empty id",
             point(json!({"id": "", "vector": [1, 0, 0, 0]})),
             Invalid,
@@ -1068,6 +1094,14 @@ fn queries() -> Vec<Case> {
             "zero_vector",
             "direction",
         ),
+        both(
+            "a query of numbers that are no bits under hamming",
+            on(TWO, json!({"nearest": {"vector": [1, 0, -1, 0, 0, 0, 0, 0], "using": "b"}})),
+            Invalid,
+            "not_a_bit",
+            "element 2 is -1",
+        )
+        .at("/nearest/vector"),
         both(
             "an unknown vector",
             query(json!({"nearest": {"vector": [1, 0, 0, 0], "using": "w"}})),

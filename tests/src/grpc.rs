@@ -807,6 +807,7 @@ fn schema(s: &Value) -> pb::Schema {
                 Some("dot") => pb::Metric::Dot.into(),
                 Some("euclid") => pb::Metric::Euclid.into(),
                 Some("manhattan") => pb::Metric::Manhattan.into(),
+                Some("hamming") => pb::Metric::Hamming.into(),
                 _ => 0,
             },
             quantization: match v["quantization"].as_str() {

@@ -20,6 +20,8 @@ pub(crate) struct Case {
     base: Vec<f32>,
     /// The same numbers, if halves hold all of them, as a sealed file keeps them.
     halves: Vec<u16>,
+    /// The same, if they are compared by bits.
+    bits: Vec<u8>,
     norms: Vec<f32>,
     queries: Vec<f32>,
     /// How far the tenth exact answer of each query is.
@@ -62,7 +64,11 @@ fn halves_of(base: &[f32]) -> Vec<u16> {
 impl Case {
     /// The inner error says what is missing.
     pub(crate) fn load(name: &str, queries: usize) -> anyhow::Result<Result<Self, String>> {
-        let (metric, dim, base, mut asked) = match name {
+        let (of, is_bits) = match name.strip_suffix("-bits") {
+            Some(of) => (of, true),
+            None => (name, false),
+        };
+        let (mut metric, dim, mut base, mut asked) = match of {
             "wordnet" => match wordnet()? {
                 Ok((base, asked)) => (Metric::Cosine, 384, base, asked),
                 Err(why) => return Ok(Err(why)),
@@ -95,15 +101,24 @@ impl Case {
             other => bail!("no case {other:?}"),
         };
         asked.truncate(queries * dim);
+        let mut bits = Vec::new();
+        if is_bits {
+            metric = Metric::Hamming;
+            for x in base.iter_mut().chain(&mut asked) {
+                *x = f32::from(u8::from(*x > 0.0));
+            }
+            floats::to_bits(&base, &mut bits);
+        }
         let norms = match metric {
             Metric::Cosine => base.chunks_exact(dim).map(inv_norm).collect(),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => Vec::new(),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => Vec::new(),
         };
         let mut case = Self {
             name: name.to_owned(),
             metric,
             dim,
-            halves: halves_of(&base),
+            halves: if is_bits { Vec::new() } else { halves_of(&base) },
+            bits,
             base,
             norms,
             queries: asked,
@@ -134,9 +149,10 @@ impl Case {
         VectorsRef {
             metric: self.metric,
             dim: self.dim,
-            data: match self.halves.is_empty() {
-                true => Floats::Singles(&self.base),
-                false => Floats::Halves(&self.halves),
+            data: match (self.halves.is_empty(), self.bits.is_empty()) {
+                (_, false) => Floats::Bits(&self.bits),
+                (false, _) => Floats::Halves(&self.halves),
+                (true, true) => Floats::Singles(&self.base),
             },
             touch: None,
             inv_norms: &self.norms,

@@ -34,22 +34,23 @@ const EFS: [usize; 11] = [10, 14, 20, 28, 40, 56, 80, 120, 180, 260, 380];
 /// Options of `cairn-bench ann`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// What to measure: wordnet, wordnet-heldout, fashion, glove, clustered1m.
+    /// What to measure: wordnet, wordnet-heldout, fashion, glove, clustered1m; and wordnet-bits, fashion-bits, where a bit says whether
+    /// a number is above 0, by hamming.
     #[arg(long = "case", value_delimiter = ',', default_value = "wordnet,fashion")]
     cases: Vec<String>,
-    /// Other libraries: symphonyqg, svs, hnswlib, faiss-hnsw, faiss-ivfpq, usearch, qdrant-edge; and with the feature
-    /// `peers-rust` hnsw_rs, diskann, diskann-int8.
+    /// Other libraries: symphonyqg, svs, hnswlib, faiss-hnsw, faiss-ivfpq, usearch, qdrant-edge; of bits usearch, faiss-binary-hnsw,
+    /// faiss-binary-ivf; and with the feature `peers-rust` hnsw_rs, diskann, diskann-int8.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "symphonyqg,svs,hnswlib,faiss-hnsw,faiss-ivfpq,usearch,qdrant-edge,hnsw_rs,diskann,diskann-int8"
     )]
     peers: Vec<String>,
-    /// Of ours: cairn-int4-packs, cairn-int8-packs, cairn-int4, cairn-int8, cairn-f32.
+    /// Of ours: cairn-int4-packs, cairn-int8-packs, cairn-int4, cairn-int8, cairn-f32; cairn-bits of bits.
     #[arg(
         long,
         value_delimiter = ',',
-        default_value = "cairn-int4-packs,cairn-int8-packs,cairn-int4,cairn-int8,cairn-f32"
+        default_value = "cairn-int4-packs,cairn-int8-packs,cairn-int4,cairn-int8,cairn-f32,cairn-bits"
     )]
     ours: Vec<String>,
     /// Rounds of all settings.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use cairn_engine::config::Workers;
-use cairn_engine::schema::{IndexSpec, Quantization};
+use cairn_engine::schema::{IndexSpec, Metric, Quantization};
 use cairn_engine::storage::Resident;
 use cairn_engine::vector::{
     Allow, CodesLayout, HnswLayout, PacksLayout, SignsLayout, VectorIndex, VectorsRef, codes, hnsw, packs, signs,
@@ -33,6 +33,7 @@ impl<'a> Ours<'a> {
             ("cairn-int4", Quantization::Int4, false),
             ("cairn-int8", Quantization::Int8, false),
             ("cairn-f32", Quantization::None, false),
+            ("cairn-bits", Quantization::None, false),
         ];
         let one = |(name, quantization, with_packs): (&str, Quantization, bool)| Self {
             name: name.to_owned(),
@@ -44,7 +45,9 @@ impl<'a> Ours<'a> {
             graph: None,
             packs: None,
         };
-        kinds.map(one).into_iter().collect()
+        let of_bits = case.metric == Metric::Hamming;
+        let fits = |(name, ..): &(&str, Quantization, bool)| (*name == "cairn-bits") == of_bits;
+        kinds.into_iter().filter(fits).map(one).collect()
     }
 
     /// What a search measures by.

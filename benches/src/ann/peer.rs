@@ -61,6 +61,7 @@ impl Peer {
         std::fs::write(&script, include_str!("peers.py"))?;
         let metric = match metric {
             Metric::Euclid => "euclid",
+            Metric::Hamming => "hamming",
             Metric::Cosine | Metric::Dot | Metric::Manhattan => "cosine",
         };
         let started = Command::new(python)

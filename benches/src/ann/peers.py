@@ -101,6 +101,57 @@ class FaissHnsw(Faiss):
         return self.index.search(queries, K)[1]
 
 
+def packed(rows):
+    """Rows of zeros and ones, eight to a byte."""
+    import numpy
+
+    return numpy.packbits(rows.astype(numpy.uint8), axis=1)
+
+
+class FaissBinaryHnsw:
+    values = EFS
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index = faiss.IndexBinaryHNSW(base.shape[1], 16)
+        self.index.hnsw.efConstruction = 200
+        self.index.add(packed(base))
+
+    def save(self, path):
+        import faiss
+
+        faiss.write_index_binary(self.index, path)
+
+    def search(self, queries, value, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index.hnsw.efSearch = value
+        return self.index.search(packed(queries), K)[1]
+
+
+class FaissBinaryIvf(FaissBinaryHnsw):
+    values = [2, 4, 8, 16, 32, 64, 128]
+
+    def build(self, base, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.centres = faiss.IndexBinaryFlat(base.shape[1])
+        self.index = faiss.IndexBinaryIVF(self.centres, base.shape[1], LISTS)
+        self.index.train(packed(base))
+        self.index.add(packed(base))
+
+    def search(self, queries, value, threads):
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index.nprobe = value
+        return self.index.search(packed(queries), K)[1]
+
+
 class FaissIvfpq(Faiss):
     values = [2, 4, 8, 16, 32, 64, 128]
 
@@ -155,21 +206,25 @@ class Usearch:
         import numpy
         from usearch.index import Index
 
+        metric, dtype = {"euclid": ("l2sq", "f32"), "cosine": ("cos", "i8"), "hamming": ("hamming", "b1")}[METRIC]
         self.index = Index(
             ndim=base.shape[1],
-            metric="l2sq" if METRIC == "euclid" else "cos",
-            dtype="f32" if METRIC == "euclid" else "i8",
+            metric=metric,
+            dtype=dtype,
             connectivity=16,
             expansion_add=200,
         )
-        self.index.add(numpy.arange(len(base)), base, threads=threads)
+        self.index.add(numpy.arange(len(base)), self.given(base), threads=threads)
+
+    def given(self, rows):
+        return packed(rows) if METRIC == "hamming" else rows
 
     def save(self, path):
         self.index.save(path)
 
     def search(self, queries, value, threads):
         self.index.expansion_search = value
-        return self.index.search(queries, K, threads=threads).keys
+        return self.index.search(self.given(queries), K, threads=threads).keys
 
 
 class Svs:
@@ -301,6 +356,8 @@ PEERS = {
     "faiss-ivfpq": FaissIvfpq,
     "faiss-ivfsq8": FaissIvfsq8,
     "faiss-ivfflat": FaissIvfflat,
+    "faiss-binary-hnsw": FaissBinaryHnsw,
+    "faiss-binary-ivf": FaissBinaryIvf,
     "usearch": Usearch,
     "svs": Svs,
     "symphonyqg": Symphonyqg,
@@ -312,6 +369,8 @@ MODULES = {
     "faiss-ivfpq": "faiss",
     "faiss-ivfsq8": "faiss",
     "faiss-ivfflat": "faiss",
+    "faiss-binary-hnsw": "faiss",
+    "faiss-binary-ivf": "faiss",
     "usearch": "usearch",
     "svs": "svs",
     "symphonyqg": "rabitqlib",
@@ -319,7 +378,13 @@ MODULES = {
 }
 
 
+# Those that compare bits; the first two compare nothing else.
+OF_BITS = ["faiss-binary-hnsw", "faiss-binary-ivf", "usearch"]
+
+
 def main():
+    if (METRIC == "hamming") != (PEER in OF_BITS) and PEER != "usearch":
+        return say({"skip": f"it is not for {METRIC}"})
     try:
         import numpy
 

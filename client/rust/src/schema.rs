@@ -186,6 +186,8 @@ pub enum Metric {
     Euclid,
     /// Manhattan distance.
     Manhattan,
+    /// How many dimensions differ, of vectors whose values are all 0 or 1: binary embeddings. `dim` is a multiple of 8.
+    Hamming,
 }
 
 /// Codes that an index ranks candidates by. The best are measured again on the vectors as given.

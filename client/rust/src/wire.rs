@@ -197,6 +197,7 @@ impl From<VectorSpec> for v1::VectorSpec {
             Metric::Dot => v1::Metric::Dot,
             Metric::Euclid => v1::Metric::Euclid,
             Metric::Manhattan => v1::Metric::Manhattan,
+            Metric::Hamming => v1::Metric::Hamming,
         };
         Self {
             dim: spec.dim,
@@ -327,6 +328,7 @@ fn read_vector(spec: v1::VectorSpec) -> Result<VectorSpec> {
         Ok(v1::Metric::Dot) => Metric::Dot,
         Ok(v1::Metric::Euclid) => Metric::Euclid,
         Ok(v1::Metric::Manhattan) => Metric::Manhattan,
+        Ok(v1::Metric::Hamming) => Metric::Hamming,
         Err(_) => {
             return Err(Error::bad_answer(format!(
                 "a metric that this client does not know: {}",

@@ -535,7 +535,7 @@ impl At<'_, '_, '_> {
             },
             None => StoredRow::Inline {
                 birth: self.seq,
-                point: to_record(&row),
+                point: to_record(&row, &self.state.collection.schema),
             },
         };
         self.batch
@@ -699,22 +699,17 @@ impl At<'_, '_, '_> {
 /// From the log's form to the row's.
 pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<PendingRow> {
     let mut vectors = vec![None; schema.vectors.len()];
-    for VectorRecord { index, data } in &point.vectors {
-        let slot = vectors
-            .get_mut(usize::from(*index))
+    for record in &point.vectors {
+        let index = usize::from(record.index);
+        let (name, spec) = schema
+            .vectors
+            .iter()
+            .nth(index)
             .ok_or_else(|| Error::damaged("a record names a vector that is not in the schema"))?;
-        *slot = Some(
-            data.chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-        );
-    }
-    for (vector, (name, spec)) in vectors.iter().zip(&schema.vectors) {
-        if vector.as_ref().is_some_and(|v: &Vec<f32>| v.len() != spec.dim as usize) {
-            return Err(Error::damaged(format!(
-                "a record holds a vector {name:?} of the wrong length"
-            )));
-        }
+        let vector = record
+            .vector(spec)
+            .ok_or_else(|| Error::damaged(format!("a record holds a vector {name:?} of the wrong length")))?;
+        vectors[index] = Some(vector);
     }
     let mut sparse = vec![None; schema.sparse.len()];
     for SparseRecord { index, data } in &point.sparse {
@@ -740,11 +735,9 @@ pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<Pending
 }
 
 /// And back.
-pub(super) fn to_record(row: &PendingRow) -> PointRecord {
-    let vectors = row.vectors.iter().enumerate().filter_map(|(i, vector)| {
-        let data = vector.as_ref()?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Some(VectorRecord { index: i as u8, data })
-    });
+pub(super) fn to_record(row: &PendingRow, schema: &Schema) -> PointRecord {
+    let vectors = row.vectors.iter().zip(schema.vectors.values()).enumerate();
+    let vectors = vectors.filter_map(|(i, (vector, spec))| Some(VectorRecord::new(i, spec, vector.as_ref()?)));
     let sparse = row.sparse.iter().enumerate().filter_map(|(i, data)| {
         let data = data.clone()?;
         Some(SparseRecord { index: i as u8, data })

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::filter::extract;
 use crate::limits;
 use crate::op::{DocumentRecord, PointRecord, SparseRecord, VectorRecord};
-use crate::query::check_vector;
-use crate::schema::{IndexSpec, Metric, Schema};
+use crate::query::{check_values, check_vector};
+use crate::schema::{IndexSpec, Schema};
 use crate::sparse::row;
 use crate::types::{Payload, PointId, PointInput};
 use crate::vector::faiss;
@@ -61,14 +61,9 @@ fn point(schema: &Schema, point: &PointInput) -> Result<()> {
             )
             .at(at));
         }
-        check_vector(vector).map_err(|e| e.at(&at))?;
-        if spec.metric == Metric::Cosine && vector.iter().all(|x| *x == 0.0) {
-            return Err(Error::invalid(
-                "zero_vector",
-                "a zero vector has no direction, cosine cannot compare it",
-            )
-            .at(at));
-        }
+        check_vector(vector)
+            .and_then(|()| check_values(spec.metric, vector))
+            .map_err(|e| e.at(at))?;
     }
     for (name, vector) in &point.sparse {
         let at = format!("/sparse/{name}");
@@ -92,10 +87,11 @@ pub(super) fn payload(schema: &Schema, payload: &Payload) -> Result<()> {
 
 /// From the caller's form to the log's. The point was checked.
 pub(super) fn record(schema: &Schema, point: PointInput) -> Result<PointRecord> {
-    let vectors = schema.vectors.keys().enumerate().filter_map(|(i, name)| {
-        let data = point.vectors.get(name)?.iter().flat_map(|x| x.to_le_bytes()).collect();
-        Some(VectorRecord { index: i as u8, data })
-    });
+    let vectors = schema
+        .vectors
+        .iter()
+        .enumerate()
+        .filter_map(|(i, (name, spec))| Some(VectorRecord::new(i, spec, point.vectors.get(name)?)));
     let sparse = schema.sparse.keys().enumerate().filter_map(|(i, name)| {
         let data = row::encode(point.sparse.get(name)?);
         Some(SparseRecord { index: i as u8, data })

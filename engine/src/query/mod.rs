@@ -25,6 +25,7 @@ pub(crate) use ask::check_vector;
 pub use ask::{Explain, ExplainLeg, Fuse, Hit, Input, LegScore, Params, Query, QueryResult, Source, TextField, With};
 pub(crate) use exec::{Context, chunks, count, get, run, scroll};
 pub use listing::{Lacking, Listing, ShardListing};
+pub(crate) use nearest::check_values;
 pub use sample::Estimate;
 pub(crate) use sample::{Picked, Samples};
 pub use view::{ShardView, View};

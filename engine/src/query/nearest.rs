@@ -12,7 +12,7 @@ use crate::segment::SegmentView;
 use crate::types::Ordinal;
 use crate::vector::hnsw::{Effort, Walked};
 use crate::vector::ivf::Ivf;
-use crate::vector::{Allow, BitSet, Calibration, EDGE, Faiss, Found, Scored, VectorsRef, batch, faiss, flat};
+use crate::vector::{Allow, BitSet, Calibration, EDGE, Faiss, Found, Scored, VectorsRef, batch, faiss, flat, floats};
 
 /// `ef` where it was not measured what finds how much, which is in small segments; and the least with a filter, which may leave
 /// what is far from the question.
@@ -70,6 +70,27 @@ struct Look {
 /// Questions that one reading of the rows answers together keep at most so many candidates.
 const TOGETHER_KEPT_MAX: usize = 1 << 20;
 
+/// Refuses numbers that the metric cannot compare, of a vector of finite ones.
+pub(crate) fn check_values(metric: Metric, vector: &[f32]) -> Result<()> {
+    match metric {
+        Metric::Cosine if vector.iter().all(|x| *x == 0.0) => Err(Error::invalid(
+            "zero_vector",
+            "a zero vector has no direction, cosine cannot compare it",
+        )),
+        Metric::Hamming => match floats::not_a_bit(vector) {
+            None => Ok(()),
+            Some(i) => Err(Error::invalid(
+                "not_a_bit",
+                format!(
+                    "hamming compares zeros and ones, element {i} is {}: give 1 where a number is above 0, and 0 elsewhere",
+                    vector[i]
+                ),
+            )),
+        },
+        Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => Ok(()),
+    }
+}
+
 /// Checks a question against the schema; gives the place of the vector that it means.
 pub(super) fn check(schema: &Schema, using: Option<&str>, query: &[f32]) -> Result<usize> {
     let index = resolve(schema, using)?;
@@ -85,13 +106,7 @@ pub(super) fn check(schema: &Schema, using: Option<&str>, query: &[f32]) -> Resu
         )
         .at("/nearest/vector"));
     }
-    if spec.metric == Metric::Cosine && query.iter().all(|x| *x == 0.0) {
-        return Err(Error::invalid(
-            "zero_vector",
-            "a zero vector has no direction, cosine cannot compare it",
-        )
-        .at("/nearest/vector"));
-    }
+    check_values(spec.metric, query).map_err(|e| e.at("/nearest/vector"))?;
     Ok(index)
 }
 
@@ -121,13 +136,13 @@ pub(super) fn search(
         matches: look.matches,
         evaluated: look.evaluated,
     }));
-    let metric = spec(context.schema, index).metric;
+    let spec = spec(context.schema, index);
     let named = |(place, distance): &(Place, f32)| {
-        let raw = metric.raw(*distance);
+        let raw = spec.metric.raw(*distance);
         Candidate {
             place: *place,
             key: -distance,
-            score: score::of_metric(metric, raw),
+            score: score::of_vector(spec, raw),
             raws: vec![Raw {
                 leg: leg.to_owned(),
                 raw,
@@ -268,6 +283,7 @@ impl<'a> Rows<'a> {
         };
         let ef = effort(params, target, k, calibration, self.matches);
         let (dim, rows) = (spec(self.context.schema, self.index).dim, u64::from(self.count));
+        let vector_bytes = self.vectors.data.form().row_bytes(dim as usize) as u64;
         // Of rows that match one in so many, the k-th lies where the so many times k-th of all does.
         let depth = k as f64 * rows as f64 / self.candidates.max(1) as f64;
         let lists = self.lists(params, target).map(|lists| Listed {
@@ -276,7 +292,7 @@ impl<'a> Rows<'a> {
                 None => lists.share(depth),
                 Some(nprobe) => (nprobe as f64 / lists.lists() as f64).min(1.0),
             },
-            bytes: lists.record_bytes().map_or(4 * u64::from(dim), |bytes| bytes as u64),
+            bytes: lists.record_bytes().map_or(vector_bytes, |bytes| bytes as u64),
             centre_bytes: u64::from(dim),
         });
         let faiss = self.faiss(k, params, target).map(|(faiss, effort)| Asked {
@@ -292,7 +308,7 @@ impl<'a> Rows<'a> {
             rows,
             k: k as u64,
             ef: ef as u64,
-            vector_bytes: self.vectors.data.number_bytes() as u64 * u64::from(dim),
+            vector_bytes,
             code_bytes: self.vectors.codes.map(|codes| codes.record_bytes() as u64),
         };
         Planned {

@@ -6,6 +6,7 @@
 //! | dot       | inner product          | 1 / (1 + e^-raw)           |
 //! | euclid    | L2 distance            | 1 / (1 + raw)              |
 //! | manhattan | L1 distance            | 1 / (1 + raw)              |
+//! | hamming   | dimensions that differ | 1 - raw / dim              |
 //! | sparse    | inner product          | (1 + raw / (\|raw\| + 10)) / 2 |
 //! | BM25      | sum over terms, >= 0   | raw / (raw + 10)           |
 //! | RRF       | sum of w / (k + rank)  | raw / (sum of w / (k + 1)) |
@@ -14,17 +15,18 @@
 //! Each map is monotone and hits are ordered before it is applied, so it never changes an order (a dot product beyond
 //! about 17 is 1 in f32, and stays ordered by what it was); a threshold means the same for every query of a metric.
 
-use crate::schema::Metric;
+use crate::schema::{Metric, VectorSpec};
 
 /// The BM25 score that maps to one half.
 pub const BM25_HALF: f32 = 10.0;
 
 /// Score of a raw vector similarity or distance.
-pub fn of_metric(metric: Metric, raw: f32) -> f32 {
-    let score = match metric {
+pub fn of_vector(spec: &VectorSpec, raw: f32) -> f32 {
+    let score = match spec.metric {
         Metric::Cosine => (1.0 + raw) / 2.0,
         Metric::Dot => 1.0 / (1.0 + (-raw).exp()),
         Metric::Euclid | Metric::Manhattan => 1.0 / (1.0 + raw),
+        Metric::Hamming => 1.0 - raw / spec.dim as f32,
     };
     score.clamp(0.0, 1.0)
 }

@@ -25,9 +25,10 @@ use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::calibration::Questions;
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
+use crate::vector::floats::Form;
 use crate::vector::{
     BitSet, Calibration, CodesLayout, Coding, Floats, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss,
-    floats, hnsw, inv_norm, ivf, packs, signs,
+    hnsw, inv_norm, ivf, packs, signs,
 };
 
 /// A row that was applied and stands in no segment yet.
@@ -139,11 +140,11 @@ impl<'a> RowRef<'a> {
             Self::Stored(s, o) => s.vector_of(index, *o),
         }
     }
-    /// Whether halves hold its vector.
-    fn is_halves(&self, index: usize) -> bool {
+    /// Whether its vector can be kept so.
+    fn can_be(&self, form: Form, index: usize) -> bool {
         match self {
-            Self::Stored(s, _) if s.has_halves(index) => true,
-            _ => self.vector(index).is_none_or(|vector| floats::are_halves(&vector)),
+            Self::Stored(s, _) if s.form(index) == form => true,
+            _ => self.vector(index).is_none_or(|vector| form.can_be(&vector)),
         }
     }
 }
@@ -362,12 +363,9 @@ fn write_index(
     let range = |writer: &Writer<FileSink>, kind: &str| writer.range_of(&format!("{kind}/{name}")).unwrap_or(0..0);
     let absent = RoaringBitmap::deserialize_from(&map[range(writer, "absent")]).unwrap_or_default();
     let absent = (!absent.is_empty()).then(|| BitSet::from_iter(n as usize, absent));
-    let data = match range(writer, "halves") {
-        halves if halves.is_empty() => {
-            Floats::Singles(bytemuck::try_cast_slice(&map[range(writer, "vector")]).expect("sections are aligned"))
-        }
-        halves => Floats::Halves(bytemuck::try_cast_slice(&map[halves]).expect("sections are aligned")),
-    };
+    let written_as = |form: &Form| !range(writer, form.section()).is_empty();
+    let form = Form::ALL.into_iter().find(written_as).unwrap_or(Form::Singles);
+    let data = form.of(&map[range(writer, form.section())]);
     let mut vectors = VectorsRef {
         metric: spec.metric,
         dim: spec.dim as usize,
@@ -624,8 +622,8 @@ fn write_payload<W: Write>(writer: &mut Writer<W>, rows: &Rows<'_>) -> Result<()
     writer.section("payload.table", &table)
 }
 
-/// The vectors as given, one row an ordinal (absent ones are zeros), as halves if those are the same numbers, and what cosine needs of
-/// them.
+/// The vectors as given, one row an ordinal (absent ones are zeros), in the fewest bytes that hold the same numbers, and what cosine needs
+/// of them.
 fn write_vectors<W: Write>(
     writer: &mut Writer<W>,
     rows: &Rows<'_>,
@@ -634,16 +632,22 @@ fn write_vectors<W: Write>(
     dim: usize,
     metric: Metric,
 ) -> Result<()> {
-    let mut as_halves = true;
-    rows.for_each(|row| {
-        as_halves = as_halves && row.is_halves(index);
-        Ok(())
-    })?;
-    let (zeros, mut halves) = (vec![0f32; dim], Vec::with_capacity(dim));
+    let form = match metric {
+        Metric::Hamming => Form::Bits,
+        Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => {
+            let mut all = true;
+            rows.for_each(|row| {
+                all = all && row.can_be(Form::Halves, index);
+                Ok(())
+            })?;
+            if all { Form::Halves } else { Form::Singles }
+        }
+    };
+    let (zeros, mut bytes) = (vec![0f32; dim], Vec::with_capacity(form.row_bytes(dim)));
     let mut norms = Vec::new();
     let mut absent = RoaringBitmap::new();
     let mut ordinal: Ordinal = 0;
-    writer.begin(&format!("{}/{name}", if as_halves { "halves" } else { "vector" }))?;
+    writer.begin(&format!("{}/{name}", form.section()))?;
     rows.for_each(|row| {
         let vector = match row.vector(index) {
             Some(vector) => vector,
@@ -656,13 +660,10 @@ fn write_vectors<W: Write>(
             norms.push(inv_norm(&vector));
         }
         ordinal += 1;
-        if !as_halves {
-            return writer.put(bytemuck::cast_slice(&vector));
-        }
-        debug_assert!(floats::are_halves(&vector), "as it was when all were looked at");
-        halves.clear();
-        floats::to_halves(&vector, &mut halves);
-        writer.put(bytemuck::cast_slice(&halves))
+        debug_assert!(form.can_be(&vector), "it was looked at");
+        bytes.clear();
+        form.put(&vector, &mut bytes);
+        writer.put(&bytes)
     })?;
     writer.end()?;
     writer.section(&format!("norm/{name}"), bytemuck::cast_slice(&norms))?;

@@ -32,10 +32,10 @@ use crate::sparse::index::IndexLayout;
 use crate::storage::{Backing, Resident};
 use crate::text::postings::{TextIndexLayout, TextIndexView};
 use crate::types::{Ordinal, Payload, Row, ShardNo};
+use crate::vector::floats::Form;
 use crate::vector::ivf::Ivf;
 use crate::vector::{
-    BitSet, Calibration, CodesLayout, Coding, Faiss, Floats, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch,
-    VectorsRef,
+    BitSet, Calibration, CodesLayout, Coding, Faiss, HnswLayout, IvfLayout, PacksLayout, SignsLayout, Touch, VectorsRef,
 };
 use blocks::Blocks;
 pub use build::{Graphs, Kept, PendingRow, Spec, merge_memory, seal, write_memory};
@@ -55,17 +55,18 @@ pub struct Segment {
 }
 
 /// Sections that a walk of a graph reads, and which of them is which.
-const WALKED: [&str; 4] = ["graph", "codes", "signs", "packs"];
+const WALKED: [&str; 5] = ["graph", "codes", "signs", "packs", "bits"];
 const GRAPH: usize = 0;
 const CODES: usize = 1;
 const SIGNS: usize = 2;
 const PACKS: usize = 3;
+const BITS: usize = 4;
 
 struct VectorPart {
     raw: RawVectors,
     norms: Range<usize>,
     /// What is walked: [`GRAPH`] and what is beside it.
-    walked: [Range<usize>; 4],
+    walked: [Range<usize>; WALKED.len()],
     /// The same in memory of its own, if it was asked for.
     resident: OnceLock<Resident>,
     dim: usize,
@@ -160,14 +161,22 @@ impl Segment {
         let mut vectors = Vec::new();
         for (name, spec) in &schema.vectors {
             let dim = spec.dim as usize;
-            // One or the other.
-            let has_halves = !slice(&format!("halves/{name}")).is_empty();
-            let (kind, number_bytes, other) = match has_halves {
-                true => ("halves", Floats::HALF_BYTES, "vector"),
-                false => ("vector", Floats::SINGLE_BYTES, "halves"),
-            };
-            expect(&format!("{kind}/{name}"), n * dim * number_bytes)?;
-            expect(&format!("{other}/{name}"), 0)?;
+            // In one form, and not in the others.
+            let is_there = |form: &Form| !slice(&format!("{}/{name}", form.section())).is_empty();
+            let form = Form::ALL
+                .into_iter()
+                .find(is_there)
+                .unwrap_or(Form::in_log(spec.metric));
+            if !form.is_for(spec.metric) {
+                return Err(Error::damaged(format!(
+                    "segment: vectors kept as {form:?}, compared by {:?}",
+                    spec.metric
+                )));
+            }
+            for other in Form::ALL {
+                let bytes = if other == form { n * form.row_bytes(dim) } else { 0 };
+                expect(&format!("{}/{name}", other.section()), bytes)?;
+            }
             let norms = if spec.metric == crate::schema::Metric::Cosine {
                 n
             } else {
@@ -276,9 +285,9 @@ impl Segment {
             vectors.push(VectorPart {
                 raw: RawVectors {
                     blocks: Arc::clone(&blocks),
-                    data: range(kind),
-                    row_bytes: dim * number_bytes,
-                    has_halves,
+                    data: range(form.section()),
+                    row_bytes: form.row_bytes(dim),
+                    form,
                 },
                 norms: range("norm"),
                 walked: WALKED.map(range),
@@ -385,11 +394,15 @@ impl Segment {
         VectorsRef {
             metric: part.metric,
             dim: part.dim,
-            data: match part.raw.has_halves {
-                true => Floats::Halves(self.numbers(&part.raw.data)),
-                false => Floats::Singles(self.numbers(&part.raw.data)),
+            data: part.raw.form.of(match part.raw.form {
+                Form::Singles | Form::Halves => self.slice(&part.raw.data),
+                Form::Bits => self.walked(part, BITS),
+            }),
+            touch: match part.raw.form {
+                Form::Singles | Form::Halves if !self.blocks.is_verified() => Some(&part.raw),
+                // Bits were verified with all else that is walked.
+                Form::Singles | Form::Halves | Form::Bits => None,
             },
-            touch: (!self.blocks.is_verified()).then_some(&part.raw as &dyn Touch),
             inv_norms: self.numbers(&part.norms),
             absent: part.absent.as_ref(),
             codes: part.codes.as_ref().map(|layout| layout.view(self.walked(part, CODES))),
@@ -480,9 +493,9 @@ impl Segment {
         (!vectors.is_absent(ordinal)).then(|| vectors.row(ordinal))
     }
 
-    /// Whether halves are known to hold its vectors under the schema's n-th name.
-    pub(super) fn has_halves(&self, index: usize) -> bool {
-        self.vectors[index].raw.has_halves
+    /// How its vectors under the schema's n-th name are kept.
+    pub(super) fn form(&self, index: usize) -> Form {
+        self.vectors[index].raw.form
     }
 
     /// The sparse vectors under the schema's n-th name.
@@ -520,8 +533,7 @@ struct RawVectors {
     blocks: Arc<Blocks>,
     data: Range<usize>,
     row_bytes: usize,
-    /// They are kept as halves, which are the numbers given.
-    has_halves: bool,
+    form: Form,
 }
 
 impl RawVectors {

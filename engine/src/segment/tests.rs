@@ -236,9 +236,10 @@ fn vectors_are_halves_until_one_is_not() {
         .collect();
     let written = |rows: &[PendingRow]| SegmentView::fresh(Arc::new(write_memory(&spec, rows).unwrap()));
     let (exact, inexact) = (written(&halves), written(&all[40..]));
-    assert!(exact.segment.has_halves(0) && !inexact.segment.has_halves(0));
+    let forms = [&exact, &inexact].map(|view| view.segment.form(0));
+    assert_eq!(forms, [Form::Halves, Form::Singles]);
     let merged = merge_memory(&spec, &[Kept::live(&exact), Kept::live(&inexact)]).unwrap();
-    assert!(!merged.has_halves(0) && merged.has_halves(1));
+    assert_eq!([merged.form(0), merged.form(1)], [Form::Singles, Form::Halves]);
     let rows: Vec<&PendingRow> = halves.iter().chain(&all[40..]).collect();
     let check = |segment: &Segment, rows: &[&PendingRow]| {
         assert_eq!(segment.rows() as usize, rows.len());
@@ -260,12 +261,110 @@ fn vectors_are_halves_until_one_is_not() {
     let path = dir.path().join("0/0/1.seg");
     let sealed = seal(&spec, &[Kept::live(&view)], &disk(), &path, 1, &graphs(&|| false)).unwrap();
     let sealed = sealed.segment(Patience::endless()).unwrap();
-    assert!(sealed.has_halves(0) && sealed.graph(0).is_some());
+    assert!(sealed.form(0) == Form::Halves && sealed.graph(0).is_some());
     check(&sealed, &rows[..40]);
 }
 
+/// Zeros and ones are kept as bits, which walks read, in memory, merged and sealed, and are given back as they came.
+#[test]
+fn vectors_compared_by_hamming_are_kept_as_bits() {
+    const DIM: usize = 24;
+    let spec = |index| VectorSpec {
+        dim: DIM as u32,
+        metric: Metric::Hamming,
+        index,
+        quantization: Quantization::Int8,
+        embedder: None,
+    };
+    let schema = Schema {
+        vectors: BTreeMap::from([
+            ("a".into(), spec(IndexSpec::default())),
+            ("b".into(), spec(IndexSpec::Ivf { nlist: Some(5) })),
+        ]),
+        sparse: BTreeMap::new(),
+        ..schema()
+    };
+    let analyzers = analyzers();
+    let spec = Spec {
+        schema: &schema,
+        analyzers: &analyzers,
+    };
+    let bits = |i: u64| -> Vec<f32> { (0..DIM as u64).map(|j| ((i * 7 + i * j * j) / 3 % 2) as f32).collect() };
+    let rows: Vec<PendingRow> = (0..60)
+        .map(|i| PendingRow {
+            vectors: vec![(i % 4 != 2).then(|| bits(i)), (i % 5 != 2).then(|| bits(i + 9))],
+            sparse: Vec::new(),
+            ..row(i)
+        })
+        .collect();
+    let check = |segment: &Segment| {
+        assert_eq!([segment.form(0), segment.form(1)], [Form::Bits; 2]);
+        assert_eq!(segment.blocks.section("bits/a").len(), 60 * DIM / 8);
+        rows.iter()
+            .enumerate()
+            .for_each(|(i, row)| check_row(segment, i as Ordinal, row));
+    };
+    let parts: Vec<SegmentView> = rows
+        .chunks(25)
+        .map(|part| SegmentView::fresh(Arc::new(write_memory(&spec, part).unwrap())))
+        .collect();
+    let kept: Vec<Kept> = parts.iter().map(Kept::live).collect();
+    check(&merge_memory(&spec, &kept).unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0/0/1.seg");
+    let file = seal(&spec, &kept, &disk(), &path, 1, &graphs(&|| false)).unwrap();
+    let sealed = file.segment(Patience::endless()).unwrap();
+    check(&sealed);
+    let near = |segment: &Segment, index: usize| -> Vec<u64> {
+        let vectors = segment.vectors(index);
+        assert!(vectors.touch.is_none() && vectors.codes.is_none());
+        let query = bits(11);
+        let found = match index {
+            0 => segment
+                .graph(0)
+                .unwrap()
+                .search(&vectors, &query, 8, 60, &Allow::All, &|| false),
+            _ => segment
+                .lists(1)
+                .unwrap()
+                .search(&vectors, &query, 8, 0, &Allow::All, &|| false),
+        };
+        found.unwrap().hits.iter().map(|hit| u64::from(hit.ordinal)).collect()
+    };
+    for (index, ahead) in [(0, 0), (1, 9)] {
+        let differing = |i: u64| bits(i + ahead).iter().zip(bits(11)).filter(|(x, y)| **x != *y).count();
+        let has = |i: &u64| rows[*i as usize].vectors[index].is_some();
+        let mut expected: Vec<u64> = (0..60).filter(has).collect();
+        expected.sort_by_key(|i| (differing(*i), *i));
+        assert_eq!(near(&sealed, index), expected[..8], "vector {index}");
+    }
+    // Copied, bits are walked where the graph is.
+    let bytes = sealed.keep_graph_in_memory().unwrap();
+    assert!(bytes >= sealed.blocks.section("graph/a").len() + sealed.blocks.section("bits/a").len());
+    assert_eq!(near(&sealed, 0).len(), 8);
+    check(&sealed);
+    // Other vectors than these are damage.
+    let cases: [&[(&str, &[u8])]; 4] = [
+        &[("bits/a", &[0; 3])],
+        &[("bits/a", &[])],
+        &[("bits/a", &[]), ("vector/a", &[0; 60 * DIM * 4])],
+        &[("halves/a", &[0; 60 * DIM * 2])],
+    ];
+    for changed in cases {
+        let changed = with_sections(sealed.blocks.bytes(), changed);
+        let read = Segment::growing(Backing::copy(&changed), &schema);
+        assert_eq!(read.err().map(|error| error.kind), Some(crate::ErrorKind::Damaged));
+    }
+    survives_changes(sealed.blocks.bytes(), &schema);
+}
+
 /// `docs/format.md`, "Bytes of a vector".
-fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: usize, number: usize) -> [f64; 2] {
+fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: usize, form: Form) -> [f64; 2] {
+    let graph = (8 * m) as f64 + (4 * m) as f64 / (m - 1) as f64 + 8.0;
+    if form == Form::Bits {
+        let walked = (dim / 8) as f64 + graph;
+        return [walked, walked];
+    }
     let lines = |bytes: usize| bytes.next_multiple_of(64);
     let beside = match quantization {
         Quantization::Int8 => lines(dim + 12),
@@ -276,8 +375,7 @@ fn bytes_of_a_vector(dim: usize, metric: Metric, quantization: Quantization, m: 
         },
     };
     let packs = (2 * m).div_ceil(32) * lines(256 + 32 * dim.div_ceil(8));
-    let graph = (8 * m) as f64 + (4 * m) as f64 / (m - 1) as f64 + 8.0;
-    let given = number * dim + if metric == Metric::Cosine { 4 } else { 0 };
+    let given = form.row_bytes(dim) + if metric == Metric::Cosine { 4 } else { 0 };
     let walked = (beside + packs) as f64 + graph;
     [given as f64 + walked, walked]
 }
@@ -290,10 +388,11 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 40) as f32 / (1 << 24) as f32 - 0.5
     };
-    for (dim, metric, quantization, m, number) in [
-        (100, Metric::Cosine, Quantization::Int8, 16, Floats::SINGLE_BYTES),
-        (70, Metric::Euclid, Quantization::Int4, 24, Floats::HALF_BYTES),
-        (64, Metric::Dot, Quantization::None, 8, Floats::HALF_BYTES),
+    for (dim, metric, quantization, m, form) in [
+        (100, Metric::Cosine, Quantization::Int8, 16, Form::Singles),
+        (70, Metric::Euclid, Quantization::Int4, 24, Form::Halves),
+        (64, Metric::Dot, Quantization::None, 8, Form::Halves),
+        (1024, Metric::Hamming, Quantization::Int8, 16, Form::Bits),
     ] {
         let spec = VectorSpec {
             dim: dim as u32,
@@ -312,10 +411,10 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
             schema: &schema,
             analyzers: &analyzers,
         };
-        let given = |x: f32| match number {
-            Floats::SINGLE_BYTES => x,
-            // A half.
-            _ => (x * 1024.0).round() / 1024.0,
+        let given = |x: f32| match form {
+            Form::Singles => x,
+            Form::Halves => (x * 1024.0).round() / 1024.0,
+            Form::Bits => f32::from(u8::from(x > 0.0)),
         };
         let rows: Vec<PendingRow> = (0..ROWS)
             .map(|i| PendingRow {
@@ -350,7 +449,7 @@ fn a_vector_takes_the_bytes_that_the_format_says() {
         for (found, said) in
             [on_disk, in_memory]
                 .into_iter()
-                .zip(bytes_of_a_vector(dim, metric, quantization, m as usize, number))
+                .zip(bytes_of_a_vector(dim, metric, quantization, m as usize, form))
         {
             let found = found as f64 / ROWS as f64;
             assert!(
@@ -527,8 +626,13 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                         segment.vector_of(1, ordinal).map(|row| row.len()),
                     );
                 }
-                for (index, query) in [(0, &[1.0, 2.0, -1.0, 0.5][..]), (1, &[1.0, 2.0, 3.0][..])] {
-                    let vectors = segment.vectors(index);
+                for (index, spec) in schema.vectors.values().enumerate() {
+                    let query: Vec<f32> = [1.0, 2.0, -1.0, 0.5]
+                        .into_iter()
+                        .cycle()
+                        .take(spec.dim as usize)
+                        .collect();
+                    let (vectors, query) = (segment.vectors(index), &query[..]);
                     let _ = flat::scan_codes(&vectors, query, || 0..segment.rows(), 3, &|| false);
                     if let Some(graph) = segment.graph(index) {
                         let _ = graph.search(&vectors, query, 3, 5, &Allow::All, &|| false);
@@ -541,15 +645,18 @@ fn survives_changes(bytes: &[u8], schema: &Schema) {
                     indices: vec![1, 3, 7, 1_005],
                     values: vec![1.0, -1.0, 2.0, 0.5],
                 };
-                let (column, question) = (segment.sparse(0), sparse::Question::from(&question));
+                let question = sparse::Question::from(&question);
                 let ask = sparse::Ask {
                     k: 3,
                     floor: f32::NEG_INFINITY,
                     id_of: &|ordinal| segment.id_of(ordinal),
                     stop: &|| false,
                 };
-                let _ = column.search(&question, Walk::Pruned, &|_| u64::MAX, &ask);
-                let _ = column.scan(&question, 0..segment.rows(), &ask);
+                for index in 0..schema.sparse.len() {
+                    let column = segment.sparse(index);
+                    let _ = column.search(&question, Walk::Pruned, &|_| u64::MAX, &ask);
+                    let _ = column.scan(&question, 0..segment.rows(), &ask);
+                }
                 for i in 0..8 {
                     let _ = segment.find_id(&format!("id-{i}-é")).count();
                     let _ = segment.find_document(&format!("doc{i}")).len();
@@ -616,7 +723,7 @@ fn a_container_of_before_halves_is_read_and_one_of_two_versions_is_not() {
         })
         .collect();
     let written = write_memory(&spec, &rows).unwrap();
-    assert!(!written.has_halves(0));
+    assert_eq!(written.form(0), Form::Singles);
     let bytes = written.blocks.bytes();
     let read = |bytes: &[u8]| Segment::growing(Backing::copy(bytes), &schema);
     let before = read(&of_versions(bytes, 2, 2)).unwrap();

@@ -63,7 +63,7 @@ impl Quantization {
     /// Bits of a code, if vectors of this metric are coded at all.
     pub fn bits(self, metric: Metric) -> Option<Bits> {
         match (self, metric) {
-            (Self::None, _) | (_, Metric::Manhattan) => None,
+            (Self::None, _) | (_, Metric::Manhattan | Metric::Hamming) => None,
             (Self::Int8, _) => Some(Bits::Eight),
             (Self::Int4, _) => Some(Bits::Four),
         }
@@ -106,7 +106,7 @@ pub(super) fn metric_number(metric: Metric) -> Option<u32> {
         Metric::Cosine => Some(0),
         Metric::Dot => Some(1),
         Metric::Euclid => Some(2),
-        Metric::Manhattan => None,
+        Metric::Manhattan | Metric::Hamming => None,
     }
 }
 
@@ -304,7 +304,7 @@ impl<'a> Encoder<'a> {
             );
             let extra = match vectors.metric {
                 Metric::Cosine | Metric::Dot => -product(&self.mean, &self.rest),
-                Metric::Euclid | Metric::Manhattan => product(&self.rest, &self.rest),
+                Metric::Euclid | Metric::Manhattan | Metric::Hamming => product(&self.rest, &self.rest),
             };
             encode_row(self.bits, &self.rest, extra as f32, record);
         }
@@ -357,7 +357,7 @@ impl<'a> AroundCentres<'a> {
         take_off(centre, &row, scale(vectors, ordinal), &mut self.rest);
         let extra = match vectors.metric {
             Metric::Cosine | Metric::Dot => -product(self.mean, &self.rest),
-            Metric::Euclid | Metric::Manhattan => {
+            Metric::Euclid | Metric::Manhattan | Metric::Hamming => {
                 take_off(self.mean, centre, 1.0, &mut self.aside);
                 product(&self.rest, &self.rest) + 2.0 * product(&self.aside, &self.rest)
             }
@@ -370,7 +370,7 @@ impl<'a> AroundCentres<'a> {
 pub(super) fn scale(vectors: &VectorsRef<'_>, ordinal: Ordinal) -> f32 {
     match vectors.metric {
         Metric::Cosine => vectors.inv_norms[ordinal as usize],
-        Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+        Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
     }
 }
 
@@ -520,7 +520,7 @@ impl<'a> Codes<'a> {
     fn weight(&self) -> f32 {
         match self.metric {
             Metric::Euclid => 2.0,
-            Metric::Cosine | Metric::Dot | Metric::Manhattan => 1.0,
+            Metric::Cosine | Metric::Dot | Metric::Manhattan | Metric::Hamming => 1.0,
         }
     }
 
@@ -528,7 +528,7 @@ impl<'a> Codes<'a> {
     pub fn scorer(self, query: &[f32]) -> CodeScorer<'a> {
         let scale = match self.metric {
             Metric::Cosine => super::inv_norm(query),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
@@ -542,7 +542,7 @@ impl<'a> Codes<'a> {
         scorer.sum = scorer.step * sum as f32;
         scorer.base = match self.metric {
             Metric::Cosine => 1.0 - kernels::dot(query, self.mean) * scale,
-            Metric::Dot | Metric::Manhattan => -kernels::dot(query, self.mean),
+            Metric::Dot | Metric::Manhattan | Metric::Hamming => -kernels::dot(query, self.mean),
             Metric::Euclid => kernels::dot(&rest, &rest),
         };
         scorer
@@ -700,7 +700,7 @@ impl<'a> CodeScorer<'a> {
         self.base = match codes.metric {
             // extra is -<μ,y>.
             Metric::Cosine => 1.0 - codes.mean_squared + extra,
-            Metric::Dot | Metric::Manhattan => extra - codes.mean_squared,
+            Metric::Dot | Metric::Manhattan | Metric::Hamming => extra - codes.mean_squared,
             Metric::Euclid => extra,
         };
     }

@@ -1,8 +1,10 @@
-//! How the numbers of vectors are kept: as `f32`, or as halves (IEEE 754 binary16) where every one of them is the same number so.
+//! How the numbers of vectors are kept: as `f32`; as halves (IEEE 754 binary16) where every one of them is the same number so; as bits
+//! where a metric compares bits.
 //!
 //! Nothing is rounded: models that compute in sixteen bits give numbers that a half holds, as pixels and other small integers are, and
 //! where one of a segment's numbers is none its vectors stay `f32`. Kept as halves they take half of the disk, and measuring the
-//! hits again reads half of the memory, which is what that waits for.
+//! hits again reads half of the memory, which is what that waits for. [`Metric::Hamming`] is of vectors of zeros and ones, which take a
+//! bit each, eight to a byte with the first in the highest place, as `numpy.packbits` has it.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,6 +13,88 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use super::kernels;
+use crate::schema::Metric;
+
+/// Dimensions of a byte of bits; vectors that are kept so have a multiple of them.
+pub const BITS: usize = 8;
+
+/// How the numbers of vectors are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// As `f32`.
+    Singles,
+    /// As halves.
+    Halves,
+    /// As bits.
+    Bits,
+}
+
+impl Form {
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::Singles, Self::Halves, Self::Bits];
+
+    /// How the log has vectors of the metric.
+    pub fn in_log(metric: Metric) -> Self {
+        match metric {
+            Metric::Hamming => Self::Bits,
+            Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => Self::Singles,
+        }
+    }
+
+    /// Whether vectors of the metric may be kept so in a segment.
+    pub fn is_for(self, metric: Metric) -> bool {
+        (self == Self::Bits) == (metric == Metric::Hamming)
+    }
+
+    /// The section of a segment that holds them.
+    pub fn section(self) -> &'static str {
+        match self {
+            Self::Singles => "vector",
+            Self::Halves => "halves",
+            Self::Bits => "bits",
+        }
+    }
+
+    /// Bytes of a vector.
+    pub fn row_bytes(self, dim: usize) -> usize {
+        match self {
+            Self::Singles => dim * size_of::<f32>(),
+            Self::Halves => dim * size_of::<u16>(),
+            Self::Bits => dim.div_ceil(BITS),
+        }
+    }
+
+    /// Numbers over their bytes; a panic if these are not aligned.
+    pub fn of(self, bytes: &[u8]) -> Floats<'_> {
+        match self {
+            Self::Singles => Floats::Singles(bytemuck::cast_slice(bytes)),
+            Self::Halves => Floats::Halves(bytemuck::cast_slice(bytes)),
+            Self::Bits => Floats::Bits(bytes),
+        }
+    }
+
+    /// Appends the bytes of a vector that can be [kept so](Self::can_be): otherwise of those nearest to it, or of any.
+    pub fn put(self, vector: &[f32], bytes: &mut Vec<u8>) {
+        match self {
+            Self::Singles => bytes.extend_from_slice(bytemuck::cast_slice(vector)),
+            Self::Halves => {
+                let mut halves = Vec::with_capacity(vector.len());
+                to_halves(vector, &mut halves);
+                bytes.extend_from_slice(bytemuck::cast_slice(&halves));
+            }
+            Self::Bits => to_bits(vector, bytes),
+        }
+    }
+
+    /// Whether the numbers are the same when they are kept so.
+    pub fn can_be(self, vector: &[f32]) -> bool {
+        match self {
+            Self::Singles => true,
+            Self::Halves => are_halves(vector),
+            Self::Bits => not_a_bit(vector).is_none(),
+        }
+    }
+}
 
 /// Numbers one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -19,20 +103,18 @@ pub enum Floats<'a> {
     Singles(&'a [f32]),
     /// The bits of halves that are the numbers given.
     Halves(&'a [u16]),
+    /// Bits that are the numbers given, eight to a byte.
+    Bits(&'a [u8]),
 }
 
 impl<'a> Floats<'a> {
-    /// Bytes of a half.
-    pub const HALF_BYTES: usize = size_of::<u16>();
-    /// Bytes of an `f32`.
-    pub const SINGLE_BYTES: usize = size_of::<f32>();
-
-    /// Bytes of each number.
+    /// How they are kept.
     #[inline]
-    pub fn number_bytes(self) -> usize {
+    pub fn form(self) -> Form {
         match self {
-            Self::Singles(_) => Self::SINGLE_BYTES,
-            Self::Halves(_) => Self::HALF_BYTES,
+            Self::Singles(_) => Form::Singles,
+            Self::Halves(_) => Form::Halves,
+            Self::Bits(_) => Form::Bits,
         }
     }
 
@@ -42,6 +124,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => numbers.len(),
             Self::Halves(numbers) => numbers.len(),
+            Self::Bits(bytes) => bytes.len() * BITS,
         }
     }
 
@@ -50,12 +133,13 @@ impl<'a> Floats<'a> {
         self.len() == 0
     }
 
-    /// Some of them.
+    /// Some of them; of bits whole bytes.
     #[inline]
     pub(super) fn part(self, range: Range<usize>) -> Self {
         match self {
             Self::Singles(numbers) => Self::Singles(&numbers[range]),
             Self::Halves(numbers) => Self::Halves(&numbers[range]),
+            Self::Bits(bytes) => Self::Bits(&bytes[range.start / BITS..range.end / BITS]),
         }
     }
 
@@ -64,6 +148,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => Cow::Borrowed(numbers),
             Self::Halves(numbers) => Cow::Owned(numbers.iter().map(|half| kernels::widen(*half)).collect()),
+            Self::Bits(bytes) => Cow::Owned(of_bits(bytes).collect()),
         }
     }
 
@@ -78,6 +163,12 @@ impl<'a> Floats<'a> {
                 widened.extend(numbers.iter().map(|half| kernels::widen(*half)));
                 Cow::Owned(widened)
             }
+            Self::Bits(bytes) => {
+                let mut numbers = std::mem::take(buffer).into_owned();
+                numbers.clear();
+                numbers.extend(of_bits(bytes));
+                Cow::Owned(numbers)
+            }
         };
     }
 
@@ -86,6 +177,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => bytemuck::cast_slice(numbers),
             Self::Halves(numbers) => bytemuck::cast_slice(numbers),
+            Self::Bits(bytes) => bytes,
         }
     }
 
@@ -95,6 +187,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => kernels::prefetch(numbers),
             Self::Halves(numbers) => kernels::prefetch(numbers),
+            Self::Bits(bytes) => kernels::prefetch(bytes),
         }
     }
 }
@@ -121,6 +214,32 @@ pub fn to_halves(numbers: &[f32], halves: &mut Vec<u16>) {
     halves[before..]
         .reinterpret_cast_mut::<f16>()
         .convert_from_f32_slice(numbers);
+}
+
+/// The place of the first number that is neither 0 nor 1.
+pub fn not_a_bit(numbers: &[f32]) -> Option<usize> {
+    numbers.iter().position(|x| *x != 0.0 && *x != 1.0)
+}
+
+/// Appends a bit for each number, 1 for those above 0; the last byte is filled up with zeros.
+pub fn to_bits(numbers: &[f32], bits: &mut Vec<u8>) {
+    let byte = |eight: &[f32]| {
+        let ones = eight
+            .iter()
+            .enumerate()
+            .map(|(i, x)| u8::from(*x > 0.0) << (BITS - 1 - i));
+        ones.sum::<u8>()
+    };
+    bits.extend(numbers.chunks(BITS).map(byte));
+}
+
+/// The numbers that bits stand for.
+pub fn of_bits(bits: &[u8]) -> impl Iterator<Item = f32> + '_ {
+    let eight = |byte: &u8| {
+        let byte = *byte;
+        (0..BITS).map(move |i| f32::from(byte >> (BITS - 1 - i) & 1))
+    };
+    bits.iter().flat_map(eight)
 }
 
 #[cfg(test)]

@@ -336,7 +336,7 @@ impl<'a> Encoder<'a> {
         let squared = product(&self.rest, &self.rest);
         let aside = match vectors.metric {
             Metric::Cosine => product(&self.centre, &self.rest),
-            Metric::Dot | Metric::Manhattan => product(self.mean, &self.rest),
+            Metric::Dot | Metric::Manhattan | Metric::Hamming => product(self.mean, &self.rest),
             Metric::Euclid => 0.0,
         };
         self.rotation.turn(&mut self.rest);
@@ -348,7 +348,7 @@ impl<'a> Encoder<'a> {
         let f = if sum > 0.0 { squared / sum } else { 0.0 };
         let (a, f) = match vectors.metric {
             Metric::Cosine => (f * along - aside, f),
-            Metric::Dot | Metric::Manhattan => (-aside, f),
+            Metric::Dot | Metric::Manhattan | Metric::Hamming => (-aside, f),
             Metric::Euclid => (squared + 2.0 * f * along, 2.0 * f),
         };
         [a as f32, f as f32]
@@ -451,14 +451,14 @@ impl<'a> Packs<'a> {
     pub(super) fn scorer(self, query: &[f32]) -> PackScorer<'a> {
         let scale = match self.metric {
             Metric::Cosine => super::inv_norm(query),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
         let mean_distance = match self.metric {
             // Of the query as it is scaled: its products with others may be beyond what a float holds.
             Metric::Cosine => 1.0 - kernels::dot(&rest, self.mean) - kernels::dot(self.mean, self.mean),
-            Metric::Dot | Metric::Manhattan => -kernels::dot(query, self.mean),
+            Metric::Dot | Metric::Manhattan | Metric::Hamming => -kernels::dot(query, self.mean),
             Metric::Euclid => kernels::dot(&rest, &rest),
         };
         Rotation::of(self.dim).turn(&mut rest);

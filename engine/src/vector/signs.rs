@@ -175,7 +175,7 @@ fn encode_row(metric: Metric, mean: &[f32], rotation: &Rotation, rest: &mut [f32
     let (dim, squared) = (rest.len() as f64, product(rest, rest));
     let extra = match metric {
         Metric::Cosine | Metric::Dot => -product(mean, rest),
-        Metric::Euclid | Metric::Manhattan => squared,
+        Metric::Euclid | Metric::Manhattan | Metric::Hamming => squared,
     };
     rotation.turn(rest);
     let sum: f64 = rest.iter().map(|x| f64::from(x.abs())).sum();
@@ -209,7 +209,7 @@ impl<'a> Signs<'a> {
     pub(super) fn scorer(self, query: &[f32]) -> SignScorer<'a> {
         let scale = match self.metric {
             Metric::Cosine => super::inv_norm(query),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let mut rest = vec![0f32; self.dim];
         take_off(self.mean, query, scale, &mut rest);
@@ -223,7 +223,7 @@ impl<'a> Signs<'a> {
         });
         let weight = match self.metric {
             Metric::Euclid => 2.0,
-            Metric::Cosine | Metric::Dot | Metric::Manhattan => 1.0,
+            Metric::Cosine | Metric::Dot | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let kernel = kernels::best_for_codes().signs;
         SignScorer {
@@ -232,7 +232,7 @@ impl<'a> Signs<'a> {
             query: SignQuery::new(&numbers, kernel.by_planes),
             base: match self.metric {
                 Metric::Cosine => 1.0 - kernels::dot(query, self.mean) * scale,
-                Metric::Dot | Metric::Manhattan => -kernels::dot(query, self.mean),
+                Metric::Dot | Metric::Manhattan | Metric::Hamming => -kernels::dot(query, self.mean),
                 Metric::Euclid => squared,
             },
             step: 2.0 * step * weight,

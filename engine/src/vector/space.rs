@@ -10,14 +10,15 @@
 //! | dot       | `-dot`     | inner product     |
 //! | euclid    | `Σ (a-b)²` | `√Σ (a-b)²`       |
 //! | manhattan | `Σ \|a-b\|` | `Σ \|a-b\|`       |
+//! | hamming   | dimensions that differ, of zeros and ones | the same |
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use super::BitSet;
 use super::codes::{Codes, product};
-use super::floats::Floats;
-use super::kernels::{self, Kernel};
+use super::floats::{self, Floats, Form};
+use super::kernels::{self, BitKernel, Kernel};
 use super::packs::Packs;
 use super::signs::Signs;
 use crate::error::{Error, Result};
@@ -33,16 +34,17 @@ impl Metric {
             Self::Cosine => (1.0 - distance).clamp(-1.0, 1.0),
             Self::Dot => -distance,
             Self::Euclid => distance.sqrt(),
-            Self::Manhattan => distance,
+            Self::Manhattan | Self::Hamming => distance,
         }
     }
 
-    pub(super) fn kernel(self) -> Kernel {
+    fn kernel(self) -> Kernel {
         let kernels = kernels::best();
         match self {
             Self::Cosine | Self::Dot => kernels.dot,
             Self::Euclid => kernels.l2_squared,
-            Self::Manhattan => kernels.l1,
+            // Zeros and ones that are kept as numbers differ by one where they differ.
+            Self::Manhattan | Self::Hamming => kernels.l1,
         }
     }
 }
@@ -67,6 +69,16 @@ pub trait Touch: Sync {
 /// What a search sees of a row that cannot be read.
 static UNREADABLE: [f32; limits::DIM_MAX] = [0.0; limits::DIM_MAX];
 static UNREADABLE_HALVES: [u16; limits::DIM_MAX] = [0; limits::DIM_MAX];
+static UNREADABLE_BITS: [u8; limits::DIM_MAX / floats::BITS] = [0; limits::DIM_MAX / floats::BITS];
+
+/// What rows are measured against: a vector as the loops want it that measure rows as they are kept.
+#[derive(Clone)]
+pub(super) enum Against<'a> {
+    Numbers(Kernel, Cow<'a, [f32]>),
+    Bits(BitKernel, Cow<'a, [u8]>),
+}
+
+const OTHER_ROWS: &str = "what rows are measured against was made for rows that are kept as they are";
 
 /// The vectors of one segment, one row per ordinal, exactly the numbers that were given.
 #[derive(Clone, Copy)]
@@ -115,6 +127,7 @@ impl<'a> VectorsRef<'a> {
             (_, true) => self.data.part(self.place(ordinal)),
             (Floats::Singles(_), false) => Floats::Singles(&UNREADABLE[..self.dim]),
             (Floats::Halves(_), false) => Floats::Halves(&UNREADABLE_HALVES[..self.dim]),
+            (Floats::Bits(_), false) => Floats::Bits(&UNREADABLE_BITS[..self.dim / floats::BITS]),
         }
     }
 
@@ -129,27 +142,67 @@ impl<'a> VectorsRef<'a> {
         self.touch.is_none_or(|touch| touch.touch(ordinal))
     }
 
-    /// Runs a loop over a row.
+    /// A vector to measure rows against.
+    pub(super) fn against(&self, vector: Cow<'a, [f32]>) -> Against<'a> {
+        match self.data.form() {
+            Form::Singles | Form::Halves => Against::Numbers(self.metric.kernel(), vector),
+            Form::Bits => {
+                let mut bits = Vec::with_capacity(self.dim / floats::BITS);
+                floats::to_bits(&vector, &mut bits);
+                Against::Bits(kernels::best_for_bits(), Cow::Owned(bits))
+            }
+        }
+    }
+
+    /// Measures against a row from now on.
     #[inline]
-    pub(super) fn sum(&self, kernel: Kernel, query: &[f32], ordinal: Ordinal) -> f32 {
-        match self.numbers(ordinal) {
-            Floats::Singles(row) => kernel.of(query, row),
-            Floats::Halves(row) => kernel.of_halves(query, row),
+    pub(super) fn aim(&self, ordinal: Ordinal, against: &mut Against<'a>) {
+        match (self.numbers(ordinal), against) {
+            (Floats::Bits(row), Against::Bits(_, bits)) => *bits = Cow::Borrowed(row),
+            (row, Against::Numbers(_, numbers)) => row.singles_in(numbers),
+            (Floats::Singles(_) | Floats::Halves(_), Against::Bits(..)) => unreachable!("{OTHER_ROWS}"),
+        }
+    }
+
+    /// Runs the loop over a row.
+    #[inline]
+    fn sum(&self, against: &Against<'_>, ordinal: Ordinal) -> f32 {
+        match (self.numbers(ordinal), against) {
+            (Floats::Singles(row), Against::Numbers(kernel, query)) => kernel.of(query, row),
+            (Floats::Halves(row), Against::Numbers(kernel, query)) => kernel.of_halves(query, row),
+            (Floats::Bits(row), Against::Bits(kernel, query)) => kernel.of(query, row) as f32,
+            (Floats::Singles(_) | Floats::Halves(_), Against::Bits(..)) | (Floats::Bits(_), Against::Numbers(..)) => {
+                unreachable!("{OTHER_ROWS}")
+            }
         }
     }
 
     /// The same of four rows, to the bit.
     #[inline]
-    pub(super) fn sums(&self, kernel: Kernel, query: &[f32], ordinals: [Ordinal; 4]) -> [f32; 4] {
+    pub(super) fn sums(&self, against: &Against<'_>, ordinals: [Ordinal; 4]) -> [f32; 4] {
         let place = |ordinal| self.is_readable(ordinal).then(|| self.place(ordinal));
-        match self.data {
-            Floats::Singles(data) => {
+        match (self.data, against) {
+            (Floats::Singles(data), Against::Numbers(kernel, query)) => {
                 let row = |ordinal| place(ordinal).map_or(&UNREADABLE[..self.dim], |place| &data[place]);
                 kernel.of_four(query, ordinals.map(row))
             }
-            Floats::Halves(data) => {
+            (Floats::Halves(data), Against::Numbers(kernel, query)) => {
                 let row = |ordinal| place(ordinal).map_or(&UNREADABLE_HALVES[..self.dim], |place| &data[place]);
                 kernel.of_four_halves(query, ordinals.map(row))
+            }
+            (Floats::Bits(data), Against::Bits(kernel, query)) => {
+                let bytes = self.dim / floats::BITS;
+                let row = |ordinal| match self.is_readable(ordinal) {
+                    true => &data[ordinal as usize * bytes..(ordinal as usize + 1) * bytes],
+                    false => &UNREADABLE_BITS[..bytes],
+                };
+                // A count of dimensions is a whole number of 16 bits.
+                kernel
+                    .of_four(query, ordinals.map(row))
+                    .map(|differing| differing as f32)
+            }
+            (Floats::Singles(_) | Floats::Halves(_), Against::Bits(..)) | (Floats::Bits(_), Against::Numbers(..)) => {
+                unreachable!("{OTHER_ROWS}")
             }
         }
     }
@@ -178,12 +231,11 @@ impl<'a> VectorsRef<'a> {
                 query.iter_mut().for_each(|x| *x *= inv_norm);
                 Cow::Owned(query)
             }
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => query,
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => query,
         };
         QueryScorer {
             vectors: *self,
-            kernel: self.metric.kernel(),
-            query,
+            query: self.against(query),
         }
     }
 
@@ -196,6 +248,14 @@ impl<'a> VectorsRef<'a> {
                 "{} floats are not rows of {} dimensions",
                 self.data.len(),
                 self.dim
+            )));
+        }
+        if let Floats::Bits(_) = self.data
+            && (self.metric != Metric::Hamming || !self.dim.is_multiple_of(floats::BITS))
+        {
+            return Err(Error::damaged(format!(
+                "vectors of {} dimensions kept as bits, compared by {:?}",
+                self.dim, self.metric
             )));
         }
         if self.codes.is_some_and(|codes| codes.len() != rows) {
@@ -225,22 +285,21 @@ impl<'a> VectorsRef<'a> {
 /// A query ready to be measured against any row of its vectors.
 pub struct QueryScorer<'a> {
     vectors: VectorsRef<'a>,
-    kernel: Kernel,
     /// Of unit length for cosine, else as given.
-    query: Cow<'a, [f32]>,
+    query: Against<'a>,
 }
 
 impl QueryScorer<'_> {
     /// How far the row is from the query; smaller is closer.
     #[inline]
     pub fn distance(&self, ordinal: Ordinal) -> f32 {
-        self.of_sum(ordinal, self.vectors.sum(self.kernel, &self.query, ordinal))
+        self.of_sum(ordinal, self.vectors.sum(&self.query, ordinal))
     }
 
     /// The same of four rows, to the bit.
     #[inline]
     pub fn four(&self, ordinals: [Ordinal; 4]) -> [f32; 4] {
-        let sums = self.vectors.sums(self.kernel, &self.query, ordinals);
+        let sums = self.vectors.sums(&self.query, ordinals);
         let mut distances = [0.0; 4];
         for i in 0..4 {
             distances[i] = self.of_sum(ordinals[i], sums[i]);
@@ -259,7 +318,7 @@ impl QueryScorer<'_> {
         match self.vectors.metric {
             Metric::Cosine => 1.0 - sum * self.vectors.inv_norms[ordinal as usize],
             Metric::Dot => -sum,
-            Metric::Euclid | Metric::Manhattan => sum,
+            Metric::Euclid | Metric::Manhattan | Metric::Hamming => sum,
         }
     }
 }

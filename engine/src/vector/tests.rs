@@ -27,6 +27,7 @@ pub(super) struct Rows {
     dim: usize,
     data: Vec<f32>,
     halves: Option<Vec<u16>>,
+    bits: Option<Vec<u8>>,
     inv_norms: Vec<f32>,
     absent: Option<BitSet>,
     codes: Option<(CodesLayout, Vec<u8>)>,
@@ -38,13 +39,14 @@ impl Rows {
     pub(super) fn new(metric: Metric, dim: usize, rows: &[Vec<f32>]) -> Self {
         let inv_norms = match metric {
             Metric::Cosine => rows.iter().map(|row| inv_norm(row)).collect(),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => Vec::new(),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => Vec::new(),
         };
         Self {
             metric,
             dim,
             data: rows.concat(),
             halves: None,
+            bits: None,
             inv_norms,
             absent: None,
             codes: None,
@@ -70,9 +72,10 @@ impl Rows {
         VectorsRef {
             metric: self.metric,
             dim: self.dim,
-            data: match &self.halves {
-                Some(halves) => Floats::Halves(halves),
-                None => Floats::Singles(&self.data),
+            data: match (&self.halves, &self.bits) {
+                (Some(halves), _) => Floats::Halves(halves),
+                (_, Some(bits)) => Floats::Bits(bits),
+                (None, None) => Floats::Singles(&self.data),
             },
             touch: None,
             inv_norms: &self.inv_norms,
@@ -90,9 +93,20 @@ impl Rows {
         self.halves = Some(halves);
         self
     }
+    /// The same numbers, which must be zeros and ones, kept as bits.
+    pub(super) fn as_bits(mut self) -> Self {
+        assert_eq!(floats::not_a_bit(&self.data), None);
+        let mut bits = Vec::new();
+        floats::to_bits(&self.data, &mut bits);
+        self.bits = Some(bits);
+        self
+    }
+    fn has_codes(&self) -> bool {
+        !matches!(self.metric, Metric::Manhattan | Metric::Hamming)
+    }
     /// With codes, if the metric has any.
     pub(super) fn coded(mut self, bits: Bits) -> Self {
-        if self.metric != Metric::Manhattan {
+        if self.has_codes() {
             let mut bytes = Vec::new();
             let mut put = |some: &[u8]| {
                 bytes.extend_from_slice(some);
@@ -105,7 +119,7 @@ impl Rows {
     }
     /// With signs, if the metric has any.
     pub(super) fn signed(mut self) -> Self {
-        if self.metric != Metric::Manhattan {
+        if self.has_codes() {
             let mut bytes = Vec::new();
             let mut put = |some: &[u8]| {
                 bytes.extend_from_slice(some);
@@ -129,7 +143,7 @@ impl Rows {
     }
     /// With packs of a graph over them, if the metric has any.
     pub(super) fn packed(mut self, graph: &[u8]) -> Self {
-        if self.metric != Metric::Manhattan {
+        if self.has_codes() {
             let layout = HnswLayout::parse(graph).unwrap();
             let graph = layout.view(graph);
             let mut bytes = Vec::new();
@@ -144,7 +158,7 @@ impl Rows {
     }
     /// With the codes that a segment of them would have.
     pub(super) fn quantized(self, wanted: Bits) -> Self {
-        if self.metric == Metric::Manhattan {
+        if !self.has_codes() {
             return self;
         }
         let coding = Coding::choose(&self.view(), wanted, fidelity::PROBES, &Workers::alone(), &never).unwrap();
@@ -288,6 +302,7 @@ fn distances_and_raw_values_of_each_metric() {
         (Metric::Dot, vec![1.0, 2.0], -11.0, 11.0),
         (Metric::Euclid, vec![0.0, 0.0], 25.0, 5.0),
         (Metric::Manhattan, vec![1.0, 6.0], 4.0, 4.0),
+        (Metric::Hamming, vec![3.0, 5.0], 1.0, 1.0),
     ];
     for (metric, query, distance, raw) in cases {
         let rows = Rows::new(metric, 2, std::slice::from_ref(&row));
@@ -336,7 +351,7 @@ fn distances_by_code_are_near_the_true_ones() {
                 // an error of its own, of at most 8 deviations over 254.
                 let scale = match metric {
                     Metric::Cosine => 1.0 / (26.0 * dim as f32),
-                    Metric::Dot | Metric::Manhattan => 1.0,
+                    Metric::Dot | Metric::Manhattan | Metric::Hamming => 1.0,
                     Metric::Euclid => 2.0,
                 };
                 let bound = scale * 6.0 * (dim as f32).sqrt() * 2.0 * (8.0 / steps + 8.0 / 254.0) * 0.3 + 1e-4;

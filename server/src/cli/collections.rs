@@ -125,6 +125,7 @@ enum MetricArg {
     Dot,
     Euclid,
     Manhattan,
+    Hamming,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -194,6 +195,7 @@ impl Create {
                     MetricArg::Dot => Metric::Dot,
                     MetricArg::Euclid => Metric::Euclid,
                     MetricArg::Manhattan => Metric::Manhattan,
+                    MetricArg::Hamming => Metric::Hamming,
                 };
                 let index = match self.index {
                     IndexArg::Hnsw => Index::Hnsw {

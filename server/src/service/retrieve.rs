@@ -282,7 +282,7 @@ fn scale(name: &str, source: &Source, schema: &Schema) -> (String, f32) {
             };
             let sign = match spec.metric {
                 Metric::Cosine | Metric::Dot => 1.0,
-                Metric::Euclid | Metric::Manhattan => -1.0,
+                Metric::Euclid | Metric::Manhattan | Metric::Hamming => -1.0,
             };
             (format!("{name} {:?} {:?}", spec.metric, spec.embedder), sign)
         }

@@ -52,6 +52,7 @@ async fn both_protocols_tell_the_same_story() {
         .into_iter()
         .chain(points())
         .chain(queries())
+        .chain(bits())
         .chain(sparse())
         .chain(pictures::pictures())
         .chain(makers::makers())
@@ -594,6 +595,44 @@ fn queries() -> Vec<Step> {
             "things",
             json!({"queries": [{"nearest": {"vector": [0, 1, 0]}, "limit": 1}, {"nearest": {"vector": [1, 0, 0]}, "limit": 1}]}),
             Expect::Holds(json!({"results": [{"hits": [{"id": "b"}]}, {"hits": [{"id": "a"}]}]})),
+        ),
+    ]
+}
+
+fn bits() -> Vec<Step> {
+    let near = json!({"nearest": {"vector": [1, 1, 1, 1, 0, 0, 0, 0]}, "with": {"vectors": true}});
+    vec![
+        step(
+            "a collection of zeros and ones",
+            Method::CreateCollection,
+            "bits",
+            json!({"vectors": {"v": {"dim": 8, "metric": "hamming"}}}),
+            Expect::Holds(json!({"schema": {"vectors": {"v": {"dim": 8, "metric": "hamming"}}}})),
+        ),
+        step(
+            "has points",
+            Method::Upsert,
+            "bits",
+            json!({"points": [{"id": "far", "vector": [0, 0, 0, 0, 1, 1, 1, 1]}, {"id": "near", "vector": [1, 1, 1, 0, 0, 0, 0, 0]},
+                              {"id": "between", "vector": [1, 1, 0, 0, 1, 0, 0, 0]}]}),
+            Expect::Is(|_| true),
+        ),
+        step(
+            "what differs in the fewest places comes first",
+            Method::Query,
+            "bits",
+            near,
+            Expect::Holds(json!({"hits": [
+                {"id": "near", "score": 0.875, "legs": [{"raw": 1.0}], "vectors": {"v": [1, 1, 1, 0, 0, 0, 0, 0]}},
+                {"id": "between", "score": 0.625, "legs": [{"raw": 3.0}]},
+                {"id": "far", "score": 0.0, "legs": [{"raw": 8.0}]}]})),
+        ),
+        step(
+            "goes again",
+            Method::DeleteCollection,
+            "bits",
+            json!({}),
+            Expect::Is(|_| true),
         ),
     ]
 }

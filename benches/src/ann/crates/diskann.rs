@@ -70,7 +70,9 @@ impl<'a> DiskAnn<'a> {
     fn metric(&self) -> Metric {
         match self.case.metric {
             schema::Metric::Euclid => Metric::L2,
-            schema::Metric::Cosine | schema::Metric::Dot | schema::Metric::Manhattan => Metric::CosineNormalized,
+            schema::Metric::Cosine | schema::Metric::Dot | schema::Metric::Manhattan | schema::Metric::Hamming => {
+                Metric::CosineNormalized
+            }
         }
     }
 

@@ -22,7 +22,7 @@ pub(super) fn contestant<'a>(case: &'a Case) -> Box<dyn Contestant + 'a> {
     match case.metric {
         Metric::Euclid => Box::new(HnswRs::of(case, DistL2)),
         // Of vectors of unit length, which the product is faster for than its cosine.
-        Metric::Cosine | Metric::Dot | Metric::Manhattan => Box::new(HnswRs::of(case, DistDot)),
+        Metric::Cosine | Metric::Dot | Metric::Manhattan | Metric::Hamming => Box::new(HnswRs::of(case, DistDot)),
     }
 }
 

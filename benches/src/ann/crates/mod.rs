@@ -10,11 +10,19 @@ mod diskann;
 #[cfg(feature = "peers-rust")]
 mod hnsw;
 
+#[cfg(feature = "peers-rust")]
+use cairn_engine::schema::Metric;
+
 use super::{Case, Contestant};
+
+const NAMES: [&str; 3] = ["hnsw_rs", "diskann", "diskann-int8"];
 
 /// The contestant of this name if it is one of these; the inner error says why it cannot take part.
 #[cfg(feature = "peers-rust")]
 pub(crate) fn start<'a>(name: &str, case: &'a Case) -> Option<Result<Box<dyn Contestant + 'a>, String>> {
+    if case.metric == Metric::Hamming && NAMES.contains(&name) {
+        return Some(Err("it is not given bits here".into()));
+    }
     Some(Ok(match name {
         "hnsw_rs" => hnsw::contestant(case),
         "diskann" => Box::new(diskann::DiskAnn::over_vectors(case)),
@@ -25,8 +33,7 @@ pub(crate) fn start<'a>(name: &str, case: &'a Case) -> Option<Result<Box<dyn Con
 
 #[cfg(not(feature = "peers-rust"))]
 pub(crate) fn start<'a>(name: &str, _: &'a Case) -> Option<Result<Box<dyn Contestant + 'a>, String>> {
-    let ours = ["hnsw_rs", "diskann", "diskann-int8"].contains(&name);
-    ours.then(|| {
+    NAMES.contains(&name).then(|| {
         Err("not compiled in: build cairn-bench with `--features cairn-bench/peers-rust`, as `make bench` does".into())
     })
 }

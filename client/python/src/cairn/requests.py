@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .errors import InvalidError
 from .filters import Condition, Filter, FilterLike, IdLike, whole_filter
 
-Metric: TypeAlias = Literal["cosine", "dot", "euclid", "manhattan"]
+Metric: TypeAlias = Literal["cosine", "dot", "euclid", "manhattan", "hamming"]
 Format: TypeAlias = Literal["plain", "markdown", "html", "pdf"]
 TrustLabel: TypeAlias = Literal["unverified", "trusted", "quarantined"]
 #: A dense vector: a NumPy array or numbers.
@@ -91,7 +91,7 @@ class VectorSpec:
 
     #: 1 to 65,535. May be left out if `embedder` names one of the server's.
     dim: int | None = None
-    #: Default: cosine.
+    #: Default: cosine. `hamming` counts where vectors of zeros and ones differ; of packed ones `numpy.unpackbits(packed, axis=-1)` makes such.
     metric: Metric | None = None
     #: Default: Hnsw().
     index: Hnsw | Ivf | Flat | Faiss | None = None

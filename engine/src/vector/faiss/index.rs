@@ -44,7 +44,10 @@ fn measure(metric: Metric) -> Result<Measure> {
     match metric {
         Metric::Cosine | Metric::Dot => Ok(Measure::Dot),
         Metric::Euclid => Ok(Measure::Euclid),
-        Metric::Manhattan => Err(Error::invalid("bad_index", "faiss: no index by manhattan distance")),
+        Metric::Manhattan | Metric::Hamming => Err(Error::invalid(
+            "bad_index",
+            "faiss: no index by manhattan or hamming distance",
+        )),
     }
 }
 
@@ -153,7 +156,7 @@ fn rows_of(vectors: &VectorsRef<'_>, some: &[Ordinal]) -> Vec<f32> {
                 let inv_norm = vectors.inv_norms[*ordinal as usize];
                 rows.extend(row.iter().map(|x| x * inv_norm));
             }
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => rows.extend_from_slice(&row),
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => rows.extend_from_slice(&row),
         }
     }
     rows
@@ -430,7 +433,7 @@ fn direction(metric: Metric, query: &[f32]) -> Vec<f32> {
             let inv_norm = inv_norm(query);
             query.iter().map(|x| x * inv_norm).collect()
         }
-        Metric::Dot | Metric::Euclid | Metric::Manhattan => query.to_vec(),
+        Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => query.to_vec(),
     }
 }
 

@@ -37,7 +37,7 @@ fn number(metric: Metric) -> Option<u32> {
         Metric::Cosine => Some(0),
         Metric::Dot => Some(1),
         Metric::Euclid => Some(2),
-        Metric::Manhattan => None,
+        Metric::Manhattan | Metric::Hamming => None,
     }
 }
 

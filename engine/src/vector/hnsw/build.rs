@@ -27,8 +27,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::codes::{CodeScorer, Codes};
-use crate::vector::kernels::{self, Kernel};
+use crate::vector::kernels;
 use crate::vector::near::{Near, four};
+use crate::vector::space::Against;
 use crate::vector::twins::Twins;
 use crate::vector::{BitSet, Meter, Scored, VectorsRef};
 
@@ -589,7 +590,7 @@ struct Space<'a> {
 }
 
 enum Measure<'a> {
-    Floats { vectors: VectorsRef<'a>, kernel: Kernel },
+    Floats(VectorsRef<'a>),
     Codes { codes: Codes<'a>, sums: Vec<f32> },
 }
 
@@ -600,10 +601,7 @@ impl<'a> Space<'a> {
                 codes,
                 sums: codes.sums(),
             },
-            None => Measure::Floats {
-                vectors: *vectors,
-                kernel: vectors.metric.kernel(),
-            },
+            None => Measure::Floats(*vectors),
         };
         Self {
             measure,
@@ -613,11 +611,10 @@ impl<'a> Space<'a> {
 
     fn aim(&self) -> Aim<'_> {
         match &self.measure {
-            Measure::Floats { vectors, kernel } => Aim::Floats {
+            Measure::Floats(vectors) => Aim::Floats {
                 vectors: *vectors,
-                kernel: *kernel,
                 node: 0,
-                row: Cow::Borrowed(&[]),
+                row: vectors.against(Cow::Borrowed(&[])),
             },
             Measure::Codes { codes, sums } => Aim::Codes {
                 scorer: codes.scorer_of_rows(),
@@ -631,9 +628,8 @@ impl<'a> Space<'a> {
 enum Aim<'s> {
     Floats {
         vectors: VectorsRef<'s>,
-        kernel: Kernel,
         node: Ordinal,
-        row: Cow<'s, [f32]>,
+        row: Against<'s>,
     },
     Codes {
         scorer: CodeScorer<'s>,
@@ -646,7 +642,7 @@ impl Aim<'_> {
         match self {
             Self::Floats { vectors, node, row, .. } => {
                 *node = to;
-                vectors.numbers(to).singles_in(row);
+                vectors.aim(to, row);
             }
             Self::Codes { scorer, .. } => scorer.aim(to),
         }
@@ -657,13 +653,8 @@ impl Near for Aim<'_> {
     #[inline]
     fn four(&self, nodes: [Ordinal; 4]) -> [f32; 4] {
         match self {
-            Self::Floats {
-                vectors,
-                kernel,
-                node,
-                row,
-            } => {
-                let sums = vectors.sums(*kernel, row, nodes);
+            Self::Floats { vectors, node, row } => {
+                let sums = vectors.sums(row, nodes);
                 let mut distances = [0.0; 4];
                 for i in 0..4 {
                     distances[i] = match vectors.metric {
@@ -672,7 +663,7 @@ impl Near for Aim<'_> {
                             1.0 - sums[i] * inv_norm(*node) * inv_norm(nodes[i])
                         }
                         Metric::Dot => -sums[i],
-                        Metric::Euclid | Metric::Manhattan => sums[i],
+                        Metric::Euclid | Metric::Manhattan | Metric::Hamming => sums[i],
                     };
                 }
                 distances

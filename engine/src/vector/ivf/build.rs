@@ -189,7 +189,7 @@ impl<'a> Lists<'a> {
                     centre.iter_mut().for_each(|x| *x *= cosine);
                     (1.0 - cosine * cosine).max(0.0).sqrt()
                 }
-                Metric::Dot | Metric::Euclid => distance.max(0.0).sqrt(),
+                Metric::Dot | Metric::Euclid | Metric::Hamming => distance.max(0.0).sqrt(),
                 Metric::Manhattan => distance,
             };
             let weight = self.size(list) as f64 / self.order.len() as f64;
@@ -204,7 +204,7 @@ impl<'a> Lists<'a> {
 
     /// The coarsest codes from those wanted on that tell rows apart, and how far a search has to look.
     fn choose_codes(&mut self, wanted: Option<Bits>, workers: &Workers, go_on: GoOn<'_>) -> Result<()> {
-        let Some(wanted) = wanted.filter(|_| self.vectors.metric != Metric::Manhattan) else {
+        let Some(wanted) = wanted.filter(|_| codes::metric_number(self.vectors.metric).is_some()) else {
             self.measured = measure(self, None, self.seed, workers, go_on)?;
             return Ok(());
         };

@@ -61,7 +61,7 @@ impl Space {
             Metric::Manhattan => (Metric::Manhattan, kernels::best().l1, false),
             Metric::Cosine => (Metric::Euclid, kernels::best().l2_squared, true),
             // By Euclidean distance also for inner product: it tells long rows from short ones.
-            Metric::Dot | Metric::Euclid => (Metric::Euclid, kernels::best().l2_squared, false),
+            Metric::Dot | Metric::Euclid | Metric::Hamming => (Metric::Euclid, kernels::best().l2_squared, false),
         };
         Self {
             dim,

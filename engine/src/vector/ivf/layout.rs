@@ -18,7 +18,13 @@ use crate::vector::{BitSet, Codes, CodesLayout, Floats, HnswLayout, Touch, Vecto
 const MAGIC: [u8; 4] = *b"CIVF";
 const VERSION: u32 = 2;
 /// In the order of their numbers.
-const METRICS: [Metric; 4] = [Metric::Cosine, Metric::Dot, Metric::Euclid, Metric::Manhattan];
+const METRICS: [Metric; 5] = [
+    Metric::Cosine,
+    Metric::Dot,
+    Metric::Euclid,
+    Metric::Manhattan,
+    Metric::Hamming,
+];
 
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
@@ -129,11 +135,12 @@ pub(super) struct Centres<'a> {
     pub(super) graph: Option<Hnsw<'a>>,
 }
 
-/// What centres are measured by.
+/// What centres are measured by. Where zeros and ones differ they differ by one, squared too: the mean of some of them is a centre for what
+/// they differ in.
 pub(super) fn metric_of_centres(metric: Metric) -> Metric {
     match metric {
         Metric::Cosine | Metric::Dot => Metric::Dot,
-        Metric::Euclid => Metric::Euclid,
+        Metric::Euclid | Metric::Hamming => Metric::Euclid,
         Metric::Manhattan => Metric::Manhattan,
     }
 }
@@ -285,7 +292,7 @@ impl Parts {
         let (dim, lists) = (u128::from(header.dim), u128::from(header.lists));
         let coded = match metric {
             Metric::Manhattan => 0,
-            Metric::Cosine | Metric::Dot | Metric::Euclid => {
+            Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Hamming => {
                 let line = LINE as u128;
                 line + (4 * dim).next_multiple_of(line) + lists * Bits::Eight.record_bytes(header.dim as usize) as u128
             }

@@ -123,12 +123,12 @@ impl Question {
         let row = vectors.row(ordinal);
         let scale = match vectors.metric {
             Metric::Cosine => inv_norm(&row),
-            Metric::Dot | Metric::Euclid | Metric::Manhattan => 1.0,
+            Metric::Dot | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let scaled: Vec<f32> = row.iter().map(|x| x * scale).collect();
         let length = match vectors.metric {
             Metric::Dot => kernels::dot(&row, &row).sqrt(),
-            Metric::Cosine | Metric::Euclid | Metric::Manhattan => 1.0,
+            Metric::Cosine | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
         };
         let centres = lists.centre_vectors();
         let scorer = centres.scorer(&scaled);

@@ -37,7 +37,7 @@
 //! multiple of 64.
 //!
 //! ```text
-//!  0  "CIVF" | version | n | d | l | p | bits (0: no records) | metric (0 cosine, 1 dot, 2 euclid, 3 manhattan)
+//!  0  "CIVF" | version | n | d | l | p | bits (0: no records) | metric (0 cosine, 1 dot, 2 euclid, 3 manhattan, 4 hamming)
 //!     | f32 far reach | 28 zero bytes                                              header, 64 bytes
 //! 64  7 x (f32 recall | reach | share of rows for 10 | for 100 | width for 10 | for 100)         looks
 //!  ·  d f32                                                                        mean of the centres
@@ -87,7 +87,7 @@ impl Outlook {
             // Centres are measured by inner product.
             Metric::Cosine => (1.0 + centre_distance, 1.0 + centre_distance, spread),
             Metric::Dot => (centre_distance, centre_distance, spread * query_length),
-            Metric::Euclid => (
+            Metric::Euclid | Metric::Hamming => (
                 centre_distance,
                 centre_distance + spread * spread,
                 spread * (2.0 * centre_distance.max(0.0).sqrt() + spread),

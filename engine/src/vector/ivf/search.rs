@@ -227,7 +227,7 @@ impl<'q> Aimed<'q> {
             for_centres: (metric == Metric::Cosine).then(|| scaled(inv_norm(query))),
             length: match metric {
                 Metric::Dot => kernels::dot(query, query).sqrt(),
-                Metric::Cosine | Metric::Euclid | Metric::Manhattan => 1.0,
+                Metric::Cosine | Metric::Euclid | Metric::Manhattan | Metric::Hamming => 1.0,
             },
         }
     }

@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, OnePass, PACK, PAIRS, PackKernel, PackQuery,
-    RankKernel, SignKernel, SignQuery, avx2,
+    BitKernel, Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, OnePass, PACK, PAIRS, PackKernel,
+    PackQuery, RankKernel, SignKernel, SignQuery, avx2,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -52,6 +52,12 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         of: rank,
         in_one_pass: Some(OnePass { insert, replace }),
     },
+};
+
+pub(super) const BITS: BitKernel = BitKernel {
+    name: "avx512vpopcntdq",
+    one: differing_one,
+    four: differing_four,
 };
 
 const LANES: usize = 16;
@@ -227,6 +233,54 @@ fn four_bits(query: &[i8], records: [&[u8]; 4]) -> [i32; 4] {
         }
     }
     totals(sums)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
+fn differing_one(a: &[u8], b: &[u8]) -> u32 {
+    let [sum] = differing(a, [b]);
+    _mm512_reduce_add_epi64(sum) as u32
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
+fn differing_four(a: &[u8], rows: [&[u8]; 4]) -> [u32; 4] {
+    // No sum of a lane needs more than its lower half.
+    totals(differing(a, rows)).map(|total| total as u32)
+}
+
+/// How many bits differ, lane by lane of 64 bits; the tail is one masked load.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vpopcntdq")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn differing<const N: usize>(a: &[u8], rows: [&[u8]; N]) -> [__m512i; N] {
+    let whole = a.len() / LINE * LINE;
+    let mut sums = [_mm512_setzero_si512(); N];
+    for at in (0..whole).step_by(LINE) {
+        // SAFETY: `at + LINE` is at most `whole`, which no slice is shorter than: every row is as long as `a` (`BitKernel` checked).
+        // The loads ask no alignment.
+        let (x, ys) = unsafe {
+            (
+                _mm512_loadu_si512(a.as_ptr().add(at).cast()),
+                rows.map(|row| _mm512_loadu_si512(row.as_ptr().add(at).cast())),
+            )
+        };
+        for i in 0..N {
+            sums[i] = _mm512_add_epi64(sums[i], _mm512_popcnt_epi64(_mm512_xor_si512(x, ys[i])));
+        }
+    }
+    if whole < a.len() {
+        let mask = u64::MAX >> (LINE - (a.len() - whole));
+        // SAFETY: bytes that are masked off are not read, and as many as are not are in every slice from `whole` on.
+        let (x, ys) = unsafe {
+            (
+                _mm512_maskz_loadu_epi8(mask, a.as_ptr().add(whole).cast()),
+                rows.map(|row| _mm512_maskz_loadu_epi8(mask, row.as_ptr().add(whole).cast())),
+            )
+        };
+        for i in 0..N {
+            sums[i] = _mm512_add_epi64(sums[i], _mm512_popcnt_epi64(_mm512_xor_si512(x, ys[i])));
+        }
+    }
+    sums
 }
 
 /// A word of bits is a mask of 64 numbers.

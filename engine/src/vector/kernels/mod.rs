@@ -1,7 +1,7 @@
 //! The inner loops of vector search, one against one and one against four.
 //!
 //! Over `f32`, against rows of `f32` or of halves: dot product, squared Euclidean and Manhattan distance. Over codes
-//! ([`super::codes`]): the integer dot product of a query of `i8` with codes of 8 or of 4 bits. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
+//! ([`super::codes`]): the integer dot product of a query of `i8` with codes of 8 or of 4 bits. Over rows of bits: how many differ. Over signs ([`super::signs`]): the sum of a query's `i8` where bits are set.
 //! Over packs ([`super::packs`]): a query's tables, and estimates of thirty-two neighbours by them. Over sorted numbers: where one belongs,
 //! and putting it there ([`RankKernel`]).
 //!
@@ -107,7 +107,7 @@ impl Kernel {
 }
 
 #[inline]
-fn check_lengths<T, const N: usize>(a: &[f32], rows: [&[T]; N]) {
+fn check_lengths<Q, T, const N: usize>(a: &[Q], rows: [&[T]; N]) {
     assert!(
         rows.iter().all(|row| row.len() == a.len()),
         "vectors of one space have one length"
@@ -173,6 +173,43 @@ impl CodeKernel {
 impl fmt::Debug for CodeKernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CodeKernel({:?})", self.bits)
+    }
+}
+
+/// One loop over rows of bits of one set: how many of them differ.
+#[derive(Clone, Copy)]
+pub struct BitKernel {
+    /// `avx512vpopcntdq`, `avx2`, `neon` or `portable`.
+    pub name: &'static str,
+    /// As in [`Kernel`].
+    one: unsafe fn(&[u8], &[u8]) -> u32,
+    four: unsafe fn(&[u8], [&[u8]; 4]) -> [u32; 4],
+}
+
+impl BitKernel {
+    /// Runs the loop. Panics when the lengths differ.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of(self, a: &[u8], b: &[u8]) -> u32 {
+        check_lengths(a, [b]);
+        // SAFETY: a `BitKernel` is only handed out by `available_for_bits`, which includes one only after the CPU was seen to have
+        // every feature its loops are compiled for; the lengths are equal, which is all the loops rely on.
+        unsafe { (self.one)(a, b) }
+    }
+
+    /// Runs the loop for four rows. Panics when the lengths differ.
+    #[inline]
+    #[expect(unsafe_code, reason = "calls a loop compiled for features checked at run time")]
+    pub fn of_four(self, a: &[u8], rows: [&[u8]; 4]) -> [u32; 4] {
+        check_lengths(a, rows);
+        // SAFETY: as in `of`.
+        unsafe { (self.four)(a, rows) }
+    }
+}
+
+impl fmt::Debug for BitKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BitKernel({})", self.name)
     }
 }
 
@@ -514,6 +551,36 @@ pub fn best() -> &'static Kernels {
 pub fn best_for_codes() -> &'static CodeKernels {
     static BEST: LazyLock<&'static CodeKernels> = LazyLock::new(|| available_for_codes()[0]);
     *BEST
+}
+
+/// The fastest loop over bits that this CPU can run.
+#[inline]
+pub fn best_for_bits() -> BitKernel {
+    static BEST: LazyLock<BitKernel> = LazyLock::new(|| available_for_bits()[0]);
+    *BEST
+}
+
+/// Every loop over bits that this CPU can run, fastest first. The portable one is always last.
+pub fn available_for_bits() -> Vec<BitKernel> {
+    let mut loops = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vpopcntdq")
+        {
+            loops.push(avx512::BITS);
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") {
+            loops.push(avx2::BITS);
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if is_aarch64_feature_detected!("neon") {
+        loops.push(neon::BITS);
+    }
+    loops.push(portable::BITS);
+    loops
 }
 
 /// Every set over floats that this CPU can run, fastest first. The portable one is always last.

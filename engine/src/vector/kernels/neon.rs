@@ -7,8 +7,8 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery, portable, widen,
+    BitKernel, Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PAIRS, PackKernel, PackQuery,
+    RankKernel, SignKernel, SignQuery, portable, widen,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -61,6 +61,12 @@ const fn codes(name: &'static str, eight: Codes, four: Codes) -> CodeKernels {
         },
     }
 }
+
+pub(super) const BITS: BitKernel = BitKernel {
+    name: "neon",
+    one: differing_one,
+    four: differing::<4>,
+};
 
 const LANES: usize = 4;
 const SUMS: usize = 4;
@@ -268,6 +274,38 @@ fn add_products(acc: int32x4_t, x: int8x16_t, y: int8x16_t) -> int32x4_t {
 #[target_feature(enable = "neon")]
 fn signs(query: &SignQuery, records: [&[u8]; 4]) -> [i32; 4] {
     records.map(|record| portable::signs(query, record))
+}
+
+#[target_feature(enable = "neon")]
+fn differing_one(a: &[u8], b: &[u8]) -> u32 {
+    differing(a, [b])[0]
+}
+
+#[inline]
+#[target_feature(enable = "neon")]
+#[expect(unsafe_code, reason = "register loads from slices")]
+fn differing<const N: usize>(a: &[u8], rows: [&[u8]; N]) -> [u32; N] {
+    let whole = a.len() / BYTES * BYTES;
+    let mut sums = [vdupq_n_u32(0); N];
+    for at in (0..whole).step_by(BYTES) {
+        // SAFETY: `at + BYTES` is at most `whole`, which no slice is shorter than: every row is as long as `a` (`BitKernel` checked).
+        // The loads ask no alignment.
+        let (x, ys) = unsafe {
+            (
+                vld1q_u8(a.as_ptr().add(at)),
+                rows.map(|row| vld1q_u8(row.as_ptr().add(at))),
+            )
+        };
+        for i in 0..N {
+            let of_bytes = vcntq_u8(veorq_u8(x, ys[i]));
+            sums[i] = vpadalq_u16(sums[i], vpaddlq_u8(of_bytes));
+        }
+    }
+    let mut counts = [0; N];
+    for i in 0..N {
+        counts[i] = vaddvq_u32(sums[i]) + portable::differing(&a[whole..], &rows[i][whole..]);
+    }
+    counts
 }
 
 /// Sixteen patterns are looked up for sixteen neighbours by one instruction. Entries of two tables fit a byte together; bytes are added up in

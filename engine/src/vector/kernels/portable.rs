@@ -2,8 +2,8 @@
 //! by the compiler, so one running sum could never become SIMD. Integer sums need no such care.
 
 use super::{
-    Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PARTS, PackKernel, PackQuery, RankKernel,
-    SignKernel, SignQuery, widen,
+    BitKernel, Bits, CodeKernel, CodeKernels, Kernel, Kernels, LINE, Numbers, PACK, PARTS, PackKernel, PackQuery,
+    RankKernel, SignKernel, SignQuery, widen,
 };
 
 pub(super) static SET: Kernels = Kernels {
@@ -47,6 +47,12 @@ pub(super) static CODES: CodeKernels = CodeKernels {
         of: rank,
         in_one_pass: None,
     },
+};
+
+pub(super) const BITS: BitKernel = BitKernel {
+    name: "portable",
+    one: differing,
+    four: |a, rows| rows.map(|row| differing(a, row)),
 };
 
 const LANES: usize = 16;
@@ -98,6 +104,15 @@ fn four(query: &[i8], record: &[u8]) -> i32 {
             .sum::<i32>();
     }
     sum
+}
+
+#[inline(always)]
+pub(super) fn differing(a: &[u8], b: &[u8]) -> u32 {
+    let ((words_a, rest_a), (words_b, rest_b)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let words = words_a.iter().zip(words_b);
+    let words = words.map(|(x, y)| (u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y)).count_ones());
+    let rest = rest_a.iter().zip(rest_b).map(|(x, y)| (x ^ y).count_ones());
+    words.chain(rest).sum()
 }
 
 /// By planes: the number of ones that a bit of the numbers meets counts as much as that bit, and its sign bit as much less.

@@ -139,6 +139,50 @@ fn halves_give_what_the_same_numbers_give_as_floats() {
     }
 }
 
+#[test]
+fn every_loop_over_bits_counts_those_that_differ() {
+    let mut random = Random(21);
+    let mut bytes = |random_ones: bool| -> Vec<u8> {
+        let any = |_| if random_ones { random.next() as u8 } else { 0xff };
+        (0..400).map(any).collect()
+    };
+    let rows = [bytes(true), bytes(true), bytes(true), bytes(true), bytes(false)];
+    for query in [bytes(true), vec![0; 400]] {
+        for length in 0..399 {
+            // From an odd place on, so that rows start at addresses no register is aligned to.
+            let query = &query[..length];
+            let rows = [1, 2, 3, 4].map(|i: usize| &rows[i][1..=length]);
+            let naive = rows.map(|row| {
+                let bit = |i: usize| query[i / 8] >> (i % 8) & 1 != row[i / 8] >> (i % 8) & 1;
+                (0..8 * length).filter(|i| bit(*i)).count() as u32
+            });
+            for kernel in available_for_bits() {
+                assert_eq!(kernel.of_four(query, rows), naive, "{kernel:?}, {length} bytes");
+                assert_eq!(
+                    rows.map(|row| kernel.of(query, row)),
+                    naive,
+                    "{kernel:?}, {length} bytes"
+                );
+            }
+        }
+    }
+    // As many as there can be.
+    let (none, all) = (vec![0; DIM_MAX / 8], vec![0xff; DIM_MAX / 8]);
+    for kernel in available_for_bits() {
+        assert_eq!(
+            kernel.of_four(&none, [&all; 4]),
+            [DIM_MAX as u32 / 8 * 8; 4],
+            "{kernel:?}"
+        );
+    }
+}
+
+#[test]
+#[should_panic(expected = "one length")]
+fn bits_of_different_lengths_are_refused() {
+    best_for_bits().of(&[1, 2], &[1]);
+}
+
 /// Exact: integers have no rounding.
 pub(crate) fn check_code_kernels(set: &CodeKernels, query: &[i8], records: &[Vec<u8>; 4]) {
     let product = |t: i8, code: u8| i64::from(t) * i64::from(code);

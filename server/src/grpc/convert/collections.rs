@@ -107,6 +107,7 @@ fn vector_spec_in(spec: pb::VectorSpec) -> Result<VectorSpec> {
         Ok(pb::Metric::Dot) => Metric::Dot,
         Ok(pb::Metric::Euclid) => Metric::Euclid,
         Ok(pb::Metric::Manhattan) => Metric::Manhattan,
+        Ok(pb::Metric::Hamming) => Metric::Hamming,
         Err(_) => {
             return Err(Error::invalid(
                 "bad_metric",
@@ -185,6 +186,7 @@ fn schema_out(schema: Schema) -> pb::Schema {
             Metric::Dot => pb::Metric::Dot,
             Metric::Euclid => pb::Metric::Euclid,
             Metric::Manhattan => pb::Metric::Manhattan,
+            Metric::Hamming => pb::Metric::Hamming,
         };
         let quantization = match v.quantization {
             Quantization::None => pb::Quantization::None,
@@ -288,6 +290,7 @@ mod tests {
                 "e": {"dim": 4, "index": {"type": "ivf"}},
                 "f": {"dim": 4, "index": {"type": "ivf", "nlist": 64}},
                 "g": {"dim": 4, "index": {"type": "faiss", "factory": "IVF16,Flat"}},
+                "h": {"dim": 8, "metric": "hamming"},
                 "b": {"dim": 4, "metric": "manhattan", "index": {"type": "hnsw", "m": 8, "ef_construction": 64},
                       "embedder": {"name": "x", "revision": "1", "dim": 4, "normalized": true}}
             },

@@ -70,7 +70,8 @@ pub(in crate::rest) struct SparseSpecBody {
     embedder: Option<EmbedderBody>,
 }
 
-/// How closeness is measured.
+/// How closeness is measured. `hamming`: how many dimensions differ, of vectors whose values are all 0 or 1, as models with binary embeddings
+/// make them; they are kept in a bit each, `dim` is a multiple of 8, and there is no embedder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(in crate::rest) enum MetricBody {
@@ -79,6 +80,7 @@ pub(in crate::rest) enum MetricBody {
     Dot,
     Euclid,
     Manhattan,
+    Hamming,
 }
 
 /// Codes that an hnsw or ivf index has of its vectors.
@@ -273,6 +275,7 @@ impl VectorBody {
             MetricBody::Dot => Metric::Dot,
             MetricBody::Euclid => Metric::Euclid,
             MetricBody::Manhattan => Metric::Manhattan,
+            MetricBody::Hamming => Metric::Hamming,
         };
         let index = match self.index {
             None => IndexSpec::default(),
@@ -471,6 +474,7 @@ impl From<Schema> for SchemaBody {
                 Metric::Dot => MetricBody::Dot,
                 Metric::Euclid => MetricBody::Euclid,
                 Metric::Manhattan => MetricBody::Manhattan,
+                Metric::Hamming => MetricBody::Hamming,
             };
             let embedder = v.embedder.map(EmbedderBody::of);
             (

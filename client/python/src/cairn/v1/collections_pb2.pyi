@@ -23,6 +23,7 @@ class Metric(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     METRIC_DOT: _ClassVar[Metric]
     METRIC_EUCLID: _ClassVar[Metric]
     METRIC_MANHATTAN: _ClassVar[Metric]
+    METRIC_HAMMING: _ClassVar[Metric]
 
 class ChunkStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,6 +40,7 @@ METRIC_COSINE: Metric
 METRIC_DOT: Metric
 METRIC_EUCLID: Metric
 METRIC_MANHATTAN: Metric
+METRIC_HAMMING: Metric
 CHUNK_STRATEGY_UNSPECIFIED: ChunkStrategy
 CHUNK_STRATEGY_STRUCTURE: ChunkStrategy
 CHUNK_STRATEGY_SENTENCE: ChunkStrategy
