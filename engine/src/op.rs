@@ -113,7 +113,7 @@ pub struct PointRecord {
 pub struct VectorRecord {
     /// Place of the vector's name in the schema's order.
     pub index: u8,
-    /// Little-endian f32, or bits where the metric compares those ([`Form::in_log`]).
+    /// Little-endian f32, or bits where the metric compares those ([`Form::of_metric`]).
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
 }
@@ -122,29 +122,10 @@ impl VectorRecord {
     /// Of a vector that was checked, the `index`-th of the schema.
     pub fn new(index: usize, spec: &VectorSpec, vector: &[f32]) -> Self {
         let mut data = Vec::new();
-        Form::in_log(spec.metric).put(vector, &mut data);
+        Form::of_metric(spec.metric).put(vector, &mut data);
         Self {
             index: index as u8,
             data,
-        }
-    }
-
-    /// The vector, unless it has another length.
-    pub fn vector(&self, spec: &VectorSpec) -> Option<Vec<f32>> {
-        let (form, dim) = (Form::in_log(spec.metric), spec.dim as usize);
-        match form {
-            _ if self.data.len() != form.row_bytes(dim) => None,
-            // They may be anywhere in a record, aligned or not.
-            Form::Singles => Some(
-                self.data
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .copied()
-                    .map(f32::from_le_bytes)
-                    .collect(),
-            ),
-            Form::Halves | Form::Bits => Some(form.of(&self.data).singles().into_owned()),
         }
     }
 }

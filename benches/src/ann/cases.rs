@@ -103,6 +103,9 @@ impl Case {
         asked.truncate(queries * dim);
         let mut bits = Vec::new();
         if is_bits {
+            if !dim.is_multiple_of(floats::PER_BYTE) {
+                return Ok(Err(format!("{dim} dimensions are no whole bytes of bits")));
+            }
             metric = Metric::Hamming;
             for x in base.iter_mut().chain(&mut asked) {
                 *x = f32::from(u8::from(*x > 0.0));

@@ -129,7 +129,12 @@ class FaissBinaryHnsw:
 
         faiss.omp_set_num_threads(threads)
         self.index.hnsw.efSearch = value
-        return self.index.search(packed(queries), K)[1]
+        return self.answers(queries)
+
+    def answers(self, queries):
+        queries = packed(queries)
+        self.began = time.perf_counter()
+        return self.index.search(queries, K)[1]
 
 
 class FaissBinaryIvf(FaissBinaryHnsw):
@@ -149,7 +154,7 @@ class FaissBinaryIvf(FaissBinaryHnsw):
 
         faiss.omp_set_num_threads(threads)
         self.index.nprobe = value
-        return self.index.search(packed(queries), K)[1]
+        return self.answers(queries)
 
 
 class FaissIvfpq(Faiss):
@@ -224,7 +229,9 @@ class Usearch:
 
     def search(self, queries, value, threads):
         self.index.expansion_search = value
-        return self.index.search(self.given(queries), K, threads=threads).keys
+        queries = self.given(queries)
+        self.began = time.perf_counter()
+        return self.index.search(queries, K, threads=threads).keys
 
 
 class Svs:
@@ -253,18 +260,29 @@ class Svs:
 
 
 class Symphonyqg:
+    """Its rotation is for 64 dimensions and more: zeros, which change no distance, fill them up."""
+
     values = EFS
 
     def build(self, base, threads):
         from rabitqlib import SymqgIndex
 
+        base = self.filled(base)
         self.index = SymqgIndex(base.shape[1], 32, "l2" if METRIC == "euclid" else "ip")
         self.index.build(base, 200, threads)
+
+    def filled(self, rows):
+        import numpy
+
+        missing = max(0, 64 - rows.shape[1])
+        return numpy.ascontiguousarray(numpy.pad(rows, ((0, 0), (0, missing)))) if missing else rows
 
     def save(self, path):
         self.index.save(path)
 
     def search(self, queries, value, threads):
+        queries = self.filled(queries)
+        self.began = time.perf_counter()
         return self.index.search(queries, K, value, threads)[0]
 
 
@@ -378,12 +396,12 @@ MODULES = {
 }
 
 
-# Those that compare bits; the first two compare nothing else.
-OF_BITS = ["faiss-binary-hnsw", "faiss-binary-ivf", "usearch"]
+# Those that compare bits and nothing else, and those that compare bits, too.
+ONLY_BITS, ALSO_BITS = ["faiss-binary-hnsw", "faiss-binary-ivf"], ["usearch"]
 
 
 def main():
-    if (METRIC == "hamming") != (PEER in OF_BITS) and PEER != "usearch":
+    if PEER in ONLY_BITS if METRIC != "hamming" else PEER not in ONLY_BITS + ALSO_BITS:
         return say({"skip": f"it is not for {METRIC}"})
     try:
         import numpy

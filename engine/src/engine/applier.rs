@@ -26,6 +26,7 @@ use crate::shard::Shard;
 use crate::sparse::row;
 use crate::storage::{DEATHS, DOCS, Effects, IDS, META, ROWS, Storage, files, key};
 use crate::types::{CollectionNo, Durability, Epoch, Epochs, History, Payload, PointId, Row, Seq, ShardNo};
+use crate::vector::floats::Owned;
 
 /// All state that records change. One thread at a time holds it.
 #[derive(Default)]
@@ -535,7 +536,7 @@ impl At<'_, '_, '_> {
             },
             None => StoredRow::Inline {
                 birth: self.seq,
-                point: to_record(&row, &self.state.collection.schema),
+                point: to_record(&row),
             },
         };
         self.batch
@@ -706,8 +707,7 @@ pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<Pending
             .iter()
             .nth(index)
             .ok_or_else(|| Error::damaged("a record names a vector that is not in the schema"))?;
-        let vector = record
-            .vector(spec)
+        let vector = Owned::read(spec.metric, spec.dim as usize, &record.data)
             .ok_or_else(|| Error::damaged(format!("a record holds a vector {name:?} of the wrong length")))?;
         vectors[index] = Some(vector);
     }
@@ -735,9 +735,11 @@ pub(super) fn to_pending(point: &PointRecord, schema: &Schema) -> Result<Pending
 }
 
 /// And back.
-pub(super) fn to_record(row: &PendingRow, schema: &Schema) -> PointRecord {
-    let vectors = row.vectors.iter().zip(schema.vectors.values()).enumerate();
-    let vectors = vectors.filter_map(|(i, (vector, spec))| Some(VectorRecord::new(i, spec, vector.as_ref()?)));
+pub(super) fn to_record(row: &PendingRow) -> PointRecord {
+    let vectors = row.vectors.iter().enumerate().filter_map(|(i, vector)| {
+        let data = vector.as_ref()?.view().bytes().to_vec();
+        Some(VectorRecord { index: i as u8, data })
+    });
     let sparse = row.sparse.iter().enumerate().filter_map(|(i, data)| {
         let data = data.clone()?;
         Some(SparseRecord { index: i as u8, data })

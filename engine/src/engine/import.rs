@@ -287,7 +287,7 @@ impl Copy<'_> {
         let names = self.schema.vectors.keys().cloned();
         let vectors = names
             .zip(row.vectors)
-            .filter_map(|(name, vector)| Some((name, vector?)));
+            .filter_map(|(name, vector)| Some((name, vector?.view().singles().into_owned())));
         let names = self.schema.sparse.keys().cloned();
         let sparse = names.zip(row.sparse).filter_map(|(name, vector)| Some((name, vector?)));
         let point = PointInput {

@@ -880,7 +880,7 @@ impl Shared {
                 if let Some(content) = shard.load(row, &schema)? {
                     let stored = StoredRow::Inline {
                         birth: content.birth,
-                        point: to_record(&content, &schema),
+                        point: to_record(&content),
                     };
                     effects.put(ROWS, &key::row(no, shard_no, row), &encode(&stored)?);
                 }

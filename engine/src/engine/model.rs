@@ -16,25 +16,29 @@ use crate::types::{SparseVector, SparseVectors, Vectors};
 
 pub(super) const DIM: usize = 8;
 
+/// Dimensions of the vectors of zeros and ones: few, so that distances tie all the time.
+const BITS: usize = 16;
+
 pub(super) fn schema(shards: u32) -> Schema {
-    Schema {
-        vectors: BTreeMap::from([(
-            "dense".to_owned(),
-            VectorSpec {
-                dim: DIM as u32,
-                metric: Metric::Cosine,
-                // Both kinds of index go through everything.
-                index: match shards {
-                    1 => IndexSpec::Hnsw {
-                        m: 8,
-                        ef_construction: 32,
-                    },
-                    _ => IndexSpec::Ivf { nlist: None },
-                },
-                quantization: Default::default(),
-                embedder: None,
+    // Both kinds of index go through everything.
+    let spec = |dim: usize, metric, by_graph| VectorSpec {
+        dim: dim as u32,
+        metric,
+        index: match by_graph {
+            true => IndexSpec::Hnsw {
+                m: 8,
+                ef_construction: 32,
             },
-        )]),
+            false => IndexSpec::Ivf { nlist: None },
+        },
+        quantization: Default::default(),
+        embedder: None,
+    };
+    Schema {
+        vectors: BTreeMap::from([
+            ("dense".to_owned(), spec(DIM, Metric::Cosine, shards == 1)),
+            ("bits".to_owned(), spec(BITS, Metric::Hamming, shards > 1)),
+        ]),
         sparse: BTreeMap::from([("learned".to_owned(), SparseSpec::default())]),
         fields: BTreeMap::from([(
             "text".to_owned(),
@@ -53,6 +57,10 @@ fn vector(chance: &mut Chance) -> Vec<f32> {
     (0..DIM)
         .map(|_| chance.below(2_000) as f32 / 1_000.0 - 0.9995)
         .collect()
+}
+
+fn bits(chance: &mut Chance) -> Vec<f32> {
+    (0..BITS).map(|_| chance.below(2) as f32).collect()
 }
 
 /// Few terms and few weights, some negative: products are equal often, and often negative.
@@ -79,6 +87,9 @@ fn point(chance: &mut Chance, id: String, version: u64) -> PointInput {
     let mut vectors = Vectors::new();
     if chance.below(20) > 0 {
         vectors.insert("dense".into(), vector(chance));
+    }
+    if chance.below(10) > 0 {
+        vectors.insert("bits".into(), bits(chance));
     }
     let mut sparse_vectors = SparseVectors::new();
     if chance.below(5) > 0 {
@@ -313,6 +324,7 @@ fn document(name: String, version: u64) -> DocumentInput {
 pub(super) fn check(engine: &Engine, name: &str, model: &Model, chance: &mut Chance) {
     check_points(engine, name, model, chance);
     check_nearest(engine, name, model, chance);
+    check_bits(engine, name, model, chance);
     check_sparse(engine, name, model, chance);
     check_text(engine, name, model);
 }
@@ -439,7 +451,7 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
         expected.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(b.1)));
         for exact in [true, false] {
             let source = Source::Nearest {
-                using: None,
+                using: Some("dense".into()),
                 vector: vector.clone(),
             };
             let mut ask = query(source, filter.clone(), 10);
@@ -466,7 +478,7 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
     // All of them and some more at once are answered as each alone.
     for (k, other) in [(3, vector.clone()), (40, vec![0.5; DIM]), (10, vec![-1.0; DIM])] {
         let source = Source::Nearest {
-            using: None,
+            using: Some("dense".into()),
             vector: other,
         };
         let mut ask = query(source, asked[k % 2].0.filter.clone(), k);
@@ -480,6 +492,39 @@ pub(super) fn check_nearest(engine: &Engine, name: &str, model: &Model, chance: 
     for (ask, alone) in &asked {
         let together = moment.query(ask).unwrap();
         assert_eq!(together.hits, alone.hits, "asked together with others: {ask:?}");
+    }
+}
+
+/// Exactly the definition when exact, ties by id; by the index as many, and nearly all as near.
+fn check_bits(engine: &Engine, name: &str, model: &Model, chance: &mut Chance) {
+    let vector = bits(chance);
+    let differing = |v: &[f32]| v.iter().zip(&vector).filter(|(a, b)| a != b).count() as f32;
+    let of_point = |(id, p): (&String, &PointInput)| Some((differing(p.vectors.get("bits")?), id.clone()));
+    let mut expected: Vec<(f32, String)> = model.points.iter().filter_map(of_point).collect();
+    expected.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| a.1.cmp(&b.1)));
+    expected.truncate(10);
+    for exact in [true, false] {
+        let source = Source::Nearest {
+            using: Some("bits".into()),
+            vector: vector.clone(),
+        };
+        let mut ask = query(source, Filter::default(), 10);
+        ask.params.exact = exact;
+        let hits = engine.query(name, &ask).unwrap().hits;
+        let got = hits.iter().map(|h| (h.legs[0].raw, h.point.id.to_string()));
+        let got: Vec<(f32, String)> = got.collect();
+        if exact {
+            assert_eq!(got, expected);
+            continue;
+        }
+        assert_eq!(got.len(), expected.len(), "never fewer than k when k match");
+        let edge = expected.last().map_or(0.0, |last| last.0);
+        let found = got.iter().filter(|hit| hit.0 <= edge).count();
+        assert!(found + 4 >= got.len(), "{found} of {}", got.len());
+        for hit in &hits {
+            let score = 1.0 - hit.legs[0].raw / BITS as f32;
+            assert!((hit.score - score).abs() < 1e-6);
+        }
     }
 }
 
@@ -588,7 +633,7 @@ fn check_text(engine: &Engine, name: &str, model: &Model) {
             Input {
                 name: None,
                 source: Source::Nearest {
-                    using: None,
+                    using: Some("dense".into()),
                     vector: vec![1.0; DIM],
                 },
                 filter: Filter::default(),

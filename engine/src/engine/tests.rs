@@ -207,7 +207,7 @@ fn readers_see_all_old_or_all_new_chunks_never_a_mix() {
                         } else {
                             let filter = Filter::must(Condition::HasDocument { ids: vec![id] });
                             let source = Source::Nearest {
-                                using: None,
+                                using: Some("dense".into()),
                                 vector: vec![1.0; DIM],
                             };
                             let mut ask = query(source, filter, 100);
@@ -437,7 +437,7 @@ fn expired_points_are_invisible_to_every_reader() {
     assert_eq!(engine.get("c", &all, With::default()).unwrap().len(), 2);
     for source in [
         Source::Nearest {
-            using: None,
+            using: Some("dense".into()),
             vector: vec![1.0; DIM],
         },
         Source::Sparse {
@@ -513,7 +513,7 @@ fn equal_scores_are_ordered_by_id_across_pages() {
     engine.upsert("c", points, &WriteOptions::default()).unwrap();
     for source in [
         Source::Nearest {
-            using: None,
+            using: Some("dense".into()),
             vector: vec![1.0; DIM],
         },
         Source::Sparse {
@@ -701,7 +701,7 @@ fn an_answer_is_bounded_in_bytes() {
     }
     let mut ask = query(
         Source::Nearest {
-            using: None,
+            using: Some("dense".into()),
             vector: vec![1.0; DIM],
         },
         Filter::default(),

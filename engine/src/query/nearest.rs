@@ -153,7 +153,7 @@ pub(super) fn search(
     Ok(hits.iter().map(named).collect())
 }
 
-fn spec(schema: &Schema, index: usize) -> &VectorSpec {
+pub(super) fn spec(schema: &Schema, index: usize) -> &VectorSpec {
     schema.vectors.values().nth(index).expect("it was resolved")
 }
 
@@ -351,8 +351,9 @@ impl<'a> Rows<'a> {
         match strategy {
             Strategy::Codes => flat::scan_codes(&self.vectors, vector, || self.each(), k + EDGE, &stop),
             Strategy::Nothing | Strategy::Exact | Strategy::Graph { .. } | Strategy::Lists | Strategy::Faiss => {
-                let found = flat::scan(&self.vectors, vector, self.each(), k + 1, &stop)?;
-                self.settle(vector, found, k)
+                // Ids decide, not places.
+                let id_of = |ordinal| self.view.segment.id_of(ordinal);
+                flat::scan_by_id(&self.vectors, vector, self.each(), k, &id_of, &stop)
             }
         }
     }
@@ -376,53 +377,22 @@ impl<'a> Rows<'a> {
             });
             let (now, later) = rest.split_at(some.count().max(1));
             rest = later;
-            let more = if by_code { EDGE } else { 1 };
+            let more = if by_code { EDGE } else { 0 };
             let question = |i: &usize| batch::Question {
                 vector: asks[*i].vector,
                 k: asks[*i].k + more,
             };
             let questions: Vec<batch::Question<'_>> = now.iter().map(question).collect();
+            let id_of = |ordinal| self.view.segment.id_of(ordinal);
             let answers = match by_code {
                 true => batch::scan_codes(&self.vectors, &questions, || self.each(), &stop)?,
-                false => batch::scan(&self.vectors, &questions, self.each(), &stop)?,
+                false => batch::scan_by_id(&self.vectors, &questions, self.each(), &id_of, &stop)?,
             };
             for (i, answer) in now.iter().zip(answers) {
-                found[*i] = Some(match by_code {
-                    true => ("codes", answer),
-                    false => ("exact", self.settle(asks[*i].vector, answer, asks[*i].k)?),
-                });
+                found[*i] = Some((if by_code { "codes" } else { "exact" }, answer));
             }
         }
         Ok(())
-    }
-
-    /// Of the `k + 1` nearest the `k` nearest, and of those that are exactly as far as the k-th the first by id: ids decide, not
-    /// places.
-    fn settle(&self, query: &[f32], mut found: Found, k: usize) -> Result<Found> {
-        let edge = match k.checked_sub(1).and_then(|last| found.hits.get(last)) {
-            Some(last) if found.hits.len() > k => last.distance,
-            _ => {
-                found.hits.truncate(k);
-                return Ok(found);
-            }
-        };
-        if found.hits[k].distance > edge {
-            found.hits.truncate(k);
-            return Ok(found);
-        }
-        let stop = || self.context.patience.is_over();
-        let at_edge = flat::scan_at(&self.vectors, query, self.each(), edge, &stop)?;
-        found.evaluated += at_edge.evaluated;
-        found.hits.retain(|hit| hit.distance < edge);
-        let missing = k - found.hits.len();
-        let mut ties: Vec<Scored> = at_edge.hits;
-        if ties.len() > missing {
-            let id_of = |hit: &Scored| self.view.segment.id_of(hit.ordinal);
-            ties.select_nth_unstable_by(missing - 1, |a, b| id_of(a).cmp(id_of(b)));
-            ties.truncate(missing);
-        }
-        found.hits.extend(ties);
-        Ok(found)
     }
 
     fn effort(&self, ask: Ask<'_>, planned: Planned) -> Effort {

@@ -9,6 +9,7 @@ use super::exec::{Context, Found};
 use super::{Params, Query, Source, legs, nearest};
 use crate::error::Result;
 use crate::filter::Filter;
+use crate::vector::floats::Form;
 
 /// Searches for more hits are left alone: they are few, and say little more than those for less.
 const HITS_MAX: usize = 1_000;
@@ -92,8 +93,10 @@ fn has_dense(source: &Source) -> bool {
 impl Picked {
     /// The share of the exact hits that are found; none if there are none, or too many bytes to look at.
     pub(crate) fn recall(&self, context: &Context<'_>) -> Result<Option<f64>> {
-        // As if they were kept as `f32`, as most are.
-        if context.view.live() * 4 * self.vector.len() as u64 > SCAN_BYTES_MAX {
+        // As if they were kept as `f32`, as most are; or as bits.
+        let spec = nearest::spec(context.schema, nearest::resolve(context.schema, self.using.as_deref())?);
+        let row_bytes = Form::of_metric(spec.metric).row_bytes(spec.dim as usize);
+        if context.view.live() * row_bytes as u64 > SCAN_BYTES_MAX {
             return Ok(None);
         }
         let filters: Vec<&Filter> = self.filters.iter().collect();

@@ -13,6 +13,7 @@ use crate::schema::{IndexSpec, Metric, Quantization, Schema, VectorSpec};
 use crate::segment::{Graphs, Kept, PendingRow, SealedView, SegmentView, Spec, seal, write_memory};
 use crate::storage::{Dir, LocalDir};
 use crate::types::{PointId, Row, Seq};
+use crate::vector::floats::Owned;
 use crate::vector::{Floats, QueryScorer, VectorsRef, inv_norm};
 
 /// SplitMix64 (Steele, Lea & Flood 2014): a seed is a run.
@@ -35,6 +36,11 @@ impl Random {
         let noise = self.vector();
         place.iter().zip(noise).map(|(x, noise)| x + spread * noise).collect()
     }
+}
+
+/// 1 where a number is above another.
+fn above(row: &[f32], edge: f32) -> Vec<f32> {
+    row.iter().map(|x| f32::from(u8::from(*x > edge))).collect()
 }
 
 const DIM: usize = 24;
@@ -107,7 +113,7 @@ impl Moment {
                 document: None,
                 expires_at_ms: 0,
                 acl: Vec::new(),
-                vectors: vec![Some(vector.clone())],
+                vectors: vec![Some(Owned::new(metric, vector.into()))],
                 sparse: Vec::new(),
                 payload: format!(r#"{{"near":{},"any":{}}}"#, near[i], any[i]),
                 inline: false,
@@ -201,7 +207,10 @@ fn a_filter_never_costs_hits_and_hardly_recall_at_any_share_and_correlation() {
     let mut clustered =
         |spread| -> Vec<Vec<f32>> { (0..ROWS).map(|i| random.near(&centres[i / 100], spread)).collect() };
     let graph = IndexSpec::default();
+    let bits = |rows: &[Vec<f32>]| -> Vec<Vec<f32>> { rows.iter().map(|row| above(row, 0.0)).collect() };
     let cases = [
+        (Metric::Hamming, Quantization::Int8, &graph, bits(&scattered)),
+        (Metric::Hamming, Quantization::Int8, &LISTS, bits(&clustered(0.3))),
         (Metric::Cosine, Quantization::Int8, &graph, scattered.clone()),
         (Metric::Euclid, Quantization::Int4, &graph, clustered(0.3)),
         // Narrower than a step of any code.
@@ -215,7 +224,11 @@ fn a_filter_never_costs_hits_and_hardly_recall_at_any_share_and_correlation() {
     for (metric, quantization, index, vectors) in cases {
         let place = vectors[4_711].clone();
         let moment = Moment::new(schema(metric, quantization, index.clone()), &vectors, &place);
-        let queries: Vec<Vec<f32>> = (0..25).map(|_| random.near(&place, 0.3)).collect();
+        let queries = (0..25).map(|_| match (metric, random.near(&place, 0.3)) {
+            (Metric::Hamming, query) => above(&query, 0.5),
+            (_, query) => query,
+        });
+        let queries: Vec<Vec<f32>> = queries.collect();
         let all = vectors_of(metric, &moment.vectors, &moment.norms);
         for percent in [100.0, 50.0, 10.0, 1.0, 0.1, 0.01, 0.001] {
             let count = ((ROWS as f64 * percent / 100.0) as usize).max(1);

@@ -25,7 +25,7 @@ use crate::text::postings::{self, TextIndexBuilder};
 use crate::types::{Ordinal, PointId, Row, Seq};
 use crate::vector::calibration::Questions;
 use crate::vector::fidelity::{PROBES, PROBES_GROWING};
-use crate::vector::floats::Form;
+use crate::vector::floats::{Form, Owned};
 use crate::vector::{
     BitSet, Calibration, CodesLayout, Coding, Floats, HnswLayout, PacksLayout, SignsLayout, VectorsRef, codes, faiss,
     hnsw, inv_norm, ivf, packs, signs,
@@ -47,7 +47,7 @@ pub struct PendingRow {
     /// Principal sets.
     pub acl: Vec<u32>,
     /// In the schema's order of names.
-    pub vectors: Vec<Option<Vec<f32>>>,
+    pub vectors: Vec<Option<Owned>>,
     /// In the schema's order of names, as bytes (`sparse/row.rs`).
     pub sparse: Vec<Option<Vec<u8>>>,
     /// JSON object.
@@ -61,7 +61,7 @@ pub struct PendingRow {
 impl PendingRow {
     /// Rough bytes in memory.
     pub fn bytes(&self) -> usize {
-        let vectors: usize = self.vectors.iter().flatten().map(|v| v.len() * 4).sum();
+        let vectors: usize = self.vectors.iter().flatten().map(|v| v.view().bytes().len()).sum();
         let sparse: usize = self.sparse.iter().flatten().map(Vec::len).sum();
         128 + self.payload.len() * 2 + vectors + sparse
     }
@@ -136,7 +136,7 @@ impl<'a> RowRef<'a> {
     }
     fn vector(&self, index: usize) -> Option<Cow<'_, [f32]>> {
         match self {
-            Self::Pending(p) => p.vectors[index].as_deref().map(Cow::Borrowed),
+            Self::Pending(p) => p.vectors[index].as_ref().map(|vector| vector.view().singles()),
             Self::Stored(s, o) => s.vector_of(index, *o),
         }
     }
@@ -364,7 +364,10 @@ fn write_index(
     let absent = RoaringBitmap::deserialize_from(&map[range(writer, "absent")]).unwrap_or_default();
     let absent = (!absent.is_empty()).then(|| BitSet::from_iter(n as usize, absent));
     let written_as = |form: &Form| !range(writer, form.section()).is_empty();
-    let form = Form::ALL.into_iter().find(written_as).unwrap_or(Form::Singles);
+    let form = Form::ALL
+        .into_iter()
+        .find(written_as)
+        .unwrap_or(Form::of_metric(spec.metric));
     let data = form.of(&map[range(writer, form.section())]);
     let mut vectors = VectorsRef {
         metric: spec.metric,
@@ -632,17 +635,15 @@ fn write_vectors<W: Write>(
     dim: usize,
     metric: Metric,
 ) -> Result<()> {
-    let form = match metric {
-        Metric::Hamming => Form::Bits,
-        Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => {
-            let mut all = true;
-            rows.for_each(|row| {
-                all = all && row.can_be(Form::Halves, index);
-                Ok(())
-            })?;
-            if all { Form::Halves } else { Form::Singles }
-        }
-    };
+    let mut form = Form::of_metric(metric);
+    if form == Form::Singles {
+        let mut are_halves = true;
+        rows.for_each(|row| {
+            are_halves = are_halves && row.can_be(Form::Halves, index);
+            Ok(())
+        })?;
+        form = if are_halves { Form::Halves } else { Form::Singles };
+    }
     let (zeros, mut bytes) = (vec![0f32; dim], Vec::with_capacity(form.row_bytes(dim)));
     let mut norms = Vec::new();
     let mut absent = RoaringBitmap::new();

@@ -140,7 +140,7 @@ impl Segment {
     }
 
     /// Reads what is left of a container whose identity was read, from blocks that were verified: all but those that hold
-    /// payloads and vectors only, which are verified when they are first looked at.
+    /// payloads, lists, and vectors that are no bits only, which are verified when they are first looked at.
     fn read(identity: Arc<Identity>, schema: &Schema) -> Result<Self> {
         let blocks = Arc::clone(&identity.blocks);
         let bytes = blocks.bytes();
@@ -166,7 +166,7 @@ impl Segment {
             let form = Form::ALL
                 .into_iter()
                 .find(is_there)
-                .unwrap_or(Form::in_log(spec.metric));
+                .unwrap_or(Form::of_metric(spec.metric));
             if !form.is_for(spec.metric) {
                 return Err(Error::damaged(format!(
                     "segment: vectors kept as {form:?}, compared by {:?}",

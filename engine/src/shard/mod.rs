@@ -5,7 +5,6 @@
 
 pub mod policy;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -17,6 +16,7 @@ use crate::segment::{
     Dead, Identity, Kept, PendingRow, Sealed, SealedView, Segment, SegmentView, Spec, merge_memory, write_memory,
 };
 use crate::types::{Ordinal, PointId, Row, Seq};
+use crate::vector::floats::Owned;
 
 /// One shard, for its writer.
 #[derive(Default)]
@@ -195,8 +195,11 @@ pub fn content(segment: &Segment, ordinal: Ordinal, schema: &Schema) -> Result<P
         document: segment.document_of(ordinal).map(PointId::new).transpose()?,
         expires_at_ms: segment.expires_at_ms(ordinal),
         acl: segment.acl_of(ordinal).to_vec(),
-        vectors: (0..schema.vectors.len())
-            .map(|i| segment.vector_of(i, ordinal).map(Cow::into_owned))
+        vectors: schema
+            .vectors
+            .values()
+            .enumerate()
+            .map(|(i, spec)| Some(Owned::new(spec.metric, segment.vector_of(i, ordinal)?)))
             .collect(),
         sparse: (0..schema.sparse.len())
             .map(|i| segment.sparse(i).row(ordinal).map(<[u8]>::to_vec))

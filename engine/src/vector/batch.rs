@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::flat::{self, Best};
+use super::flat::{self, Best, IdOf};
 use super::near::{Near, four};
 use super::space::QueryScorer;
 use super::{Allow, Found, Meter, Scored, VectorsRef};
@@ -41,20 +41,32 @@ pub fn kept(k: usize, by_code: bool) -> usize {
     if by_code { flat::kept(k) } else { k }
 }
 
-/// What [`flat::scan`] finds for each question. Candidates as there. `stop` is asked between blocks of rows.
-pub fn scan(
+/// What [`flat::scan_by_id`] finds for each question. Candidates as there. `stop` is asked between blocks of rows.
+pub fn scan_by_id(
     vectors: &VectorsRef<'_>,
     questions: &[Question<'_>],
     candidates: impl Iterator<Item = Ordinal>,
+    id_of: IdOf<'_>,
+    stop: &dyn Fn() -> bool,
+) -> Result<Vec<Found>> {
+    let best = |k| Best::by_id(k, id_of);
+    scan(vectors, questions, candidates, best, stop)
+}
+
+fn scan<'i>(
+    vectors: &VectorsRef<'_>,
+    questions: &[Question<'_>],
+    candidates: impl Iterator<Item = Ordinal>,
+    best: impl Fn(usize) -> Best<'i>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Found>> {
     let mut asked = Vec::with_capacity(questions.len());
     for question in questions {
         vectors.check_query(question.vector)?;
-        asked.push((vectors.scorer(question.vector), Best::new(question.k)));
+        asked.push((vectors.scorer(question.vector), best(question.k)));
     }
     let evaluated = measure(vectors, &mut asked, candidates, stop)?;
-    let found = |(_, best): (_, Best)| Found {
+    let found = |(_, best): (_, Best<'_>)| Found {
         hits: best.into_sorted(),
         evaluated,
     };
@@ -69,7 +81,7 @@ pub fn scan_codes<C: Iterator<Item = Ordinal>>(
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Found>> {
     let Some(codes) = vectors.codes else {
-        return scan(vectors, questions, candidates(), stop);
+        return scan(vectors, questions, candidates(), Best::new, stop);
     };
     let mut asked = Vec::with_capacity(questions.len());
     for question in questions {
@@ -77,7 +89,7 @@ pub fn scan_codes<C: Iterator<Item = Ordinal>>(
         asked.push((codes.scorer(question.vector), Best::new(flat::kept(question.k))));
     }
     let evaluated = measure(vectors, &mut asked, candidates(), stop)?;
-    let settle = |(question, (by_code, best)): (&Question<'_>, (_, Best))| {
+    let settle = |(question, (by_code, best)): (&Question<'_>, (_, Best<'_>))| {
         let mut meter = Meter::new(stop);
         meter.add(evaluated as usize)?;
         let Question { vector, k } = *question;
@@ -100,7 +112,7 @@ pub fn scan_codes<C: Iterator<Item = Ordinal>>(
 /// Asks all questions of all candidates; gives how many those are.
 fn measure<N: Near>(
     vectors: &VectorsRef<'_>,
-    asked: &mut [(N, Best)],
+    asked: &mut [(N, Best<'_>)],
     candidates: impl Iterator<Item = Ordinal>,
     stop: &dyn Fn() -> bool,
 ) -> Result<u64> {
@@ -128,7 +140,7 @@ fn measure<N: Near>(
 
 /// Asks all questions of a block of rows.
 #[inline]
-fn ask<N: Near>(asked: &mut [(N, Best)], block: &[Ordinal]) {
+fn ask<N: Near>(asked: &mut [(N, Best<'_>)], block: &[Ordinal]) {
     for (near, best) in asked {
         for some in block.chunks(4) {
             for (ordinal, distance) in some.iter().zip(near.four(four(some, |ordinal| *ordinal))) {
@@ -169,7 +181,7 @@ fn nearest_of_some(
     workers: &Workers,
     stop: &dyn Fn() -> bool,
 ) -> Result<Vec<Vec<Scored>>> {
-    let mut all: Vec<Best> = questions.iter().map(|_| Best::new(k)).collect();
+    let mut all: Vec<Best<'_>> = questions.iter().map(|_| Best::new(k)).collect();
     let shares = vectors.len().div_ceil(SHARE_ROWS);
     let products = SHARE_ROWS * vectors.dim * questions.len().max(1);
     let round = (ROUND_PRODUCTS / products.max(1)).clamp(2, ROUND_SHARES);
@@ -201,11 +213,11 @@ fn nearest_of(
     k: usize,
     allow: &Allow<'_>,
     rows: Range<usize>,
-) -> Vec<Best> {
+) -> Vec<Best<'static>> {
     let rows: Vec<Ordinal> = (rows.start as Ordinal..rows.end as Ordinal)
         .filter(|ordinal| allow.contains(*ordinal) && !vectors.is_absent(*ordinal))
         .collect();
-    let mut asked: Vec<(QueryScorer<'_>, Best)> = questions
+    let mut asked: Vec<(QueryScorer<'_>, Best<'_>)> = questions
         .iter()
         .map(|question| (vectors.scorer(question.as_ref()), Best::new(k)))
         .collect();

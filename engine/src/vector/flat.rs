@@ -119,41 +119,55 @@ pub fn scan(
     })
 }
 
-/// All candidates that are exactly so far from the query, in their order.
-pub fn scan_at(
+/// The same where ids decide: of those that are exactly as far as the last hit the first by id.
+pub fn scan_by_id<'i>(
     vectors: &VectorsRef<'_>,
     query: &[f32],
     candidates: impl Iterator<Item = Ordinal>,
-    distance: f32,
+    k: usize,
+    id_of: IdOf<'i>,
     stop: &dyn Fn() -> bool,
 ) -> Result<Found> {
     vectors.check_query(query)?;
-    let scorer = vectors.scorer(query);
-    let mut meter = Meter::new(stop);
-    let mut hits = Vec::new();
-    for ordinal in candidates {
-        meter.tick()?;
-        if scorer.distance(ordinal) == distance {
-            hits.push(Scored { distance, ordinal });
-        }
+    if k == 0 {
+        return Ok(Found::default());
     }
+    let mut meter = Meter::new(stop);
+    let best = Best::by_id(k, id_of);
+    let hits = offer_all(vectors, &vectors.scorer(query), candidates, best, &mut meter)?;
     Ok(Found {
         hits,
         evaluated: meter.evaluated,
     })
 }
 
+/// The id of a row.
+pub type IdOf<'i> = &'i (dyn Fn(Ordinal) -> &'i str + Sync);
+
 /// The nearest so far, at most `keep` of them; the worst on top. Grows with what is found, never by an unchecked number.
-pub(super) struct Best {
+pub(super) struct Best<'i> {
     heap: BinaryHeap<Scored>,
     keep: usize,
+    /// Decides who is among them where several are as far as the last; else ordinals do.
+    id_of: Option<IdOf<'i>>,
+    /// Those as far as the last one in the heap that are not in it, or the first of them by id; only where ids decide.
+    ties: Vec<Scored>,
 }
 
-impl Best {
+impl<'i> Best<'i> {
     pub(super) fn new(keep: usize) -> Self {
         Self {
             heap: BinaryHeap::new(),
             keep,
+            id_of: None,
+            ties: Vec::new(),
+        }
+    }
+
+    pub(super) fn by_id(keep: usize, id_of: IdOf<'i>) -> Self {
+        Self {
+            id_of: Some(id_of),
+            ..Self::new(keep)
         }
     }
 
@@ -162,17 +176,65 @@ impl Best {
     pub(super) fn offer(&mut self, candidate: Scored) {
         if self.heap.len() < self.keep {
             self.heap.push(candidate);
-        } else if let Some(mut worst) = self.heap.peek_mut()
-            && candidate < *worst
+            return;
+        }
+        let Some(mut worst) = self.heap.peek_mut() else { return };
+        if candidate < *worst {
+            let out = std::mem::replace(&mut *worst, candidate);
+            drop(worst);
+            if self.id_of.is_some() {
+                self.tie(out);
+            }
+        } else if self.id_of.is_some() && candidate.distance == worst.distance {
+            drop(worst);
+            self.tie(candidate);
+        }
+    }
+
+    /// Keeps one that was not, or is no longer, in the heap, if it is as far as the last one there.
+    fn tie(&mut self, row: Scored) {
+        let edge = self.heap.peek().map_or(f32::INFINITY, |worst| worst.distance);
+        if row.distance > edge {
+            // The edge has come nearer.
+            self.ties.clear();
+            return;
+        }
+        self.ties.push(row);
+        // Small integers tie all the time, and no more than `keep` of them can be wanted.
+        if let Some(id_of) = self.id_of
+            && self.ties.len() >= self.keep.saturating_mul(2).max(TIES_MIN)
         {
-            *worst = candidate;
+            first_by_id(&mut self.ties, self.keep, id_of);
         }
     }
 
     /// Nearest first.
     pub(super) fn into_sorted(self) -> Vec<Scored> {
-        self.heap.into_sorted_vec()
+        let mut nearest = self.heap.into_sorted_vec();
+        if let (Some(id_of), Some(last)) = (self.id_of, nearest.last())
+            && !self.ties.is_empty()
+        {
+            let edge = last.distance;
+            let nearer = nearest.partition_point(|hit| hit.distance < edge);
+            let mut ties = nearest.split_off(nearer);
+            let wanted = ties.len();
+            ties.extend(self.ties);
+            first_by_id(&mut ties, wanted, id_of);
+            ties.sort_unstable();
+            nearest.extend(ties);
+        }
+        nearest
     }
+}
+
+/// Ties are not sorted out before there are so many.
+const TIES_MIN: usize = 64;
+
+fn first_by_id(rows: &mut Vec<Scored>, count: usize, id_of: IdOf<'_>) {
+    if count > 0 && rows.len() > count {
+        rows.select_nth_unstable_by(count - 1, |a, b| id_of(a.ordinal).cmp(id_of(b.ordinal)));
+    }
+    rows.truncate(count);
 }
 
 /// Candidates that are asked for from memory while as many before them are measured. Those of a filter lie anywhere, and memory
@@ -199,7 +261,16 @@ fn nearest(
     keep: usize,
     meter: &mut Meter<'_>,
 ) -> Result<Vec<Scored>> {
-    let mut best = Best::new(keep);
+    offer_all(vectors, near, candidates, Best::new(keep), meter)
+}
+
+fn offer_all(
+    vectors: &VectorsRef<'_>,
+    near: &impl Near,
+    candidates: impl Iterator<Item = Ordinal>,
+    mut best: Best<'_>,
+    meter: &mut Meter<'_>,
+) -> Result<Vec<Scored>> {
     let mut measure = |some: &[Ordinal]| -> Result<()> {
         meter.add(some.len())?;
         for some in some.chunks(4) {

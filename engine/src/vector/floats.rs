@@ -16,7 +16,7 @@ use super::kernels;
 use crate::schema::Metric;
 
 /// Dimensions of a byte of bits; vectors that are kept so have a multiple of them.
-pub const BITS: usize = 8;
+pub const PER_BYTE: usize = 8;
 
 /// How the numbers of vectors are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ impl Form {
     /// All there are.
     pub const ALL: [Self; 3] = [Self::Singles, Self::Halves, Self::Bits];
 
-    /// How the log has vectors of the metric.
-    pub fn in_log(metric: Metric) -> Self {
+    /// How vectors of the metric are kept where nobody looks at their numbers: in the log, and until they are in a segment.
+    pub fn of_metric(metric: Metric) -> Self {
         match metric {
             Metric::Hamming => Self::Bits,
             Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => Self::Singles,
@@ -60,7 +60,10 @@ impl Form {
         match self {
             Self::Singles => dim * size_of::<f32>(),
             Self::Halves => dim * size_of::<u16>(),
-            Self::Bits => dim.div_ceil(BITS),
+            Self::Bits => {
+                debug_assert!(dim.is_multiple_of(PER_BYTE), "a schema has whole bytes of them");
+                dim / PER_BYTE
+            }
         }
     }
 
@@ -73,7 +76,7 @@ impl Form {
         }
     }
 
-    /// Appends the bytes of a vector that can be [kept so](Self::can_be): otherwise of those nearest to it, or of any.
+    /// Appends the bytes of a vector, which must be one that [can be](Self::can_be) kept so.
     pub fn put(self, vector: &[f32], bytes: &mut Vec<u8>) {
         match self {
             Self::Singles => bytes.extend_from_slice(bytemuck::cast_slice(vector)),
@@ -86,7 +89,7 @@ impl Form {
         }
     }
 
-    /// Whether the numbers are the same when they are kept so.
+    /// Whether the numbers are the same when they are kept so. Of bits, 0 and -0 are one.
     pub fn can_be(self, vector: &[f32]) -> bool {
         match self {
             Self::Singles => true,
@@ -124,7 +127,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => numbers.len(),
             Self::Halves(numbers) => numbers.len(),
-            Self::Bits(bytes) => bytes.len() * BITS,
+            Self::Bits(bytes) => bytes.len() * PER_BYTE,
         }
     }
 
@@ -139,7 +142,7 @@ impl<'a> Floats<'a> {
         match self {
             Self::Singles(numbers) => Self::Singles(&numbers[range]),
             Self::Halves(numbers) => Self::Halves(&numbers[range]),
-            Self::Bits(bytes) => Self::Bits(&bytes[range.start / BITS..range.end / BITS]),
+            Self::Bits(bytes) => Self::Bits(&bytes[range.start / PER_BYTE..range.end / PER_BYTE]),
         }
     }
 
@@ -192,6 +195,52 @@ impl<'a> Floats<'a> {
     }
 }
 
+/// A vector in memory of its own, in the form of its metric ([`Form::of_metric`]).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Owned {
+    /// As given.
+    Singles(Vec<f32>),
+    /// Bits that are the numbers given.
+    Bits(Vec<u8>),
+}
+
+impl Owned {
+    /// Of a vector that the metric can compare.
+    pub fn new(metric: Metric, vector: Cow<'_, [f32]>) -> Self {
+        match metric {
+            Metric::Hamming => {
+                let mut bits = Vec::new();
+                to_bits(&vector, &mut bits);
+                Self::Bits(bits)
+            }
+            Metric::Cosine | Metric::Dot | Metric::Euclid | Metric::Manhattan => Self::Singles(vector.into_owned()),
+        }
+    }
+
+    /// Of bytes that [`Form::put`] made of so many numbers; none of another length.
+    pub fn read(metric: Metric, dim: usize, bytes: &[u8]) -> Option<Self> {
+        let form = Form::of_metric(metric);
+        if bytes.len() != form.row_bytes(dim) {
+            return None;
+        }
+        Some(match form {
+            Form::Bits => Self::Bits(bytes.to_vec()),
+            // They may be anywhere, aligned or not.
+            Form::Singles | Form::Halves => {
+                Self::Singles(bytes.as_chunks().0.iter().copied().map(f32::from_le_bytes).collect())
+            }
+        })
+    }
+
+    /// The numbers.
+    pub fn view(&self) -> Floats<'_> {
+        match self {
+            Self::Singles(numbers) => Floats::Singles(numbers),
+            Self::Bits(bits) => Floats::Bits(bits),
+        }
+    }
+}
+
 /// Numbers that are looked at together.
 const CHUNK: usize = 64;
 
@@ -227,17 +276,17 @@ pub fn to_bits(numbers: &[f32], bits: &mut Vec<u8>) {
         let ones = eight
             .iter()
             .enumerate()
-            .map(|(i, x)| u8::from(*x > 0.0) << (BITS - 1 - i));
+            .map(|(i, x)| u8::from(*x > 0.0) << (PER_BYTE - 1 - i));
         ones.sum::<u8>()
     };
-    bits.extend(numbers.chunks(BITS).map(byte));
+    bits.extend(numbers.chunks(PER_BYTE).map(byte));
 }
 
 /// The numbers that bits stand for.
 pub fn of_bits(bits: &[u8]) -> impl Iterator<Item = f32> + '_ {
     let eight = |byte: &u8| {
         let byte = *byte;
-        (0..BITS).map(move |i| f32::from(byte >> (BITS - 1 - i) & 1))
+        (0..PER_BYTE).map(move |i| f32::from(byte >> (PER_BYTE - 1 - i) & 1))
     };
     bits.iter().flat_map(eight)
 }

@@ -69,7 +69,7 @@ pub trait Touch: Sync {
 /// What a search sees of a row that cannot be read.
 static UNREADABLE: [f32; limits::DIM_MAX] = [0.0; limits::DIM_MAX];
 static UNREADABLE_HALVES: [u16; limits::DIM_MAX] = [0; limits::DIM_MAX];
-static UNREADABLE_BITS: [u8; limits::DIM_MAX / floats::BITS] = [0; limits::DIM_MAX / floats::BITS];
+static UNREADABLE_BITS: [u8; limits::DIM_MAX / floats::PER_BYTE] = [0; limits::DIM_MAX / floats::PER_BYTE];
 
 /// What rows are measured against: a vector as the loops want it that measure rows as they are kept.
 #[derive(Clone)]
@@ -127,7 +127,7 @@ impl<'a> VectorsRef<'a> {
             (_, true) => self.data.part(self.place(ordinal)),
             (Floats::Singles(_), false) => Floats::Singles(&UNREADABLE[..self.dim]),
             (Floats::Halves(_), false) => Floats::Halves(&UNREADABLE_HALVES[..self.dim]),
-            (Floats::Bits(_), false) => Floats::Bits(&UNREADABLE_BITS[..self.dim / floats::BITS]),
+            (Floats::Bits(_), false) => Floats::Bits(&UNREADABLE_BITS[..self.dim / floats::PER_BYTE]),
         }
     }
 
@@ -147,7 +147,7 @@ impl<'a> VectorsRef<'a> {
         match self.data.form() {
             Form::Singles | Form::Halves => Against::Numbers(self.metric.kernel(), vector),
             Form::Bits => {
-                let mut bits = Vec::with_capacity(self.dim / floats::BITS);
+                let mut bits = Vec::with_capacity(self.dim / floats::PER_BYTE);
                 floats::to_bits(&vector, &mut bits);
                 Against::Bits(kernels::best_for_bits(), Cow::Owned(bits))
             }
@@ -191,7 +191,7 @@ impl<'a> VectorsRef<'a> {
                 kernel.of_four_halves(query, ordinals.map(row))
             }
             (Floats::Bits(data), Against::Bits(kernel, query)) => {
-                let bytes = self.dim / floats::BITS;
+                let bytes = self.dim / floats::PER_BYTE;
                 let row = |ordinal| match self.is_readable(ordinal) {
                     true => &data[ordinal as usize * bytes..(ordinal as usize + 1) * bytes],
                     false => &UNREADABLE_BITS[..bytes],
@@ -251,7 +251,7 @@ impl<'a> VectorsRef<'a> {
             )));
         }
         if let Floats::Bits(_) = self.data
-            && (self.metric != Metric::Hamming || !self.dim.is_multiple_of(floats::BITS))
+            && (self.metric != Metric::Hamming || !self.dim.is_multiple_of(floats::PER_BYTE))
         {
             return Err(Error::damaged(format!(
                 "vectors of {} dimensions kept as bits, compared by {:?}",

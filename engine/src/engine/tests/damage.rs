@@ -89,7 +89,7 @@ fn answers(engine: &Engine, name: &str, partial: bool) -> Vec<std::result::Resul
     let nearest = |exact: bool| {
         let mut query = query(
             Source::Nearest {
-                using: None,
+                using: Some("dense".into()),
                 vector: (0..DIM).map(|i| i as f32 - 3.0).collect(),
             },
             Filter::default(),

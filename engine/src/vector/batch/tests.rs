@@ -40,10 +40,22 @@ proptest! {
         let questions: Vec<Question<'_>> =
             vectors.iter().zip(&ks).map(|(vector, k)| Question { vector, k: *k }).collect();
         let each = || allowed.iter();
-        let exactly = scan(&view, &questions, each(), &never).unwrap();
+        // In another order than places.
+        let ids: Vec<String> = (0..view.len()).map(|ordinal| format!("{:03}", ordinal * 37 % 301)).collect();
+        let id_of = |ordinal: Ordinal| ids[ordinal as usize].as_str();
+        let exactly = scan_by_id(&view, &questions, each(), &id_of, &never).unwrap();
         let by_code = scan_codes(&view, &questions, each, &never).unwrap();
         for ((question, exactly), by_code) in questions.iter().zip(exactly).zip(by_code) {
-            prop_assert_eq!(&exactly.hits, &flat::scan(&view, question.vector, each(), question.k, &never).unwrap().hits);
+            let alone = flat::scan_by_id(&view, question.vector, each(), question.k, &id_of, &never).unwrap();
+            prop_assert_eq!(&exactly.hits, &alone.hits);
+            // No row is looked at twice, however many are equally far.
+            prop_assert!(question.k == 0 || exactly.evaluated == alone.evaluated);
+            prop_assert!(alone.evaluated <= allowed.count() as u64);
+            let mut sorted = flat::scan(&view, question.vector, each(), view.len(), &never).unwrap().hits;
+            sorted.sort_by(|a, b| a.distance.total_cmp(&b.distance).then_with(|| id_of(a.ordinal).cmp(id_of(b.ordinal))));
+            sorted.truncate(question.k);
+            sorted.sort_unstable();
+            prop_assert_eq!(&exactly.hits, &sorted);
             prop_assert_eq!(&by_code.hits, &flat::scan_codes(&view, question.vector, each, question.k, &never).unwrap().hits);
         }
     }
@@ -57,6 +69,6 @@ fn a_scan_for_many_ends_when_it_is_told_to() {
     let question = Question { vector: &vector, k: 3 };
     let asked = Cell::new(0);
     let late = || asked.replace(asked.get() + 1) >= 2;
-    let error = scan(&rows.view(), &[question; 2], 0..2_000, &late).unwrap_err();
+    let error = scan_by_id(&rows.view(), &[question; 2], 0..2_000, &|_| "", &late).unwrap_err();
     assert_eq!((error.kind, error.code), (ErrorKind::Deadline, "deadline_exceeded"));
 }

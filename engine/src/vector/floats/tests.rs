@@ -215,8 +215,10 @@ fn bits_are_compared_as_the_numbers_they_stand_for() {
 
 #[test]
 fn bits_of_another_metric_or_of_part_of_a_byte_are_damage() {
-    let row = vec![1.0; 8];
-    let rows = Rows::new(Metric::Euclid, 8, std::slice::from_ref(&row)).as_bits();
-    let error = Flat.search(&rows.view(), &row, 1, 0, &Allow::All, &never).unwrap_err();
-    assert!(error.message.contains("kept as bits"), "{error}");
+    for (metric, dim, rows) in [(Metric::Euclid, 8, 1), (Metric::Hamming, 12, 2)] {
+        let row = vec![1.0; dim];
+        let rows = Rows::new(metric, dim, &vec![row.clone(); rows]).as_bits();
+        let error = Flat.search(&rows.view(), &row, 1, 0, &Allow::All, &never).unwrap_err();
+        assert!(error.message.contains("kept as bits"), "{error}");
+    }
 }

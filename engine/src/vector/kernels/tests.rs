@@ -142,12 +142,9 @@ fn halves_give_what_the_same_numbers_give_as_floats() {
 #[test]
 fn every_loop_over_bits_counts_those_that_differ() {
     let mut random = Random(21);
-    let mut bytes = |random_ones: bool| -> Vec<u8> {
-        let any = |_| if random_ones { random.next() as u8 } else { 0xff };
-        (0..400).map(any).collect()
-    };
-    let rows = [bytes(true), bytes(true), bytes(true), bytes(true), bytes(false)];
-    for query in [bytes(true), vec![0; 400]] {
+    let mut drawn = || -> Vec<u8> { (0..400).map(|_| random.next() as u8).collect() };
+    let rows = [drawn(), drawn(), drawn(), drawn(), vec![0xff; 400]];
+    for query in [drawn(), vec![0; 400]] {
         for length in 0..399 {
             // From an odd place on, so that rows start at addresses no register is aligned to.
             let query = &query[..length];

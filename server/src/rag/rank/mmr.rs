@@ -53,7 +53,8 @@ pub fn mmr(
                 let cosine = if norm > 0.0 {
                     dot(a.vector, b.vector) / norm
                 } else {
-                    0.0
+                    // Zeros have no direction, but are like each other.
+                    f32::from(u8::from(a.vector == b.vector))
                 };
                 *similar = similar.max(cosine);
             }
@@ -129,6 +130,12 @@ mod tests {
         let one = |space| Some(Embedded { space, vector: &[1.0] });
         let vectors = [one(0), one(0), None];
         assert_eq!(mmr(&[0.9, 0.9, 0.8], &vectors, 0.3, 3, &|| Ok(())).unwrap(), [0, 2, 1]);
+        let zeros = Some(Embedded {
+            space: 0,
+            vector: &[0.0],
+        });
+        let vectors = [zeros, zeros, one(0)];
+        assert_eq!(mmr(&[0.9, 0.9, 0.8], &vectors, 0.3, 3, &|| Ok(())).unwrap(), [0, 2, 1]);
         let vectors = [one(0), one(0), one(1)];
         assert_eq!(mmr(&[0.9, 0.9, 0.8], &vectors, 0.3, 3, &|| Ok(())).unwrap(), [0, 2, 1]);
     }
@@ -146,7 +153,11 @@ mod tests {
             (Some(x), Some(y)) => {
                 let (x, y) = (x.vector, y.vector);
                 let norm = (dot(x, x).sqrt()) * (dot(y, y).sqrt());
-                if norm > 0.0 { (dot(x, y) / norm).max(0.0) } else { 0.0 }
+                match norm > 0.0 {
+                    true => (dot(x, y) / norm).max(0.0),
+                    false if x == y => 1.0,
+                    false => 0.0,
+                }
             }
             _ => 0.0,
         };
