@@ -504,7 +504,6 @@ fn point(p: &Value) -> pb::PointInput {
         document: text(p, "document"),
         expires_at_ms: p["expires_at_ms"].as_u64(),
         sparse: map(p.get("sparse"), sparse_vector),
-        ..Default::default()
     }
 }
 

@@ -432,10 +432,10 @@ fn files(dir: &Path, kinds: &[&str]) -> Vec<PathBuf> {
     let mut open = vec![dir.to_owned()];
     while let Some(dir) = open.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
-            let entry = entry.unwrap();
+            let entry = entry.expect("a directory that is there");
             let (path, name) = (entry.path(), entry.file_name());
             let name = name.to_string_lossy();
-            if entry.file_type().unwrap().is_dir() {
+            if entry.file_type().expect("a file that is there").is_dir() {
                 let foreign =
                     name.starts_with('.') || matches!(&*name, "target" | "data" | "__pycache__") || path == copied;
                 if !foreign {

@@ -105,7 +105,7 @@ pub struct VectorSpec {
     pub metric: Metric,
     /// How sealed segments are searched; the server chooses if nothing is said.
     pub index: Option<Index>,
-    /// What a walk of a graph ranks candidates by; the server chooses if nothing is said.
+    /// What a walk of a graph ranks candidates by; the server chooses if nothing is said. Not for [`Metric::Hamming`].
     pub quantization: Option<Quantization>,
     /// The model whose vectors live here, if the server embeds.
     pub embedder: Option<Embedder>,

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Promises: encoding uses single additions and multiplications in a fixed order, so the same vectors have the same codes on
-//! every machine. Does not do: Manhattan distance, which has no such product; keeping the vectors themselves.
+//! every machine. Does not do: Manhattan distance, which has no such product; bits, which are as small themselves; keeping the vectors themselves.
 //!
 //! # Bytes
 //!

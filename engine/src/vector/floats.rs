@@ -4,7 +4,7 @@
 //! Nothing is rounded: models that compute in sixteen bits give numbers that a half holds, as pixels and other small integers are, and
 //! where one of a segment's numbers is none its vectors stay `f32`. Kept as halves they take half of the disk, and measuring the
 //! hits again reads half of the memory, which is what that waits for. [`Metric::Hamming`] is of vectors of zeros and ones, which take a
-//! bit each, eight to a byte with the first in the highest place, as `numpy.packbits` has it.
+//! bit each, eight to a byte with the first in the highest place, as `numpy.packbits` has it (docs/decisions/0023).
 
 use std::borrow::Cow;
 use std::ops::Range;

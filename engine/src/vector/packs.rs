@@ -28,7 +28,7 @@
 //!
 //! Promises: encoding uses single additions and multiplications in a fixed order, and of floats only in comparisons whether a neighbour is
 //! given more; so the same graph over the same vectors has the same packs on machines of one instruction set, whoever helps. Does not do:
-//! Manhattan distance, which has no such product; upper levels of a graph; filters that few rows match, where a walk looks through the others.
+//! Manhattan distance, which has no such product; bits; upper levels of a graph; filters that few rows match, where a walk looks through the others.
 //!
 //! # Bytes
 //!

@@ -15,7 +15,7 @@
 //! that are so far that hardly an error of the estimate explains it are not measured by anything else.
 //!
 //! Promises: encoding uses single additions and multiplications in a fixed order, so the same vectors have the same signs on every
-//! machine. Does not do: Manhattan distance, which has no such product.
+//! machine. Does not do: Manhattan distance, which has no such product; bits, which are as small themselves.
 //!
 //! # Bytes
 //!

@@ -94,7 +94,7 @@ impl Rows {
         self
     }
     /// The same numbers, which must be zeros and ones, kept as bits.
-    pub(super) fn as_bits(mut self) -> Self {
+    pub(super) fn in_bits(mut self) -> Self {
         assert_eq!(floats::not_a_bit(&self.data), None);
         let mut bits = Vec::new();
         floats::to_bits(&self.data, &mut bits);

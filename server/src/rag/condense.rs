@@ -119,8 +119,8 @@ impl Language {
     }
 
     fn continues(&self, words: &[String]) -> bool {
-        let begins = |with: &&str| with.split(' ').eq(words.iter().take(with.split(' ').count()));
-        self.continuing.iter().any(|with| begins(&with))
+        let begins = |with: &str| with.split(' ').eq(words.iter().take(with.split(' ').count()));
+        self.continuing.iter().any(|with| begins(with))
     }
 
     /// How many of the words are stop words of it.

@@ -164,12 +164,12 @@ impl Core {
                     })
                     .collect()
             }
-            _ => self.from_several(moments, sources, &asked, wanted)?,
+            _ => self.of_several(moments, sources, &asked, wanted)?,
         };
         Ok(retrieved)
     }
 
-    fn from_several(
+    fn of_several(
         &self,
         moments: &[Moment<'_>],
         sources: Vec<(Source, Option<&'static str>)>,

@@ -97,7 +97,7 @@ class VectorSpec:
     index: Hnsw | Ivf | Flat | Faiss | None = None
     #: The model whose vectors live here: needed for text in `Nearest` and for documents.
     embedder: Embedder | str | None = None
-    #: What an hnsw or ivf index ranks candidates by; scores are those of the vectors as given. Default: int8.
+    #: What an hnsw or ivf index ranks candidates by; scores are those of the vectors as given. Default: int8. Not for `hamming`.
     quantization: Literal["none", "int8", "int4"] | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ fn bits_are_compared_as_the_numbers_they_stand_for() {
         let vectors = flipped(&mut random, dim, 12, 130);
         let (vectors, queries) = vectors.split_at(1500);
         let numbers = Rows::new(Metric::Hamming, dim, vectors).without(|row| row % 50 == 7);
-        let bits = numbers.clone().as_bits();
+        let bits = numbers.clone().in_bits();
         for query in queries {
             let naive = |row: &Vec<f32>| query.iter().zip(row).filter(|(x, y)| x != y).count() as f32;
             let mut expected: Vec<(f32, u32)> = vectors.iter().map(naive).zip(0..).collect();
@@ -217,7 +217,7 @@ fn bits_are_compared_as_the_numbers_they_stand_for() {
 fn bits_of_another_metric_or_of_part_of_a_byte_are_damage() {
     for (metric, dim, rows) in [(Metric::Euclid, 8, 1), (Metric::Hamming, 12, 2)] {
         let row = vec![1.0; dim];
-        let rows = Rows::new(metric, dim, &vec![row.clone(); rows]).as_bits();
+        let rows = Rows::new(metric, dim, &vec![row.clone(); rows]).in_bits();
         let error = Flat.search(&rows.view(), &row, 1, 0, &Allow::All, &never).unwrap_err();
         assert!(error.message.contains("kept as bits"), "{error}");
     }

@@ -612,7 +612,7 @@ impl<'a> Space<'a> {
     fn aim(&self) -> Aim<'_> {
         match &self.measure {
             Measure::Floats(vectors) => Aim::Floats {
-                vectors: *vectors,
+                vectors,
                 node: 0,
                 row: vectors.against(Cow::Borrowed(&[])),
             },
@@ -627,7 +627,7 @@ impl<'a> Space<'a> {
 /// Measures from one node to others.
 enum Aim<'s> {
     Floats {
-        vectors: VectorsRef<'s>,
+        vectors: &'s VectorsRef<'s>,
         node: Ordinal,
         row: Against<'s>,
     },

@@ -238,7 +238,6 @@ fn schema_out(schema: Schema) -> pb::Schema {
             max_tokens: Some(schema.chunking.max_tokens),
             overlap_tokens: Some(schema.chunking.overlap_tokens),
             strategy: strategy_out(schema.chunking.strategy).into(),
-            ..Default::default()
         }),
         sparse: schema
             .sparse

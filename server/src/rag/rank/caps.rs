@@ -63,12 +63,8 @@ mod tests {
 
     #[test]
     fn the_first_of_each_value_are_kept() {
-        let (a, b) = (json!("a"), json!("b"));
-        check(
-            &[&[a.clone()], &[a.clone()], &[b.clone()], &[a], &[b]],
-            &[2],
-            &[None, None, None, Some(0), None],
-        );
+        let (a, b) = ([json!("a")], [json!("b")]);
+        check(&[&a, &a, &b, &a, &b], &[2], &[None, None, None, Some(0), None]);
     }
 
     #[test]
@@ -83,8 +79,8 @@ mod tests {
 
     #[test]
     fn missing_values_are_not_counted_and_arrays_count_under_each_element() {
-        let null = json!(null);
-        check(&[&[null.clone()], &[null.clone()], &[null]], &[1], &[None, None, None]);
+        let null = [json!(null)];
+        check(&[&null, &null, &null], &[1], &[None, None, None]);
         check(
             &[
                 &[json!(["a", "b", "a"])],

@@ -53,7 +53,7 @@ pub(in crate::rest) struct VectorBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<IndexBody>,
     /// What an hnsw or ivf index ranks candidates by. The best are measured again on the vectors as given, so scores and
-    /// their order do not change. Default: int8.
+    /// their order do not change. Default: int8. Not for hamming.
     #[serde(default)]
     quantization: QuantizationBody,
     /// The model whose vectors live here. Needed for text in `nearest` and for documents.

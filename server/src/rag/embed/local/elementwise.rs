@@ -95,13 +95,7 @@ fn gelu_tanh(row: &mut [f32]) {
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     // A NaN stays one: it tells of damaged weights.
-    let x = if x > 4.0 {
-        4.0
-    } else if x < -4.0 {
-        -4.0
-    } else {
-        x
-    };
+    let x = x.clamp(-4.0, 4.0);
     let s = x * x;
     let mut p = -2.726_142_3e-10;
     for c in [
@@ -109,7 +103,7 @@ fn erf(x: f32) -> f32 {
         -2.101_024e-6,
         -5.692_506_4e-5,
         -7.349_906_3e-4,
-        -2.954_599_8e-3,
+        -2.954_6e-3,
         -1.609_603_3e-2,
     ] {
         p = p * s + c;

@@ -180,7 +180,7 @@ fn finds_the_paragraph_of_a_squad_question_among_the_first_ten() {
     let passages = embed(&texts, TextKind::Passage).unwrap();
     let took = started.elapsed().as_secs_f64();
     let megabytes = texts.iter().map(|text| text.len()).sum::<usize>() as f64 / 1e6;
-    println!(
+    eprintln!(
         "embedded {:.0} texts/s, {:.1} MB/s",
         texts.len() as f64 / took,
         megabytes / took
@@ -204,7 +204,7 @@ fn finds_the_paragraph_of_a_squad_question_among_the_first_ten() {
         recall += found as f64 / question.relevant.len() as f64;
     }
     recall /= questions.len() as f64;
-    println!(
+    eprintln!(
         "recall@10 {recall:.4} over {} questions in {:?}",
         questions.len(),
         started.elapsed()
