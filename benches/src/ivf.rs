@@ -192,6 +192,7 @@ pub(crate) struct Made {
     layout: IvfLayout,
     index: Vec<u8>,
     records: Vec<u8>,
+    packs: Vec<u8>,
     pub(crate) built: Built,
 }
 
@@ -218,14 +219,20 @@ impl Made {
             records.extend_from_slice(bytes);
             Ok(())
         })?;
+        let mut packs = Vec::new();
+        lists.packs(&workers, &|| false, &mut |bytes| {
+            packs.extend_from_slice(bytes);
+            Ok(())
+        })?;
         let seconds = started.elapsed().as_secs_f64();
         // Computed, not resident: in this process other things live, too. A sealed file holds the same bytes.
-        let bytes = vectors.data.bytes().len() + index.len() + records.len();
+        let bytes = vectors.data.bytes().len() + index.len() + records.len() + packs.len();
         let mib = bytes as f64 / f64::from(1 << 20);
         Ok(Self {
             layout: IvfLayout::parse(&index)?,
             index,
             records,
+            packs,
             built: Built {
                 seconds,
                 memory_mib: mib,
@@ -235,7 +242,7 @@ impl Made {
     }
 
     pub(crate) fn view(&self) -> ivf::Ivf<'_> {
-        self.layout.view(&self.index, &self.records, None)
+        self.layout.view(&self.index, &self.records, &self.packs, None)
     }
 }
 

@@ -293,6 +293,7 @@ impl<'a> Rows<'a> {
                 Some(nprobe) => (nprobe as f64 / lists.lists() as f64).min(1.0),
             },
             bytes: lists.record_bytes().map_or(vector_bytes, |bytes| bytes as u64),
+            sieve_bytes: lists.sieve_bytes().map(|bytes| bytes as u64),
             centre_bytes: u64::from(dim),
         });
         let faiss = self.faiss(k, params, target).map(|(faiss, effort)| Asked {

@@ -54,6 +54,8 @@ pub struct Listed {
     pub share: f64,
     /// What a row of them is measured by.
     pub bytes: u64,
+    /// What it is looked at by before that, if lists have packs.
+    pub sieve_bytes: Option<u64>,
     /// Bytes of a centre, as the nearest are sought.
     pub centre_bytes: u64,
 }
@@ -144,12 +146,20 @@ impl Known {
     }
 }
 
+/// Rows of a pack cost a quarter of what one by one would: 52 bytes in 2.5 ns. Of WordNet's one in twenty is then measured by its code.
+const SIEVED_TOGETHER: f64 = 4.0;
+const PASSED: f64 = 0.05;
+
 impl Known {
     /// Inverted lists. At worst, whatever a filter has to do with the question, all of them: a look at each row, and what a scan
     /// of the matches costs, so nothing has to give up.
     fn lists_ns(&self, lists: Listed) -> f64 {
         let look = if self.matches < self.rows { LOOK_NS } else { 0.0 };
-        let rows = self.rows as f64 * look + self.matches as f64 * Self::distance(lists.bytes);
+        let row = match lists.sieve_bytes {
+            None => Self::distance(lists.bytes),
+            Some(bytes) => Self::distance(bytes) / SIEVED_TOGETHER + Self::distance(lists.bytes) * PASSED,
+        };
+        let rows = self.rows as f64 * look + self.matches as f64 * row;
         lists.count as f64 * Self::distance(lists.centre_bytes) + lists.share * rows + self.again()
     }
 }
@@ -242,6 +252,7 @@ mod tests {
                 count: 4 * rows.isqrt(),
                 share,
                 bytes: 448,
+                sieve_bytes: None,
                 centre_bytes: 448,
             }),
             ..known(matches, rows)

@@ -504,6 +504,9 @@ fn write_lists(
     }
     writer.begin(&format!("lists/{name}"))?;
     lists.records(graphs.workers, graphs.stop, &mut |bytes| writer.put(bytes))?;
+    writer.end()?;
+    writer.begin(&format!("lists.packs/{name}"))?;
+    lists.packs(graphs.workers, graphs.stop, &mut |bytes| writer.put(bytes))?;
     writer.end()
 }
 

@@ -256,7 +256,9 @@ impl Segment {
                 [] => None,
                 bytes => {
                     let layout = IvfLayout::parse(bytes)?;
-                    if !layout.fits(spec.metric, dim, n) || layout.records_bytes() != range("lists").len() {
+                    let fit =
+                        layout.records_bytes() == range("lists").len() && layout.packs_fit(range("lists.packs").len());
+                    if !layout.fits(spec.metric, dim, n) || !fit {
                         return Err(Error::damaged("segment: the lists are those of other vectors"));
                     }
                     Some(Lists {
@@ -264,6 +266,7 @@ impl Segment {
                         layout,
                         at: range("ivf"),
                         records: range("lists"),
+                        packs: range("lists.packs"),
                     })
                 }
             };
@@ -475,11 +478,12 @@ impl Segment {
     pub fn lists(&self, index: usize) -> Option<Ivf<'_>> {
         let lists = self.vectors[index].lists.as_ref()?;
         let touch = (!self.blocks.is_verified()).then_some(lists as &dyn Touch);
-        Some(
-            lists
-                .layout
-                .view(self.slice(&lists.at), self.slice(&lists.records), touch),
-        )
+        Some(lists.layout.view(
+            self.slice(&lists.at),
+            self.slice(&lists.records),
+            self.slice(&lists.packs),
+            touch,
+        ))
     }
 
     /// What Faiss made of them, if it did and this build has it.
@@ -557,6 +561,7 @@ struct Lists {
     layout: IvfLayout,
     at: Range<usize>,
     records: Range<usize>,
+    packs: Range<usize>,
 }
 
 impl Touch for Lists {

@@ -533,7 +533,7 @@ fn sections_that_contradict_each_other_are_damage() {
     );
     assert!(!sealed.blocks.section("packs/a").is_empty());
     let (none, sealed) = (none.blocks.bytes(), sealed.blocks.bytes());
-    let cases: [(&[u8], &[(&str, &[u8])]); 19] = [
+    let cases: [(&[u8], &[(&str, &[u8])]); 20] = [
         // Vectors of neither kind, of both, of a length that is not theirs.
         (sealed, &[("vector/a", &[])]),
         (sealed, &[("halves/b", &[])]),
@@ -554,6 +554,7 @@ fn sections_that_contradict_each_other_are_damage() {
         (sealed, &[("ivf/b", &[])]),
         (sealed, &[("lists/b", &[])]),
         (sealed, &[("lists/b", &[0; 64])]),
+        (sealed, &[("lists.packs/b", &[0; 64])]),
         (sealed, &[("codes/b", &[0; 64])]),
         // Packs that are none, packs without a graph, a calibration of packs that are not there.
         (sealed, &[("packs/a", &[0; 64])]),

@@ -135,6 +135,11 @@ fn pack_bytes(dim: usize) -> usize {
     (IDS + 2 * NUMBER + dim.div_ceil(8) * PACK).next_multiple_of(LINE)
 }
 
+/// Bytes of a pack that does not say whose signs it holds: of rows that stand at places, as those of inverted lists.
+pub(super) fn bytes_of_places(dim: usize) -> usize {
+    (2 * NUMBER + dim.div_ceil(8) * PACK).next_multiple_of(LINE)
+}
+
 impl PacksLayout {
     /// Checks header and lengths, and that whoever is named is a node of the graph. Any signs are signs, and any nodes neighbours:
     /// what is wrong among them makes wrong estimates and ways that are not found, no worse. `bytes` must be 4-byte aligned.
@@ -255,8 +260,8 @@ fn roots(graph: &Hnsw<'_>) -> Vec<Ordinal> {
     (0..wanted).map(|i| nodes[i * nodes.len() / wanted]).collect()
 }
 
-/// Makes the packs of nodes, one node at a time, in any order.
-struct Encoder<'a> {
+/// Makes the packs of nodes, one node at a time, in any order; or what packs hold of a row that is seen from some centre.
+pub(super) struct Encoder<'a> {
     vectors: VectorsRef<'a>,
     mean: &'a [f32],
     rotation: Rotation,
@@ -268,7 +273,7 @@ struct Encoder<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(vectors: &VectorsRef<'a>, mean: &'a [f32]) -> Self {
+    pub(super) fn new(vectors: &VectorsRef<'a>, mean: &'a [f32]) -> Self {
         let zeros = vec![0f32; vectors.dim];
         Self {
             vectors: *vectors,
@@ -312,15 +317,37 @@ impl<'a> Encoder<'a> {
             let ids: &mut [Ordinal] = bytemuck::cast_slice_mut(ids);
             ids.fill(NONE);
             ids[..links.len()].copy_from_slice(links);
-            let (numbers, signs) = pack.split_at_mut(2 * NUMBER);
-            let (a, f) = bytemuck::cast_slice_mut::<u8, u16>(numbers).split_at_mut(PACK);
             for (i, neighbour) in links.iter().enumerate() {
-                [a[i], f[i]] = self.neighbour(*neighbour).map(high_half);
-                for (j, eight) in self.rest.chunks(8).enumerate() {
-                    let bits = eight.iter().enumerate().map(|(bit, x)| u8::from(*x > 0.0) << bit);
-                    signs[j * PACK + i] = bits.sum();
-                }
+                let numbers = self.neighbour(*neighbour).map(high_half);
+                put_at(pack, i, numbers, self.signs());
             }
+        }
+    }
+
+    /// Eight dimensions a byte of the row that was looked at last.
+    fn signs(&self) -> impl Iterator<Item = u8> {
+        let signs = |eight: &[f32]| {
+            let bits = eight.iter().enumerate().map(|(bit, x)| u8::from(*x > 0.0) << bit);
+            bits.sum()
+        };
+        self.rest.chunks(8).map(signs)
+    }
+
+    /// Bytes of what packs hold of a row.
+    pub(super) fn row_bytes(&self) -> usize {
+        2 * size_of::<u16>() + self.vectors.dim.div_ceil(8)
+    }
+
+    /// Writes that of a row, as it is seen from a centre; [`put_row`] puts it into a pack.
+    pub(super) fn row(&mut self, ordinal: Ordinal, centre: &[f32], bytes: &mut [u8]) {
+        self.centre.copy_from_slice(centre);
+        take_off(self.mean, centre, 1.0, &mut self.turned);
+        self.rotation.turn(&mut self.turned);
+        let [a, f] = self.neighbour(ordinal).map(high_half);
+        bytes[..2].copy_from_slice(&a.to_le_bytes());
+        bytes[2..4].copy_from_slice(&f.to_le_bytes());
+        for (byte, signs) in bytes[4..].iter_mut().zip(self.signs()) {
+            *byte = signs;
         }
     }
 
@@ -352,6 +379,22 @@ impl<'a> Encoder<'a> {
             Metric::Euclid => (squared + 2.0 * f * along, 2.0 * f),
         };
         [a as f32, f as f32]
+    }
+}
+
+/// Puts what [`Encoder::row`] wrote into a pack of places.
+pub(super) fn put_row(pack: &mut [u8], i: usize, row: &[u8]) {
+    let number = |at: usize| u16::from_le_bytes([row[at], row[at + 1]]);
+    put_at(pack, i, [number(0), number(2)], row[4..].iter().copied());
+}
+
+/// Puts the `i`-th of the thirty-two into a pack, behind whose signs they are.
+fn put_at(pack: &mut [u8], i: usize, [a, f]: [u16; 2], signs: impl Iterator<Item = u8>) {
+    let (numbers, all) = pack.split_at_mut(2 * NUMBER);
+    let numbers: &mut [u16] = bytemuck::cast_slice_mut(numbers);
+    (numbers[i], numbers[PACK + i]) = (a, f);
+    for (j, signs) in signs.enumerate() {
+        all[j * PACK + i] = signs;
     }
 }
 
@@ -429,6 +472,19 @@ impl<'a> Pack<'a> {
 }
 
 impl<'a> Packs<'a> {
+    /// Packs of places, by their number, around centres that are known otherwise.
+    pub(super) fn of_places(metric: Metric, dim: usize, mean: &'a [f32], records: &'a [u8]) -> Self {
+        Self {
+            metric,
+            dim,
+            count: 1,
+            pack_bytes: bytes_of_places(dim),
+            mean,
+            records,
+            roots: &[],
+        }
+    }
+
     #[inline]
     fn record(&self, node: Ordinal) -> &'a [u8] {
         let bytes = self.count * self.pack_bytes;
@@ -461,6 +517,7 @@ impl<'a> Packs<'a> {
             Metric::Dot | Metric::Manhattan | Metric::Hamming => -kernels::dot(query, self.mean),
             Metric::Euclid => kernels::dot(&rest, &rest),
         };
+        let beyond_mean = kernels::dot(&rest, &rest).sqrt();
         Rotation::of(self.dim).turn(&mut rest);
         let kernel = kernels::best_for_codes().packs;
         PackScorer {
@@ -468,6 +525,7 @@ impl<'a> Packs<'a> {
             kernel,
             query: kernel.query(&rest),
             mean_distance,
+            beyond_mean,
         }
     }
 }
@@ -479,6 +537,7 @@ pub(super) struct PackScorer<'a> {
     query: PackQuery,
     /// How far the mean of all is.
     mean_distance: f32,
+    beyond_mean: f32,
 }
 
 impl<'a> PackScorer<'a> {
@@ -493,6 +552,11 @@ impl<'a> PackScorer<'a> {
         self.packs.roots()
     }
 
+    /// How long what the query differs from the mean of all by is.
+    pub(super) fn beyond_mean(&self) -> f32 {
+        self.beyond_mean
+    }
+
     /// About how far some of those are, as [`Self::estimate`] says of neighbours.
     #[inline]
     pub(super) fn estimate_root(&self, pack: Pack<'_>, edge: f32, estimates: &mut [f32; PACK]) -> u32 {
@@ -503,7 +567,18 @@ impl<'a> PackScorer<'a> {
     /// those that are none may be among them.
     #[inline]
     pub(super) fn estimate(&self, pack: Pack<'_>, distance: f32, edge: f32, estimates: &mut [f32; PACK]) -> u32 {
-        let (numbers, signs) = pack.0[IDS..].split_at(2 * NUMBER);
+        self.estimate_all(&pack.0[IDS..], distance, edge, estimates)
+    }
+
+    /// The same of a pack of places, around a centre that is so far.
+    #[inline]
+    pub(super) fn estimate_places(&self, pack: usize, distance: f32, edge: f32, estimates: &mut [f32; PACK]) -> u32 {
+        self.estimate_all(self.packs.record(pack as Ordinal), distance, edge, estimates)
+    }
+
+    #[inline]
+    fn estimate_all(&self, pack: &[u8], distance: f32, edge: f32, estimates: &mut [f32; PACK]) -> u32 {
+        let (numbers, signs) = pack.split_at(2 * NUMBER);
         let (a, f) = bytemuck::cast_slice::<u8, u16>(numbers).split_at(PACK);
         let halves = [a, f].map(|of| of.first_chunk().expect("a number for each of the pack"));
         self.kernel.of(&self.query, distance, edge, halves, signs, estimates)

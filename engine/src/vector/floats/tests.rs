@@ -201,7 +201,7 @@ fn bits_are_compared_as_the_numbers_they_stand_for() {
         let (mut right, mut all) = (0, 0);
         for query in queries {
             let exact = search(&Flat, &bits, query, 10, 0, &Allow::All);
-            let hits = search(&layout.view(&bytes, &[], None), &bits, query, 10, 0, &Allow::All);
+            let hits = search(&layout.view(&bytes, &[], &[], None), &bits, query, 10, 0, &Allow::All);
             let edge = exact.last().map_or(f32::MIN, |hit| hit.distance);
             right += hits.iter().filter(|hit| hit.distance <= edge).count();
             all += exact.len();

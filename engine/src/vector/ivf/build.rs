@@ -15,8 +15,8 @@ use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::codes::{self, AroundCentres};
 use crate::vector::fidelity::{Coding, FLOOR, Tried};
-use crate::vector::kernels::Bits;
-use crate::vector::{Floats, VectorsRef};
+use crate::vector::kernels::{Bits, PACK};
+use crate::vector::{Floats, VectorsRef, packs};
 
 /// Rows of the sample for each list. More make centres that fit rows outside of it no better.
 const SAMPLE_ROWS: usize = 48;
@@ -24,6 +24,8 @@ const SAMPLE_ROWS: usize = 48;
 const SAMPLE_BYTES_MAX: usize = 256 << 20;
 /// Bytes of records that are put in order at a time.
 const PIECE_BYTES: usize = 64 << 20;
+/// Of fewer dimensions a bit of each says too little of where a row is.
+const PACKED_DIM_MIN: usize = 64;
 /// Lists, for each root of the number of rows, unless the caller says how many.
 const LISTS_PER_ROOT: f64 = 4.0;
 /// Rows of a list on average, at least: of fewer a centre would say little more than each of them.
@@ -312,30 +314,79 @@ impl<'a> Lists<'a> {
         put: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let Some(bits) = self.bits() else { return Ok(()) };
-        let record = bits.record_bytes(self.vectors.dim);
-        let piece = (PIECE_BYTES / record).max(1);
         let encoder = AroundCentres::new(&self.vectors, bits, &self.mean);
+        let of_share = |rows: &[(Ordinal, usize)], records: &mut [u8], record: usize| {
+            let mut encoder = encoder.clone();
+            for ((ordinal, _), record) in rows.iter().zip(records.chunks_exact_mut(record)) {
+                encoder.row(*ordinal, self.centre_of(*ordinal), record);
+            }
+        };
+        self.in_order(bits.record_bytes(self.vectors.dim), &of_share, workers, stop, put)
+    }
+
+    /// Writes the packs of the same rows, thirty-two places together, piece by piece; nothing where lists have none.
+    pub fn packs(
+        &self,
+        workers: &Workers,
+        stop: &dyn Fn() -> bool,
+        put: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let dim = self.vectors.dim;
+        if self.bits().is_none() || dim < PACKED_DIM_MIN {
+            return Ok(());
+        }
+        let encoder = || packs::Encoder::new(&self.vectors, &self.mean);
+        let of_share = |rows: &[(Ordinal, usize)], looks: &mut [u8], look: usize| {
+            let mut encoder = encoder();
+            for ((ordinal, _), look) in rows.iter().zip(looks.chunks_exact_mut(look)) {
+                encoder.row(*ordinal, self.centre_of(*ordinal), look);
+            }
+        };
+        let row_bytes = encoder().row_bytes();
+        let mut pack = Vec::new();
+        self.in_order(row_bytes, &of_share, workers, stop, &mut |rows| {
+            for rows in rows.chunks(row_bytes * PACK) {
+                pack.clear();
+                pack.resize(packs::bytes_of_places(dim), 0);
+                for (i, row) in rows.chunks_exact(row_bytes).enumerate() {
+                    packs::put_row(&mut pack, i, row);
+                }
+                put(&pack)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Makes so many bytes of each row and gives them in the order of places, piece by piece. Rows are read in their order, a share of them by
+    /// each helper: `of_share` gets the ordinals and where their bytes go.
+    fn in_order(
+        &self,
+        row_bytes: usize,
+        of_share: &(dyn Fn(&[(Ordinal, usize)], &mut [u8], usize) + Sync),
+        workers: &Workers,
+        stop: &dyn Fn() -> bool,
+        put: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        // Whole packs of them.
+        let piece = (PIECE_BYTES / row_bytes / PACK).max(1) * PACK;
         for from in (0..self.order.len()).step_by(piece) {
             let order = &self.order[from..self.order.len().min(from + piece)];
             let mut rows: Vec<(Ordinal, usize)> = order.iter().copied().zip(0..).collect();
             rows.sort_unstable();
-            let mut bytes = vec![0u8; order.len() * record];
+            let mut bytes = vec![0u8; order.len() * row_bytes];
             let shares: Vec<&[(Ordinal, usize)]> = rows.chunks(SHARE_ROWS).collect();
             for shares in shares.chunks(ROUND_SHARES) {
                 if stop() {
                     return Err(Error::new(ErrorKind::Cancelled, "cancelled", "lists were cancelled"));
                 }
                 let some = workers.map(shares.len(), |share| {
-                    let mut encoder = encoder.clone();
-                    let mut records = vec![0u8; shares[share].len() * record];
-                    for ((ordinal, _), record) in shares[share].iter().zip(records.chunks_exact_mut(record)) {
-                        encoder.row(*ordinal, self.centre_of(*ordinal), record);
-                    }
-                    records
+                    let mut made = vec![0u8; shares[share].len() * row_bytes];
+                    of_share(shares[share], &mut made, row_bytes);
+                    made
                 });
-                for (rows, records) in shares.iter().zip(&some) {
-                    for ((_, place), made) in rows.iter().zip(records.chunks_exact(record)) {
-                        bytes[place * record..(place + 1) * record].copy_from_slice(made);
+                for (rows, made) in shares.iter().zip(&some) {
+                    for ((_, place), made) in rows.iter().zip(made.chunks_exact(row_bytes)) {
+                        bytes[place * row_bytes..(place + 1) * row_bytes].copy_from_slice(made);
                     }
                 }
             }

@@ -12,7 +12,8 @@ use crate::limits;
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::hnsw::Hnsw;
-use crate::vector::kernels::{Bits, LINE};
+use crate::vector::kernels::{Bits, LINE, PACK};
+use crate::vector::packs::{self, Packs};
 use crate::vector::{BitSet, Codes, CodesLayout, Floats, HnswLayout, Touch, VectorsRef};
 
 const MAGIC: [u8; 4] = *b"CIVF";
@@ -122,6 +123,8 @@ pub struct Ivf<'a> {
     pub(super) order: &'a [Ordinal],
     /// The records, by place.
     pub(super) codes: Option<Codes<'a>>,
+    /// The same rows in a bit a dimension, thirty-two places together.
+    pub(super) packs: Option<Packs<'a>>,
     /// Told of each list before it is read.
     pub(super) touch: Option<&'a dyn Touch>,
 }
@@ -215,13 +218,20 @@ impl IvfLayout {
         Ok(layout)
     }
 
-    /// The lists in the very bytes that were parsed, and the bytes of their records, which [`Self::records_bytes`] says the
-    /// number of; a panic if either are others.
-    pub fn view<'a>(&self, bytes: &'a [u8], records: &'a [u8], touch: Option<&'a dyn Touch>) -> Ivf<'a> {
+    /// The lists in the very bytes that were parsed, and the bytes of their records and packs, which [`Self::records_bytes`] and
+    /// [`Self::packs_fit`] say the number of; a panic if any are others.
+    pub fn view<'a>(
+        &self,
+        bytes: &'a [u8],
+        records: &'a [u8],
+        packs: &'a [u8],
+        touch: Option<&'a dyn Touch>,
+    ) -> Ivf<'a> {
         let floats = |range: &Range<usize>| -> &'a [f32] { bytemuck::cast_slice(&bytes[range.clone()]) };
         let numbers = |range: &Range<usize>| -> &'a [u32] { bytemuck::cast_slice(&bytes[range.clone()]) };
         let mean = floats(&self.parts.mean);
         assert_eq!(records.len(), self.records_bytes(), "the records of these lists");
+        assert!(self.packs_fit(packs.len()), "the packs of these lists");
         let vectors = VectorsRef {
             metric: metric_of_centres(self.metric),
             dim: self.dim,
@@ -255,6 +265,7 @@ impl IvfLayout {
             codes: self
                 .bits
                 .map(|bits| Codes::of_records(bits, self.metric, mean, self.mean_squared, records)),
+            packs: (!packs.is_empty()).then(|| Packs::of_places(self.metric, self.dim, mean, packs)),
             touch,
         };
         all.with_recall(limits::TARGET_RECALL_DEFAULT)
@@ -264,6 +275,12 @@ impl IvfLayout {
     pub fn records_bytes(&self) -> usize {
         let places = self.parts.order.len() / size_of::<u32>();
         self.bits.map_or(0, |bits| bits.record_bytes(self.dim)) * places
+    }
+
+    /// Whether so many bytes may be those of packs of their rows: none are, and as many as they all take where there are codes.
+    pub fn packs_fit(&self, len: usize) -> bool {
+        let places = self.parts.order.len() / size_of::<u32>();
+        len == 0 || (self.bits.is_some() && len == places.div_ceil(PACK) * packs::bytes_of_places(self.dim))
     }
 
     /// Which of these bytes are the records of a list, as the bytes that were parsed say.
@@ -415,6 +432,12 @@ impl Ivf<'_> {
     /// Bytes of a record, if there are records.
     pub fn record_bytes(&self) -> Option<usize> {
         self.codes.map(|codes| codes.record_bytes())
+    }
+
+    /// Bytes of a row's part of a pack, if there are packs.
+    pub fn sieve_bytes(&self) -> Option<usize> {
+        self.packs
+            .map(|_| packs::bytes_of_places(self.centres.vectors.dim) / PACK)
     }
 
     /// The same lists, of which so many are looked into as find that share of the hits, by what was measured.

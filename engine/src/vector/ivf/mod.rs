@@ -10,6 +10,8 @@
 //! - *Records* are [`codes`](super::codes) of what a row differs from its list's centre, which is less than it differs from the
 //!   mean of all: the same bits tell more rows apart. A query is turned into integers once, not once a list: the rest is one
 //!   number a list (below).
+//! - *Packs* hold the same rows in a bit a dimension, as they are seen from their centre, thirty-two together ([`packs`](super::packs)). Once a
+//!   search has enough candidates, only rows that seem nearer than those by their bits are measured by their records.
 //! - *Which lists.* What is known of a list is how far its rows should be (`outlook`): expected, and by how much they vary.
 //!   Lists are looked into in the order of `expected - reach · deviation`, until that is beyond the k-th hit, or until so many
 //!   were read as hold nearly all neighbours of as many rows (the *width*; it grows with `k`, and where a filter leaves one row
@@ -33,7 +35,7 @@
 //!
 //! # Bytes
 //!
-//! Little-endian, version 2, in two sections. `n` rows of `d` dimensions, `l` lists, `p` rows in them. Each part begins at a
+//! Little-endian, version 2, in three sections. `n` rows of `d` dimensions, `l` lists, `p` rows in them. Each part begins at a
 //! multiple of 64.
 //!
 //! ```text
@@ -51,6 +53,10 @@
 //!
 //! The second section holds `p` records as in [`codes`](super::codes), in the order of places: list `i` is the bytes
 //! `start[i]·r..start[i+1]·r` of it, for records of `r` bytes. Without codes there is none, and rows are read one by one.
+//!
+//! The third holds `⌈p/32⌉` packs, of 32 places each, whatever lists those are of: 32 times `A` and 32 times `F` as in
+//! [`packs`](super::packs), with the mean and the centres of these lists, `⌈d/8⌉` times 32 bytes of signs, zeros to a multiple of 64. There is none
+//! without codes, and none of fewer than 64 dimensions.
 
 mod build;
 mod kmeans;

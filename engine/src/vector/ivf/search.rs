@@ -2,6 +2,8 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::f32::consts::FRAC_PI_2;
+use std::ops::Range;
 
 use super::Outlook;
 use super::layout::{Centres, Ivf};
@@ -9,8 +11,9 @@ use crate::error::{Error, Result};
 use crate::schema::Metric;
 use crate::types::Ordinal;
 use crate::vector::hnsw::{Effort, Walked};
-use crate::vector::kernels;
+use crate::vector::kernels::{self, PACK};
 use crate::vector::near::{Near, four};
+use crate::vector::packs::{PackScorer, Packs};
 use crate::vector::space::QueryScorer;
 use crate::vector::{Allow, BitSet, CodeScorer, Found, Meter, Scored, VectorIndex, VectorsRef, again, inv_norm};
 
@@ -20,6 +23,10 @@ const KEPT_MORE: usize = 48;
 /// How many times as many a second look keeps, where all that the first one kept were so near each other that codes could not
 /// tell which are the nearest.
 const KEPT_AGAIN: usize = 8;
+/// A row passes that is farther by its signs than what is kept by no more than so many times their usual error.
+const DEVIATIONS: f32 = 1.0;
+/// Of matches that are fewer than one in so many of a list each is measured at once.
+const SIEVED: usize = 8;
 /// Matches around the query are as many as usual if they are so large a part of what their share of all rows says.
 const USUAL: f64 = 0.5;
 /// Lists that a graph over the centres is asked for at first, and how many times as many when they were not enough.
@@ -31,7 +38,7 @@ const ROUTES_MORE: usize = 4;
 pub struct Probed {
     /// The hits.
     pub found: Found,
-    /// Lists that were read, those with a row that is allowed: each is one range of the file.
+    /// Lists whose records were read, those with a row that is allowed and seems near enough: each is one range of the file.
     pub lists: usize,
 }
 
@@ -78,7 +85,7 @@ impl Ivf<'_> {
         let query = Aimed::new(self.metric, query);
         let Some(codes) = self.codes else {
             let mut best = Best::new(k, k);
-            let lists = self.look(&query, &mut Rows(exactly), nprobe, allow, &mut best, &mut meter)?;
+            let lists = self.look(&query, &mut Rows(exactly), None, nprobe, allow, &mut best, &mut meter)?;
             let mut hits = best.kept;
             hits.sort_unstable();
             hits.truncate(k);
@@ -91,12 +98,14 @@ impl Ivf<'_> {
             });
         };
         let mut by_code = codes.scorer(query.given);
+        let sieve = self.packs.map(|packs| Sieve::new(self, packs, query.given));
         let mut keep = k.saturating_mul(KEPT).saturating_add(KEPT_MORE);
         let mut buffer = Vec::new();
         let mut may_look_again = true;
         loop {
             let mut best = Best::new(k, keep);
-            let lists = self.look(&query, &mut by_code, nprobe, allow, &mut best, &mut meter)?;
+            let sieve = sieve.as_ref();
+            let lists = self.look(&query, &mut by_code, sieve, nprobe, allow, &mut best, &mut meter)?;
             let mut hits = best.kept;
             hits.sort_unstable();
             let all = hits.len() < keep;
@@ -117,11 +126,13 @@ impl Ivf<'_> {
         }
     }
 
-    /// Looks into lists, until what is left is not worth it. Returns how many it read.
+    /// Looks into lists, until what is left is not worth it. Returns of how many it read records.
+    #[expect(clippy::too_many_arguments, reason = "what a search is made of, once")]
     fn look(
         &self,
         query: &Aimed<'_>,
         measure: &mut impl Measure,
+        sieve: Option<&Sieve<'_>>,
         nprobe: Option<usize>,
         allow: &Allow<'_>,
         best: &mut Best,
@@ -134,10 +145,10 @@ impl Ivf<'_> {
             Allow::Only(set) => set.count(),
         };
         let share = matches as f64 / self.order.len().max(1) as f64;
-        let (mut looked, mut seen, mut fit) = (0, 0, 0);
+        let (mut looked, mut read, mut seen, mut fit) = (0, 0, 0, 0);
         // None if rows that match are fewer around the query than anywhere. Known once there are k of them.
         let mut width: Option<Option<usize>> = None;
-        let mut fitting = Vec::new();
+        let (mut fitting, mut passed) = (Vec::new(), Vec::new());
         while let Some((list, outlook, next)) = router.next(self, query, meter)? {
             if best.has_k() {
                 let width = *width.get_or_insert_with(|| {
@@ -172,16 +183,38 @@ impl Ivf<'_> {
                 fit += places.len();
             }
             looked += 1;
+            if let Some(next) = next {
+                self.centres.vectors.prefetch(next);
+                match sieve {
+                    Some(sieve) => sieve.prefetch(self.places(next)),
+                    None => measure.prefetch(self, next),
+                }
+            }
+            // What is worth a look at its record: until there are enough candidates everything is.
+            let few = matches!(allow, Allow::Only(_)) && fitting.len() * SIEVED < places.len();
+            let passed = match (sieve, best.edge) {
+                (Some(sieve), Some(edge)) if !few => {
+                    let edge = edge + sieve.doubt(outlook, self.spreads[list as usize]);
+                    passed.clear();
+                    match allow {
+                        Allow::All => sieve.pass(packs_of(&places), outlook, edge, &mut passed, meter)?,
+                        Allow::Only(_) => sieve.pass(packs_at(&fitting), outlook, edge, &mut passed, meter)?,
+                    }
+                    Some(&passed)
+                }
+                _ if matches!(allow, Allow::Only(_)) => Some(&fitting),
+                _ => None,
+            };
+            if passed.is_some_and(Vec::is_empty) {
+                continue;
+            }
+            read += 1;
             if self.touch.is_some_and(|touch| !touch.touch(list)) {
                 continue;
             }
-            if let Some(next) = next {
-                self.centres.vectors.prefetch(next);
-                measure.prefetch(self, next);
-            }
             measure.begin(outlook);
-            match allow {
-                Allow::All => {
+            match passed {
+                None => {
                     for from in places.clone().step_by(4) {
                         let some = (places.end - from).min(4);
                         meter.add(some)?;
@@ -192,8 +225,8 @@ impl Ivf<'_> {
                         }
                     }
                 }
-                Allow::Only(_) => {
-                    for places in fitting.chunks(4) {
+                Some(passed) => {
+                    for places in passed.chunks(4) {
                         meter.add(places.len())?;
                         let distances = measure.four(self, four_places(places));
                         for (place, distance) in places.iter().zip(distances) {
@@ -203,7 +236,93 @@ impl Ivf<'_> {
                 }
             }
         }
-        Ok(looked)
+        Ok(read)
+    }
+}
+
+/// The packs that places stand in, and which of their thirty-two those are.
+fn packs_of(places: &Range<usize>) -> impl Iterator<Item = (usize, u32)> {
+    let (start, end) = (places.start, places.end);
+    let packs = start / PACK..end.div_ceil(PACK);
+    packs.map(move |pack| {
+        let first = pack * PACK;
+        let (from, to) = (start.max(first) - first, end.min(first + PACK) - first);
+        (pack, ((1u64 << to) - (1u64 << from)) as u32)
+    })
+}
+
+/// The same of some places, ascending.
+fn packs_at(places: &[usize]) -> impl Iterator<Item = (usize, u32)> {
+    let packs = places.chunk_by(|a, b| a / PACK == b / PACK);
+    packs.map(|places| {
+        let bits = places.iter().map(|place| 1u32 << (place % PACK));
+        (places[0] / PACK, bits.sum())
+    })
+}
+
+/// Looks at rows by a bit of each dimension, thirty-two at a time, and lets those pass that may be nearer than what is kept.
+///
+/// With `r` what a row differs from its centre by, `s` its signs and `f·s` what stands for it ([`packs`](crate::vector::packs)), `f·|s|` is
+/// `|r|/ρ`, and with a random rotation `ρ` is about `√(2/π)` (Gao & Long, "RaBitQ", 2024): so what is missing, which stands at a right angle
+/// to `r`, is `|r|·√(1/ρ² - 1)` long, and its product with what the query differs from the centre by has that over `√d` as deviation.
+struct Sieve<'a> {
+    scorer: PackScorer<'a>,
+    metric: Metric,
+    /// For a row and a query that are one from the centre.
+    doubt: f32,
+}
+
+impl<'a> Sieve<'a> {
+    fn new(ivf: &Ivf<'_>, packs: Packs<'a>, query: &[f32]) -> Self {
+        let missing = (FRAC_PI_2 - 1.0).sqrt();
+        let weight = match ivf.metric {
+            Metric::Euclid => 2.0,
+            Metric::Cosine | Metric::Dot | Metric::Manhattan | Metric::Hamming => 1.0,
+        };
+        Self {
+            scorer: packs.scorer(query),
+            metric: ivf.metric,
+            doubt: DEVIATIONS * weight * missing / (ivf.centres.vectors.dim as f32).sqrt(),
+        }
+    }
+
+    /// How much nearer than it seems a row of a list may be.
+    fn doubt(&self, outlook: Outlook, spread: f32) -> f32 {
+        let aside = match self.metric {
+            // Of a centre that is shorter than its rows by what they differ by.
+            Metric::Cosine => (2.0 * outlook.base - spread * spread).max(0.0).sqrt(),
+            Metric::Euclid => outlook.base.max(0.0).sqrt(),
+            Metric::Dot => self.scorer.beyond_mean(),
+            Metric::Manhattan | Metric::Hamming => f32::INFINITY,
+        };
+        self.doubt * spread * aside
+    }
+
+    /// Appends those of the places that seem nearer than the edge.
+    fn pass(
+        &self,
+        packs: impl Iterator<Item = (usize, u32)>,
+        outlook: Outlook,
+        edge: f32,
+        passed: &mut Vec<usize>,
+        meter: &mut Meter<'_>,
+    ) -> Result<()> {
+        let mut estimates = [0f32; PACK];
+        for (pack, wanted) in packs {
+            meter.tick()?;
+            let mut near = wanted & self.scorer.estimate_places(pack, outlook.base, edge, &mut estimates);
+            while near != 0 {
+                passed.push(pack * PACK + near.trailing_zeros() as usize);
+                near &= near - 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn prefetch(&self, places: Range<usize>) {
+        for pack in (places.start / PACK..places.end.div_ceil(PACK)).take(2) {
+            self.scorer.prefetch(pack as Ordinal);
+        }
     }
 }
 

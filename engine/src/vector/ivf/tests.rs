@@ -20,6 +20,7 @@ struct Made {
     layout: IvfLayout,
     index: Vec<u8>,
     records: Vec<u8>,
+    packs: Vec<u8>,
 }
 
 impl Made {
@@ -37,17 +38,24 @@ impl Made {
             Ok(())
         };
         made.records(workers, &never, &mut put).unwrap();
+        let mut packs = Vec::new();
+        let mut put = |some: &[u8]| {
+            packs.extend_from_slice(some);
+            Ok(())
+        };
+        made.packs(workers, &never, &mut put).unwrap();
         Self {
             layout: IvfLayout::parse(&index).unwrap(),
             index,
             records,
+            packs,
         }
     }
     fn alone(rows: &Rows, lists: Option<u32>, bits: Option<Bits>) -> Self {
         Self::of(rows, lists, bits, &Workers::alone())
     }
     fn view(&self) -> Ivf<'_> {
-        self.layout.view(&self.index, &self.records, None)
+        self.layout.view(&self.index, &self.records, &self.packs, None)
     }
     fn sizes(&self) -> Vec<usize> {
         let view = self.view();
@@ -257,20 +265,93 @@ fn lists_are_of_about_one_size_and_none_is_empty() {
 #[test]
 fn the_bytes_do_not_depend_on_who_helps() {
     let mut random = Random(7);
-    let vectors = clustered(&mut random, 24, 30, 200, 0.3);
+    let vectors = clustered(&mut random, 72, 30, 200, 0.3);
     for metric in METRICS {
         for bits in [None, Some(Bits::Four)] {
-            let rows = Rows::new(metric, 24, &vectors).without(|o| o % 50 == 7);
+            let rows = Rows::new(metric, 72, &vectors).without(|o| o % 50 == 7);
             let alone = Made::alone(&rows, None, bits);
+            assert_eq!(alone.packs.is_empty(), metric == Metric::Manhattan || bits.is_none());
             for threads in [2, 3] {
                 let helped = Made::of(&rows, None, bits, &backwards(threads));
                 assert!(
-                    helped.index == alone.index && helped.records == alone.records,
+                    helped.index == alone.index && helped.records == alone.records && helped.packs == alone.packs,
                     "{metric:?} {bits:?}, {threads} threads"
                 );
             }
         }
     }
+}
+
+/// Rows that packs leave out are none of the nearest, whatever the filter; and they leave out most.
+#[test]
+fn what_packs_leave_out_is_not_missed() {
+    let mut random = Random(9);
+    let vectors = clustered(&mut random, 100, 25, 240, 0.5);
+    let queries = queries_near(&mut random, &vectors, 0.5);
+    let third = BitSet::from_iter(6000, (0..6000).filter(|o| o % 3 == 1));
+    let few = BitSet::from_iter(6000, (0..6000).filter(|o| o % 40 == 1));
+    for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid] {
+        for bits in [Bits::Eight, Bits::Four] {
+            let rows = Rows::new(metric, 100, &vectors).without(|o| o % 50 == 7);
+            let made = Made::alone(&rows, Some(60), Some(bits));
+            assert!(made.view().packs.is_some());
+            let bare = made.layout.view(&made.index, &made.records, &[], None);
+            for (what, allow) in [
+                ("all", Allow::All),
+                ("a third", Allow::Only(&third)),
+                ("few", Allow::Only(&few)),
+            ] {
+                let (mut found, mut without, mut read, mut read_without) = (0, 0, 0, 0);
+                for query in &queries {
+                    let exact = search(&Flat, &rows, query, 10, 0, &allow);
+                    let right = |hits: &[Scored]| hits.iter().filter(|hit| hit.distance <= exact[9].distance).count();
+                    let probe =
+                        |lists: &Ivf<'_>| lists.probe(&rows.view(), query, 10, Some(20), &allow, &never).unwrap();
+                    let (sifted, all) = (probe(&made.view()), probe(&bare));
+                    assert_eq!(sifted.found.hits.len(), 10);
+                    assert!(sifted.lists <= all.lists);
+                    (found, without) = (found + right(&sifted.found.hits), without + right(&all.found.hits));
+                    read += sifted.found.evaluated;
+                    read_without += all.found.evaluated;
+                }
+                let case = format!("{metric:?} {bits:?}, {what}");
+                assert!(found * 100 >= without * 99, "{case}: {found} of {without}");
+                if what != "few" {
+                    assert!(read * 10 < read_without * 9, "{case}: {read} instead of {read_without}");
+                }
+            }
+        }
+    }
+}
+
+/// Any bytes are packs: what is wrong in them leaves out the wrong rows, no worse.
+#[test]
+fn any_packs_are_survived() {
+    let mut random = Random(10);
+    let vectors = clustered(&mut random, 64, 5, 200, 0.5);
+    for metric in [Metric::Cosine, Metric::Dot, Metric::Euclid] {
+        let rows = Rows::new(metric, 64, &vectors);
+        let made = Made::alone(&rows, Some(10), Some(Bits::Four));
+        for _ in 0..200 {
+            let packs: Vec<u8> = match random.below(3) {
+                0 => made.packs.iter().map(|_| random.next() as u8).collect(),
+                1 => vec![random.next() as u8; made.packs.len()],
+                _ => made.packs.iter().map(|byte| byte ^ 1 << random.below(8)).collect(),
+            };
+            let view = made.layout.view(&made.index, &made.records, &packs, None);
+            let hits = search(&view, &rows, &random.vector(64), 10, 0, &Allow::All);
+            assert_eq!(hits.len(), 10);
+        }
+    }
+}
+
+#[test]
+fn packs_of_another_length_do_not_fit() {
+    let vectors: Vec<Vec<f32>> = (0..100).map(|i| vec![i as f32; 64]).collect();
+    let made = Made::alone(&Rows::new(Metric::Euclid, 64, &vectors), Some(3), Some(Bits::Eight));
+    let len = made.packs.len();
+    let fit = [0, len, len - 64, len + 64].map(|len| made.layout.packs_fit(len));
+    assert_eq!(fit, [true, true, false, false], "{len}");
 }
 
 #[test]
@@ -420,7 +501,7 @@ fn changed_bytes_are_refused_or_searched_without_harm() {
                 }
                 Ok(layout) if layout.records_bytes() == records.len() && layout.fits(metric, 4, n) => {
                     let query = random.vector(4);
-                    let view = layout.view(bytes, &records, None);
+                    let view = layout.view(bytes, &records, &[], None);
                     for k in [10, 300] {
                         let found = view.search(&rows.view(), &query, k, 0, &Allow::All, &never).unwrap();
                         let mut ordinals: Vec<Ordinal> = found.hits.iter().map(|hit| hit.ordinal).collect();
