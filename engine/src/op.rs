@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::schema::VectorSpec;
 use crate::types::{CollectionNo, Durability, PointId, Token};
-use crate::vector::floats::Form;
 
 /// One change, as the log keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,21 +111,9 @@ pub struct PointRecord {
 pub struct VectorRecord {
     /// Place of the vector's name in the schema's order.
     pub index: u8,
-    /// Little-endian f32, or bits where the metric compares those ([`Form::of_metric`]).
+    /// Little-endian f32, or bits where the metric compares those.
     #[serde(with = "serde_bytes")]
     pub data: Vec<u8>,
-}
-
-impl VectorRecord {
-    /// Of a vector that was checked, the `index`-th of the schema.
-    pub fn new(index: usize, spec: &VectorSpec, vector: &[f32]) -> Self {
-        let mut data = Vec::new();
-        Form::of_metric(spec.metric).put(vector, &mut data);
-        Self {
-            index: index as u8,
-            data,
-        }
-    }
 }
 
 /// A sparse vector in the log.

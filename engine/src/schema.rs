@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::types::Durability;
-use crate::vector::floats::PER_BYTE;
 
 /// A collection's definition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -296,11 +295,12 @@ fn check_factory(factory: &str, metric: Metric) -> Result<()> {
 
 /// What there is to say of vectors of zeros and ones.
 fn check_bits(spec: &VectorSpec) -> Result<()> {
-    if !spec.dim.is_multiple_of(PER_BYTE as u32) {
+    if !spec.dim.is_multiple_of(u8::BITS) {
         return Err(Error::invalid(
             "bad_dim",
             format!(
-                "vectors compared by hamming have a multiple of {PER_BYTE} dimensions, got {}: add zeros to all of them",
+                "vectors compared by hamming have a multiple of {} dimensions, got {}: add zeros to all of them",
+                u8::BITS,
                 spec.dim
             ),
         )

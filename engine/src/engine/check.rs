@@ -11,6 +11,7 @@ use crate::schema::{IndexSpec, Schema};
 use crate::sparse::row;
 use crate::types::{Payload, PointId, PointInput};
 use crate::vector::faiss;
+use crate::vector::floats::Form;
 
 /// A list of something that one request may hold.
 pub(super) fn batch_size(what: &str, n: usize) -> Result<()> {
@@ -87,11 +88,11 @@ pub(super) fn payload(schema: &Schema, payload: &Payload) -> Result<()> {
 
 /// From the caller's form to the log's. The point was checked.
 pub(super) fn record(schema: &Schema, point: PointInput) -> Result<PointRecord> {
-    let vectors = schema
-        .vectors
-        .iter()
-        .enumerate()
-        .filter_map(|(i, (name, spec))| Some(VectorRecord::new(i, spec, point.vectors.get(name)?)));
+    let vectors = schema.vectors.iter().enumerate().filter_map(|(i, (name, spec))| {
+        let mut data = Vec::new();
+        Form::of_metric(spec.metric).put(point.vectors.get(name)?, &mut data);
+        Some(VectorRecord { index: i as u8, data })
+    });
     let sparse = schema.sparse.keys().enumerate().filter_map(|(i, name)| {
         let data = row::encode(point.sparse.get(name)?);
         Some(SparseRecord { index: i as u8, data })

@@ -38,7 +38,11 @@ pub struct Question<'q> {
 
 /// Candidates that a question for `k` hits keeps.
 pub fn kept(k: usize, by_code: bool) -> usize {
-    if by_code { flat::kept(k) } else { k }
+    if by_code {
+        flat::kept(k)
+    } else {
+        k.saturating_add(flat::ties(k))
+    }
 }
 
 /// What [`flat::scan_by_id`] finds for each question. Candidates as there. `stop` is asked between blocks of rows.

@@ -144,7 +144,8 @@ pub fn scan_by_id<'i>(
 /// The id of a row.
 pub type IdOf<'i> = &'i (dyn Fn(Ordinal) -> &'i str + Sync);
 
-/// The nearest so far, at most `keep` of them; the worst on top. Grows with what is found, never by an unchecked number.
+/// The nearest so far, at most `keep` of them, the worst on top, and [`ties`] where ids decide. Grows with what is found, never by an
+/// unchecked number.
 pub(super) struct Best<'i> {
     heap: BinaryHeap<Scored>,
     keep: usize,
@@ -194,7 +195,9 @@ impl<'i> Best<'i> {
     /// Keeps one that was not, or is no longer, in the heap, if it is as far as the last one there.
     fn tie(&mut self, row: Scored) {
         let edge = self.heap.peek().map_or(f32::INFINITY, |worst| worst.distance);
-        if row.distance > edge {
+        // What is no number ties with nothing.
+        let is_tie = row.distance <= edge;
+        if !is_tie {
             // The edge has come nearer.
             self.ties.clear();
             return;
@@ -202,7 +205,7 @@ impl<'i> Best<'i> {
         self.ties.push(row);
         // Small integers tie all the time, and no more than `keep` of them can be wanted.
         if let Some(id_of) = self.id_of
-            && self.ties.len() >= self.keep.saturating_mul(2).max(TIES_MIN)
+            && self.ties.len() >= ties(self.keep)
         {
             first_by_id(&mut self.ties, self.keep, id_of);
         }
@@ -229,6 +232,11 @@ impl<'i> Best<'i> {
 
 /// Ties are not sorted out before there are so many.
 const TIES_MIN: usize = 64;
+
+/// So many are kept at most of those that tie with the last of `keep`.
+pub(super) fn ties(keep: usize) -> usize {
+    keep.saturating_mul(2).max(TIES_MIN)
+}
 
 fn first_by_id(rows: &mut Vec<Scored>, count: usize, id_of: IdOf<'_>) {
     if count > 0 && rows.len() > count {

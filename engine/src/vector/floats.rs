@@ -16,7 +16,7 @@ use super::kernels;
 use crate::schema::Metric;
 
 /// Dimensions of a byte of bits; vectors that are kept so have a multiple of them.
-pub const PER_BYTE: usize = 8;
+pub const PER_BYTE: usize = u8::BITS as usize;
 
 /// How the numbers of vectors are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -101,7 +101,7 @@ impl Allow<'_> {
 pub struct Found {
     /// Nearest first.
     pub hits: Vec<Scored>,
-    /// How many distances were computed to find them.
+    /// How many distances were computed to find them; what is estimated for thirty-two rows at once counts as one.
     pub evaluated: u64,
 }
 

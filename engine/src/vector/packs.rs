@@ -552,6 +552,11 @@ impl<'a> PackScorer<'a> {
         self.packs.roots()
     }
 
+    /// By how much the tables are off for a row, as a rule.
+    pub(super) fn deviation(&self) -> f32 {
+        self.query.deviation()
+    }
+
     /// How long what the query differs from the mean of all by is.
     pub(super) fn beyond_mean(&self) -> f32 {
         self.beyond_mean

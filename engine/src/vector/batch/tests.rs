@@ -61,6 +61,20 @@ proptest! {
     }
 }
 
+/// Nor is it among the nearest if there are others.
+#[test]
+fn what_is_no_number_ties_with_nothing() {
+    let rows = [f32::NAN, 1.0, 0.5, 1.0, f32::NAN, 1.0].map(|x| vec![x, 0.0]);
+    let rows = Rows::new(Metric::Euclid, 2, &rows);
+    let ids = ["a", "f", "e", "c", "b", "d"];
+    let id_of = |ordinal: Ordinal| ids[ordinal as usize];
+    for (k, expected) in [(1, vec![2]), (2, vec![2, 3]), (3, vec![2, 3, 5]), (4, vec![2, 1, 3, 5])] {
+        let found = flat::scan_by_id(&rows.view(), &[0.0, 0.0], 0..6, k, &id_of, &never).unwrap();
+        let hits: Vec<Ordinal> = found.hits.iter().map(|hit| hit.ordinal).collect();
+        assert_eq!(hits, expected, "{k}");
+    }
+}
+
 #[test]
 fn a_scan_for_many_ends_when_it_is_told_to() {
     let rows: Vec<Vec<f32>> = (0..2_000).map(|i| vec![i as f32, 1.0]).collect();

@@ -367,8 +367,9 @@ impl<'a> Lists<'a> {
         stop: &dyn Fn() -> bool,
         put: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        // Whole packs of them.
-        let piece = (PIECE_BYTES / row_bytes / PACK).max(1) * PACK;
+        // Whole packs of them, counted with what they are sorted by.
+        let each = row_bytes + size_of::<(Ordinal, usize)>();
+        let piece = (PIECE_BYTES / each / PACK).max(1) * PACK;
         for from in (0..self.order.len()).step_by(piece) {
             let order = &self.order[from..self.order.len().min(from + piece)];
             let mut rows: Vec<(Ordinal, usize)> = order.iter().copied().zip(0..).collect();

@@ -27,6 +27,8 @@ const KEPT_AGAIN: usize = 8;
 const DEVIATIONS: f32 = 1.0;
 /// Of matches that are fewer than one in so many of a list each is measured at once.
 const SIEVED: usize = 8;
+/// Places that are asked for from memory before they are measured.
+const AHEAD: usize = 8;
 /// Matches around the query are as many as usual if they are so large a part of what their share of all rows says.
 const USUAL: f64 = 0.5;
 /// Lists that a graph over the centres is asked for at first, and how many times as many when they were not enough.
@@ -38,7 +40,8 @@ const ROUTES_MORE: usize = 4;
 pub struct Probed {
     /// The hits.
     pub found: Found,
-    /// Lists whose records were read, those with a row that is allowed and seems near enough: each is one range of the file.
+    /// Lists whose records were read, those with a row that is allowed and seems near enough: each is one range of the file. Of two looks those
+    /// of the second.
     pub lists: usize,
 }
 
@@ -104,7 +107,8 @@ impl Ivf<'_> {
         let mut may_look_again = true;
         loop {
             let mut best = Best::new(k, keep);
-            let sieve = sieve.as_ref();
+            // A second look is for what the first one missed, by whatever it went.
+            let sieve = sieve.as_ref().filter(|_| may_look_again);
             let lists = self.look(&query, &mut by_code, sieve, nprobe, allow, &mut best, &mut meter)?;
             let mut hits = best.kept;
             hits.sort_unstable();
@@ -186,15 +190,19 @@ impl Ivf<'_> {
             if let Some(next) = next {
                 self.centres.vectors.prefetch(next);
                 match sieve {
-                    Some(sieve) => sieve.prefetch(self.places(next)),
-                    None => measure.prefetch(self, next),
+                    Some(sieve) if best.edge.is_some() => sieve.prefetch(self.places(next)),
+                    _ => measure.prefetch(self, next),
                 }
             }
             // What is worth a look at its record: until there are enough candidates everything is.
             let few = matches!(allow, Allow::Only(_)) && fitting.len() * SIEVED < places.len();
-            let passed = match (sieve, best.edge) {
-                (Some(sieve), Some(edge)) if !few => {
-                    let edge = edge + sieve.doubt(outlook, self.spreads[list as usize]);
+            let edge = sieve.zip(best.edge).map(|(sieve, edge)| {
+                let edge = edge + sieve.doubt(outlook, self.spreads[list as usize]);
+                (sieve, edge)
+            });
+            let passed = match edge {
+                // What is no number leaves nothing out.
+                Some((sieve, edge)) if !few && edge.is_finite() && outlook.base.is_finite() => {
                     passed.clear();
                     match allow {
                         Allow::All => sieve.pass(packs_of(&places), outlook, edge, &mut passed, meter)?,
@@ -226,7 +234,13 @@ impl Ivf<'_> {
                     }
                 }
                 Some(passed) => {
-                    for places in passed.chunks(4) {
+                    passed
+                        .iter()
+                        .take(AHEAD)
+                        .for_each(|place| measure.prefetch_place(*place));
+                    for (i, places) in passed.chunks(4).enumerate() {
+                        let later = passed.iter().skip(4 * i + AHEAD).take(4);
+                        later.for_each(|place| measure.prefetch_place(*place));
                         meter.add(places.len())?;
                         let distances = measure.four(self, four_places(places));
                         for (place, distance) in places.iter().zip(distances) {
@@ -241,7 +255,7 @@ impl Ivf<'_> {
 }
 
 /// The packs that places stand in, and which of their thirty-two those are.
-fn packs_of(places: &Range<usize>) -> impl Iterator<Item = (usize, u32)> {
+pub(super) fn packs_of(places: &Range<usize>) -> impl Iterator<Item = (usize, u32)> {
     let (start, end) = (places.start, places.end);
     let packs = start / PACK..end.div_ceil(PACK);
     packs.map(move |pack| {
@@ -252,7 +266,7 @@ fn packs_of(places: &Range<usize>) -> impl Iterator<Item = (usize, u32)> {
 }
 
 /// The same of some places, ascending.
-fn packs_at(places: &[usize]) -> impl Iterator<Item = (usize, u32)> {
+pub(super) fn packs_at(places: &[usize]) -> impl Iterator<Item = (usize, u32)> {
     let packs = places.chunk_by(|a, b| a / PACK == b / PACK);
     packs.map(|places| {
         let bits = places.iter().map(|place| 1u32 << (place % PACK));
@@ -264,25 +278,31 @@ fn packs_at(places: &[usize]) -> impl Iterator<Item = (usize, u32)> {
 ///
 /// With `r` what a row differs from its centre by, `s` its signs and `f·s` what stands for it ([`packs`](crate::vector::packs)), `f·|s|` is
 /// `|r|/ρ`, and with a random rotation `ρ` is about `√(2/π)` (Gao & Long, "RaBitQ", 2024): so what is missing, which stands at a right angle
-/// to `r`, is `|r|·√(1/ρ² - 1)` long, and its product with what the query differs from the centre by has that over `√d` as deviation.
+/// to `r`, is `|r|·√(1/ρ² - 1)` long, and its product with what the query differs from the centre by has that over `√d` as deviation. Beside it
+/// stands what the query's tables are off by, times `f`, which is about `|r|·√(π/2)/√d`: that is as large wherever the query is.
 struct Sieve<'a> {
     scorer: PackScorer<'a>,
     metric: Metric,
-    /// For a row and a query that are one from the centre.
-    doubt: f32,
+    /// For a row that is one from the centre: by what is missing, for a query that is one from it, and by tables.
+    missing: f32,
+    tables: f32,
 }
 
 impl<'a> Sieve<'a> {
     fn new(ivf: &Ivf<'_>, packs: Packs<'a>, query: &[f32]) -> Self {
-        let missing = (FRAC_PI_2 - 1.0).sqrt();
+        let scorer = packs.scorer(query);
         let weight = match ivf.metric {
             Metric::Euclid => 2.0,
-            Metric::Cosine | Metric::Dot | Metric::Manhattan | Metric::Hamming => 1.0,
+            // The nearest by inner product are rows that are longer than others, and farther from their centre.
+            Metric::Dot => 2.0,
+            Metric::Cosine | Metric::Manhattan | Metric::Hamming => 1.0,
         };
+        let weight = DEVIATIONS * weight / (ivf.centres.vectors.dim as f32).sqrt();
         Self {
-            scorer: packs.scorer(query),
+            missing: weight * (FRAC_PI_2 - 1.0).sqrt(),
+            tables: weight * FRAC_PI_2.sqrt() * scorer.deviation(),
+            scorer,
             metric: ivf.metric,
-            doubt: DEVIATIONS * weight * missing / (ivf.centres.vectors.dim as f32).sqrt(),
         }
     }
 
@@ -295,7 +315,7 @@ impl<'a> Sieve<'a> {
             Metric::Dot => self.scorer.beyond_mean(),
             Metric::Manhattan | Metric::Hamming => f32::INFINITY,
         };
-        self.doubt * spread * aside
+        spread * (self.missing * aside).hypot(self.tables)
     }
 
     /// Appends those of the places that seem nearer than the edge.
@@ -480,6 +500,8 @@ trait Measure {
     fn four(&self, ivf: &Ivf<'_>, places: [usize; 4]) -> [f32; 4];
     /// A list comes next.
     fn prefetch(&self, ivf: &Ivf<'_>, list: Ordinal);
+    /// A place of this one comes soon.
+    fn prefetch_place(&self, place: usize);
 }
 
 impl Measure for CodeScorer<'_> {
@@ -495,6 +517,10 @@ impl Measure for CodeScorer<'_> {
         for place in places.take(4) {
             CodeScorer::prefetch(self, place as Ordinal);
         }
+    }
+    #[inline]
+    fn prefetch_place(&self, place: usize) {
+        CodeScorer::prefetch(self, place as Ordinal);
     }
 }
 
@@ -512,6 +538,7 @@ impl Measure for Rows<'_> {
             Near::prefetch(&self.0, ivf.order[place]);
         }
     }
+    fn prefetch_place(&self, _: usize) {}
 }
 
 /// The best so far. Most rows are farther than all that is kept, and cost one comparison.

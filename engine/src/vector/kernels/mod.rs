@@ -300,6 +300,13 @@ pub struct PackQuery {
     step: f32,
 }
 
+impl PackQuery {
+    /// By how much a sum is off, as a rule: each entry by up to half a step, and so by the root of a twelfth of one on the average.
+    pub fn deviation(&self) -> f32 {
+        self.step * (2.0 * self.tables.len() as f32 / 12.0).sqrt()
+    }
+}
+
 /// The largest entry of a table.
 const ENTRY_MAX: f32 = 127.0;
 /// Of what an entry counts, so that four of them add up to no more than a rounding off.
